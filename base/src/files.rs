@@ -1,0 +1,182 @@
+//! Blocking files over a [`Disk`]: one operation at a time, for start-up, recovery and background jobs.
+//!
+//! Never used inside a turn. In the simulator a crash can strike at any of these operations, which then fail with
+//! [`DiskErrorKind::Crashed`](crate::env::DiskErrorKind::Crashed).
+
+use crate::buffer::AlignedBuf;
+use crate::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, OpenMode, Ticket};
+use crate::limits::BLOCK_BYTES;
+
+/// Ticket of the one operation that a [`Files`] has in flight.
+const TICKET: Ticket = Ticket(u64::MAX);
+
+/// A disk that nobody else uses meanwhile, as blocking calls.
+pub struct Files<'a> {
+    disk: &'a mut dyn Disk,
+}
+
+impl<'a> Files<'a> {
+    /// Takes the disk for as long as this lives. Nothing may be in flight at it.
+    pub fn new(disk: &'a mut dyn Disk) -> Self {
+        Self { disk }
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    pub fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
+        self.disk.open(path, mode)
+    }
+
+    /// Forgets a file.
+    pub fn close(&mut self, file: FileId) {
+        self.disk.close(file);
+    }
+
+    /// Does one operation and waits for it.
+    ///
+    /// # Errors
+    /// What the operation says.
+    pub fn run(&mut self, op: DiskOp) -> Result<DiskOutcome, DiskError> {
+        self.disk.submit(TICKET, op);
+        let mut done: Vec<Completion> = Vec::with_capacity(1);
+        while done.is_empty() {
+            self.disk.wait(&mut done);
+        }
+        assert_eq!(done.len(), 1, "a blocking caller has one operation in flight");
+        let completion = done.remove(0);
+        assert_eq!(completion.ticket, TICKET, "a blocking caller sees only its own operation");
+        completion.result
+    }
+
+    /// Reads whole blocks; the count is of bytes that the file had.
+    ///
+    /// # Errors
+    /// What the read says.
+    pub fn read(&mut self, file: FileId, offset: u64, bytes: usize) -> Result<(AlignedBuf, usize), DiskError> {
+        match self.run(DiskOp::Read { file, offset, buf: AlignedBuf::zeroed(bytes) })? {
+            DiskOutcome::Read { buf, bytes } => Ok((buf, bytes)),
+            other => unreachable!("a read answered {other:?}"),
+        }
+    }
+
+    /// Writes whole blocks and gives the buffer back.
+    ///
+    /// # Errors
+    /// What the write says.
+    pub fn write(&mut self, file: FileId, offset: u64, buf: AlignedBuf) -> Result<AlignedBuf, DiskError> {
+        let bytes = buf.len();
+        match self.run(DiskOp::Write { file, offset, buf, bytes })? {
+            DiskOutcome::Written { buf } => Ok(buf),
+            other => unreachable!("a write answered {other:?}"),
+        }
+    }
+
+    /// Makes a file's completed writes durable.
+    ///
+    /// # Errors
+    /// What the flush says; final for the file.
+    pub fn flush(&mut self, file: FileId) -> Result<(), DiskError> {
+        self.run(DiskOp::Flush { file }).map(drop)
+    }
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// What the flush says.
+    pub fn flush_dir(&mut self, path: &str) -> Result<(), DiskError> {
+        self.run(DiskOp::FlushDir { path: path.to_owned() }).map(drop)
+    }
+
+    /// Makes a folder with its parents, durably.
+    ///
+    /// # Errors
+    /// What the operations say.
+    pub fn make_dirs(&mut self, path: &str) -> Result<(), DiskError> {
+        let mut parent = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let child = if parent.is_empty() { part.to_owned() } else { format!("{parent}/{part}") };
+            self.run(DiskOp::MakeDir { path: child.clone() })?;
+            self.flush_dir(&parent)?;
+            parent = child;
+        }
+        Ok(())
+    }
+
+    /// Names in a folder, sorted; none if the folder is not there.
+    ///
+    /// # Errors
+    /// What the listing says, except that it is not there.
+    pub fn list(&mut self, path: &str) -> Result<Vec<String>, DiskError> {
+        match self.run(DiskOp::List { path: path.to_owned() }) {
+            Ok(DiskOutcome::Names(names)) => Ok(names),
+            Ok(other) => unreachable!("a listing answered {other:?}"),
+            Err(error) if error.kind == DiskErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the removal says.
+    pub fn remove(&mut self, path: &str) -> Result<(), DiskError> {
+        self.run(DiskOp::Remove { path: path.to_owned() }).map(drop)
+    }
+
+    /// Length of a file, in bytes.
+    ///
+    /// # Errors
+    /// What the question says.
+    pub fn length(&mut self, file: FileId) -> Result<u64, DiskError> {
+        match self.run(DiskOp::Length { file })? {
+            DiskOutcome::Length(bytes) => Ok(bytes),
+            other => unreachable!("a length answered {other:?}"),
+        }
+    }
+
+    /// A whole file, or `None` if it is not there. Its length may have grown to whole blocks when it was written.
+    ///
+    /// # Errors
+    /// What open and reads say.
+    pub fn read_file(&mut self, path: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        let file = match self.open(path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = self.length(file)? as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let want = (length - bytes.len()).min(1 << 20);
+            let (buf, read) = self.read(file, bytes.len() as u64, want)?;
+            if read == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&buf.as_slice()[..read.min(length - bytes.len())]);
+        }
+        self.close(file);
+        Ok(Some(bytes))
+    }
+
+    /// Makes a new file of `bytes`, zero-padded to whole blocks, durable with its name in `folder`.
+    ///
+    /// # Errors
+    /// What the operations say; the file may then be there in part.
+    pub fn create_file(&mut self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        let file = self.open(&path, OpenMode::Create)?;
+        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
+            self.write(file, (index << 20) as u64, AlignedBuf::copy_of(piece))?;
+        }
+        self.flush(file)?;
+        self.close(file);
+        if crate::planted::is(crate::planted::Bug::SkippedDirectorySync) {
+            return Ok(());
+        }
+        self.flush_dir(folder)
+    }
+}
+
+const _: () = assert!((1 << 20) % BLOCK_BYTES == 0, "pieces are whole blocks");

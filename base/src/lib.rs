@@ -1,0 +1,15 @@
+//! What every crate needs and what needs none of ours: ids, limits, checksum, buffers, bytes, placement, and the
+//! environment traits. Does no I/O and reads no clock.
+
+pub mod buffer;
+pub mod checksum;
+pub mod codec;
+pub mod datatype;
+pub mod env;
+pub mod files;
+pub mod ids;
+pub mod limits;
+pub mod nearest;
+pub mod placement;
+pub mod planted;
+pub mod position;

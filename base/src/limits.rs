@@ -1,0 +1,108 @@
+//! Every limit of the system with its reason. A limit is enforced at the edge, with an error that names what was found
+//! and what is allowed. Nothing is ever allocated by a size that a peer declared.
+
+/// Slots of a new data directory: enough to spread over 64 cores, few enough that a session's cursors stay small.
+pub const SLOT_COUNT_DEFAULT: u16 = 256;
+/// Most slots a data directory may have; fixed when it is made.
+pub const SLOT_COUNT_MAX: u16 = 1_024;
+/// Shards that have their own ports.
+pub const SHARD_COUNT_MAX: u16 = 64;
+/// Lanes of a topic whose app file says nothing.
+pub const LANE_COUNT_DEFAULT: u16 = 64;
+/// Most lanes of a topic: no more than slots, or one slot would home two lanes for no gain.
+pub const LANE_COUNT_MAX: u16 = SLOT_COUNT_MAX;
+
+/// Block of every direct write: what all drives accept, also those with 4,096-byte sectors.
+pub const BLOCK_BYTES: usize = 4_096;
+/// What a drive writes or loses as one piece; a torn write keeps a subset of these.
+pub const SECTOR_BYTES: usize = 512;
+
+/// Bytes of a log segment unless the configuration says otherwise.
+pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Smallest log segment: a header pair and one batch of the largest size must fit. Tests use it.
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Segments kept ready ahead of the log, so that appending never waits for file creation.
+pub const LOG_SEGMENTS_AHEAD: usize = 2;
+/// A log batch is sealed when it reaches this many bytes.
+pub const LOG_BATCH_BYTES_SEAL: usize = 256 << 10;
+/// Largest log batch, padding included.
+pub const LOG_BATCH_BYTES_MAX: usize = 20 << 20;
+/// Largest record of the log: one frame's content and what a run may add to it.
+pub const LOG_RECORD_BYTES_MAX: usize = 18 << 20;
+/// An idle log writes its watermark after this long, so that its last batch is covered.
+pub const LOG_IDLE_MARK_NANOS: u64 = 10_000_000;
+
+/// Key of a topic event or a grain, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Value of an event, a grain, a map entry, an invoke payload or a reply, in bytes.
+pub const VALUE_BYTES_MAX: usize = 8 << 20;
+/// Headers of one event.
+pub const HEADERS_MAX: usize = 1_024;
+/// Name of an app, topic, table, map, handler or subscription, in bytes.
+pub const NAME_BYTES_MAX: usize = 249;
+/// Sorted maps of one table.
+pub const MAPS_PER_TABLE_MAX: usize = 256;
+/// An app file, in bytes.
+pub const APP_FILE_BYTES_MAX: usize = 1 << 20;
+
+/// Length of a native frame before the connection has said hello.
+pub const FRAME_BYTES_BEFORE_HELLO: usize = 64 << 10;
+/// Length of a native frame afterwards.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Operations in one native frame.
+pub const FRAME_OPERATIONS_MAX: usize = 4_096;
+/// Requests in flight on one native connection, granted as credits.
+pub const CONNECTION_REQUESTS_MAX: u32 = 4_096;
+/// Bytes of requests in flight on one native connection, granted as credits.
+pub const CONNECTION_BYTES_MAX: usize = 4 << 20;
+/// Bytes of replies that may wait for a client that does not read, before its connection is closed.
+pub const CONNECTION_OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Connections of one shard.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
+/// Seconds within which a started frame must be complete.
+pub const FRAME_SECONDS_MAX: u64 = 30;
+/// Entries that one page of a range, scan or read returns at most.
+pub const PAGE_ENTRIES_MAX: u32 = 10_000;
+/// Bytes that one page of a range, scan or read returns at most (one entry is always returned).
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Pending and done positions that one stream may hold before its grains spill.
+pub const STREAM_WINDOW_MAX: usize = 8_192;
+/// Positions after which cursors that moved without a commit are recorded.
+pub const CURSOR_RECORD_POSITIONS: u64 = 4_096;
+/// Time after which cursors that moved without a commit are recorded.
+pub const CURSOR_RECORD_NANOS: u64 = 1_000_000_000;
+/// A grain with waiting inputs that commits nothing for this long is spilled.
+pub const SPILL_AFTER_NANOS: u64 = 1_000_000_000;
+/// Replies kept per session and slot above the client's mark; new positions are refused for capacity beyond.
+pub const SESSION_REPLIES_MAX: usize = 8_192;
+/// Session ids that one durable block holds.
+pub const SESSION_BLOCK: u64 = 1 << 16;
+/// Inputs that one run takes at most.
+pub const RUN_INPUTS_MAX: usize = 256;
+/// Bytes of payload that one run takes at most (one input is always taken).
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+/// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
+pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
+/// Hops of a message from grain to grain, so that a loop between grains ends.
+pub const MESSAGE_HOPS_MAX: u8 = 64;
+/// Positions that a slot channel or a lane may be ahead of what its receiver reported.
+pub const CHANNEL_WINDOW: u64 = 4_096;
+
+/// Items of one mesh parcel.
+pub const PARCEL_ITEMS_MAX: usize = 256;
+/// Parcels that wait between two shards.
+pub const MESH_PARCELS_MAX: usize = 256;
+/// Requests that one turn takes in.
+pub const TURN_REQUESTS_MAX: usize = 1_024;
+/// Runs that one turn makes.
+pub const TURN_RUNS_MAX: usize = 512;
+
+const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
+const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");
+const _: () = assert!(LOG_BATCH_BYTES_SEAL < LOG_BATCH_BYTES_MAX, "a sealed batch may grow by one record");
+const _: () = assert!(LOG_RECORD_BYTES_MAX + LOG_BATCH_BYTES_SEAL + 2 * BLOCK_BYTES <= LOG_BATCH_BYTES_MAX, "one record more than a sealed batch fits");
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < FRAME_BYTES_MAX, "the largest event fits a frame");
+const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
+const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");

@@ -1,0 +1,93 @@
+//! Planted bugs: known mistakes behind test-only switches, which the tests must find.
+//!
+//! Without the feature `planted` [`is`] is a constant `false` and the wrong branch is compiled away. With it, a switch
+//! is thread-local, so that parallel tests do not see each other's.
+
+/// One mistake. The number is its place in the list that `gristmill-sim --planted` walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Bug {
+    /// Two subscriptions of one topic share their stream.
+    StreamWithoutSubscription = 1,
+    /// Deleting a grain forgets the stream positions it consumed.
+    PositionsDroppedWithGrain = 2,
+    /// An outbox row or an event leaves its durability group before its record is durable.
+    LeaveBeforeDurable = 3,
+    /// A sender prunes its outbox on a cursor that is not durable at the receiver yet.
+    TrimOnUndurableAck = 4,
+    /// A stream keeps only the highest position done.
+    MaximumInsteadOfDoneSet = 5,
+    /// A timer fires although it was set again since.
+    StaleTimerGeneration = 6,
+    /// A checkpoint is published with effects whose records are not durable.
+    CheckpointAheadOfDurable = 7,
+    /// A slot channel issues a sequence number again after a restart.
+    ReissuedSequence = 8,
+    /// What recovery read is shown before it was flushed.
+    RecoveredButUnflushed = 9,
+    /// Spilling a grain copies the inputs of its run in flight and lets the run consume them too.
+    SpillCopiesRunInFlight = 10,
+    /// After "expected n" the receiver drops the retry of n as known.
+    RetryDroppedByExpected = 11,
+    /// A request of an expired session is run again.
+    ExpiredSessionRunAgain = 12,
+    /// A reply is released when its record was appended.
+    AckBeforeFlush = 13,
+    /// A new file is used without its directory having been synced.
+    SkippedDirectorySync = 14,
+    /// Recovery cuts the log at the first bad checksum, whatever the watermarks say.
+    TruncateAtFirstBadChecksum = 15,
+}
+
+impl Bug {
+    /// All of them, in order.
+    pub const ALL: [Bug; 15] = [
+        Bug::StreamWithoutSubscription,
+        Bug::PositionsDroppedWithGrain,
+        Bug::LeaveBeforeDurable,
+        Bug::TrimOnUndurableAck,
+        Bug::MaximumInsteadOfDoneSet,
+        Bug::StaleTimerGeneration,
+        Bug::CheckpointAheadOfDurable,
+        Bug::ReissuedSequence,
+        Bug::RecoveredButUnflushed,
+        Bug::SpillCopiesRunInFlight,
+        Bug::RetryDroppedByExpected,
+        Bug::ExpiredSessionRunAgain,
+        Bug::AckBeforeFlush,
+        Bug::SkippedDirectorySync,
+        Bug::TruncateAtFirstBadChecksum,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants `bug` on this thread until the next call; `None` digs it up.
+    pub fn plant(bug: Option<Bug>) {
+        ACTIVE.with(|active| active.set(bug));
+    }
+
+    /// Whether `bug` is planted on this thread.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        ACTIVE.with(|active| active.get() == Some(bug))
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{is, plant};
+
+/// Whether `bug` is planted: never, in a build without the feature.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
