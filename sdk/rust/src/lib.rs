@@ -1,1 +1,14 @@
-//! Work in progress.
+//! What a handler in Rust is written against. An app is a crate that depends on this one and exports an [`App`].
+//!
+//! A handler gets inputs of one grain and a [`Context`] on that grain, which nobody else touches meanwhile. What it
+//! does through the context (state, messages, timers, counters) becomes durable together with the consumption of its
+//! inputs, or not at all. Handlers must not block, sleep or read clocks: time comes from the context.
+
+mod app;
+mod context;
+mod input;
+
+pub use app::{App, Handler, HandlerFn};
+pub use context::{Access, Callback, Context, Entry, Interrupt, MessageOperation, MessageTarget, Send};
+pub use gristmill_base::datatype;
+pub use input::{Cause, Failure, Input, Reply};

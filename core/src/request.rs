@@ -1,0 +1,350 @@
+//! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
+
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, MapId, Offset, SessionId, ShardId, SlotId, TableId, TopicId};
+
+/// Bytes that a request owns.
+pub type Bytes = Box<[u8]>;
+
+/// Where a reply goes: the connection of a shard, and what the connection calls the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Responder {
+    /// The shard that holds the connection.
+    pub shard: ShardId,
+    /// The connection.
+    pub conn: ConnId,
+    /// Chosen by the connection; comes back with the reply.
+    pub tag: u64,
+}
+
+/// One operation of a client.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who waits for the reply.
+    pub responder: Responder,
+    /// The client's session; 0 before it has one. Sequenced operations need one.
+    pub session: SessionId,
+    /// What it wants.
+    pub operation: Operation,
+}
+
+/// Place of a sequenced operation in its session: see the client session of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Dense per session and slot, from 1.
+    pub seq: u64,
+    /// The client has the replies of this slot up to here.
+    pub ack: u64,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// A session id for this client. With an id the client has already: checked and kept.
+    OpenSession,
+    /// Append an event. Answered by [`Answer::Appended`].
+    Produce {
+        /// Topic.
+        topic: TopicId,
+        /// Sequenced at the slot that homes the key's lane.
+        sequence: Sequence,
+        /// The event's key.
+        key: Bytes,
+        /// The event's value.
+        value: Bytes,
+        /// The event's headers.
+        headers: Vec<(Bytes, Bytes)>,
+        /// When it happened, microseconds since 1970; 0 = when it is appended.
+        event_micros: u64,
+    },
+    /// Events of a lane. Answered by [`Answer::Events`].
+    Read {
+        /// Topic.
+        topic: TopicId,
+        /// Lane.
+        lane: LaneId,
+        /// First offset wanted.
+        from: Offset,
+        /// At most so many.
+        max_events: u32,
+        /// At most so many bytes; one event is always returned.
+        max_bytes: u32,
+        /// Wait so long for the first event if there is none.
+        wait_millis: u32,
+    },
+    /// A grain's value. Answered by [`Answer::Value`].
+    Get {
+        /// Table.
+        table: TableId,
+        /// Grain.
+        key: Bytes,
+    },
+    /// Set a grain's value. Answered by [`Answer::Done`].
+    Put {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+    },
+    /// Delete a grain. Answered by [`Answer::Done`].
+    Delete {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Bytes,
+    },
+    /// A map entry. Answered by [`Answer::Value`].
+    MapGet {
+        /// Table.
+        table: TableId,
+        /// Map.
+        map: MapId,
+        /// Grain.
+        key: Bytes,
+        /// Entry.
+        entry: Bytes,
+    },
+    /// Set a map entry. Answered by [`Answer::Done`].
+    MapPut {
+        /// Table.
+        table: TableId,
+        /// Map.
+        map: MapId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Bytes,
+        /// Entry.
+        entry: Bytes,
+        /// Its new value.
+        value: Bytes,
+    },
+    /// Delete a map entry. Answered by [`Answer::Done`].
+    MapDelete {
+        /// Table.
+        table: TableId,
+        /// Map.
+        map: MapId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Bytes,
+        /// Entry.
+        entry: Bytes,
+    },
+    /// Entries of a map. Answered by [`Answer::Entries`].
+    Range {
+        /// Table.
+        table: TableId,
+        /// Map.
+        map: MapId,
+        /// Grain.
+        key: Bytes,
+        /// First entry key wanted.
+        from: Bytes,
+        /// First entry key not wanted; `None` = to the end.
+        to: Option<Bytes>,
+        /// At most so many.
+        limit: u32,
+        /// From the end.
+        reverse: bool,
+    },
+    /// Grains of a table in byte-wise key order. Answered by [`Answer::Rows`].
+    Scan {
+        /// Table.
+        table: TableId,
+        /// Only keys that start so.
+        prefix: Bytes,
+        /// Only keys after this one; `None` = from the start.
+        after: Option<Bytes>,
+        /// At most so many.
+        limit: u32,
+        /// Only this shard's grains; else all shards are asked and their answers merged.
+        local: bool,
+    },
+    /// Call a handler and wait for its reply. Answered by [`Answer::Value`].
+    Invoke {
+        /// Table.
+        table: TableId,
+        /// Handler.
+        handler: HandlerId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Bytes,
+        /// What the handler gets.
+        payload: Bytes,
+    },
+    /// Fill a number of the session's sequence with nothing. Answered by [`Answer::Done`].
+    Void {
+        /// Slot whose sequence it is.
+        slot: SlotId,
+        /// Its place.
+        sequence: Sequence,
+    },
+    /// Load an app file. Answered by [`Answer::Json`].
+    AppLoad {
+        /// YAML.
+        text: Bytes,
+        /// Also if the change destroys something.
+        force: bool,
+    },
+    /// Loaded apps. Answered by [`Answer::Json`].
+    AppList,
+    /// Unload an app and delete what it holds. Answered by [`Answer::Json`].
+    AppDelete {
+        /// Its name.
+        name: String,
+    },
+    /// Topics of all apps. Answered by [`Answer::Json`].
+    TopicList,
+    /// Ids and types of an app's things. Answered by [`Answer::Json`].
+    Describe {
+        /// The app's name.
+        name: String,
+    },
+    /// How the server is. Answered by [`Answer::Json`].
+    Status,
+}
+
+/// One event of a topic as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventView {
+    /// Its position.
+    pub offset: Offset,
+    /// When it happened, microseconds since 1970.
+    pub event_micros: u64,
+    /// When it was appended, microseconds since 1970, by the engine's clock.
+    pub append_micros: u64,
+    /// Key.
+    pub key: Bytes,
+    /// Value.
+    pub value: Bytes,
+    /// Headers.
+    pub headers: Vec<(Bytes, Bytes)>,
+}
+
+/// What a client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done, and durable.
+    Done,
+    /// The session's id.
+    Session(SessionId),
+    /// The event is appended, and durable.
+    Appended {
+        /// Lane it went to.
+        lane: LaneId,
+        /// Its position there.
+        offset: Offset,
+    },
+    /// A value or a handler's reply; `None`: there is none.
+    Value(Option<Bytes>),
+    /// Events in order.
+    Events {
+        /// Position after the last durable event of the lane.
+        end: Offset,
+        /// Position to read from next.
+        next: Offset,
+        /// The events.
+        events: Vec<EventView>,
+    },
+    /// Entries of a map.
+    Entries {
+        /// Key and value, in the order asked for.
+        entries: Vec<(Bytes, Bytes)>,
+        /// Whether the range holds more.
+        more: bool,
+    },
+    /// Grains of a table.
+    Rows {
+        /// Key and value (`None`: the grain has maps only), in byte-wise key order.
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// A JSON text.
+    Json(String),
+}
+
+/// Why a request was refused. The numbers are those of the native protocol's status codes, which never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// A malformed or senseless request. Definite.
+    BadRequest,
+    /// No such app, topic, table, map or handler. Definite.
+    UnknownName,
+    /// A key or value that is not of its type. Definite.
+    WrongType,
+    /// Over a limit. Definite.
+    TooLarge,
+    /// The grain is parked. Definite.
+    Parked,
+    /// No room now; the number is not used: send it again.
+    Capacity,
+    /// A number is missing before this one.
+    Gap {
+        /// The number that must come next.
+        expected: u64,
+    },
+    /// The session has expired: never run now; whether an earlier attempt ran is not known any more.
+    Expired,
+    /// The server is starting or stopping.
+    NotReady,
+    /// The shard's log has failed; the outcome is unknown.
+    Failed,
+    /// The handler failed for good. Definite: no effect.
+    HandlerFailed,
+    /// Not in this version.
+    Unsupported,
+    /// A bug.
+    Internal,
+}
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Class of reason.
+    pub code: Code,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+/// The end of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it goes.
+    pub responder: Responder,
+    /// What it says.
+    pub outcome: Result<Answer, Refusal>,
+}
+
+impl Refusal {
+    /// A refusal.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Operation {
+    /// Its place in the session, if it has one.
+    #[must_use]
+    pub fn sequence(&self) -> Option<Sequence> {
+        match self {
+            Self::Produce { sequence, .. }
+            | Self::Put { sequence, .. }
+            | Self::Delete { sequence, .. }
+            | Self::MapPut { sequence, .. }
+            | Self::MapDelete { sequence, .. }
+            | Self::Invoke { sequence, .. }
+            | Self::Void { sequence, .. } => Some(*sequence),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,344 @@
+use crate::Failure;
+use gristmill_base::datatype::{decode_u64, encode_u64};
+
+/// The engine must fetch something before the read can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupt(
+    /// What the engine waits for; means nothing to a handler.
+    pub u64,
+);
+
+/// A map's key and value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageTarget {
+    /// To a grain of a table of the same app.
+    Grain {
+        /// The table's name.
+        table: String,
+        /// The grain's key.
+        key: Vec<u8>,
+    },
+    /// To a topic of the same app, appended as an event.
+    Topic {
+        /// The topic's name.
+        topic: String,
+        /// The event's key.
+        key: Vec<u8>,
+    },
+}
+
+/// What a message does at its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageOperation {
+    /// Sets the grain's value; to a topic: appends the event's value.
+    Put(Vec<u8>),
+    /// Deletes the grain.
+    Delete,
+    /// Sets a map entry.
+    MapPut {
+        /// The map's name.
+        map: String,
+        /// The entry's key.
+        key: Vec<u8>,
+        /// The entry's value.
+        value: Vec<u8>,
+    },
+    /// Deletes a map entry.
+    MapDelete {
+        /// The map's name.
+        map: String,
+        /// The entry's key.
+        key: Vec<u8>,
+    },
+    /// Deletes the entries of a map from `from` to before `to` (`None`: to the end).
+    MapDeleteRange {
+        /// The map's name.
+        map: String,
+        /// First key.
+        from: Vec<u8>,
+        /// First key that stays.
+        to: Option<Vec<u8>>,
+    },
+    /// Calls a handler.
+    Invoke {
+        /// The handler's name.
+        handler: String,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+}
+
+/// Whom a message's response calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// Handler of the sending grain's table.
+    pub handler: String,
+    /// Given back with the response.
+    pub cookie: Vec<u8>,
+    /// Only if the message failed for good.
+    pub only_on_error: bool,
+}
+
+/// One outgoing message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// Where.
+    pub target: MessageTarget,
+    /// What.
+    pub operation: MessageOperation,
+    /// Who hears of the outcome.
+    pub callback: Option<Callback>,
+}
+
+/// What the engine offers a run: the untyped side of [`Context`]. Implemented by the engine and by test doubles.
+pub trait Access {
+    /// The grain's key.
+    fn key(&self) -> &[u8];
+    /// The engine's time, microseconds since 1970; the same for the whole run; never goes back.
+    fn now_micros(&self) -> u64;
+    /// Whether this is a replay, whose outputs outside the rebuilt tables are suppressed.
+    fn is_replay(&self) -> bool;
+    /// The grain's value.
+    ///
+    /// # Errors
+    /// An interrupt, to be passed on.
+    fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt>;
+    /// Sets the grain's value; `None` deletes it.
+    fn set_value(&mut self, value: Option<Vec<u8>>);
+    /// A map entry.
+    ///
+    /// # Errors
+    /// An interrupt, or an unknown map.
+    fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    /// Sets a map entry; `None` deletes it.
+    ///
+    /// # Errors
+    /// An unknown map.
+    fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure>;
+    /// Entries of a map from `from` to before `to` (`None`: to the end), at most `limit`, in order or from the end.
+    ///
+    /// # Errors
+    /// An interrupt, or an unknown map.
+    fn map_range(
+        &mut self,
+        map: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Entry>, Failure>;
+    /// Deletes the grain: its value, maps and timers. Inputs that wait stay and start an empty grain.
+    fn delete_grain(&mut self);
+    /// Sends a message when the run has committed.
+    ///
+    /// # Errors
+    /// An unknown table, topic, map or handler; too many hops.
+    fn send(&mut self, message: Send) -> Result<(), Failure>;
+    /// Sets the named timer of this grain, replacing an earlier one. `due_micros` is by the engine's clock.
+    ///
+    /// # Errors
+    /// An unknown handler.
+    fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure>;
+    /// Cancels the named timer, if it is set.
+    fn cancel_timer(&mut self, name: &str);
+    /// Adds to a counter of the app.
+    fn count(&mut self, counter: &str, by: i64);
+}
+
+/// A handler's hold on its grain. Reads see the run's own writes.
+pub struct Context<'a> {
+    access: &'a mut dyn Access,
+}
+
+impl<'a> Context<'a> {
+    /// For the engine and for tests of handlers.
+    pub fn new(access: &'a mut dyn Access) -> Self {
+        Self { access }
+    }
+
+    /// The grain's key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.access.key()
+    }
+
+    /// The engine's time, microseconds since 1970; the same for the whole run.
+    #[must_use]
+    pub fn now_micros(&self) -> u64 {
+        self.access.now_micros()
+    }
+
+    /// Whether this is a replay.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        self.access.is_replay()
+    }
+
+    /// The grain's value.
+    ///
+    /// # Errors
+    /// To be passed on.
+    pub fn value(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.access.value()?)
+    }
+
+    /// The grain's value as JSON.
+    ///
+    /// # Errors
+    /// To be passed on; or the value is not of that type.
+    pub fn value_json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
+        let Some(bytes) = self.access.value()? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Failure::new(format!("the grain's value is not the expected JSON: {error}")))
+    }
+
+    /// Sets the grain's value.
+    pub fn set_value(&mut self, value: impl Into<Vec<u8>>) {
+        self.access.set_value(Some(value.into()));
+    }
+
+    /// Sets the grain's value as JSON.
+    ///
+    /// # Errors
+    /// The value has no JSON form.
+    pub fn set_value_json<T: serde::Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+        let bytes =
+            serde_json::to_vec(value).map_err(|error| Failure::new(format!("no JSON for the value: {error}")))?;
+        self.access.set_value(Some(bytes));
+        Ok(())
+    }
+
+    /// Deletes the grain's value.
+    pub fn delete_value(&mut self) {
+        self.access.set_value(None);
+    }
+
+    /// A map entry.
+    ///
+    /// # Errors
+    /// To be passed on; an unknown map.
+    pub fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.access.map_get(map, key)
+    }
+
+    /// A map entry of type `u64`; 0 if there is none.
+    ///
+    /// # Errors
+    /// To be passed on; an unknown map; an entry that is no `u64`.
+    pub fn map_get_u64(&mut self, map: &str, key: &[u8]) -> Result<u64, Failure> {
+        let Some(bytes) = self.access.map_get(map, key)? else { return Ok(0) };
+        let array =
+            <[u8; 8]>::try_from(bytes.as_slice()).map_err(|_| Failure::new(format!("an entry of {map} is no u64")))?;
+        Ok(decode_u64(array))
+    }
+
+    /// Sets a map entry.
+    ///
+    /// # Errors
+    /// An unknown map.
+    pub fn map_put(&mut self, map: &str, key: &[u8], value: impl Into<Vec<u8>>) -> Result<(), Failure> {
+        self.access.map_set(map, key, Some(value.into()))
+    }
+
+    /// Sets a map entry of type `u64`.
+    ///
+    /// # Errors
+    /// An unknown map.
+    pub fn map_put_u64(&mut self, map: &str, key: &[u8], value: u64) -> Result<(), Failure> {
+        self.access.map_set(map, key, Some(encode_u64(value).to_vec()))
+    }
+
+    /// Deletes a map entry.
+    ///
+    /// # Errors
+    /// An unknown map.
+    pub fn map_delete(&mut self, map: &str, key: &[u8]) -> Result<(), Failure> {
+        self.access.map_set(map, key, None)
+    }
+
+    /// Entries of a map from `from` to before `to` (`None`: to the end), at most `limit`.
+    ///
+    /// # Errors
+    /// To be passed on; an unknown map.
+    pub fn map_range(
+        &mut self,
+        map: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Entry>, Failure> {
+        self.access.map_range(map, from, to, limit, reverse)
+    }
+
+    /// Deletes the grain: its value, maps and timers.
+    pub fn delete_grain(&mut self) {
+        self.access.delete_grain();
+    }
+
+    /// Calls a handler of another grain when this run has committed.
+    ///
+    /// # Errors
+    /// An unknown table or handler; too many hops.
+    pub fn invoke(
+        &mut self,
+        table: &str,
+        key: impl Into<Vec<u8>>,
+        handler: &str,
+        payload: impl Into<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        self.send(Send {
+            target: MessageTarget::Grain { table: table.to_owned(), key: key.into() },
+            operation: MessageOperation::Invoke { handler: handler.to_owned(), payload: payload.into() },
+            callback: None,
+        })
+    }
+
+    /// Appends to a topic when this run has committed.
+    ///
+    /// # Errors
+    /// An unknown topic; too many hops.
+    pub fn append(&mut self, topic: &str, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<(), Failure> {
+        self.send(Send {
+            target: MessageTarget::Topic { topic: topic.to_owned(), key: key.into() },
+            operation: MessageOperation::Put(value.into()),
+            callback: None,
+        })
+    }
+
+    /// Sends any message when this run has committed.
+    ///
+    /// # Errors
+    /// An unknown table, topic, map or handler; too many hops.
+    pub fn send(&mut self, message: Send) -> Result<(), Failure> {
+        self.access.send(message)
+    }
+
+    /// Sets the named timer of this grain, replacing an earlier one.
+    ///
+    /// # Errors
+    /// An unknown handler.
+    pub fn set_timer(
+        &mut self,
+        name: &str,
+        due_micros: u64,
+        handler: &str,
+        payload: impl Into<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        self.access.set_timer(name, due_micros, handler, payload.into())
+    }
+
+    /// Cancels the named timer, if it is set.
+    pub fn cancel_timer(&mut self, name: &str) {
+        self.access.cancel_timer(name);
+    }
+
+    /// Adds to a counter of the app.
+    pub fn count(&mut self, counter: &str, by: i64) {
+        self.access.count(counter, by);
+    }
+}
