@@ -38,6 +38,8 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
 /// Headers of one event.
 pub const HEADERS_MAX: usize = 1_024;
+/// Headers of one event in bytes, lengths included, so that an event that came in one frame also leaves in one.
+pub const HEADERS_BYTES_MAX: usize = 1 << 20;
 /// Name of an app, topic, table, map, handler or subscription, in bytes.
 pub const NAME_BYTES_MAX: usize = 249;
 /// Sorted maps of one table.
@@ -49,6 +51,10 @@ pub const APP_FILE_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_BYTES_BEFORE_HELLO: usize = 64 << 10;
 /// Length of a native frame afterwards.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Credentials in a native hello: a token or a certificate chain, and hello must fit the first frame.
+pub const CREDENTIALS_BYTES_MAX: usize = 32 << 10;
+/// Message of a failed native operation: it may list what exists, but not without end.
+pub const MESSAGE_BYTES_MAX: usize = 32 << 10;
 /// Operations in one native frame.
 pub const FRAME_OPERATIONS_MAX: usize = 4_096;
 /// Requests in flight on one native connection, granted as credits.
@@ -102,7 +108,13 @@ const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");
 const _: () = assert!(LOG_BATCH_BYTES_SEAL < LOG_BATCH_BYTES_MAX, "a sealed batch may grow by one record");
-const _: () = assert!(LOG_RECORD_BYTES_MAX + LOG_BATCH_BYTES_SEAL + 2 * BLOCK_BYTES <= LOG_BATCH_BYTES_MAX, "one record more than a sealed batch fits");
-const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < FRAME_BYTES_MAX, "the largest event fits a frame");
+const _: () = assert!(
+    LOG_RECORD_BYTES_MAX + LOG_BATCH_BYTES_SEAL + 2 * BLOCK_BYTES <= LOG_BATCH_BYTES_MAX,
+    "one record more than a sealed batch fits"
+);
+const _: () = assert!(
+    KEY_BYTES_MAX + VALUE_BYTES_MAX + HEADERS_BYTES_MAX + BLOCK_BYTES < FRAME_BYTES_MAX,
+    "the largest event fits a frame"
+);
 const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
 const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");

@@ -1,1 +1,44 @@
-//! Work in progress.
+//! The native protocol, version 1, as a pure codec: bytes in, messages out, and back. No sockets, no clock, no state
+//! beyond one receive buffer. `docs/protocol.md` has the byte layout for clients in other languages.
+//!
+//! Decoding borrows from the frame and allocates nothing for operations that carry data. No input makes it panic, and
+//! nothing is allocated by a declared size.
+//!
+//! Server: [`Deframer`] → [`Frame::requests`] → [`Request::operation`], answers through [`ResultWriter`].
+//! Client: [`RequestWriter`], answers through [`Deframer`] → [`Frame::results`] → [`Answer::outcome`].
+
+mod admin;
+mod answer;
+mod deframer;
+mod fields;
+mod frame;
+pub mod fuzz;
+mod hello;
+mod opcode;
+mod operation;
+mod page;
+mod reply;
+mod request;
+mod route;
+mod status;
+mod table;
+mod topic;
+mod writer;
+
+pub use admin::{AppDelete, AppLoad, Describe};
+pub use answer::{Answer, Answers};
+pub use deframer::Deframer;
+pub use fields::Sequence;
+pub use frame::{FRAME_HEADER_BYTES, FRAME_VERSION, Frame, FrameError, FrameKind, MAGIC};
+pub use gristmill_base::codec::DecodeError;
+pub use hello::{CredentialsMechanism, Hello, HelloReply, PROTOCOL_VERSION};
+pub use opcode::OpCode;
+pub use operation::Operation;
+pub use page::{Entries, Entry, Event, Events, RangePage, ReadPage, Row, Rows, ScanPage};
+pub use reply::{Failure, Produced, Reply};
+pub use request::{CORRELATION_NONE, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
+pub use route::Route;
+pub use status::{Position, Retry, Status};
+pub use table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
+pub use topic::{Headers, HeadersBuf, Produce, Read};
+pub use writer::{RESULT_HEADER_BYTES, RequestWriter, ResultWriter};

@@ -1,0 +1,67 @@
+//! Operations on apps. None is sequenced: each may be sent again and then changes nothing more.
+
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::limits::{APP_FILE_BYTES_MAX, NAME_BYTES_MAX};
+
+use crate::fields::{read_bool, write_bytes};
+
+/// Loads an app file: a new app, or a new version of one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppLoad<'a> {
+    /// Load it also where it takes something away.
+    pub force: bool,
+    /// Name of the file, for messages.
+    pub file_name: &'a str,
+    /// Content of the file.
+    pub file: &'a str,
+}
+
+impl<'a> AppLoad<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            force: read_bool(from, "app_load flag")?,
+            file_name: from.text("file name", NAME_BYTES_MAX)?,
+            file: from.text("app file", APP_FILE_BYTES_MAX)?,
+        })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        to.put_u8(u8::from(self.force));
+        write_bytes(to, "file name", self.file_name.as_bytes(), NAME_BYTES_MAX)?;
+        write_bytes(to, "app file", self.file.as_bytes(), APP_FILE_BYTES_MAX)
+    }
+}
+
+/// Deletes an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppDelete<'a> {
+    /// Its name.
+    pub app: &'a str,
+}
+
+impl<'a> AppDelete<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { app: from.text("app name", NAME_BYTES_MAX)? })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)
+    }
+}
+
+/// Asks for the numbers and types of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Describe<'a> {
+    /// Its name.
+    pub app: &'a str,
+}
+
+impl<'a> Describe<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { app: from.text("app name", NAME_BYTES_MAX)? })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)
+    }
+}

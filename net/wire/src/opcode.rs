@@ -1,0 +1,102 @@
+//! Operation codes: stable numbers that are never given out twice.
+
+macro_rules! opcodes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// What an operation asks for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum OpCode {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl OpCode {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Stable number.
+            #[must_use]
+            pub fn code(self) -> u8 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The operation with that number.
+            #[must_use]
+            pub fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+
+            /// Name in documents, logs and counters.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+opcodes! {
+    /// Opens a connection; the first operation on it, and once only.
+    Hello = 1, "hello";
+    /// Nothing; shows that the other side lives.
+    Ping = 2, "ping";
+    /// The server's state, for a person or a monitor.
+    Status = 3, "status";
+    /// Numbers and types of the topics, tables, maps and handlers of an app.
+    Describe = 4, "describe";
+    /// Loads an app file.
+    AppLoad = 5, "app_load";
+    /// Lists apps.
+    AppList = 6, "app_list";
+    /// Deletes an app.
+    AppDelete = 7, "app_delete";
+    /// Lists topics.
+    TopicList = 8, "topic_list";
+    /// Appends an event to a topic.
+    Produce = 16, "produce";
+    /// Reads events of one lane.
+    Read = 17, "read";
+    /// Reads the value of a grain.
+    Get = 32, "get";
+    /// Sets the value of a grain.
+    Put = 33, "put";
+    /// Deletes a grain: its value, its maps and its timers.
+    Delete = 34, "delete";
+    /// Reads one entry of a map of a grain.
+    MapGet = 35, "map_get";
+    /// Sets one entry of a map of a grain.
+    MapPut = 36, "map_put";
+    /// Deletes one entry of a map of a grain.
+    MapDelete = 37, "map_delete";
+    /// Reads entries of a map of a grain, in key order.
+    Range = 38, "range";
+    /// Reads grains of a table, in key order.
+    Scan = 39, "scan";
+    /// Runs a handler of a grain and waits for its reply.
+    Invoke = 48, "invoke";
+    /// Fills a position of the session that will not be used.
+    Void = 64, "void";
+}
+
+impl OpCode {
+    /// Whether the operation takes a position of the session and so happens at most once however often it is sent.
+    #[must_use]
+    pub fn is_sequenced(self) -> bool {
+        matches!(
+            self,
+            Self::Produce | Self::Put | Self::Delete | Self::MapPut | Self::MapDelete | Self::Invoke | Self::Void
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_rise() {
+        for code in OpCode::ALL {
+            assert_eq!(OpCode::from_code(code.code()), Some(*code));
+        }
+        assert!(OpCode::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
+        assert_eq!(OpCode::from_code(0), None);
+    }
+}

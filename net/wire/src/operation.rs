@@ -1,0 +1,160 @@
+//! All operations as one type, borrowed from the frame when decoded and from the caller when encoded.
+
+use gristmill_base::codec::{DecodeError, Reader};
+
+use crate::admin::{AppDelete, AppLoad, Describe};
+use crate::fields::Sequence;
+use crate::hello::Hello;
+use crate::opcode::OpCode;
+use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
+use crate::topic::{Produce, Read};
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// Opens the connection. Answered by `Reply::Hello`.
+    Hello(Hello<'a>),
+    /// Nothing. Answered by `Reply::Empty`.
+    Ping,
+    /// The server's state. Answered by `Reply::Json`.
+    Status,
+    /// Numbers and types of an app. Answered by `Reply::Json`.
+    Describe(Describe<'a>),
+    /// Loads an app file. Answered by `Reply::Json`.
+    AppLoad(AppLoad<'a>),
+    /// Lists apps. Answered by `Reply::Json`.
+    AppList,
+    /// Deletes an app. Answered by `Reply::Json`.
+    AppDelete(AppDelete<'a>),
+    /// Lists topics. Answered by `Reply::Json`.
+    TopicList,
+    /// Appends an event. Answered by `Reply::Produced`.
+    Produce(Produce<'a>),
+    /// Reads events. Answered by `Reply::Read`.
+    Read(Read),
+    /// Reads a value. Answered by `Reply::Value`.
+    Get(Get<'a>),
+    /// Sets a value. Answered by `Reply::Empty`.
+    Put(Put<'a>),
+    /// Deletes a grain. Answered by `Reply::Empty`.
+    Delete(Delete<'a>),
+    /// Reads a map entry. Answered by `Reply::Value`.
+    MapGet(MapGet<'a>),
+    /// Sets a map entry. Answered by `Reply::Empty`.
+    MapPut(MapPut<'a>),
+    /// Deletes a map entry. Answered by `Reply::Empty`.
+    MapDelete(MapDelete<'a>),
+    /// Reads map entries. Answered by `Reply::Range`.
+    Range(Range<'a>),
+    /// Reads grains. Answered by `Reply::Scan`.
+    Scan(Scan<'a>),
+    /// Runs a handler. Answered by `Reply::Value`, empty when the handler gave no reply.
+    Invoke(Invoke<'a>),
+    /// Fills a position. Answered by `Reply::Empty`, or by what the position got when it was taken after all.
+    Void(Void),
+}
+
+impl<'a> Operation<'a> {
+    /// Reads the body of an operation to its end.
+    ///
+    /// # Errors
+    /// Bytes that are no such body, or something in it over its limit.
+    pub fn decode(code: OpCode, body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(body);
+        let operation = match code {
+            OpCode::Hello => Self::Hello(Hello::read(&mut from)?),
+            OpCode::Ping => Self::Ping,
+            OpCode::Status => Self::Status,
+            OpCode::Describe => Self::Describe(Describe::read(&mut from)?),
+            OpCode::AppLoad => Self::AppLoad(AppLoad::read(&mut from)?),
+            OpCode::AppList => Self::AppList,
+            OpCode::AppDelete => Self::AppDelete(AppDelete::read(&mut from)?),
+            OpCode::TopicList => Self::TopicList,
+            OpCode::Produce => Self::Produce(Produce::read(&mut from)?),
+            OpCode::Read => Self::Read(Read::read(&mut from)?),
+            OpCode::Get => Self::Get(Get::read(&mut from)?),
+            OpCode::Put => Self::Put(Put::read(&mut from)?),
+            OpCode::Delete => Self::Delete(Delete::read(&mut from)?),
+            OpCode::MapGet => Self::MapGet(MapGet::read(&mut from)?),
+            OpCode::MapPut => Self::MapPut(MapPut::read(&mut from)?),
+            OpCode::MapDelete => Self::MapDelete(MapDelete::read(&mut from)?),
+            OpCode::Range => Self::Range(Range::read(&mut from)?),
+            OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
+            OpCode::Invoke => Self::Invoke(Invoke::read(&mut from)?),
+            OpCode::Void => Self::Void(Void::read(&mut from)?),
+        };
+        from.end()?;
+        Ok(operation)
+    }
+
+    /// Appends the body of the operation.
+    ///
+    /// # Errors
+    /// Something in it is over its limit; what was appended so far is worth nothing then.
+    pub fn encode(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        match self {
+            Self::Ping | Self::Status | Self::AppList | Self::TopicList => Ok(()),
+            Self::Hello(operation) => operation.write(to),
+            Self::Describe(operation) => operation.write(to),
+            Self::AppLoad(operation) => operation.write(to),
+            Self::AppDelete(operation) => operation.write(to),
+            Self::Produce(operation) => operation.write(to),
+            Self::Read(operation) => {
+                operation.write(to);
+                Ok(())
+            }
+            Self::Get(operation) => operation.write(to),
+            Self::Put(operation) => operation.write(to),
+            Self::Delete(operation) => operation.write(to),
+            Self::MapGet(operation) => operation.write(to),
+            Self::MapPut(operation) => operation.write(to),
+            Self::MapDelete(operation) => operation.write(to),
+            Self::Range(operation) => operation.write(to),
+            Self::Scan(operation) => operation.write(to),
+            Self::Invoke(operation) => operation.write(to),
+            Self::Void(operation) => operation.write(to),
+        }
+    }
+
+    /// What it asks for.
+    #[must_use]
+    pub fn code(&self) -> OpCode {
+        match self {
+            Self::Hello(_) => OpCode::Hello,
+            Self::Ping => OpCode::Ping,
+            Self::Status => OpCode::Status,
+            Self::Describe(_) => OpCode::Describe,
+            Self::AppLoad(_) => OpCode::AppLoad,
+            Self::AppList => OpCode::AppList,
+            Self::AppDelete(_) => OpCode::AppDelete,
+            Self::TopicList => OpCode::TopicList,
+            Self::Produce(_) => OpCode::Produce,
+            Self::Read(_) => OpCode::Read,
+            Self::Get(_) => OpCode::Get,
+            Self::Put(_) => OpCode::Put,
+            Self::Delete(_) => OpCode::Delete,
+            Self::MapGet(_) => OpCode::MapGet,
+            Self::MapPut(_) => OpCode::MapPut,
+            Self::MapDelete(_) => OpCode::MapDelete,
+            Self::Range(_) => OpCode::Range,
+            Self::Scan(_) => OpCode::Scan,
+            Self::Invoke(_) => OpCode::Invoke,
+            Self::Void(_) => OpCode::Void,
+        }
+    }
+
+    /// Its position in the session, if it changes state.
+    #[must_use]
+    pub fn sequence(&self) -> Option<Sequence> {
+        match self {
+            Self::Produce(operation) => Some(operation.sequence),
+            Self::Put(operation) => Some(operation.sequence),
+            Self::Delete(operation) => Some(operation.sequence),
+            Self::MapPut(operation) => Some(operation.sequence),
+            Self::MapDelete(operation) => Some(operation.sequence),
+            Self::Invoke(operation) => Some(operation.sequence),
+            Self::Void(operation) => Some(operation.sequence),
+            _ => None,
+        }
+    }
+}
