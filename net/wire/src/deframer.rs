@@ -68,6 +68,12 @@ impl Deframer {
         self.bytes.len() - self.start
     }
 
+    /// Bytes that the buffer occupies.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives up taken bytes. What moves is at most as much as was taken, so each byte moves once on average.
     fn compact(&mut self) {
         let left = self.waiting();

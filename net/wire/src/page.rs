@@ -150,9 +150,9 @@ impl<'a> Item<'a> for Row<'a> {
 /// What read gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadPage<'a> {
-    /// Last offset that can be read now; 0 in an empty lane.
+    /// The offset behind the last event that can be read now; 1 in an empty lane.
     pub end: Offset,
-    /// Where to read on.
+    /// Where to read on; `end` once everything was read.
     pub next: Offset,
     /// The events.
     pub events: Events<'a>,

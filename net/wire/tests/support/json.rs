@@ -1,0 +1,188 @@
+//! Messages as JSON, for the vectors. Bytes are text where they are UTF-8 without control characters, else `{"hex": …}`.
+
+use gristmill_base::limits::{FRAME_BYTES_BEFORE_HELLO, FRAME_BYTES_MAX};
+use gristmill_wire::{Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, Reply, Sequence, Status};
+use serde_json::{Value, json};
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of a hexadecimal text.
+pub fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+fn bytes(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => json!(text),
+        _ => json!({ "hex": hex(bytes) }),
+    }
+}
+
+fn headers(headers: &Headers<'_>) -> Value {
+    headers.iter().map(|(name, value)| json!([name, bytes(value)])).collect()
+}
+
+/// What the bytes say to a server (requests) or to a client (results, of these operations in turn).
+pub fn decode(input: &[u8], kind: FrameKind, codes: &[OpCode]) -> Vec<Value> {
+    let mut deframer = Deframer::new(kind);
+    let before_hello = input.len() <= FRAME_BYTES_BEFORE_HELLO && kind == FrameKind::Requests;
+    deframer.allow(if before_hello { FRAME_BYTES_BEFORE_HELLO } else { FRAME_BYTES_MAX });
+    deframer.push(input);
+    let frame = match deframer.next_frame() {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return vec![json!({ "incomplete": true })],
+        Err(error) => {
+            let (name, status) = (error.name(), error.status().name());
+            return vec![json!({ "frame_error": name, "status": status, "message": error.to_string() })];
+        }
+    };
+    match kind {
+        FrameKind::Requests => frame
+            .requests()
+            .map(|item| match item {
+                Err(error) => json!({ "status": Status::of_decode_error(&error).name(), "message": error.to_string() }),
+                Ok(request) => match request.operation() {
+                    Ok(operation) => {
+                        let (name, fields) = (operation.code().name(), fields(&operation));
+                        json!({ "correlation": request.correlation, "operation": name, "fields": fields })
+                    }
+                    Err(refusal) => json!({
+                        "correlation": request.correlation,
+                        "status": refusal.status.name(),
+                        "message": refusal.message,
+                    }),
+                },
+            })
+            .collect(),
+        FrameKind::Results => frame
+            .results()
+            .zip(codes)
+            .map(|(item, code)| {
+                let answer = item.expect("a good result");
+                let outcome = answer.outcome(*code).expect("a good body");
+                let mut value = outcome.map_or_else(|failure| failed(&failure), |reply| replied(&reply));
+                value["correlation"] = json!(answer.correlation);
+                value["operation"] = json!(code.name());
+                value
+            })
+            .collect(),
+    }
+}
+
+fn sequenced(mut fields: Value, sequence: Sequence) -> Value {
+    fields["seq"] = json!(sequence.seq);
+    fields["ack"] = json!(sequence.ack);
+    fields
+}
+
+fn fields(operation: &Operation<'_>) -> Value {
+    let value = match operation {
+        Operation::Ping | Operation::Status | Operation::AppList | Operation::TopicList => json!({}),
+        Operation::Hello(o) => json!({
+            "version_min": o.version_min, "version_max": o.version_max, "session": o.session.0, "client": o.client,
+            "mechanism": o.mechanism, "credentials": bytes(o.credentials),
+        }),
+        Operation::Describe(o) => json!({ "app": o.app }),
+        Operation::AppDelete(o) => json!({ "app": o.app }),
+        Operation::AppLoad(o) => json!({ "force": o.force, "file_name": o.file_name, "file": o.file }),
+        Operation::Produce(o) => json!({
+            "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
+            "headers": headers(&o.headers),
+        }),
+        Operation::Read(o) => json!({
+            "topic": o.topic.0, "lane": o.lane.0, "from": o.from.0, "max_records": o.max_records,
+            "max_bytes": o.max_bytes, "wait_millis": o.wait_millis,
+        }),
+        Operation::Get(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
+        Operation::Put(o) => json!({ "table": o.table.0, "key": bytes(o.key), "value": bytes(o.value) }),
+        Operation::Delete(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
+        Operation::Scan(o) => json!({
+            "table": o.table.0, "prefix": bytes(o.prefix), "after": o.after.map(bytes), "shard_local": o.shard_local,
+            "limit": o.limit,
+        }),
+        Operation::Invoke(o) => json!({
+            "table": o.table.0, "handler": o.handler.0, "key": bytes(o.key), "payload": bytes(o.payload),
+        }),
+        Operation::Void(o) => json!({ "slot": o.slot.0 }),
+        _ => map_fields(operation),
+    };
+    operation.sequence().map_or(value.clone(), |sequence| sequenced(value, sequence))
+}
+
+fn map_fields(operation: &Operation<'_>) -> Value {
+    match operation {
+        Operation::MapGet(o) => {
+            json!({ "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "entry_key": bytes(o.entry_key) })
+        }
+        Operation::MapPut(o) => json!({
+            "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "entry_key": bytes(o.entry_key),
+            "entry_value": bytes(o.entry_value),
+        }),
+        Operation::MapDelete(o) => {
+            json!({ "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "entry_key": bytes(o.entry_key) })
+        }
+        Operation::Range(o) => json!({
+            "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "from": bytes(o.from), "to": o.to.map(bytes),
+            "reverse": o.reverse, "limit": o.limit,
+        }),
+        other => panic!("{other:?} works on no map"),
+    }
+}
+
+fn failed(failure: &Failure<'_>) -> Value {
+    let mut value = json!({ "status": failure.status().name(), "message": failure.message() });
+    if let Some(expected) = failure.expected() {
+        value["expected"] = json!(expected);
+    }
+    if let Some((oldest, newest)) = failure.versions() {
+        value["versions"] = json!([oldest, newest]);
+    }
+    value
+}
+
+fn replied(reply: &Reply<'_>) -> Value {
+    let value = match reply {
+        Reply::Hello(hello) => greeted(hello),
+        Reply::Empty => Value::Null,
+        Reply::Produced(produced) => json!({ "lane": produced.lane.0, "offset": produced.offset.0 }),
+        Reply::Value(value) => bytes(value),
+        Reply::Json(text) => json!({ "json": serde_json::from_str::<Value>(text).expect("JSON") }),
+        Reply::Read(page) => {
+            let events: Value = page
+                .events
+                .iter()
+                .map(|event| {
+                    json!({
+                        "offset": event.offset.0, "event_time": event.event_time, "append_time": event.append_time,
+                        "key": bytes(event.key), "value": bytes(event.value), "headers": headers(&event.headers),
+                    })
+                })
+                .collect();
+            json!({ "end": page.end.0, "next": page.next.0, "events": events })
+        }
+        Reply::Range(page) => {
+            let entries: Value =
+                page.entries.iter().map(|entry| json!([bytes(entry.key), bytes(entry.value)])).collect();
+            json!({ "more": page.more, "entries": entries })
+        }
+        Reply::Scan(page) => {
+            let rows: Value = page.rows.iter().map(|row| json!([bytes(row.key), row.value.map(bytes)])).collect();
+            json!({ "more": page.more, "rows": rows })
+        }
+    };
+    json!({ "status": "ok", "reply": value })
+}
+
+fn greeted(hello: &HelloReply) -> Value {
+    json!({
+        "version": hello.version, "server": hello.server, "data_directory": hex(&hello.data_directory),
+        "session": hello.session.0, "credit_requests": hello.credit_requests, "credit_bytes": hello.credit_bytes,
+        "frame_bytes_max": hello.frame_bytes_max, "frame_operations_max": hello.frame_operations_max,
+        "key_bytes_max": hello.key_bytes_max, "value_bytes_max": hello.value_bytes_max, "shard": hello.shard.0,
+        "placement_version": hello.placement_version, "ports": hello.ports,
+        "slots": hello.slots.iter().map(|shard| shard.0).collect::<Vec<_>>(),
+    })
+}

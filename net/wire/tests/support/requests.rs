@@ -1,0 +1,177 @@
+//! One of every operation.
+
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SlotId, TableId, TopicId};
+use gristmill_wire::{
+    AppDelete, AppLoad, Delete, Describe, Get, Headers, Hello, Invoke, MapDelete, MapGet, MapPut, Operation, Produce,
+    Put, Range, Read, Scan, Sequence, Void,
+};
+
+use super::{Content, Sample, request};
+
+const TABLE: TableId = TableId(2);
+const MAP: MapId = MapId(0);
+
+fn at(seq: u64, ack: u64) -> Sequence {
+    Sequence { seq, ack }
+}
+
+/// All of them.
+pub fn samples() -> Vec<Sample> {
+    let mut all = connection();
+    all.extend(topics());
+    all.extend(tables());
+    all.extend(maps());
+    all.push(many());
+    all
+}
+
+fn connection() -> Vec<Sample> {
+    let hello = Hello::new(SessionId(0), "vectors 1.0");
+    let proven = Hello { version_max: 3, mechanism: "token", credentials: &[0xde, 0xad], ..hello };
+    vec![
+        request("hello", "the first operation: a new session, no credentials", Operation::Hello(hello)),
+        request(
+            "hello-again",
+            "goes on with a session, speaks newer versions too, proves who it is",
+            Operation::Hello(Hello { session: SessionId(65_537), ..proven }),
+        ),
+        request("ping", "no body", Operation::Ping),
+        request("status", "no body", Operation::Status),
+        request("describe", "numbers and types of an app", Operation::Describe(Describe { app: "word-count" })),
+        request(
+            "app-load",
+            "an app file, with force",
+            Operation::AppLoad(AppLoad {
+                force: true,
+                file_name: "app.yaml",
+                file: "app: word-count\nlanguage: rust\n",
+            }),
+        ),
+        request("app-list", "no body", Operation::AppList),
+        request("app-delete", "an app by name", Operation::AppDelete(AppDelete { app: "word-count" })),
+        request("topic-list", "no body", Operation::TopicList),
+        request(
+            "void",
+            "position 300 of slot 94 will not be used",
+            Operation::Void(Void { slot: SlotId(94), sequence: at(300, 299) }),
+        ),
+    ]
+}
+
+fn topics() -> Vec<Sample> {
+    let produce = Produce {
+        topic: TopicId(1),
+        sequence: at(1, 0),
+        event_time: 0,
+        key: b"foobar",
+        value: br#"{"doc":"GPL-3","text":"of the"}"#,
+        headers: Headers::default(),
+    };
+    // Two headers: "trace" = "abc", "empty" = "".
+    let headers = Headers::decode(b"\x02\x05trace\x03abc\x05empty\x00").expect("two headers");
+    vec![
+        request("produce", "an event at the server's time, without headers", Operation::Produce(produce)),
+        request(
+            "produce-headers",
+            "an event from before 1970, with two headers",
+            Operation::Produce(Produce { sequence: at(129, 127), event_time: -1, headers, ..produce }),
+        ),
+        request(
+            "read",
+            "lane 62 from offset 1, waiting up to half a second",
+            Operation::Read(Read {
+                topic: TopicId(1),
+                lane: LaneId(62),
+                from: Offset(1),
+                max_records: 100,
+                max_bytes: 1 << 20,
+                wait_millis: 500,
+            }),
+        ),
+    ]
+}
+
+fn tables() -> Vec<Sample> {
+    let scan = Scan { table: TABLE, prefix: b"", after: None, shard_local: false, limit: 0 };
+    vec![
+        request("get", "the value of a grain", Operation::Get(Get { table: TABLE, key: b"foobar" })),
+        request("get-empty-key", "the empty key is a key", Operation::Get(Get { table: TABLE, key: b"" })),
+        request(
+            "put",
+            "position 1 of its slot, nothing received yet",
+            Operation::Put(Put { table: TABLE, sequence: at(1, 0), key: b"foobar", value: b"one" }),
+        ),
+        request(
+            "delete",
+            "a whole grain",
+            Operation::Delete(Delete { table: TABLE, sequence: at(2, 1), key: b"foobar" }),
+        ),
+        request("scan", "a whole table from its start", Operation::Scan(scan)),
+        request(
+            "scan-on",
+            "the next page of a prefix, of this shard only",
+            Operation::Scan(Scan { prefix: b"foo", after: Some(b"foobar"), shard_local: true, limit: 10, ..scan }),
+        ),
+        request(
+            "invoke",
+            "a handler with a payload",
+            Operation::Invoke(Invoke {
+                table: TABLE,
+                handler: HandlerId(5),
+                sequence: at(3, 2),
+                key: b"foobar",
+                payload: b"5",
+            }),
+        ),
+    ]
+}
+
+fn maps() -> Vec<Sample> {
+    let range = Range { table: TABLE, map: MAP, key: b"t", from: b"", to: None, reverse: false, limit: 0 };
+    vec![
+        request(
+            "map-get",
+            "one entry",
+            Operation::MapGet(MapGet { table: TABLE, map: MAP, key: b"t", entry_key: b"the" }),
+        ),
+        request(
+            "map-put",
+            "one entry; the value is the u64 7",
+            Operation::MapPut(MapPut {
+                table: TABLE,
+                map: MAP,
+                sequence: at(4, 3),
+                key: b"t",
+                entry_key: b"the",
+                entry_value: &[0, 0, 0, 0, 0, 0, 0, 7],
+            }),
+        ),
+        request(
+            "map-delete",
+            "one entry",
+            Operation::MapDelete(MapDelete {
+                table: TABLE,
+                map: MapId(258),
+                sequence: at(5, 3),
+                key: b"t",
+                entry_key: b"the",
+            }),
+        ),
+        request("range", "a whole map", Operation::Range(range)),
+        request(
+            "range-reverse",
+            "from m up to but not including tz, last first, ten at most",
+            Operation::Range(Range { from: b"m", to: Some(b"tz"), reverse: true, limit: 10, ..range }),
+        ),
+    ]
+}
+
+fn many() -> Sample {
+    let put = Put { table: TABLE, sequence: at(1, 0), key: b"a", value: b"1" };
+    let list = vec![
+        (1, Operation::Put(put)),
+        (2, Operation::Put(Put { sequence: at(2, 0), value: b"2", ..put })),
+        (3, Operation::Get(Get { table: TABLE, key: b"a" })),
+    ];
+    Sample { name: "many", about: "three operations in one frame", content: Content::Requests(list) }
+}

@@ -1,0 +1,135 @@
+//! One of every reply and of every failure.
+
+use gristmill_base::ids::{LaneId, Offset, SessionId, ShardId};
+use gristmill_wire::{CORRELATION_NONE, Failure, HelloReply, OpCode, Produced, Reply, Status};
+
+use super::{Content, Sample, json_reply, reply};
+
+/// All of them.
+pub fn samples() -> Vec<Sample> {
+    let mut all = replies();
+    all.extend(pages());
+    all.extend(documents());
+    all.extend(failures());
+    all.push(several());
+    all
+}
+
+fn replies() -> Vec<Sample> {
+    let hello = HelloReply {
+        version: 1,
+        server: "gristmill 0.1.0".to_owned(),
+        data_directory: *b"0123456789abcdef",
+        session: SessionId(65_537),
+        credit_requests: 4_096,
+        credit_bytes: 4 << 20,
+        frame_bytes_max: 16 << 20,
+        frame_operations_max: 4_096,
+        key_bytes_max: 64 << 10,
+        value_bytes_max: 8 << 20,
+        shard: ShardId(1),
+        placement_version: 3,
+        ports: vec![7401, 7402],
+        slots: [0, 1, 0, 1, 0, 1, 0, 1].map(ShardId).to_vec(),
+    };
+    let produced = Produced { lane: LaneId(62), offset: Offset(1_000_000) };
+    vec![
+        reply("ok-hello", "two shards, eight slots", OpCode::Hello, Reply::Hello(hello)),
+        reply("ok-ping", "no body", OpCode::Ping, Reply::Empty),
+        reply("ok-produce", "where the event went", OpCode::Produce, Reply::Produced(produced)),
+        reply("ok-get", "a value", OpCode::Get, Reply::Value(b"one")),
+        reply("ok-put", "no body", OpCode::Put, Reply::Empty),
+        reply("ok-delete", "no body", OpCode::Delete, Reply::Empty),
+        reply("ok-map-get", "a value: the u64 7", OpCode::MapGet, Reply::Value(&[0, 0, 0, 0, 0, 0, 0, 7])),
+        reply("ok-map-put", "no body", OpCode::MapPut, Reply::Empty),
+        reply("ok-map-delete", "no body", OpCode::MapDelete, Reply::Empty),
+        reply("ok-invoke", "a handler's reply", OpCode::Invoke, Reply::Value(b"15")),
+        reply("ok-invoke-silent", "the handler gave no reply", OpCode::Invoke, Reply::Value(b"")),
+        reply("ok-void", "no body", OpCode::Void, Reply::Empty),
+    ]
+}
+
+fn pages() -> Vec<Sample> {
+    // end 4, next 3; one event at offset 2: event time 1, append time 2, key "k", value "v", one header "h" = "x".
+    const EVENTS: &[u8] = &[
+        4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0,
+        0, 0, 0, 1, b'k', 1, b'v', 1, 1, b'h', 1, b'x',
+    ];
+    const NO_EVENTS: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    const ENTRIES: &[u8] = b"\x01\x01a\x011\x02bc\x00";
+    const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
+    let page = |name, about, code, body| reply(name, about, code, Reply::decode(code, body).expect("a good body"));
+    vec![
+        page("ok-read", "one event, and one more behind it", OpCode::Read, EVENTS),
+        page("ok-read-empty", "an empty lane", OpCode::Read, NO_EVENTS),
+        page("ok-range", "two entries, and more behind them", OpCode::Range, ENTRIES),
+        page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
+    ]
+}
+
+fn documents() -> Vec<Sample> {
+    const APP: &str = concat!(
+        r#"{"app":"shop","id":1,"topics":[{"name":"orders","id":1,"key":"string","value":"json","lanes":64}],"#,
+        r#""tables":[{"name":"stock","id":2,"key":"string","value":"i64","#,
+        r#""maps":[{"name":"sold","id":0,"key":"string","value":"u64"}],"handlers":[{"name":"take","id":5}]}]}"#
+    );
+    vec![
+        json_reply("ok-status", "members are listed in docs/protocol.md", OpCode::Status, r#"{"unsettled":0}"#),
+        json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
+        json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
+        json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),
+        json_reply("ok-app-delete", "what was deleted", OpCode::AppDelete, r#"{"app":"shop","id":1}"#),
+        json_reply(
+            "ok-topic-list",
+            "a list",
+            OpCode::TopicList,
+            r#"[{"app":"shop","name":"orders","id":1,"lanes":64}]"#,
+        ),
+    ]
+}
+
+fn failures() -> Vec<Sample> {
+    let failure =
+        |name, about, code, failure| Sample { name, about, content: Content::Results(vec![(7, code, Err(failure))]) };
+    let plain = |name, about, code, status, message| failure(name, about, code, Failure::new(status, message));
+    vec![
+        plain("not-found", "no message", OpCode::Get, Status::NotFound, ""),
+        plain("bad-request", "final", OpCode::Put, Status::BadRequest, "the session is 0: say hello with one"),
+        plain("unknown-name", "final", OpCode::Describe, Status::UnknownName, "no app \"shup\"; there are: shop"),
+        plain("wrong-type", "final", OpCode::Put, Status::WrongType, "a value of 3 bytes is not a i64"),
+        plain("too-large", "free", OpCode::Put, Status::TooLarge, "put: key of 65537, at most 65536 allowed"),
+        plain("parked", "final", OpCode::Invoke, Status::Parked, "the grain is parked since 12:00"),
+        plain("capacity", "free", OpCode::Put, Status::Capacity, "8192 results wait for the client's ack"),
+        failure("gap", "position 300 is expected", OpCode::Put, Failure::gap(300, "position 302 came")),
+        plain("expired", "a new session is needed", OpCode::Put, Status::Expired, "session 65537 expired"),
+        plain("not-ready", "free", OpCode::Get, Status::NotReady, "the shard is recovering"),
+        plain(
+            "unsupported-version",
+            "the server speaks 1 to 1",
+            OpCode::Hello,
+            Status::UnsupportedVersion,
+            "versions 2 to 3 asked for",
+        ),
+        plain("unauthenticated", "no hello yet", OpCode::Get, Status::Unauthenticated, "say hello first"),
+        plain("failed", "unknown outcome", OpCode::Put, Status::Failed, "shard 0 stopped after a failed write"),
+        plain("handler-failed", "final", OpCode::Invoke, Status::HandlerFailed, "not enough in stock"),
+        plain("unsupported", "free", OpCode::Void, Status::Unsupported, "operation code 99 is not known"),
+        plain("internal", "unknown outcome", OpCode::Put, Status::Internal, "a fault"),
+        plain("unknown-outcome", "unknown outcome", OpCode::Put, Status::UnknownOutcome, "the shard went away"),
+        plain("malformed", "free", OpCode::Put, Status::Malformed, "put: 1 bytes behind the end"),
+        plain("forgotten", "final", OpCode::Put, Status::Forgotten, "position 3 was acked"),
+    ]
+}
+
+fn several() -> Sample {
+    let list = vec![
+        (3, OpCode::Get, Ok(Reply::Value(b"2"))),
+        (1, OpCode::Put, Ok(Reply::Empty)),
+        (CORRELATION_NONE, OpCode::Ping, Err(Failure::new(Status::Malformed, "the frame ends within an operation"))),
+    ];
+    Sample {
+        name: "several",
+        about: "results in another order than their operations, and one for the connection, which is then closed",
+        content: Content::Results(list),
+    }
+}
