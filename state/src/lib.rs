@@ -1,1 +1,15 @@
-//! Work in progress.
+//! The state of a shard: slots with their streams, grains, lanes, timers and outbox, and the records that change them.
+//!
+//! Decides and applies; never waits, opens no socket and reads no clock. Records go to a [`record::Journal`], which in
+//! production is the shard's log.
+
+pub mod grain;
+pub mod grains;
+pub mod input;
+pub mod lane;
+pub mod outbox;
+pub mod record;
+pub mod session;
+pub mod slot;
+pub mod stream;
+pub mod timers;

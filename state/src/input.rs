@@ -1,0 +1,456 @@
+//! What a grain consumes: inputs, where they came from, and their bytes in records.
+
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{
+    ConnId, HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, SubscriptionId, TableId, TaskId,
+    TopicId,
+};
+use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// Bytes with one owner.
+pub type Bytes = Box<[u8]>;
+
+/// Where a client's reply goes: the connection of a shard, and what the connection calls the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Responder {
+    /// The shard that holds the connection.
+    pub shard: ShardId,
+    /// The connection.
+    pub conn: ConnId,
+    /// Chosen by the connection; comes back with the reply.
+    pub tag: u64,
+}
+
+/// Name of a stream: a numbered sequence of inputs as one slot receives it. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StreamId {
+    /// Events of a lane through a subscription instance; positions are offsets.
+    Topic {
+        /// The instance.
+        subscription: SubscriptionId,
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Messages from a slot (also from the slot itself); positions are dense from 1.
+    Slot(SlotId),
+    /// Operations of a client session; positions are dense from 1.
+    Session(SessionId),
+    /// Inputs of a task instance; positions are those of its stored cursor.
+    Task(TaskId),
+}
+
+/// One grain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrainAddress {
+    /// Its table.
+    pub table: TableId,
+    /// Its key.
+    pub key: Bytes,
+}
+
+/// What an input does to its grain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrainOperation {
+    /// Sets the value.
+    Put(Bytes),
+    /// Deletes the grain.
+    Delete,
+    /// Sets a map entry.
+    MapPut(MapId, Bytes, Bytes),
+    /// Deletes a map entry.
+    MapDelete(MapId, Bytes),
+    /// Deletes map entries from a key to before another (`None`: to the end).
+    MapDeleteRange(MapId, Bytes, Option<Bytes>),
+    /// Calls a handler with a payload.
+    Call(HandlerId, Bytes),
+}
+
+/// Why an input is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputCause {
+    /// A topic event: its key (empty: the grain's own), offset and event time in microseconds.
+    Event {
+        /// The event's key, where the grain's key is another one.
+        key: Option<Bytes>,
+        /// Offset in its lane.
+        offset: u64,
+        /// Microseconds since 1970.
+        event_micros: u64,
+    },
+    /// A client.
+    Client,
+    /// A message of a grain.
+    Message,
+    /// The response to a message.
+    Response {
+        /// As the sender gave it.
+        cookie: Bytes,
+        /// Whether the message was handled.
+        succeeded: bool,
+    },
+    /// A timer. Only in memory: timer firings are never copied into records.
+    Timer {
+        /// Its name.
+        name: Box<str>,
+        /// When it was due, engine microseconds.
+        due_micros: u64,
+    },
+}
+
+/// Who hears of a message's outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackAddress {
+    /// The grain that sent the message.
+    pub grain: GrainAddress,
+    /// Handler to call there.
+    pub handler: HandlerId,
+    /// Given back.
+    pub cookie: Bytes,
+    /// Only if the message failed for good.
+    pub only_on_error: bool,
+}
+
+/// One thing for a grain to handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Why.
+    pub cause: InputCause,
+    /// What.
+    pub operation: GrainOperation,
+    /// How many grains handed it on; bounded.
+    pub hops: u8,
+    /// Who hears of the outcome.
+    pub callback: Option<CallbackAddress>,
+}
+
+/// What proves where an input came from: the thing that its commit consumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A position of a stream.
+    Stream(StreamId, u64),
+    /// A row of the grain's backlog.
+    Backlog(u64),
+    /// A timer row of the grain with that generation.
+    Timer(Box<str>, Ssn),
+}
+
+/// Where an outbox row goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a grain, as an input.
+    Grain(GrainAddress, Box<Input>),
+    /// To a lane, as an event: key and value.
+    Lane(LaneKey, Bytes, Bytes),
+}
+
+fn put_opt(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => out.put_u8(0),
+        Some(bytes) => {
+            out.put_u8(1);
+            out.put_bytes(bytes);
+        }
+    }
+}
+
+fn opt<'a>(from: &mut Reader<'a>, what: &'static str, allowed: usize) -> Result<Option<&'a [u8]>, DecodeError> {
+    match from.u8()? {
+        0 => Ok(None),
+        1 => from.bytes(what, allowed).map(Some),
+        found => Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+    }
+}
+
+fn key(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
+    Ok(from.bytes("key", KEY_BYTES_MAX)?.into())
+}
+
+fn value(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
+    Ok(from.bytes("value", VALUE_BYTES_MAX)?.into())
+}
+
+impl StreamId {
+    /// Adds its bytes.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Topic { subscription, lane } => {
+                out.put_u8(1);
+                out.put_varint(subscription.0.into());
+                out.put_varint(lane.0.into());
+            }
+            Self::Slot(slot) => {
+                out.put_u8(2);
+                out.put_varint(slot.0.into());
+            }
+            Self::Session(session) => {
+                out.put_u8(3);
+                out.put_varint(session.0);
+            }
+            Self::Task(task) => {
+                out.put_u8(4);
+                out.put_varint(task.0.into());
+            }
+        }
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that name no stream.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Topic {
+                subscription: SubscriptionId(from.varint_as("subscription")?),
+                lane: LaneId(from.varint_as("lane")?),
+            },
+            2 => Self::Slot(SlotId(from.varint_as("slot")?)),
+            3 => Self::Session(SessionId(from.varint()?)),
+            4 => Self::Task(TaskId(from.varint_as("task")?)),
+            found => return Err(DecodeError::Unknown { what: "stream kind", found: found.into() }),
+        })
+    }
+}
+
+impl GrainAddress {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.table.0.into());
+        out.put_bytes(&self.key);
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that name no grain.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { table: TableId(from.varint_as("table")?), key: key(from)? })
+    }
+}
+
+impl GrainOperation {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Put(value) => {
+                out.put_u8(1);
+                out.put_bytes(value);
+            }
+            Self::Delete => out.put_u8(2),
+            Self::MapPut(map, key, value) => {
+                out.put_u8(3);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+                out.put_bytes(value);
+            }
+            Self::MapDelete(map, key) => {
+                out.put_u8(4);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+            }
+            Self::MapDeleteRange(map, from, to) => {
+                out.put_u8(5);
+                out.put_varint(map.0.into());
+                out.put_bytes(from);
+                put_opt(out, to.as_deref());
+            }
+            Self::Call(handler, payload) => {
+                out.put_u8(6);
+                out.put_varint(handler.0.into());
+                out.put_bytes(payload);
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Put(value(from)?),
+            2 => Self::Delete,
+            3 => Self::MapPut(MapId(from.varint_as("map")?), key(from)?, value(from)?),
+            4 => Self::MapDelete(MapId(from.varint_as("map")?), key(from)?),
+            5 => Self::MapDeleteRange(
+                MapId(from.varint_as("map")?),
+                key(from)?,
+                opt(from, "key", KEY_BYTES_MAX)?.map(Into::into),
+            ),
+            6 => Self::Call(HandlerId(from.varint_as("handler")?), value(from)?),
+            found => return Err(DecodeError::Unknown { what: "grain operation", found: found.into() }),
+        })
+    }
+
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Delete => 0,
+            Self::Put(bytes) | Self::MapDelete(_, bytes) | Self::Call(_, bytes) => bytes.len(),
+            Self::MapPut(_, key, value) => key.len() + value.len(),
+            Self::MapDeleteRange(_, from, to) => from.len() + to.as_ref().map_or(0, |to| to.len()),
+        }
+    }
+}
+
+impl InputCause {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Event { key, offset, event_micros } => {
+                out.put_u8(1);
+                put_opt(out, key.as_deref());
+                out.put_varint(*offset);
+                out.put_varint(*event_micros);
+            }
+            Self::Client => out.put_u8(2),
+            Self::Message => out.put_u8(3),
+            Self::Response { cookie, succeeded } => {
+                out.put_u8(4);
+                out.put_bytes(cookie);
+                out.put_u8(u8::from(*succeeded));
+            }
+            Self::Timer { .. } => unreachable!("timer firings are never copied into records"),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Event {
+                key: opt(from, "key", KEY_BYTES_MAX)?.map(Into::into),
+                offset: from.varint()?,
+                event_micros: from.varint()?,
+            },
+            2 => Self::Client,
+            3 => Self::Message,
+            4 => Self::Response { cookie: value(from)?, succeeded: from.u8()? != 0 },
+            found => return Err(DecodeError::Unknown { what: "input cause", found: found.into() }),
+        })
+    }
+}
+
+impl Input {
+    /// An input that a client or a message makes.
+    #[must_use]
+    pub fn new(cause: InputCause, operation: GrainOperation) -> Self {
+        Self { cause, operation, hops: 0, callback: None }
+    }
+
+    /// Adds its bytes. Never called for a timer's firing.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.cause.encode(out);
+        self.operation.encode(out);
+        out.put_u8(self.hops);
+        match &self.callback {
+            None => out.put_u8(0),
+            Some(callback) => {
+                out.put_u8(1);
+                callback.grain.encode(out);
+                out.put_varint(callback.handler.0.into());
+                out.put_bytes(&callback.cookie);
+                out.put_u8(u8::from(callback.only_on_error));
+            }
+        }
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that say no input.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let cause = InputCause::decode(from)?;
+        let operation = GrainOperation::decode(from)?;
+        let hops = from.u8()?;
+        let callback = match from.u8()? {
+            0 => None,
+            1 => Some(CallbackAddress {
+                grain: GrainAddress::decode(from)?,
+                handler: HandlerId(from.varint_as("handler")?),
+                cookie: value(from)?,
+                only_on_error: from.u8()? != 0,
+            }),
+            found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+        };
+        Ok(Self { cause, operation, hops, callback })
+    }
+
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        64 + self.operation.weight()
+    }
+}
+
+impl Origin {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Stream(stream, pos) => {
+                out.put_u8(1);
+                stream.encode(out);
+                out.put_varint(*pos);
+            }
+            Self::Backlog(n) => {
+                out.put_u8(2);
+                out.put_varint(*n);
+            }
+            Self::Timer(name, generation) => {
+                out.put_u8(3);
+                out.put_bytes(name.as_bytes());
+                out.put_varint(generation.0);
+            }
+        }
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that say no origin.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Stream(StreamId::decode(from)?, from.varint()?),
+            2 => Self::Backlog(from.varint()?),
+            3 => Self::Timer(from.text("timer name", NAME_BYTES_MAX)?.into(), Ssn(from.varint()?)),
+            found => return Err(DecodeError::Unknown { what: "origin", found: found.into() }),
+        })
+    }
+}
+
+impl Target {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Grain(address, input) => {
+                out.put_u8(1);
+                address.encode(out);
+                input.encode(out);
+            }
+            Self::Lane(lane, key, value) => {
+                out.put_u8(2);
+                out.put_varint(lane.topic.0.into());
+                out.put_varint(lane.lane.0.into());
+                out.put_bytes(key);
+                out.put_bytes(value);
+            }
+        }
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that say no target.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Grain(GrainAddress::decode(from)?, Box::new(Input::decode(from)?)),
+            2 => Self::Lane(
+                LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) },
+                key(from)?,
+                value(from)?,
+            ),
+            found => return Err(DecodeError::Unknown { what: "target", found: found.into() }),
+        })
+    }
+
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Grain(address, input) => address.key.len() + input.weight(),
+            Self::Lane(_, key, value) => key.len() + value.len(),
+        }
+    }
+}

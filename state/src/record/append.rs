@@ -1,0 +1,109 @@
+use super::commit::{items, list};
+use crate::input::{Bytes, StreamId};
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{LaneId, LaneKey, Offset, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// One event of a topic. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When it happened, microseconds since 1970.
+    pub event_micros: u64,
+    /// Key.
+    pub key: Bytes,
+    /// Value.
+    pub value: Bytes,
+    /// Headers, in order.
+    pub headers: Vec<(Bytes, Bytes)>,
+}
+
+/// An append record: events of one lane, and what they consume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendRecord {
+    /// The lane.
+    pub lane: LaneKey,
+    /// Offset of the first event.
+    pub base: Offset,
+    /// Engine time of the append, microseconds.
+    pub append_micros: u64,
+    /// What the append consumes: the session's or sending slot's position and the stream's cursor after it.
+    /// Nothing for a producer with an order of its own.
+    pub consumed: Option<(StreamId, u64, u64)>,
+    /// The events, at consecutive offsets.
+    pub events: Vec<Event>,
+}
+
+impl Event {
+    /// Adds its bytes. Shared with lane files.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.event_micros);
+        out.put_bytes(&self.key);
+        out.put_bytes(&self.value);
+        list(out, &self.headers, |out, (name, value)| {
+            out.put_bytes(name);
+            out.put_bytes(value);
+        });
+    }
+
+    /// Takes its bytes.
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            event_micros: from.varint()?,
+            key: from.bytes("key", KEY_BYTES_MAX)?.into(),
+            value: from.bytes("value", VALUE_BYTES_MAX)?.into(),
+            headers: items(from, |from| {
+                Ok((
+                    from.bytes("header name", KEY_BYTES_MAX)?.into(),
+                    from.bytes("header value", VALUE_BYTES_MAX)?.into(),
+                ))
+            })?,
+        })
+    }
+
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        96 + self.key.len()
+            + self.value.len()
+            + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+}
+
+impl AppendRecord {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.lane.topic.0.into());
+        out.put_varint(self.lane.lane.0.into());
+        out.put_varint(self.base.0);
+        out.put_varint(self.append_micros);
+        match self.consumed {
+            None => out.put_u8(0),
+            Some((stream, pos, cursor)) => {
+                out.put_u8(1);
+                stream.encode(out);
+                out.put_varint(pos);
+                out.put_varint(cursor);
+            }
+        }
+        list(out, &self.events, |out, event| event.encode(out));
+    }
+
+    /// Decodes a whole body.
+    ///
+    /// # Errors
+    /// Bytes that are no append record.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(body);
+        let lane = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
+        let base = Offset(from.varint()?);
+        let append_micros = from.varint()?;
+        let consumed = match from.u8()? {
+            0 => None,
+            1 => Some((StreamId::decode(&mut from)?, from.varint()?, from.varint()?)),
+            found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+        };
+        let events = items(&mut from, Event::decode)?;
+        from.end()?;
+        Ok(Self { lane, base, append_micros, consumed, events })
+    }
+}

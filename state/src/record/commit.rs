@@ -1,0 +1,454 @@
+use super::Outcome;
+use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn};
+use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// Positions of one stream that a commit consumes, and the stream's cursor after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// The stream.
+    pub stream: StreamId,
+    /// The cursor once this record is applied.
+    pub cursor: u64,
+    /// Consumed positions, ascending; empty where only the cursor moves.
+    pub positions: Vec<u64>,
+}
+
+/// A timer that fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// Its name.
+    pub name: Box<str>,
+    /// The record that set it.
+    pub generation: Ssn,
+}
+
+/// A change of the grain's rows. Absolute, so that applying it again gives the same rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Sets the value.
+    Value(Bytes),
+    /// Deletes the value.
+    NoValue,
+    /// Sets a map entry.
+    Entry(MapId, Bytes, Bytes),
+    /// Deletes a map entry.
+    NoEntry(MapId, Bytes),
+    /// Deletes map entries from a key to before another (`None`: to the end).
+    NoRange(MapId, Bytes, Option<Bytes>),
+    /// Deletes the grain's rows and timers; what follows in the record starts an empty grain.
+    NoGrain,
+}
+
+/// An outbox row that a commit adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Slot of the target.
+    pub to: SlotId,
+    /// Its number in the channel to that slot, dense.
+    pub seq: u64,
+    /// What is sent.
+    pub target: Target,
+}
+
+/// A change of the grain's timers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TimerChange {
+    /// Sets a timer; its generation is the record's own number.
+    Set {
+        /// Its name.
+        name: Box<str>,
+        /// Engine microseconds.
+        due_micros: u64,
+        /// Handler to call.
+        handler: HandlerId,
+        /// With this.
+        payload: Bytes,
+    },
+    /// Cancels a timer.
+    Cancel(Box<str>),
+}
+
+/// A reply kept for retries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReply {
+    /// The session.
+    pub session: SessionId,
+    /// Position of the operation.
+    pub pos: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// An input moved to the backlog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spilled {
+    /// Its number in the grain's backlog, dense.
+    pub n: u64,
+    /// Where it came from; never a timer.
+    pub origin: Origin,
+    /// All of it.
+    pub input: Input,
+}
+
+/// Why a grain does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// For people.
+    pub reason: String,
+    /// Attempts at the input that parked it.
+    pub attempts: u32,
+    /// Engine microseconds.
+    pub since_micros: u64,
+}
+
+/// A commit record: inputs consumed and all their effects, of one grain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The grain.
+    pub grain: GrainAddress,
+    /// Version of the app whose handler ran.
+    pub version: u32,
+    /// Engine time of the run, microseconds.
+    pub time_micros: u64,
+    /// Stream positions consumed.
+    pub consumed: Vec<Consumed>,
+    /// Backlog rows consumed, first to last inclusive.
+    pub backlog: Option<(u64, u64)>,
+    /// Timers consumed.
+    pub fired: Vec<Fired>,
+    /// Changes of rows, in order.
+    pub mutations: Vec<Mutation>,
+    /// Outbox rows added.
+    pub sent: Vec<Sent>,
+    /// Changes of timers.
+    pub timers: Vec<TimerChange>,
+    /// Increments of counters.
+    pub counters: Vec<(Box<str>, i64)>,
+    /// Replies kept for retries.
+    pub replies: Vec<StoredReply>,
+    /// Inputs moved to the backlog.
+    pub spilled: Vec<Spilled>,
+    /// `Some(Some(..))` parks the grain, `Some(None)` lets it run again.
+    pub parked: Option<Option<Parked>>,
+}
+
+/// Bits of the field mask: which lists follow. Most records have few.
+mod has {
+    pub(super) const CONSUMED: u16 = 1;
+    pub(super) const BACKLOG: u16 = 1 << 1;
+    pub(super) const FIRED: u16 = 1 << 2;
+    pub(super) const MUTATIONS: u16 = 1 << 3;
+    pub(super) const SENT: u16 = 1 << 4;
+    pub(super) const TIMERS: u16 = 1 << 5;
+    pub(super) const COUNTERS: u16 = 1 << 6;
+    pub(super) const REPLIES: u16 = 1 << 7;
+    pub(super) const SPILLED: u16 = 1 << 8;
+    pub(super) const PARKED: u16 = 1 << 9;
+    pub(super) const UNPARKED: u16 = 1 << 10;
+    pub(super) const ALL: u16 = (1 << 11) - 1;
+}
+
+impl Commit {
+    /// A commit of a grain without effects yet.
+    #[must_use]
+    pub fn new(grain: GrainAddress, version: u32, time_micros: u64) -> Self {
+        Self {
+            grain,
+            version,
+            time_micros,
+            consumed: Vec::new(),
+            backlog: None,
+            fired: Vec::new(),
+            mutations: Vec::new(),
+            sent: Vec::new(),
+            timers: Vec::new(),
+            counters: Vec::new(),
+            replies: Vec::new(),
+            spilled: Vec::new(),
+            parked: None,
+        }
+    }
+
+    fn mask(&self) -> u16 {
+        let bit = |present: bool, bit: u16| if present { bit } else { 0 };
+        bit(!self.consumed.is_empty(), has::CONSUMED)
+            | bit(self.backlog.is_some(), has::BACKLOG)
+            | bit(!self.fired.is_empty(), has::FIRED)
+            | bit(!self.mutations.is_empty(), has::MUTATIONS)
+            | bit(!self.sent.is_empty(), has::SENT)
+            | bit(!self.timers.is_empty(), has::TIMERS)
+            | bit(!self.counters.is_empty(), has::COUNTERS)
+            | bit(!self.replies.is_empty(), has::REPLIES)
+            | bit(!self.spilled.is_empty(), has::SPILLED)
+            | bit(matches!(self.parked, Some(Some(_))), has::PARKED)
+            | bit(matches!(self.parked, Some(None)), has::UNPARKED)
+    }
+
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mask = self.mask();
+        out.put_u16(mask);
+        self.grain.encode(out);
+        out.put_varint(self.version.into());
+        out.put_varint(self.time_micros);
+        if mask & has::CONSUMED != 0 {
+            encode_consumed(&self.consumed, out);
+        }
+        if let Some((first, last)) = self.backlog {
+            out.put_varint(first);
+            out.put_varint(last);
+        }
+        if mask & has::FIRED != 0 {
+            list(out, &self.fired, |out, fired| {
+                out.put_bytes(fired.name.as_bytes());
+                out.put_varint(fired.generation.0);
+            });
+        }
+        if mask & has::MUTATIONS != 0 {
+            list(out, &self.mutations, |out, mutation| mutation.encode(out));
+        }
+        if mask & has::SENT != 0 {
+            list(out, &self.sent, |out, sent| {
+                out.put_varint(sent.to.0.into());
+                out.put_varint(sent.seq);
+                sent.target.encode(out);
+            });
+        }
+        if mask & has::TIMERS != 0 {
+            list(out, &self.timers, |out, change| change.encode(out));
+        }
+        if mask & has::COUNTERS != 0 {
+            list(out, &self.counters, |out, (name, by)| {
+                out.put_bytes(name.as_bytes());
+                out.put_u64(by.cast_unsigned());
+            });
+        }
+        if mask & has::REPLIES != 0 {
+            list(out, &self.replies, |out, reply| {
+                out.put_varint(reply.session.0);
+                out.put_varint(reply.pos);
+                reply.outcome.encode(out);
+            });
+        }
+        if mask & has::SPILLED != 0 {
+            list(out, &self.spilled, |out, spilled| spilled.encode(out));
+        }
+        if let Some(Some(parked)) = &self.parked {
+            parked.encode(out);
+        }
+    }
+
+    /// Decodes a whole body.
+    ///
+    /// # Errors
+    /// Bytes that are no commit record.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(body);
+        let from = &mut from;
+        let mask = from.u16()?;
+        if mask & !has::ALL != 0 {
+            return Err(DecodeError::Unknown { what: "commit field", found: mask.into() });
+        }
+        let mut commit = Self::new(GrainAddress::decode(from)?, from.varint_as("version")?, from.varint()?);
+        if mask & has::CONSUMED != 0 {
+            commit.consumed = decode_consumed(from)?;
+        }
+        if mask & has::BACKLOG != 0 {
+            commit.backlog = Some((from.varint()?, from.varint()?));
+        }
+        if mask & has::FIRED != 0 {
+            commit.fired = items(from, |from| Ok(Fired { name: name(from)?, generation: Ssn(from.varint()?) }))?;
+        }
+        if mask & has::MUTATIONS != 0 {
+            commit.mutations = items(from, Mutation::decode)?;
+        }
+        if mask & has::SENT != 0 {
+            commit.sent = items(from, |from| {
+                Ok(Sent { to: SlotId(from.varint_as("slot")?), seq: from.varint()?, target: Target::decode(from)? })
+            })?;
+        }
+        if mask & has::TIMERS != 0 {
+            commit.timers = items(from, TimerChange::decode)?;
+        }
+        if mask & has::COUNTERS != 0 {
+            commit.counters = items(from, |from| Ok((name(from)?, from.u64()?.cast_signed())))?;
+        }
+        if mask & has::REPLIES != 0 {
+            commit.replies = items(from, |from| {
+                Ok(StoredReply {
+                    session: SessionId(from.varint()?),
+                    pos: from.varint()?,
+                    outcome: Outcome::decode(from)?,
+                })
+            })?;
+        }
+        if mask & has::SPILLED != 0 {
+            commit.spilled = items(from, Spilled::decode)?;
+        }
+        commit.parked = match mask & (has::PARKED | has::UNPARKED) {
+            has::PARKED => Some(Some(Parked::decode(from)?)),
+            has::UNPARKED => Some(None),
+            _ => None,
+        };
+        from.clone().end()?;
+        Ok(commit)
+    }
+}
+
+/// Adds a list of stream positions. Shared with control records.
+pub(super) fn encode_consumed(consumed: &[Consumed], out: &mut Vec<u8>) {
+    list(out, consumed, |out, consumed| {
+        consumed.stream.encode(out);
+        out.put_varint(consumed.cursor);
+        list(out, &consumed.positions, |out, pos| out.put_varint(*pos));
+    });
+}
+
+/// Takes a list of stream positions.
+pub(super) fn decode_consumed(from: &mut Reader<'_>) -> Result<Vec<Consumed>, DecodeError> {
+    items(from, |from| {
+        Ok(Consumed {
+            stream: StreamId::decode(from)?,
+            cursor: from.varint()?,
+            positions: items(from, Reader::varint)?,
+        })
+    })
+}
+
+/// Adds a count and the items.
+pub(super) fn list<T>(out: &mut Vec<u8>, items: &[T], mut each: impl FnMut(&mut Vec<u8>, &T)) {
+    out.put_varint(items.len() as u64);
+    for item in items {
+        each(out, item);
+    }
+}
+
+/// Takes a count and the items; each item has at least one byte.
+pub(super) fn items<'a, T>(
+    from: &mut Reader<'a>,
+    mut each: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = from.count(1)?;
+    let mut items = Vec::with_capacity(count.min(1_024));
+    for _ in 0..count {
+        items.push(each(from)?);
+    }
+    Ok(items)
+}
+
+fn name(from: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
+    Ok(from.text("name", NAME_BYTES_MAX)?.into())
+}
+
+impl Mutation {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Value(value) => {
+                out.put_u8(1);
+                out.put_bytes(value);
+            }
+            Self::NoValue => out.put_u8(2),
+            Self::Entry(map, key, value) => {
+                out.put_u8(3);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+                out.put_bytes(value);
+            }
+            Self::NoEntry(map, key) => {
+                out.put_u8(4);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+            }
+            Self::NoRange(map, from, to) => {
+                out.put_u8(if to.is_some() { 5 } else { 6 });
+                out.put_varint(map.0.into());
+                out.put_bytes(from);
+                if let Some(to) = to {
+                    out.put_bytes(to);
+                }
+            }
+            Self::NoGrain => out.put_u8(7),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let map = |from: &mut Reader<'_>| Ok::<_, DecodeError>(MapId(from.varint_as("map")?));
+        let key = |from: &mut Reader<'_>| Ok::<Bytes, DecodeError>(from.bytes("key", KEY_BYTES_MAX)?.into());
+        let value = |from: &mut Reader<'_>| Ok::<Bytes, DecodeError>(from.bytes("value", VALUE_BYTES_MAX)?.into());
+        Ok(match from.u8()? {
+            1 => Self::Value(value(from)?),
+            2 => Self::NoValue,
+            3 => Self::Entry(map(from)?, key(from)?, value(from)?),
+            4 => Self::NoEntry(map(from)?, key(from)?),
+            5 => Self::NoRange(map(from)?, key(from)?, Some(key(from)?)),
+            6 => Self::NoRange(map(from)?, key(from)?, None),
+            7 => Self::NoGrain,
+            found => return Err(DecodeError::Unknown { what: "mutation", found: found.into() }),
+        })
+    }
+}
+
+impl TimerChange {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Set { name, due_micros, handler, payload } => {
+                out.put_u8(1);
+                out.put_bytes(name.as_bytes());
+                out.put_varint(*due_micros);
+                out.put_varint(handler.0.into());
+                out.put_bytes(payload);
+            }
+            Self::Cancel(name) => {
+                out.put_u8(2);
+                out.put_bytes(name.as_bytes());
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            1 => Self::Set {
+                name: name(from)?,
+                due_micros: from.varint()?,
+                handler: HandlerId(from.varint_as("handler")?),
+                payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+            },
+            2 => Self::Cancel(name(from)?),
+            found => return Err(DecodeError::Unknown { what: "timer change", found: found.into() }),
+        })
+    }
+}
+
+impl Spilled {
+    /// Adds its bytes. Shared with checkpoints.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.n);
+        self.origin.encode(out);
+        self.input.encode(out);
+    }
+
+    /// Takes its bytes.
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { n: from.varint()?, origin: Origin::decode(from)?, input: Input::decode(from)? })
+    }
+}
+
+impl Parked {
+    /// Adds its bytes. Shared with checkpoints.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_bytes(self.reason.as_bytes());
+        out.put_varint(self.attempts.into());
+        out.put_varint(self.since_micros);
+    }
+
+    /// Takes its bytes.
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            reason: from.text("reason", VALUE_BYTES_MAX)?.to_owned(),
+            attempts: from.varint_as("attempts")?,
+            since_micros: from.varint()?,
+        })
+    }
+}

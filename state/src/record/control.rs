@@ -1,0 +1,76 @@
+use super::commit::{Consumed, decode_consumed, encode_consumed, items, list};
+use crate::input::StreamId;
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::SessionId;
+
+/// A control record: what concerns the slot, not a grain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Cursors that moved without a commit, and positions that were refused for good.
+    Cursors(Vec<Consumed>),
+    /// Sessions that expired: ids below the floor without a stream are refused from now on.
+    Expire {
+        /// The new floor; never lower than the old one.
+        floor: SessionId,
+        /// Sessions whose streams and replies go.
+        sessions: Vec<SessionId>,
+    },
+    /// Streams, rows, timers and lanes of an app that was deleted go. Ids of tables, topics and subscriptions.
+    Tombstone {
+        /// Deleted tables.
+        tables: Vec<u32>,
+        /// Deleted topics.
+        topics: Vec<u32>,
+        /// Closed subscription instances.
+        subscriptions: Vec<u32>,
+    },
+}
+
+impl Control {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Cursors(cursors) => {
+                out.put_u8(1);
+                encode_consumed(cursors, out);
+            }
+            Self::Expire { floor, sessions } => {
+                out.put_u8(2);
+                out.put_varint(floor.0);
+                list(out, sessions, |out, session| out.put_varint(session.0));
+            }
+            Self::Tombstone { tables, topics, subscriptions } => {
+                out.put_u8(3);
+                for ids in [tables, topics, subscriptions] {
+                    list(out, ids, |out, id| out.put_varint((*id).into()));
+                }
+            }
+        }
+    }
+
+    /// Decodes a whole body.
+    ///
+    /// # Errors
+    /// Bytes that are no control record.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(body);
+        let ids = |from: &mut Reader<'_>| items(from, |from| from.varint_as("id"));
+        let control = match from.u8()? {
+            1 => Self::Cursors(decode_consumed(&mut from)?),
+            2 => Self::Expire {
+                floor: SessionId(from.varint()?),
+                sessions: items(&mut from, |from| Ok(SessionId(from.varint()?)))?,
+            },
+            3 => Self::Tombstone { tables: ids(&mut from)?, topics: ids(&mut from)?, subscriptions: ids(&mut from)? },
+            found => return Err(DecodeError::Unknown { what: "control record", found: found.into() }),
+        };
+        from.end()?;
+        Ok(control)
+    }
+
+    /// Whether a stream goes with a tombstone of these subscriptions.
+    #[must_use]
+    pub fn ends(stream: StreamId, subscriptions: &[u32]) -> bool {
+        matches!(stream, StreamId::Topic { subscription, .. } if subscriptions.contains(&subscription.0))
+    }
+}

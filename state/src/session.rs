@@ -1,0 +1,186 @@
+//! A client session as one slot sees it: its stream, the replies kept for retries, and who waits.
+
+use crate::input::Responder;
+use crate::record::Outcome;
+use crate::stream::{Offered, Stream};
+use gristmill_base::ids::Lsn;
+use gristmill_base::limits::SESSION_REPLIES_MAX;
+use std::collections::{BTreeSet, VecDeque};
+
+/// A reply that is kept until the client's mark passes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptReply {
+    /// Position of the operation.
+    pub pos: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Record that it depends on, in this process's log; 0 once recovery has read it, and for refusals.
+    pub lsn: Lsn,
+    /// A refusal is kept in memory only.
+    pub stored: bool,
+}
+
+/// What becomes of an offered operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionOffer {
+    /// New: handle it.
+    Fresh,
+    /// It is being handled; the responder will hear.
+    Attached,
+    /// It was handled: the kept reply, once its record is durable.
+    Kept(Outcome, Lsn),
+    /// It was handled and the client said that it has the reply.
+    Forgotten,
+    /// A number before it is missing.
+    Gap(u64),
+    /// The window or the kept replies are full; the number was not used.
+    Capacity,
+}
+
+/// One session in one slot.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Its operations.
+    pub stream: Stream,
+    /// Kept replies, ascending by position, all above `mark`.
+    replies: VecDeque<KeptReply>,
+    /// The client has every reply up to here.
+    mark: u64,
+    /// Operations that were spilled and not handled yet: done for the stream, without a reply.
+    backlogged: BTreeSet<u64>,
+    /// Who waits for which position.
+    waiting: Vec<(u64, Responder)>,
+    /// Engine time of the last offer, microseconds; decides expiry.
+    pub last_active_micros: u64,
+}
+
+impl Session {
+    /// A session as a checkpoint has it.
+    #[must_use]
+    pub fn restore(stream: Stream, mark: u64, replies: VecDeque<KeptReply>, now_micros: u64) -> Self {
+        Self { stream, replies, mark, last_active_micros: now_micros, ..Self::default() }
+    }
+
+    /// Offers operation `pos`; the client has the replies up to `ack`.
+    pub fn offer(&mut self, pos: u64, ack: u64, responder: Responder, now_micros: u64) -> SessionOffer {
+        self.last_active_micros = now_micros;
+        self.acknowledge(ack.min(pos.saturating_sub(1)));
+        if pos <= self.mark {
+            return SessionOffer::Forgotten;
+        }
+        if pos > self.stream.received() && self.replies.len() >= SESSION_REPLIES_MAX {
+            return SessionOffer::Capacity;
+        }
+        match self.stream.offer(pos - 1, pos) {
+            Offered::Fresh => {
+                self.waiting.push((pos, responder));
+                SessionOffer::Fresh
+            }
+            Offered::Expected(received) => SessionOffer::Gap(received + 1),
+            Offered::Full => SessionOffer::Capacity,
+            Offered::Known => self.known(pos, responder),
+        }
+    }
+
+    fn known(&mut self, pos: u64, responder: Responder) -> SessionOffer {
+        if let Ok(at) = self.replies.binary_search_by_key(&pos, |reply| reply.pos) {
+            let reply = &self.replies[at];
+            return SessionOffer::Kept(reply.outcome.clone(), reply.lsn);
+        }
+        if self.stream.is_pending(pos) || self.backlogged.contains(&pos) {
+            self.waiting.retain(|(waiting, _)| *waiting != pos);
+            self.waiting.push((pos, responder));
+            return SessionOffer::Attached;
+        }
+        SessionOffer::Forgotten
+    }
+
+    /// Whether something is pending, spilled or waited for: such a session does not expire.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.stream.pending_count() > 0 || !self.backlogged.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Drops replies up to the client's mark; never one above it.
+    pub fn acknowledge(&mut self, ack: u64) {
+        // A reply the client has not been sent yet cannot be acknowledged, whatever it says.
+        self.mark = self.mark.max(ack.min(self.stream.received()));
+        while self.replies.front().is_some_and(|reply| reply.pos <= self.mark) {
+            self.replies.pop_front();
+        }
+    }
+
+    /// Takes who waits for a position.
+    pub fn take_waiting(&mut self, pos: u64) -> Option<Responder> {
+        let at = self.waiting.iter().position(|(waiting, _)| *waiting == pos)?;
+        Some(self.waiting.remove(at).1)
+    }
+
+    /// Keeps a reply.
+    pub fn keep(&mut self, reply: KeptReply) {
+        self.backlogged.remove(&reply.pos);
+        if reply.pos <= self.mark {
+            return;
+        }
+        match self.replies.binary_search_by_key(&reply.pos, |kept| kept.pos) {
+            Ok(at) => self.replies[at] = reply,
+            Err(at) => self.replies.insert(at, reply),
+        }
+    }
+
+    /// Takes note that an operation lies in a backlog.
+    pub fn spill(&mut self, pos: u64) {
+        self.backlogged.insert(pos);
+    }
+
+    /// The client has every reply up to here.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// Replies that a checkpoint keeps.
+    pub fn stored_replies(&self) -> impl Iterator<Item = &KeptReply> {
+        self.replies.iter().filter(|reply| reply.stored)
+    }
+
+    /// Forgets what is volatile, as a restart does.
+    pub fn restart(&mut self) {
+        self.stream.restart();
+        self.waiting.clear();
+        self.replies.retain(|reply| reply.stored);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::{ConnId, ShardId};
+
+    fn who(tag: u64) -> Responder {
+        Responder { shard: ShardId(0), conn: ConnId(1), tag }
+    }
+
+    #[test]
+    fn retries_attach_get_the_kept_reply_or_are_past_the_mark() {
+        let mut session = Session::default();
+        assert_eq!(session.offer(1, 0, who(1), 5), SessionOffer::Fresh);
+        assert_eq!(session.offer(1, 0, who(2), 5), SessionOffer::Attached);
+        assert_eq!(session.offer(3, 0, who(3), 5), SessionOffer::Gap(2));
+        let cursor = session.stream.settle(&[1]);
+        session.stream.apply(&[1], cursor);
+        session.keep(KeptReply { pos: 1, outcome: Outcome::Done, lsn: Lsn(9), stored: true });
+        assert_eq!(session.take_waiting(1), Some(who(2)), "the last one to ask hears");
+        assert_eq!(session.offer(1, 0, who(4), 5), SessionOffer::Kept(Outcome::Done, Lsn(9)));
+        assert_eq!(session.offer(2, 1, who(5), 5), SessionOffer::Fresh);
+        assert_eq!(session.offer(1, 1, who(6), 5), SessionOffer::Forgotten);
+    }
+
+    #[test]
+    fn an_operation_cannot_acknowledge_itself() {
+        let mut session = Session::default();
+        assert_eq!(session.offer(1, u64::MAX, who(1), 0), SessionOffer::Fresh);
+        session.keep(KeptReply { pos: 1, outcome: Outcome::Done, lsn: Lsn(1), stored: true });
+        assert!(matches!(session.offer(1, u64::MAX, who(1), 0), SessionOffer::Kept(..)));
+    }
+}

@@ -1,0 +1,234 @@
+//! Applying records: the one place where a slot's data changes, the same when a record is made and when recovery reads
+//! it.
+
+use super::Slot;
+use crate::input::{GrainAddress, Origin, StreamId};
+use crate::outbox::OutboxRow;
+use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled, TimerChange};
+use crate::session::KeptReply;
+use crate::timers::TimerRow;
+use gristmill_base::codec::DecodeError;
+use gristmill_base::ids::{Lsn, Ssn, Term};
+use gristmill_base::planted::{self, Bug};
+use std::fmt;
+
+/// A record that does not fit what the slot holds: the log is damaged or incomplete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayError {
+    /// A record between the last one and this one is missing.
+    Missing {
+        /// Number that must come next.
+        expected: Ssn,
+        /// Number that came.
+        found: Ssn,
+    },
+    /// A term that is lower than one seen before.
+    TermWentBack {
+        /// Term of the slot.
+        at: Term,
+        /// Term of the record.
+        found: Term,
+    },
+    /// The body does not decode.
+    Body(DecodeError),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { expected, found } => write!(f, "record {expected} of the slot is missing: {found} follows"),
+            Self::TermWentBack { at, found } => write!(f, "a record of term {found} follows one of term {at}"),
+            Self::Body(error) => write!(f, "a record's body is malformed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+impl Slot {
+    /// Applies a record that recovery read. Records at or before the checkpoint are passed over.
+    /// Says whether it was applied.
+    ///
+    /// # Errors
+    /// A record that does not follow the last one.
+    pub fn replay(
+        &mut self,
+        kind: u8,
+        term: Term,
+        ssn: Ssn,
+        body: &[u8],
+        lane_count: impl Fn(u32) -> u16,
+    ) -> Result<bool, ReplayError> {
+        if ssn <= self.last_ssn {
+            return Ok(false);
+        }
+        if ssn != self.last_ssn.next() {
+            return Err(ReplayError::Missing { expected: self.last_ssn.next(), found: ssn });
+        }
+        if term < self.term {
+            return Err(ReplayError::TermWentBack { at: self.term, found: term });
+        }
+        let record = Record::decode(kind, body).map_err(ReplayError::Body)?;
+        self.term = term;
+        self.last_ssn = ssn;
+        match record {
+            Record::Commit(_, commit) => self.apply_commit(commit, ssn, Lsn(0)),
+            Record::Append(append) => {
+                let lanes = lane_count(append.lane.topic.0);
+                self.apply_append(append, Lsn(0), lanes);
+            }
+            Record::Control(control) => self.apply_control(control),
+        }
+        Ok(true)
+    }
+
+    /// Applies a commit. Volatile queues are the caller's part.
+    pub(super) fn apply_commit(&mut self, commit: Commit, ssn: Ssn, lsn: Lsn) {
+        let Commit {
+            grain, consumed, backlog, fired, mutations, sent, timers, counters, replies, spilled, parked, ..
+        } = commit;
+        for consumed in &consumed {
+            self.stream_mut(consumed.stream).apply(&consumed.positions, consumed.cursor);
+        }
+        for fired in fired {
+            if self.timers.consume(&(grain.clone(), fired.name), fired.generation) {
+                self.count_timers(&grain, -1);
+            }
+        }
+        self.apply_mutations(&grain, mutations, ssn);
+        for sent in sent {
+            self.outbox.entry(sent.to).or_default().push(OutboxRow { seq: sent.seq, target: sent.target, lsn });
+            self.outbox_rows += 1;
+        }
+        for change in timers {
+            self.apply_timer(&grain, change, ssn);
+        }
+        for (name, by) in counters {
+            *self.counters.entry(name).or_default() += by;
+        }
+        self.apply_backlog(&grain, backlog, spilled);
+        for reply in replies {
+            let session = self.sessions.entry(reply.session).or_default();
+            session.keep(KeptReply { pos: reply.pos, outcome: reply.outcome, lsn, stored: true });
+        }
+        if let Some(parked) = parked {
+            let id = self.grains.find_or_make(grain.table, &grain.key);
+            self.grains.get_mut(id).work.get_or_insert_default().parked = parked;
+        }
+        if let Some(id) = self.grains.find(grain.table, &grain.key) {
+            self.forget_work_if_empty(id);
+        }
+    }
+
+    fn apply_mutations(&mut self, grain: &GrainAddress, mutations: Vec<Mutation>, ssn: Ssn) {
+        if mutations.is_empty() {
+            return;
+        }
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        for mutation in mutations {
+            if mutation == Mutation::NoGrain && self.grains.get(id).timer_count > 0 {
+                self.timers.cancel_grain(grain);
+                self.grains.get_mut(id).timer_count = 0;
+            }
+            self.grains.get_mut(id).apply(mutation, ssn);
+        }
+    }
+
+    fn apply_timer(&mut self, grain: &GrainAddress, change: TimerChange, ssn: Ssn) {
+        match change {
+            TimerChange::Set { name, due_micros, handler, payload } => {
+                let row = TimerRow { due_micros, generation: ssn, handler, payload };
+                if self.timers.set((grain.clone(), name), row) {
+                    self.count_timers(grain, 1);
+                }
+            }
+            TimerChange::Cancel(name) => {
+                if self.timers.cancel(&(grain.clone(), name)) {
+                    self.count_timers(grain, -1);
+                }
+            }
+        }
+    }
+
+    fn count_timers(&mut self, grain: &GrainAddress, by: i32) {
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        let grain = self.grains.get_mut(id);
+        grain.timer_count = grain.timer_count.checked_add_signed(by).expect("a grain has as many timers as are set");
+    }
+
+    fn apply_backlog(&mut self, grain: &GrainAddress, consumed: Option<(u64, u64)>, spilled: Vec<Spilled>) {
+        if consumed.is_none() && spilled.is_empty() {
+            return;
+        }
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        for row in &spilled {
+            self.next_backlog = self.next_backlog.max(row.n + 1);
+            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+                self.sessions.entry(session).or_default().spill(pos);
+            }
+        }
+        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        if let Some((first, last)) = consumed {
+            let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
+            assert!(!rows.is_empty(), "a commit consumes backlog rows that are there");
+            for n in rows {
+                work.backlog.remove(&n);
+            }
+        }
+        work.backlog.extend(spilled.into_iter().map(|row| (row.n, row)));
+    }
+
+    /// Applies an append.
+    pub(super) fn apply_append(&mut self, append: AppendRecord, lsn: Lsn, lane_count: u16) {
+        if let Some((stream, pos, cursor)) = append.consumed {
+            self.stream_mut(stream).apply(&[pos], cursor);
+            if let StreamId::Session(session) = stream {
+                let outcome = crate::record::Outcome::Appended(append.lane.lane, append.base);
+                let session = self.sessions.entry(session).or_default();
+                session.keep(KeptReply { pos, outcome, lsn, stored: true });
+            }
+        }
+        let lane = self.lanes.entry(append.lane).or_insert_with(|| crate::lane::Lane::new(append.lane));
+        lane.append(append.base, append.append_micros, lsn, append.events, lane_count);
+    }
+
+    /// Applies a control record.
+    pub(super) fn apply_control(&mut self, control: Control) {
+        match control {
+            Control::Cursors(cursors) => {
+                for moved in cursors {
+                    self.stream_mut(moved.stream).apply(&moved.positions, moved.cursor);
+                }
+            }
+            Control::Expire { floor, sessions } => {
+                self.session_floor = self.session_floor.max(floor);
+                for session in sessions {
+                    self.sessions.remove(&session);
+                }
+            }
+            Control::Tombstone { tables, topics, subscriptions } => {
+                self.apply_tombstone(&tables, &topics, &subscriptions)
+            }
+        }
+    }
+
+    fn apply_tombstone(&mut self, tables: &[u32], topics: &[u32], subscriptions: &[u32]) {
+        self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
+        self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
+        let gone: Vec<_> =
+            self.grains.iter().filter(|(_, grain)| tables.contains(&grain.table.0)).map(|(id, _)| id).collect();
+        for id in gone {
+            let address = self.address(id);
+            self.timers.cancel_grain(&address);
+            let grain = self.grains.get_mut(id);
+            grain.timer_count = 0;
+            grain.apply(Mutation::NoGrain, self.last_ssn);
+            self.forget_work_if_empty(id);
+        }
+    }
+
+    /// Whether a planted bug forgets the positions of a commit that deletes its grain.
+    pub(super) fn forgets_positions(commit: &Commit) -> bool {
+        planted::is(Bug::PositionsDroppedWithGrain) && commit.mutations.contains(&Mutation::NoGrain)
+    }
+}

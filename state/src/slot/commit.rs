@@ -1,0 +1,231 @@
+//! Making commit records: a run's inputs and all its effects in one append. See COMMIT of the design's section 4.1.
+
+use super::Slot;
+use crate::grain::{GrainId, Queued};
+use crate::input::{GrainAddress, Origin, Responder, StreamId, Target};
+use crate::outbox::Channel;
+use crate::record::{
+    AppendRecord, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked, RecordKind, Sent, StoredReply,
+    TimerChange,
+};
+use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
+use std::collections::BTreeMap;
+
+/// What a run did, before it is a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// Version of the app.
+    pub version: u32,
+    /// Engine time of the run, microseconds.
+    pub time_micros: u64,
+    /// Changes of rows, in order.
+    pub mutations: Vec<Mutation>,
+    /// Messages, in order, with the slot of their target.
+    pub sent: Vec<(SlotId, Target)>,
+    /// Changes of timers.
+    pub timers: Vec<TimerChange>,
+    /// Increments of counters.
+    pub counters: Vec<(Box<str>, i64)>,
+    /// How each consumed input ended, in order. Only those of sessions are kept.
+    pub outcomes: Vec<Outcome>,
+    /// Parks the grain, or lets it run again.
+    pub parked: Option<Option<Parked>>,
+}
+
+/// A record that was made.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Its position; nothing of it may leave before that is durable.
+    pub lsn: Lsn,
+    /// Who waits for which outcome.
+    pub replies: Vec<(Responder, Outcome)>,
+}
+
+impl Slot {
+    /// Commits the first `count` inputs of a grain's queue with the effects in `draft`.
+    ///
+    /// # Panics
+    /// A position is not pending, or a backlog row is not there: a commit would consume what it does not hold.
+    pub fn commit(
+        &mut self,
+        journal: &mut impl Journal,
+        kind: RecordKind,
+        id: GrainId,
+        count: usize,
+        draft: Draft,
+        now_nanos: u64,
+    ) -> Committed {
+        let mut commit = Commit::new(self.address(id), draft.version, draft.time_micros);
+        let work = self.grains.get_mut(id).work.as_mut().expect("a grain that ran had inputs");
+        work.running = None;
+        work.attempts = 0;
+        work.run_limit = 0;
+        work.not_before_nanos = 0;
+        work.waiting_since_nanos = now_nanos;
+        let taken: Vec<Queued> = work.queue.drain(..count).collect();
+        assert!(draft.outcomes.len() >= taken.len(), "every consumed input has an outcome");
+        for (queued, outcome) in taken.into_iter().zip(draft.outcomes) {
+            self.consume(&mut commit, id, queued, outcome);
+        }
+        self.finish(
+            journal,
+            kind,
+            commit,
+            draft.mutations,
+            draft.sent,
+            draft.timers,
+            draft.counters,
+            draft.parked,
+            Some(id),
+        )
+    }
+
+    /// Commits one accepted position of a stream for a grain whose queue is empty: the short way of builtin operations.
+    pub fn commit_direct(
+        &mut self,
+        journal: &mut impl Journal,
+        grain: GrainAddress,
+        origin: (StreamId, u64),
+        draft: Draft,
+    ) -> Committed {
+        let mut commit = Commit::new(grain, draft.version, draft.time_micros);
+        let (stream, pos) = origin;
+        commit.consumed.push(Consumed { stream, cursor: 0, positions: vec![pos] });
+        if let StreamId::Session(session) = stream {
+            let outcome = draft.outcomes.into_iter().next().expect("a session's operation has an outcome");
+            commit.replies.push(StoredReply { session, pos, outcome });
+        }
+        self.finish(
+            journal,
+            RecordKind::Run,
+            commit,
+            draft.mutations,
+            draft.sent,
+            draft.timers,
+            draft.counters,
+            None,
+            None,
+        )
+    }
+
+    /// Notes in `commit` what an input was.
+    pub(super) fn consume(&mut self, commit: &mut Commit, id: GrainId, queued: Queued, outcome: Outcome) {
+        match queued {
+            Queued::Stream(stream, pos, input) => {
+                self.queued_bytes -= input.weight();
+                commit.consumed_position(stream, pos);
+                if let StreamId::Session(session) = stream {
+                    commit.replies.push(StoredReply { session, pos, outcome });
+                }
+            }
+            Queued::Backlog(n) => {
+                let work = self.grains.get(id).work.as_ref().expect("a grain with backlog has work");
+                let row = work.backlog.get(&n).expect("a queued backlog row is there");
+                if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+                    commit.replies.push(StoredReply { session, pos, outcome });
+                }
+                commit.backlog = Some(commit.backlog.map_or((n, n), |(first, _)| (first, n)));
+            }
+            Queued::Timer(name, generation) => commit.fired.push(Fired { name, generation }),
+            Queued::Nothing => {}
+        }
+    }
+
+    /// Fills in numbers, writes the record and applies it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a draft that its two callers split off")]
+    pub(super) fn finish(
+        &mut self,
+        journal: &mut impl Journal,
+        kind: RecordKind,
+        mut commit: Commit,
+        mutations: Vec<Mutation>,
+        sent: Vec<(SlotId, Target)>,
+        timers: Vec<TimerChange>,
+        counters: Vec<(Box<str>, i64)>,
+        parked: Option<Option<Parked>>,
+        queue: Option<GrainId>,
+    ) -> Committed {
+        commit.mutations = mutations;
+        commit.timers = timers;
+        commit.counters = counters;
+        commit.parked = parked;
+        self.settle(&mut commit);
+        self.number(&mut commit, sent);
+        if Self::forgets_positions(&commit) {
+            commit.consumed.clear();
+        }
+        self.scratch.clear();
+        commit.encode(&mut self.scratch);
+        let (ssn, lsn) = self.write(journal, kind);
+        let replies: Vec<(SessionId, u64)> = commit.replies.iter().map(|reply| (reply.session, reply.pos)).collect();
+        let outcomes: Vec<Outcome> = commit.replies.iter().map(|reply| reply.outcome.clone()).collect();
+        self.apply_commit(commit, ssn, lsn);
+        let replies = replies
+            .into_iter()
+            .zip(outcomes)
+            .filter_map(|((session, pos), outcome)| {
+                let responder = self.sessions.get_mut(&session)?.take_waiting(pos)?;
+                Some((responder, outcome))
+            })
+            .collect();
+        if let Some(id) = queue {
+            self.relist(id);
+        }
+        Committed { lsn, replies }
+    }
+
+    /// Takes the consumed positions off their streams and fills in the cursors.
+    fn settle(&mut self, commit: &mut Commit) {
+        for consumed in &mut commit.consumed {
+            consumed.positions.sort_unstable();
+            let stream = self.stream_mut(consumed.stream);
+            consumed.cursor = stream.settle(&consumed.positions);
+        }
+    }
+
+    /// Gives the messages their numbers.
+    fn number(&self, commit: &mut Commit, sent: Vec<(SlotId, Target)>) {
+        let mut next: BTreeMap<SlotId, u64> = BTreeMap::new();
+        for (to, target) in sent {
+            let seq = next.entry(to).or_insert_with(|| self.outbox.get(&to).map_or(1, Channel::next));
+            commit.sent.push(Sent { to, seq: *seq, target });
+            *seq += 1;
+        }
+    }
+
+    /// Lists a grain again if inputs still wait, or drops its work.
+    fn relist(&mut self, id: GrainId) {
+        // The grain may have been forgotten by the commit, and its place given away cannot have happened since.
+        if self.grains.exists(id)
+            && self.grains.get(id).work.as_ref().is_some_and(|work| !work.queue.is_empty() && work.parked.is_none())
+        {
+            self.list(id);
+        }
+    }
+
+    /// Appends events to a lane homed here and consumes what brought them. The position must be pending.
+    pub fn append_events(
+        &mut self,
+        journal: &mut impl Journal,
+        lane: LaneKey,
+        lane_count: u16,
+        append_micros: u64,
+        origin: Option<(StreamId, u64)>,
+        events: Vec<Event>,
+    ) -> (Offset, Committed) {
+        let base = Offset(self.lanes.get(&lane).map_or(0, |lane| lane.end().0) + 1);
+        let consumed = origin.map(|(stream, pos)| (stream, pos, self.stream_mut(stream).settle(&[pos])));
+        let record = AppendRecord { lane, base, append_micros, consumed, events };
+        self.scratch.clear();
+        record.encode(&mut self.scratch);
+        let (_, lsn) = self.write(journal, RecordKind::Append);
+        self.apply_append(record, lsn, lane_count);
+        let mut committed = Committed { lsn, replies: Vec::new() };
+        if let Some((StreamId::Session(session), pos)) = origin
+            && let Some(responder) = self.sessions.get_mut(&session).and_then(|session| session.take_waiting(pos))
+        {
+            committed.replies.push((responder, Outcome::Appended(lane.lane, base)));
+        }
+        (base, committed)
+    }
+}

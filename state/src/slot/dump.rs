@@ -1,0 +1,367 @@
+//! The dump of a slot: all its data at one record, as a checkpoint keeps it. Layout in docs/internals/checkpoint.md.
+//!
+//! The dump is made in one turn, so it is a consistent cut of the slot at `(term, ssn)`. It must not be published
+//! before the record `ssn` is durable. The file around it adds magic, identity and CRC32C.
+
+use super::Slot;
+use crate::grain::{Grain, Row};
+use crate::input::{Bytes, GrainAddress, StreamId, Target};
+use crate::lane::{Extent, Lane};
+use crate::outbox::{Channel, OutboxRow};
+use crate::record::{Outcome, Parked, Spilled};
+use crate::session::{KeptReply, Session};
+use crate::stream::Stream;
+use crate::timers::TimerRow;
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{HandlerId, LaneId, LaneKey, Lsn, MapId, Offset, SessionId, SlotId, Ssn, Term, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+/// Version of the layout.
+pub const CHECKPOINT_VERSION: u16 = 1;
+
+/// A dump that cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DumpError {
+    /// Made by a newer version.
+    Version(u16),
+    /// Of another slot.
+    Slot(SlotId),
+    /// Malformed.
+    Body(DecodeError),
+}
+
+impl fmt::Display for DumpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(found) => {
+                write!(f, "checkpoint of version {found}; this program reads version {CHECKPOINT_VERSION}")
+            }
+            Self::Slot(found) => write!(f, "checkpoint of slot {found}"),
+            Self::Body(error) => write!(f, "a checkpoint is malformed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DumpError {}
+
+impl From<DecodeError> for DumpError {
+    fn from(error: DecodeError) -> Self {
+        Self::Body(error)
+    }
+}
+
+impl Slot {
+    /// The dump of this slot as it is now. Lanes are dumped as what their files hold; `extra` names chunks that the
+    /// same checkpoint writes.
+    #[must_use]
+    pub fn dump(&self, extra: &BTreeMap<LaneKey, Extent>) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u16(CHECKPOINT_VERSION);
+        out.put_u16(self.id.0);
+        out.put_u32(self.term.0);
+        out.put_u64(self.last_ssn.0);
+        out.put_varint(self.session_floor.0);
+        out.put_varint(self.next_backlog);
+        self.dump_streams(&mut out);
+        self.dump_sessions(&mut out);
+        self.dump_outbox(&mut out);
+        self.dump_grains(&mut out);
+        self.dump_timers(&mut out);
+        self.dump_lanes(&mut out, extra);
+        out.put_varint(self.counters.len() as u64);
+        for (name, value) in &self.counters {
+            out.put_bytes(name.as_bytes());
+            out.put_u64(value.cast_unsigned());
+        }
+        out
+    }
+
+    fn dump_streams(&self, out: &mut Vec<u8>) {
+        let streams = self.streams();
+        out.put_varint(streams.len() as u64);
+        for (id, stream) in streams {
+            id.encode(out);
+            put_stream(out, stream);
+        }
+    }
+
+    fn dump_sessions(&self, out: &mut Vec<u8>) {
+        let mut sessions: Vec<_> = self.sessions.iter().collect();
+        sessions.sort_unstable_by_key(|(id, _)| **id);
+        out.put_varint(sessions.len() as u64);
+        for (id, session) in sessions {
+            out.put_varint(id.0);
+            put_stream(out, &session.stream);
+            out.put_varint(session.mark());
+            out.put_varint(session.stored_replies().count() as u64);
+            for reply in session.stored_replies() {
+                out.put_varint(reply.pos);
+                reply.outcome.encode(out);
+            }
+        }
+    }
+
+    fn dump_outbox(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.outbox.len() as u64);
+        for (to, channel) in &self.outbox {
+            out.put_varint(to.0.into());
+            out.put_varint(channel.next());
+            out.put_varint(channel.rows().len() as u64);
+            for row in channel.rows() {
+                row.target.encode(out);
+            }
+        }
+    }
+
+    fn dump_grains(&self, out: &mut Vec<u8>) {
+        let kept: Vec<&Grain> = self.grains.iter().map(|(_, grain)| grain).filter(|grain| is_dumped(grain)).collect();
+        out.put_varint(kept.len() as u64);
+        for grain in kept {
+            put_grain(out, grain);
+        }
+    }
+
+    fn dump_timers(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.timers.iter().count() as u64);
+        for ((grain, name), row) in self.timers.iter() {
+            grain.encode(out);
+            out.put_bytes(name.as_bytes());
+            out.put_varint(row.due_micros);
+            out.put_varint(row.generation.0);
+            out.put_varint(row.handler.0.into());
+            out.put_bytes(&row.payload);
+        }
+    }
+
+    fn dump_lanes(&self, out: &mut Vec<u8>, extra: &BTreeMap<LaneKey, Extent>) {
+        out.put_varint(self.lanes.len() as u64);
+        for (key, lane) in &self.lanes {
+            out.put_varint(key.topic.0.into());
+            out.put_varint(key.lane.0.into());
+            out.put_varint(lane.start.0);
+            out.put_u8(u8::from(lane.spread));
+            let extents: Vec<&Extent> = lane.extents().iter().chain(extra.get(key)).collect();
+            assert_eq!(
+                extents.last().map_or(lane.start.0 - 1, |extent| extent.last.0),
+                lane.end().0,
+                "a dump names all events"
+            );
+            out.put_varint(extents.len() as u64);
+            for extent in extents {
+                for number in [extent.first.0, extent.last.0, extent.position, extent.bytes] {
+                    out.put_varint(number);
+                }
+                out.put_u32(extent.crc);
+            }
+        }
+    }
+
+    /// A slot from its dump.
+    ///
+    /// # Errors
+    /// Another version or slot, or bytes that are no dump.
+    pub fn load(id: SlotId, dump: &[u8], now_micros: u64) -> Result<Self, DumpError> {
+        let mut reader = Reader::new(dump);
+        let from = &mut reader;
+        let version = from.u16()?;
+        if version != CHECKPOINT_VERSION {
+            return Err(DumpError::Version(version));
+        }
+        let mut slot = Self::new(SlotId(from.u16()?));
+        if slot.id != id {
+            return Err(DumpError::Slot(slot.id));
+        }
+        slot.term = Term(from.u32()?);
+        slot.last_ssn = Ssn(from.u64()?);
+        slot.session_floor = SessionId(from.varint()?);
+        slot.next_backlog = from.varint()?;
+        for _ in 0..from.count(1)? {
+            let id = StreamId::decode(from)?;
+            slot.streams.insert(id, stream(from)?);
+        }
+        for _ in 0..from.count(1)? {
+            let id = SessionId(from.varint()?);
+            slot.sessions.insert(id, session(from, now_micros)?);
+        }
+        for _ in 0..from.count(1)? {
+            let to = SlotId(from.varint_as("slot")?);
+            let channel = channel(from)?;
+            slot.outbox_rows += channel.rows().len();
+            slot.outbox.insert(to, channel);
+        }
+        for _ in 0..from.count(1)? {
+            slot.load_grain(from)?;
+        }
+        for _ in 0..from.count(1)? {
+            slot.load_timer(from)?;
+        }
+        for _ in 0..from.count(1)? {
+            let lane = lane(from)?;
+            slot.lanes.insert(lane.key, lane);
+        }
+        for _ in 0..from.count(1)? {
+            slot.counters.insert(from.text("counter", NAME_BYTES_MAX)?.into(), from.u64()?.cast_signed());
+        }
+        reader.end()?;
+        Ok(slot)
+    }
+
+    fn load_grain(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let address = GrainAddress::decode(from)?;
+        let id = self.grains.find_or_make(address.table, &address.key);
+        let mut spilled_sessions = Vec::new();
+        let grain = self.grains.get_mut(id);
+        grain.value = match from.u8()? {
+            0 => None,
+            _ => Some(row(from)?),
+        };
+        for _ in 0..from.count(1)? {
+            let map = MapId(from.varint_as("map")?);
+            let mut entries = BTreeMap::new();
+            for _ in 0..from.count(1)? {
+                let key: Bytes = from.bytes("key", KEY_BYTES_MAX)?.into();
+                entries.insert(key, row(from)?);
+            }
+            grain.maps.push((map, entries));
+        }
+        let backlog = from.count(1)?;
+        for _ in 0..backlog {
+            let row = Spilled::decode(from)?;
+            if let crate::input::Origin::Stream(StreamId::Session(session), pos) = row.origin {
+                spilled_sessions.push((session, pos));
+            }
+            grain.work.get_or_insert_default().backlog.insert(row.n, row);
+        }
+        if from.u8()? != 0 {
+            grain.work.get_or_insert_default().parked = Some(Parked::decode(from)?);
+        }
+        for (session, pos) in spilled_sessions {
+            self.sessions.entry(session).or_default().spill(pos);
+        }
+        Ok(())
+    }
+
+    fn load_timer(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let grain = GrainAddress::decode(from)?;
+        let name: Box<str> = from.text("timer name", NAME_BYTES_MAX)?.into();
+        let row = TimerRow {
+            due_micros: from.varint()?,
+            generation: Ssn(from.varint()?),
+            handler: HandlerId(from.varint_as("handler")?),
+            payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+        };
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        self.grains.get_mut(id).timer_count += 1;
+        self.timers.set((grain, name), row);
+        Ok(())
+    }
+}
+
+fn is_dumped(grain: &Grain) -> bool {
+    grain.has_rows() || grain.work.as_ref().is_some_and(|work| !work.backlog.is_empty() || work.parked.is_some())
+}
+
+fn put_stream(out: &mut Vec<u8>, stream: &Stream) {
+    out.put_varint(stream.cursor());
+    out.put_varint(stream.done().len() as u64);
+    for pos in stream.done() {
+        out.put_varint(*pos);
+    }
+}
+
+fn put_row(out: &mut Vec<u8>, row: &Row) {
+    out.put_varint(row.ssn.0);
+    out.put_bytes(&row.bytes);
+}
+
+fn put_grain(out: &mut Vec<u8>, grain: &Grain) {
+    out.put_varint(grain.table.0.into());
+    out.put_bytes(&grain.key);
+    out.put_u8(u8::from(grain.value.is_some()));
+    if let Some(row) = &grain.value {
+        put_row(out, row);
+    }
+    out.put_varint(grain.maps.len() as u64);
+    for (map, entries) in &grain.maps {
+        out.put_varint(map.0.into());
+        out.put_varint(entries.len() as u64);
+        for (key, row) in entries {
+            out.put_bytes(key);
+            put_row(out, row);
+        }
+    }
+    let none = BTreeMap::new();
+    let backlog = grain.work.as_ref().map_or(&none, |work| &work.backlog);
+    out.put_varint(backlog.len() as u64);
+    for row in backlog.values() {
+        row.encode(out);
+    }
+    out.put_u8(u8::from(grain.parked().is_some()));
+    if let Some(parked) = grain.parked() {
+        parked.encode(out);
+    }
+}
+
+fn stream(from: &mut Reader<'_>) -> Result<Stream, DecodeError> {
+    let cursor = from.varint()?;
+    let mut done = BTreeSet::new();
+    for _ in 0..from.count(1)? {
+        let pos = from.varint()?;
+        if pos <= cursor {
+            return Err(DecodeError::Unknown { what: "done position above the cursor", found: pos });
+        }
+        done.insert(pos);
+    }
+    Ok(Stream::restore(cursor, done))
+}
+
+fn session(from: &mut Reader<'_>, now_micros: u64) -> Result<Session, DecodeError> {
+    let stream = stream(from)?;
+    let mark = from.varint()?;
+    let mut replies = VecDeque::new();
+    for _ in 0..from.count(1)? {
+        replies.push_back(KeptReply {
+            pos: from.varint()?,
+            outcome: Outcome::decode(from)?,
+            lsn: Lsn(0),
+            stored: true,
+        });
+    }
+    Ok(Session::restore(stream, mark, replies, now_micros))
+}
+
+fn channel(from: &mut Reader<'_>) -> Result<Channel, DecodeError> {
+    let next = from.varint()?;
+    let count = from.count(1)?;
+    let Some(first) = next.checked_sub(count as u64).filter(|first| *first > 0) else {
+        return Err(DecodeError::Unknown { what: "count of outbox rows", found: count as u64 });
+    };
+    let mut rows = VecDeque::new();
+    for seq in first..next {
+        rows.push_back(OutboxRow { seq, target: Target::decode(from)?, lsn: Lsn(0) });
+    }
+    Ok(Channel::restore(next, rows))
+}
+
+fn row(from: &mut Reader<'_>) -> Result<Row, DecodeError> {
+    Ok(Row { ssn: Ssn(from.varint()?), bytes: from.bytes("value", VALUE_BYTES_MAX)?.into() })
+}
+
+fn lane(from: &mut Reader<'_>) -> Result<Lane, DecodeError> {
+    let key = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
+    let start = Offset(from.varint()?);
+    let spread = from.u8()? != 0;
+    let mut extents = Vec::new();
+    for _ in 0..from.count(1)? {
+        extents.push(Extent {
+            first: Offset(from.varint()?),
+            last: Offset(from.varint()?),
+            position: from.varint()?,
+            bytes: from.varint()?,
+            crc: from.u32()?,
+        });
+    }
+    Ok(Lane::restore(key, start, extents, spread))
+}

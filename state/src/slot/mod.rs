@@ -1,0 +1,304 @@
+//! A slot: a fixed fraction of the key space with all that it owns. Data moves with the slot; what is marked volatile
+//! starts again after a restart. Everything here is driven by its shard and belongs to that shard's core.
+
+mod accept;
+mod apply;
+mod commit;
+mod dump;
+mod sessions;
+mod spill;
+
+pub use accept::Acceptance;
+pub use commit::{Committed, Draft};
+pub use dump::{CHECKPOINT_VERSION, DumpError};
+
+use crate::grain::{Grain, GrainId, Queued};
+use crate::grains::Grains;
+use crate::input::{GrainAddress, StreamId};
+use crate::lane::Lane;
+use crate::outbox::Channel;
+use crate::record::{Journal, RecordKind};
+use crate::session::Session;
+use crate::stream::Stream;
+use crate::timers::Timers;
+use ahash::AHashMap;
+use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, Term};
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::position::Durable;
+use std::collections::{BTreeMap, VecDeque};
+
+/// See the module.
+pub struct Slot {
+    /// Which slot.
+    pub id: SlotId,
+    /// Number of this ownership period.
+    term: Term,
+    /// Number of the last record.
+    last_ssn: Ssn,
+    /// Grains with their rows, queues and backlogs.
+    pub grains: Grains,
+    /// Streams other than those of sessions. Never iterated in an order that matters.
+    streams: AHashMap<StreamId, Stream>,
+    /// Sessions with their streams.
+    sessions: AHashMap<SessionId, Session>,
+    /// Session ids below it without a session here are expired.
+    session_floor: SessionId,
+    /// Outgoing messages by destination.
+    pub outbox: BTreeMap<SlotId, Channel>,
+    /// Timers of all grains.
+    pub timers: Timers,
+    /// Lanes homed here.
+    pub lanes: BTreeMap<LaneKey, Lane>,
+    /// Counters of the apps, by name.
+    pub counters: BTreeMap<Box<str>, i64>,
+    /// Number of the next backlog row; one count for the slot.
+    next_backlog: u64,
+    /// Volatile: grains that have something to run.
+    ready: VecDeque<GrainId>,
+    /// Volatile: records that may not be durable yet, oldest first.
+    undurable: VecDeque<(Ssn, Lsn)>,
+    /// Volatile: the last record of this process, for the checkpoint.
+    last_lsn: Lsn,
+    /// Volatile: the first record since the last checkpoint; what holds back the log's recycling.
+    pub first_dirty_lsn: Option<Lsn>,
+    /// Volatile: bytes of inputs that wait in queues.
+    pub queued_bytes: usize,
+    /// Volatile: outbox rows of all channels.
+    pub outbox_rows: usize,
+    /// Volatile: streams whose cursor moved without a record, to be named by the next cursor record.
+    moved: Vec<StreamId>,
+    /// Scratch for record bodies, so that making one allocates nothing.
+    scratch: Vec<u8>,
+}
+
+impl Slot {
+    /// An empty slot.
+    #[must_use]
+    pub fn new(id: SlotId) -> Self {
+        Self {
+            id,
+            term: Term(0),
+            last_ssn: Ssn(0),
+            grains: Grains::default(),
+            streams: AHashMap::new(),
+            sessions: AHashMap::new(),
+            session_floor: SessionId(0),
+            outbox: BTreeMap::new(),
+            timers: Timers::default(),
+            lanes: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            next_backlog: 1,
+            ready: VecDeque::new(),
+            undurable: VecDeque::new(),
+            last_lsn: Lsn(0),
+            first_dirty_lsn: None,
+            queued_bytes: 0,
+            outbox_rows: 0,
+            moved: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Number of this ownership period.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Number of the last record.
+    #[must_use]
+    pub fn last_ssn(&self) -> Ssn {
+        self.last_ssn
+    }
+
+    /// The last record of this process in its log; 0 if it wrote none.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.last_lsn
+    }
+
+    /// Sessions below it without a stream here are refused as expired.
+    #[must_use]
+    pub fn session_floor(&self) -> SessionId {
+        self.session_floor
+    }
+
+    /// Name of a subscription's stream.
+    #[must_use]
+    pub fn topic_stream(subscription: SubscriptionId, lane: LaneKey) -> StreamId {
+        let subscription = if planted::is(Bug::StreamWithoutSubscription) { SubscriptionId(0) } else { subscription };
+        StreamId::Topic { subscription, lane: lane.lane }
+    }
+
+    /// A stream, if the slot has received anything on it. Sessions included.
+    #[must_use]
+    pub fn stream(&self, id: StreamId) -> Option<&Stream> {
+        match id {
+            StreamId::Session(session) => self.sessions.get(&session).map(|session| &session.stream),
+            other => self.streams.get(&other),
+        }
+    }
+
+    fn stream_mut(&mut self, id: StreamId) -> &mut Stream {
+        match id {
+            StreamId::Session(session) => &mut self.sessions.entry(session).or_default().stream,
+            other => self.streams.entry(other).or_default(),
+        }
+    }
+
+    /// All streams but those of sessions, in order of their ids.
+    #[must_use]
+    pub fn streams(&self) -> Vec<(StreamId, &Stream)> {
+        let mut all: Vec<_> = self.streams.iter().map(|(id, stream)| (*id, stream)).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all
+    }
+
+    /// Appends a record with the body in `scratch` and says its numbers.
+    fn write(&mut self, journal: &mut impl Journal, kind: RecordKind) -> (Ssn, Lsn) {
+        let ssn = self.last_ssn.next();
+        let lsn = journal.append(kind, self.id, self.term, ssn, &self.scratch);
+        assert!(lsn > self.last_lsn, "positions of a log ascend");
+        self.last_ssn = ssn;
+        self.last_lsn = lsn;
+        self.undurable.push_back((ssn, lsn));
+        self.first_dirty_lsn.get_or_insert(lsn);
+        (ssn, lsn)
+    }
+
+    /// The log position that the record `ssn` of this slot depends on; 0 if it is durable for certain.
+    #[must_use]
+    pub fn lsn_of(&self, ssn: Ssn) -> Lsn {
+        let at = self.undurable.partition_point(|(known, _)| *known < ssn);
+        match self.undurable.get(at) {
+            Some((known, lsn)) if *known == ssn => *lsn,
+            _ => Lsn(0),
+        }
+    }
+
+    /// Takes note of what is durable now.
+    pub fn durable(&mut self, durable: Durable) {
+        while self.undurable.front().is_some_and(|(_, lsn)| durable.covers(*lsn)) {
+            self.undurable.pop_front();
+        }
+    }
+
+    /// The next grain with something to run, unless it cannot run now. The caller runs it or puts it back by
+    /// [`Self::list`].
+    pub fn next_ready(&mut self) -> Option<GrainId> {
+        while let Some(id) = self.ready.pop_front() {
+            let work = self.grains.get_mut(id).work.as_mut().expect("a listed grain has work");
+            work.listed = false;
+            if !work.queue.is_empty() && work.running.is_none() && work.parked.is_none() {
+                return Some(id);
+            }
+            self.forget_work_if_empty(id);
+        }
+        None
+    }
+
+    /// Whether a grain may have something to run.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Puts a grain into the list of those with something to run, once.
+    pub fn list(&mut self, id: GrainId) {
+        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        if !std::mem::replace(&mut work.listed, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Drops a grain's work if nothing waits, and the grain if nothing is left.
+    fn forget_work_if_empty(&mut self, id: GrainId) {
+        let grain = self.grains.get_mut(id);
+        if grain.work.as_ref().is_some_and(|work| work.is_empty()) {
+            grain.work = None;
+        }
+        self.grains.forget_if_empty(id);
+    }
+
+    /// Puts an input at the end of a grain's queue.
+    pub fn enqueue(&mut self, id: GrainId, queued: Queued, now_nanos: u64) {
+        if let Queued::Stream(_, _, input) = &queued {
+            self.queued_bytes += input.weight();
+        }
+        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        if work.queue.is_empty() {
+            work.waiting_since_nanos = now_nanos;
+        }
+        work.queue.push_back(queued);
+        if work.running.is_none() && work.parked.is_none() {
+            self.list(id);
+        }
+    }
+
+    /// Queues the timers that came due; says how many.
+    pub fn fire_due(&mut self, now_micros: u64, now_nanos: u64, limit: usize) -> usize {
+        for count in 0..limit {
+            let Some(((grain, name), generation)) = self.timers.take_due(now_micros) else { return count };
+            let id = self.grains.find_or_make(grain.table, &grain.key);
+            self.enqueue(id, Queued::Timer(name, generation), now_nanos);
+        }
+        limit
+    }
+
+    /// The destination `to` has durably consumed everything up to `cursor`: those outbox rows go.
+    pub fn prune(&mut self, to: SlotId, cursor: u64) {
+        if let Some(channel) = self.outbox.get_mut(&to) {
+            let before = channel.rows().len();
+            channel.prune(cursor);
+            self.outbox_rows -= before - channel.rows().len();
+        }
+    }
+
+    /// Address of a grain.
+    #[must_use]
+    pub fn address(&self, id: GrainId) -> GrainAddress {
+        let grain = self.grains.get(id);
+        GrainAddress { table: grain.table, key: grain.key.clone() }
+    }
+
+    /// A grain's rows, if it exists.
+    #[must_use]
+    pub fn grain(&self, address: &GrainAddress) -> Option<&Grain> {
+        self.grains.find(address.table, &address.key).map(|id| self.grains.get(id))
+    }
+
+    /// Whether anything waits in it: queues, backlogs, runs. Timers do not count. O(grains).
+    #[must_use]
+    pub fn unsettled_inputs(&self) -> usize {
+        self.grains.iter().filter_map(|(_, grain)| grain.work.as_ref()).map(|work| work.queue.len()).sum()
+    }
+
+    /// Begins an ownership period after recovery: volatile positions start at the durable ones, the backlog is queued
+    /// first, timers come due from their index.
+    pub fn take_over(&mut self, term: Term, now_nanos: u64) {
+        assert!(term > self.term, "every ownership period raises the term: {} after {}", term, self.term);
+        self.term = term;
+        self.last_lsn = Lsn(0);
+        self.undurable.clear();
+        self.first_dirty_lsn = None;
+        for stream in self.streams.values_mut() {
+            stream.restart();
+        }
+        for session in self.sessions.values_mut() {
+            session.restart();
+        }
+        if planted::is(Bug::ReissuedSequence) {
+            self.outbox.values_mut().for_each(Channel::reissue);
+        }
+        let waiting: Vec<(GrainId, Vec<u64>)> = self
+            .grains
+            .iter()
+            .filter_map(|(id, grain)| grain.work.as_ref().map(|work| (id, work.backlog.keys().copied().collect())))
+            .collect();
+        for (id, rows) in waiting {
+            for n in rows {
+                self.enqueue(id, Queued::Backlog(n), now_nanos);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Client sessions of a slot: offers, refusals, expiry.
+
+use super::Slot;
+use crate::input::{Responder, StreamId};
+use crate::record::{Control, Journal, Outcome, RecordKind};
+use crate::session::{KeptReply, SessionOffer};
+use gristmill_base::ids::{Lsn, SessionId};
+use gristmill_base::planted::{self, Bug};
+
+impl Slot {
+    /// Offers operation `pos` of a session. `None`: the session has expired here, the operation is never run.
+    pub fn offer(
+        &mut self,
+        session: SessionId,
+        pos: u64,
+        ack: u64,
+        responder: Responder,
+        now_micros: u64,
+    ) -> Option<SessionOffer> {
+        if session < self.session_floor
+            && !self.sessions.contains_key(&session)
+            && !planted::is(Bug::ExpiredSessionRunAgain)
+        {
+            return None;
+        }
+        Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))
+    }
+
+    /// Ends an offered operation without effect: a definite refusal covers its position. The reply is kept in memory
+    /// until the client's mark passes it.
+    pub fn refuse(&mut self, session: SessionId, pos: u64, outcome: Outcome) -> Option<Responder> {
+        let entry = self.sessions.get_mut(&session)?;
+        entry.stream.settle(&[pos]);
+        entry.keep(KeptReply { pos, outcome, lsn: Lsn(0), stored: false });
+        let responder = entry.take_waiting(pos);
+        self.note_moved(StreamId::Session(session));
+        responder
+    }
+
+    /// Expires sessions that were last active before `since_micros` and have nothing waiting: first the record that
+    /// raises the floor, then they are forgotten. `None` if there are none.
+    pub fn expire_sessions(&mut self, journal: &mut impl Journal, since_micros: u64) -> Option<Lsn> {
+        let mut expired: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.last_active_micros < since_micros && !session.is_busy())
+            .map(|(id, _)| *id)
+            .collect();
+        expired.sort_unstable();
+        let last = *expired.last()?;
+        let control = Control::Expire { floor: self.session_floor.max(SessionId(last.0 + 1)), sessions: expired };
+        self.scratch.clear();
+        control.encode(&mut self.scratch);
+        let (_, lsn) = self.write(journal, RecordKind::Control);
+        self.apply_control(control);
+        Some(lsn)
+    }
+
+    /// How many sessions the slot knows.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+}

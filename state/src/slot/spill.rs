@@ -1,0 +1,123 @@
+//! Spilling and parking: see SPILL and PARK of the design's section 4.1.
+
+use super::{Committed, Slot};
+use crate::grain::{GrainId, Queued, Running};
+use crate::input::{Input, Origin, StreamId};
+use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
+use gristmill_base::planted::{self, Bug};
+use std::collections::VecDeque;
+
+impl Slot {
+    /// The grain whose queue holds the oldest pending position of a stream.
+    #[must_use]
+    pub fn oldest_waiting(&self, stream: StreamId) -> Option<GrainId> {
+        let oldest = self.stream(stream)?.oldest_pending()?;
+        let holds = |queued: &Queued| matches!(queued, Queued::Stream(id, pos, _) if *id == stream && *pos == oldest);
+        self.grains
+            .iter()
+            .find(|(_, grain)| grain.work.as_ref().is_some_and(|work| work.queue.iter().any(holds)))
+            .map(|(id, _)| id)
+    }
+
+    /// Grains that have committed nothing since `since_nanos` although stream inputs wait for them.
+    #[must_use]
+    pub fn stuck_since(&self, since_nanos: u64) -> Vec<GrainId> {
+        let stuck = |queued: &Queued| matches!(queued, Queued::Stream(..));
+        self.grains
+            .iter()
+            .filter(|(_, grain)| {
+                grain
+                    .work
+                    .as_ref()
+                    .is_some_and(|work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(stuck))
+            })
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Moves all stream inputs that wait for a grain into its backlog, durably; from then on their positions are done.
+    /// The inputs of a run in flight are relabelled: its commit then consumes the backlog rows. Timer firings stay as
+    /// they are: their row is their copy. `None` if there is nothing to spill.
+    pub fn spill(&mut self, journal: &mut impl Journal, id: GrainId, time_micros: u64) -> Option<Committed> {
+        let mut commit = Commit::new(self.address(id), 0, time_micros);
+        self.move_to_backlog(&mut commit, id);
+        if commit.spilled.is_empty() {
+            return None;
+        }
+        Some(self.finish(journal, RecordKind::Spill, commit, vec![], vec![], vec![], vec![], None, Some(id)))
+    }
+
+    /// Parks a grain: answers the session inputs that wait with `parked` without copying them, and spills the rest.
+    pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked) -> Committed {
+        let mut commit = Commit::new(self.address(id), 0, parked.since_micros);
+        let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
+        work.running = None;
+        let queue = std::mem::take(&mut work.queue);
+        for queued in queue {
+            match queued {
+                Queued::Stream(StreamId::Session(session), pos, input) => {
+                    self.queued_bytes -= input.weight();
+                    commit.consumed_position(StreamId::Session(session), pos);
+                    commit.replies.push(StoredReply { session, pos, outcome: Outcome::Parked(parked.reason.clone()) });
+                }
+                other => self.grains.get_mut(id).work.as_mut().expect("it has work").queue.push_back(other),
+            }
+        }
+        self.move_to_backlog(&mut commit, id);
+        self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], Some(Some(parked)), Some(id))
+    }
+
+    /// Lets a parked grain run again.
+    pub fn unpark(&mut self, journal: &mut impl Journal, id: GrainId, time_micros: u64) -> Committed {
+        let commit = Commit::new(self.address(id), 0, time_micros);
+        if let Some(work) = &mut self.grains.get_mut(id).work {
+            work.attempts = 0;
+            work.not_before_nanos = 0;
+        }
+        self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], Some(None), Some(id))
+    }
+
+    /// Relabels a grain's queue and notes the consumption in `commit`.
+    fn move_to_backlog(&mut self, commit: &mut Commit, id: GrainId) {
+        let work = self.grains.get_mut(id).work.as_mut().expect("a grain with inputs has work");
+        let in_flight = work.running.map_or(0, |running: Running| running.count);
+        let queue = std::mem::take(&mut work.queue);
+        let mut relabelled = VecDeque::with_capacity(queue.len());
+        let mut again = Vec::new();
+        for (at, queued) in queue.into_iter().enumerate() {
+            match queued {
+                Queued::Stream(stream, pos, input) => {
+                    let n = self.next_backlog + commit.spilled.len() as u64;
+                    self.queued_bytes -= input.weight();
+                    commit.consumed_position(stream, pos);
+                    commit.spilled.push(spilled(n, stream, pos, input));
+                    if at < in_flight && planted::is(Bug::SpillCopiesRunInFlight) {
+                        again.push(n);
+                        relabelled.push_back(Queued::Nothing);
+                    } else {
+                        relabelled.push_back(Queued::Backlog(n));
+                    }
+                }
+                other => relabelled.push_back(other),
+            }
+        }
+        for n in again.into_iter().rev() {
+            relabelled.insert(in_flight, Queued::Backlog(n));
+        }
+        self.grains.get_mut(id).work.as_mut().expect("it has work").queue = relabelled;
+    }
+}
+
+fn spilled(n: u64, stream: StreamId, pos: u64, input: Input) -> Spilled {
+    Spilled { n, origin: Origin::Stream(stream, pos), input }
+}
+
+impl Commit {
+    /// Notes a consumed position.
+    pub(super) fn consumed_position(&mut self, stream: StreamId, pos: u64) {
+        match self.consumed.iter_mut().find(|consumed| consumed.stream == stream) {
+            Some(consumed) => consumed.positions.push(pos),
+            None => self.consumed.push(Consumed { stream, cursor: 0, positions: vec![pos] }),
+        }
+    }
+}

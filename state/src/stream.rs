@@ -1,0 +1,252 @@
+//! One stream as its receiving slot sees it: the cursor, the done set, and what was accepted.
+//!
+//! `cursor` and `done` are facts of the log: they move only when a record that says so is applied. `received` and
+//! `pending` are volatile and start again at the cursor after a restart.
+
+use gristmill_base::limits::STREAM_WINDOW_MAX;
+use gristmill_base::planted::{self, Bug};
+use std::collections::{BTreeSet, VecDeque};
+
+/// What became of a position that a sender offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// New: it is pending now and its input must be queued.
+    Fresh,
+    /// Seen before, or covered, or done.
+    Known,
+    /// Something before it is missing: send again from behind this position.
+    Expected(u64),
+    /// The window is full: nothing was accepted.
+    Full,
+}
+
+/// See the module. Invariants: every pending position is in `(cursor, received]`; no position is both pending and done;
+/// `done` holds only positions above `cursor`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// Everything up to here is done.
+    cursor: u64,
+    /// Done positions above `cursor`.
+    done: BTreeSet<u64>,
+    /// Last position that was accepted or covered; at least `cursor`.
+    received: u64,
+    /// Accepted and not done, ascending.
+    pending: VecDeque<u64>,
+    /// Whether "expected" was answered since `received` last moved.
+    complained: bool,
+}
+
+impl Stream {
+    /// A stream as a record or a checkpoint says it is.
+    #[must_use]
+    pub fn restore(cursor: u64, done: BTreeSet<u64>) -> Self {
+        assert!(done.first().is_none_or(|&first| first > cursor), "done positions lie above the cursor");
+        Self { cursor, done, received: cursor, pending: VecDeque::new(), complained: false }
+    }
+
+    /// Everything up to here is done, by a record.
+    #[must_use]
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Done positions above the cursor, ascending.
+    #[must_use]
+    pub fn done(&self) -> &BTreeSet<u64> {
+        &self.done
+    }
+
+    /// Last position accepted or covered.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The oldest position that waits.
+    #[must_use]
+    pub fn oldest_pending(&self) -> Option<u64> {
+        self.pending.front().copied()
+    }
+
+    /// How many positions wait.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether a position waits.
+    #[must_use]
+    pub fn is_pending(&self, pos: u64) -> bool {
+        self.pending.binary_search(&pos).is_ok()
+    }
+
+    /// The highest position that this slot claims to have done, for the cross-check of recovery.
+    #[must_use]
+    pub fn highest_done(&self) -> u64 {
+        self.done.last().copied().unwrap_or(0).max(self.cursor)
+    }
+
+    /// Accepts `pos`, whose predecessor in this stream is `prev`.
+    pub fn offer(&mut self, prev: u64, pos: u64) -> Offered {
+        assert!(prev < pos, "a stream's positions ascend: {prev} before {pos}");
+        if pos <= self.received {
+            return Offered::Known;
+        }
+        if prev > self.received {
+            if planted::is(Bug::RetryDroppedByExpected) {
+                let expected = self.received;
+                self.received = prev;
+                return Offered::Expected(expected);
+            }
+            return Offered::Expected(self.received);
+        }
+        if self.pending.len() + self.done.len() >= STREAM_WINDOW_MAX {
+            return Offered::Full;
+        }
+        self.received = pos;
+        self.complained = false;
+        if self.done.contains(&pos) {
+            return Offered::Known;
+        }
+        self.pending.push_back(pos);
+        Offered::Fresh
+    }
+
+    /// Takes note that there is nothing for this slot in `(prev, pos]`. Says whether it could be used.
+    pub fn cover(&mut self, prev: u64, pos: u64) -> bool {
+        if prev > self.received {
+            return false;
+        }
+        if pos > self.received {
+            self.received = pos;
+            self.complained = false;
+        }
+        true
+    }
+
+    /// Whether "expected" should be answered: once until `received` moves.
+    pub fn complain_once(&mut self) -> bool {
+        !std::mem::replace(&mut self.complained, true)
+    }
+
+    /// The cursor that a commit of `consumed` (ascending, all pending) must record.
+    ///
+    /// # Panics
+    /// A position is not pending: a commit would consume what it does not hold.
+    pub fn settle(&mut self, consumed: &[u64]) -> u64 {
+        for pos in consumed {
+            let at = self.pending.binary_search(pos);
+            let at = at.unwrap_or_else(|_| panic!("position {pos} is consumed but not pending"));
+            if at == 0 {
+                self.pending.pop_front();
+            } else {
+                self.pending.remove(at);
+            }
+        }
+        self.cursor_now()
+    }
+
+    /// The cursor that a record written now may name.
+    #[must_use]
+    pub fn cursor_now(&self) -> u64 {
+        self.pending.front().map_or(self.received, |&oldest| oldest - 1)
+    }
+
+    /// How far the cursor could move without a commit.
+    #[must_use]
+    pub fn cursor_lag(&self) -> u64 {
+        self.cursor_now() - self.cursor
+    }
+
+    /// Applies what a record says: these positions are done and the cursor is there.
+    pub fn apply(&mut self, consumed: &[u64], cursor: u64) {
+        if planted::is(Bug::MaximumInsteadOfDoneSet) {
+            self.cursor = consumed.iter().copied().fold(self.cursor.max(cursor), u64::max);
+            self.done.clear();
+            self.received = self.received.max(self.cursor);
+            return;
+        }
+        assert!(cursor >= self.cursor, "a cursor never goes back: {} to {cursor}", self.cursor);
+        if cursor > self.cursor {
+            self.cursor = cursor;
+            while self.done.first().is_some_and(|&first| first <= cursor) {
+                self.done.pop_first();
+            }
+        }
+        self.done.extend(consumed.iter().copied().filter(|&pos| pos > cursor));
+        self.received = self.received.max(cursor);
+    }
+
+    /// Forgets what is volatile, as a restart does.
+    pub fn restart(&mut self) {
+        self.received = self.cursor;
+        self.pending.clear();
+        self.complained = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(stream: &mut Stream, consumed: &[u64]) {
+        let cursor = stream.settle(consumed);
+        stream.apply(consumed, cursor);
+    }
+
+    #[test]
+    fn out_of_order_commits_survive_a_restart() {
+        let mut stream = Stream::default();
+        for pos in 1..=4 {
+            assert_eq!(stream.offer(pos - 1, pos), Offered::Fresh);
+        }
+        commit(&mut stream, &[3]);
+        assert_eq!((stream.cursor(), stream.highest_done()), (0, 3));
+        stream.restart();
+        assert_eq!(stream.offer(0, 1), Offered::Fresh);
+        assert_eq!(stream.offer(1, 2), Offered::Fresh);
+        assert_eq!(stream.offer(2, 3), Offered::Known, "done before the restart");
+        assert_eq!(stream.offer(3, 4), Offered::Fresh);
+        commit(&mut stream, &[1, 2]);
+        assert_eq!(stream.cursor(), 3);
+        commit(&mut stream, &[4]);
+        assert_eq!(stream.cursor(), 4);
+        assert!(stream.done().is_empty());
+    }
+
+    #[test]
+    fn a_gap_is_answered_and_the_retry_is_taken() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.offer(2, 3), Offered::Expected(0));
+        assert!(stream.complain_once());
+        assert!(!stream.complain_once());
+        assert_eq!(stream.offer(0, 2), Offered::Fresh);
+        assert_eq!(stream.offer(2, 3), Offered::Fresh);
+        assert_eq!(stream.offer(2, 3), Offered::Known);
+    }
+
+    #[test]
+    fn covers_move_the_cursor_only_behind_what_waits() {
+        let mut stream = Stream::default();
+        assert!(stream.cover(0, 10));
+        assert_eq!(stream.cursor_now(), 10);
+        assert_eq!(stream.offer(10, 12), Offered::Fresh);
+        assert!(stream.cover(12, 20));
+        assert!(!stream.cover(21, 22));
+        assert_eq!(stream.cursor_now(), 11);
+        commit(&mut stream, &[12]);
+        assert_eq!(stream.cursor(), 20);
+    }
+
+    #[test]
+    fn the_window_is_bounded() {
+        let mut stream = Stream::default();
+        for pos in 1..=STREAM_WINDOW_MAX as u64 {
+            assert_eq!(stream.offer(pos - 1, pos), Offered::Fresh);
+        }
+        let next = STREAM_WINDOW_MAX as u64 + 1;
+        assert_eq!(stream.offer(next - 1, next), Offered::Full);
+        commit(&mut stream, &[1]);
+        assert_eq!(stream.offer(next - 1, next), Offered::Fresh);
+    }
+}
