@@ -34,6 +34,24 @@ impl AlignedBuf {
         buf
     }
 
+    /// Takes memory that was filled elsewhere: `len` bytes from `start`, both of whole blocks.
+    ///
+    /// # Panics
+    /// If the address or the length is not a multiple of [`BLOCK_BYTES`], or the memory is shorter.
+    #[must_use]
+    pub fn from_parts(memory: Vec<u8>, start: usize, len: usize) -> Self {
+        assert!(len > 0 && len.is_multiple_of(BLOCK_BYTES), "a buffer is whole blocks");
+        assert!(start + len <= memory.len(), "a buffer lies within its memory");
+        assert!((memory.as_ptr() as usize + start).is_multiple_of(BLOCK_BYTES), "a buffer starts at a whole block");
+        Self { memory, start, len }
+    }
+
+    /// The memory and the index of the first aligned byte in it, to be filled again.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.memory, self.start)
+    }
+
     /// Length in bytes, a multiple of [`BLOCK_BYTES`].
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,108 @@
+//! The file `identity`, which makes a folder a data directory: written once, two copies, at block 0 and block 1.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 0, 8 | magic `GMDATDIR` |
+//! | 8, 4 | format version of the data directory |
+//! | 12, 2 | slot count |
+//! | 14, 2 | zero |
+//! | 16, 16 | data-directory id |
+//! | 32, 4 | CRC32C of bytes 0 to 32 |
+
+use crate::log::LogError;
+use gristmill_base::checksum::crc32c;
+use gristmill_base::codec::{Put, Reader};
+use gristmill_base::env::{DiskErrorKind, DiskOp};
+use gristmill_base::files::Files;
+use gristmill_base::ids::Lsn;
+use gristmill_base::limits::{BLOCK_BYTES, SLOT_COUNT_MAX};
+
+/// Name of the file.
+pub const IDENTITY_FILE: &str = "identity";
+/// Version of the data directory that is made. Older ones down to [`DIRECTORY_VERSION_OLDEST`] are opened.
+pub const DIRECTORY_VERSION: u32 = 1;
+/// The oldest version that is opened.
+pub const DIRECTORY_VERSION_OLDEST: u32 = 1;
+const MAGIC: [u8; 8] = *b"GMDATDIR";
+const BYTES: usize = 36;
+
+/// What never changes about a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Random id; part of every checksum of a log.
+    pub directory: u128,
+    /// Number of slots.
+    pub slot_count: u16,
+}
+
+impl Identity {
+    /// Reads the file; `None` if the folder is no data directory yet. Blocking.
+    ///
+    /// # Errors
+    /// Both copies damaged, a newer version, or what the disk says.
+    pub fn load(files: &mut Files<'_>) -> Result<Option<Self>, LogError> {
+        let Some(bytes) = files.read_file(IDENTITY_FILE)? else { return Ok(None) };
+        for at in [0, BLOCK_BYTES] {
+            let copy = bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
+            let Some((version, identity)) = copy.and_then(Self::decode) else { continue };
+            if !(DIRECTORY_VERSION_OLDEST..=DIRECTORY_VERSION).contains(&version) {
+                return Err(LogError::Version {
+                    file: IDENTITY_FILE.to_owned(),
+                    found: version,
+                    oldest: DIRECTORY_VERSION_OLDEST,
+                    newest: DIRECTORY_VERSION,
+                });
+            }
+            if identity.slot_count == 0 || identity.slot_count > SLOT_COUNT_MAX {
+                let what = format!("{} slots, 1 to {SLOT_COUNT_MAX} are allowed", identity.slot_count);
+                return Err(LogError::Foreign { file: IDENTITY_FILE.to_owned(), what });
+            }
+            return Ok(Some(identity));
+        }
+        let what = format!("neither copy of the identity is readable; the file has {} bytes", bytes.len());
+        let file = IDENTITY_FILE.to_owned();
+        Err(LogError::Damage { file, offset: 0, first: Lsn(1), last: Lsn(1), what })
+    }
+
+    /// Makes the file, durably, in a folder that has none. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says; the folder is then a data directory or none, and this can be repeated.
+    pub fn create(&self, files: &mut Files<'_>) -> Result<(), LogError> {
+        let fresh = format!("{IDENTITY_FILE}.new");
+        match files.remove(&fresh) {
+            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut bytes = self.encode();
+        bytes.resize(BLOCK_BYTES, 0);
+        bytes.extend_from_slice(&self.encode());
+        files.create_file("", &fresh, &bytes)?;
+        files.run(DiskOp::Rename { from: fresh, to: IDENTITY_FILE.to_owned() })?;
+        files.flush_dir("")?;
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(2 * BLOCK_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.put_u32(DIRECTORY_VERSION);
+        bytes.put_u16(self.slot_count);
+        bytes.put_u16(0);
+        bytes.extend_from_slice(&self.directory.to_le_bytes());
+        let crc = crc32c(&bytes);
+        bytes.put_u32(crc);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; BYTES]) -> Option<(u32, Self)> {
+        let mut reader = Reader::new(bytes);
+        let magic = reader.take(8).ok()?;
+        let version = reader.u32().ok()?;
+        let slot_count = reader.u16().ok()?;
+        reader.u16().ok()?;
+        let directory = u128::from_le_bytes(reader.take(16).ok()?.try_into().ok()?);
+        let valid = magic == MAGIC && reader.u32().ok()? == crc32c(&bytes[..BYTES - 4]);
+        valid.then_some((version, Self { directory, slot_count }))
+    }
+}
