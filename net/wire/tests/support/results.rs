@@ -74,7 +74,7 @@ fn documents() -> Vec<Sample> {
         r#""maps":[{"name":"sold","id":0,"key":"string","value":"u64"}],"handlers":[{"name":"take","id":5}]}]}"#
     );
     vec![
-        json_reply("ok-status", "members are listed in docs/protocol.md", OpCode::Status, r#"{"unsettled":0}"#),
+        json_reply("ok-status", "one object; members may be added", OpCode::Status, r#"{"unsettled":0}"#),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),
