@@ -76,20 +76,33 @@ fn end_life(disk: &mut MemDisk, dice: &mut Dice) {
     if dice.below(3) == 0 { disk.kill() } else { disk.power_cut(dice) }
 }
 
+/// Some lives of one data directory. Panics if a promise is broken.
+fn lives(seed: u64) {
+    let mut dice = Dice(seed);
+    let (mut disk, mut auditor) = (MemDisk::default(), Auditor { bodies: Vec::new(), durable: 0, from: 1 });
+    for _ in 0..12 {
+        let length = if dice.below(3) == 0 { 60 } else { 600 };
+        disk.crash_at = Some(disk.ops + 1 + dice.below(length));
+        let rounds = dice.below(120);
+        expect_crash(live(&mut disk, &mut dice, &mut auditor, rounds));
+        end_life(&mut disk, &mut dice);
+    }
+    expect_crash(live(&mut disk, &mut dice, &mut auditor, 40));
+}
+
 #[test]
 fn lives_that_end_at_random_lose_nothing() {
-    for seed in 0..300 {
-        let mut dice = Dice(seed);
-        let (mut disk, mut auditor) = (MemDisk::default(), Auditor { bodies: Vec::new(), durable: 0, from: 1 });
-        for _ in 0..12 {
-            let length = if dice.below(3) == 0 { 60 } else { 600 };
-            disk.crash_at = Some(disk.ops + 1 + dice.below(length));
-            let rounds = dice.below(120);
-            expect_crash(live(&mut disk, &mut dice, &mut auditor, rounds));
-            end_life(&mut disk, &mut dice);
-        }
-        expect_crash(live(&mut disk, &mut dice, &mut auditor, 40));
-    }
+    (0..300).for_each(lives);
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn a_skipped_directory_sync_is_found() {
+    use gristmill_base::planted::{Bug, plant};
+    plant(Some(Bug::SkippedDirectorySync));
+    let found = (0..300).any(|seed| std::panic::catch_unwind(|| lives(seed)).is_err());
+    plant(None);
+    assert!(found);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod golden;
 mod mem;
+mod roots;
 mod running;
 
 use super::{Log, LogConfig, LogError, RecordHead, ScanEnd, flush_all, resume, run_segment_job, scan};
