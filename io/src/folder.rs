@@ -44,6 +44,11 @@ impl Folder {
         Self { root: root.to_owned(), files: BTreeMap::new(), next: 1 }
     }
 
+    /// The same directory, with no files open.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(&self.root)
+    }
+
     /// The full path of a name below the root. Names that could lead out of it are refused.
     fn resolve(&self, path: &str) -> Result<PathBuf, DiskError> {
         let plain = path.is_empty()

@@ -3,6 +3,8 @@
 //! glommio and system calls. Knows no topic and no protocol.
 
 #[cfg(not(loom))]
+pub mod background;
+#[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
 mod folder;
@@ -12,7 +14,11 @@ pub mod listen;
 pub mod lock;
 pub mod mesh;
 #[cfg(not(loom))]
+pub mod placement;
+#[cfg(not(loom))]
 pub mod posix;
+#[cfg(not(loom))]
+pub mod preflight;
 #[cfg(not(loom))]
 pub mod random;
 #[cfg(not(loom))]

@@ -23,6 +23,11 @@ impl PosixDisk {
         Self { folder: Folder::new(root), done: Vec::new() }
     }
 
+    /// Another disk over the same data directory, without open files.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { folder: self.folder.fresh(), done: Vec::new() }
+    }
+
     fn run(&mut self, op: DiskOp) -> Result<DiskOutcome, DiskError> {
         match op {
             DiskOp::Read { file, offset, buf } => self.read(file, offset, buf),

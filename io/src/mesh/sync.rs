@@ -1,6 +1,6 @@
 //! The synchronisation that the mesh uses, from std or, under `--cfg loom`, from the model checker.
 
-#![expect(unsafe_code, reason = "the cell that the queue's two ends take turns at")]
+#![cfg_attr(not(loom), expect(unsafe_code, reason = "the cell that the queue's two ends take turns at"))]
 
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell as Cell;

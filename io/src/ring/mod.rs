@@ -12,6 +12,7 @@ mod conn;
 mod disk;
 mod gate;
 mod net;
+mod probe;
 
 use crate::clock::SystemClock;
 use crate::mesh::Waker;
@@ -23,6 +24,7 @@ use gristmill_base::ids::ConnId;
 use gristmill_base::limits::CONNECTIONS_PER_SHARD_MAX;
 use io_uring::{opcode, types};
 use net::NetTable;
+pub use probe::probe;
 use std::net::TcpListener;
 use std::path::Path;
 use std::{fmt, io, mem};
