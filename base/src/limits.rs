@@ -63,6 +63,17 @@ pub const CONNECTION_REQUESTS_MAX: u32 = 4_096;
 pub const CONNECTION_BYTES_MAX: usize = 4 << 20;
 /// Bytes of replies that may wait for a client that does not read, before its connection is closed.
 pub const CONNECTION_OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of replies that wait for a client above which no more of its requests are taken, so that one that reads
+/// slowly is slowed down long before it is closed.
+pub const CONNECTION_OUTPUT_BYTES_SLOW: usize = 8 << 20;
+/// Bytes received and not yet taken, over all connections of one shard. Beyond it a connection that holds more than a
+/// first frame is closed.
+pub const SHARD_INPUT_BYTES_MAX: usize = 512 << 20;
+/// Bytes of requests in flight, over all connections of one shard; beyond it none is taken until some have ended.
+pub const SHARD_FLIGHT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of replies that wait, over all connections of one shard. Beyond it connections are closed at
+/// [`CONNECTION_OUTPUT_BYTES_SLOW`].
+pub const SHARD_OUTPUT_BYTES_MAX: usize = 1 << 30;
 /// Connections of one shard.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 /// Seconds within which a started frame must be complete.
