@@ -16,7 +16,7 @@ use crate::log::LogError;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::{crc32c, crc32c_append};
 use gristmill_base::codec::{Put, Reader};
-use gristmill_base::env::{DiskError, DiskErrorKind, OpenMode};
+use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 
 /// The version that is written; the only one that is opened.
@@ -150,12 +150,17 @@ impl RootFile {
             Err(error) if error.kind == DiskErrorKind::NotFound => (files.open(&path, OpenMode::Create)?, true),
             other => (other?, false),
         };
+        let filled = Self::fill(files, file, image);
+        files.close(file);
+        filled?;
+        if made { files.flush_dir(&self.dir) } else { Ok(()) }
+    }
+
+    fn fill(files: &mut Files<'_>, file: FileId, image: &[u8]) -> Result<(), DiskError> {
         for (index, piece) in image.chunks(PIECE_BYTES).enumerate() {
             files.write(file, (index * PIECE_BYTES) as u64, AlignedBuf::copy_of(piece))?;
         }
-        files.flush(file)?;
-        files.close(file);
-        if made { files.flush_dir(&self.dir) } else { Ok(()) }
+        files.flush(file)
     }
 
     fn read(&self, files: &mut Files<'_>, copy: &str) -> Result<Copy, LogError> {

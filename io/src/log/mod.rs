@@ -8,6 +8,7 @@ mod batch;
 mod config;
 mod error;
 pub mod format;
+mod found;
 mod resume;
 mod scan;
 mod segment;

@@ -12,7 +12,7 @@ use super::segment::{NEW_SUFFIX, SEGMENT_SUFFIX, SegmentJob, run_segment_job, se
 use super::segments::{KeptSegment, OpenSegment, Segments};
 use super::writer::Log;
 use gristmill_base::buffer::AlignedBuf;
-use gristmill_base::env::{DiskError, OpenMode, Rng};
+use gristmill_base::env::{DiskError, DiskErrorKind, OpenMode, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::SegmentId;
 use std::collections::VecDeque;
@@ -81,7 +81,11 @@ pub fn resume(files: &mut Files<'_>, end: ScanEnd, config: LogConfig, rng: &mut 
             next_index += 1;
             SegmentJob::create(&config, segment_name(next_index - 1), header)
         };
-        let made = run_segment_job(files, &job)?;
+        let made = match run_segment_job(files, &job) {
+            // One segment is enough to start with; room comes back when a checkpoint frees segments.
+            Err(error) if error.kind == DiskErrorKind::NoSpace && !ready.is_empty() => break,
+            made => made?,
+        };
         let file = files.open(&made.path, OpenMode::Write)?;
         ready.push_back(OpenSegment::new(made, file));
     }

@@ -8,16 +8,13 @@
 
 use super::config::LogConfig;
 use super::error::LogError;
-use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, FORMAT_VERSION, FORMAT_VERSION_OLDEST, RecordHead, SEGMENT_BODY_OFFSET,
-    SegmentHeader, SegmentHeaderRead, split_record,
-};
-use super::segment::{SEGMENT_SUFFIX, segment_index};
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, RecordHead, SEGMENT_BODY_OFFSET, SegmentHeader, split_record};
+use super::found::{Found, check_dense, load, start_of};
 use super::segments::KeptSegment;
 use super::window::Window;
 use super::writer::Tail;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::OpenMode;
+use gristmill_base::env::{FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, SegmentId};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -25,15 +22,6 @@ use gristmill_base::planted::{self, Bug};
 
 /// Takes records in order.
 type Each<'a> = dyn FnMut(Lsn, &RecordHead, &[u8]) + 'a;
-
-/// A segment file as found.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) header: SegmentHeader,
-    /// Header of its first batch, and that header's checksum, if it is valid.
-    first: Option<(BatchHeader, u32)>,
-}
 
 /// Bytes behind the end of the log that must never be read as records again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,89 +102,6 @@ pub fn scan(files: &mut Files<'_>, config: &LogConfig, from: Lsn, each: &mut Eac
     })
 }
 
-impl Found {
-    fn kept(&self) -> KeptSegment {
-        let first = self.first.map(|(batch, _)| batch.first);
-        KeptSegment { name: self.name.clone(), number: self.header.number, bytes: self.header.bytes, first }
-    }
-}
-
-/// All segment files by number, those superseded, and the index of the next new file.
-fn load(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<(Vec<Found>, Vec<String>, u64), LogError> {
-    let (mut segments, mut discard, mut next_index) = (Vec::<Found>::new(), Vec::new(), 1);
-    for name in files.list(&config.dir)? {
-        if name.ends_with(SEGMENT_SUFFIX) {
-            next_index = next_index.max(segment_index(&name).map_or(0, |index| index + 1));
-            segments.push(load_one(files, config, name, from)?);
-        }
-    }
-    // The one with a batch first: a job whose last step failed may have left an empty one with the same number.
-    segments.sort_by_key(|found| (found.header.number, found.first.is_none()));
-    segments.dedup_by(|later, earlier| {
-        let double = later.header.number == earlier.header.number && later.first.is_none();
-        if double {
-            discard.push(later.name.clone());
-        }
-        double
-    });
-    Ok((segments, discard, next_index))
-}
-
-fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, from: Lsn) -> Result<Found, LogError> {
-    let path = config.path(&name);
-    let file = files.open(&path, OpenMode::Read)?;
-    let head = files.read(file, 0, SEGMENT_BODY_OFFSET as usize + BLOCK_BYTES);
-    let length = files.length(file);
-    files.close(file);
-    let ((buf, read), length) = (head?, length?);
-    let bytes = &buf.as_slice()[..read];
-    let copies = [0, BLOCK_BYTES].map(|at| SegmentHeader::decode(bytes.get(at..).unwrap_or(&[])));
-    let header = match copies {
-        [SegmentHeaderRead::Version(found), _] | [SegmentHeaderRead::Unreadable, SegmentHeaderRead::Version(found)] => {
-            let (oldest, newest) = (FORMAT_VERSION_OLDEST, FORMAT_VERSION);
-            return Err(LogError::Version { file: path, found, oldest, newest });
-        }
-        [SegmentHeaderRead::Valid(header), _] | [_, SegmentHeaderRead::Valid(header)] => header,
-        _ => {
-            let what = format!("neither copy of the segment header is readable; the file has {length} bytes");
-            return Err(LogError::Damage { file: path, offset: 0, first: from, last: from, what });
-        }
-    };
-    if header.identity != config.log_identity() {
-        let (found, wanted) = (header.identity, config.log_identity());
-        let what = format!(
-            "it was written for data directory {:032x}, shard {}; this is data directory {:032x}, shard {}",
-            found.directory, found.shard, wanted.directory, wanted.shard
-        );
-        return Err(LogError::Foreign { file: path, what });
-    }
-    if length != header.bytes {
-        let what = format!("the file has {length} bytes, its header says {}", header.bytes);
-        return Err(LogError::Damage { file: path, offset: length, first: from, last: from, what });
-    }
-    let seed = header.identity.seed(header.number);
-    let first = bytes.get(SEGMENT_BODY_OFFSET as usize..).and_then(|at| BatchHeader::decode(at, seed, header.epoch));
-    Ok(Found { name, header, first })
-}
-
-/// Index of the last segment that starts at or before `from`.
-fn start_of(segments: &[Found], from: Lsn) -> usize {
-    let starts = |found: &Found| found.first.is_some_and(|(batch, _)| batch.first <= from);
-    segments.iter().rposition(starts).unwrap_or(0)
-}
-
-fn check_dense(config: &LogConfig, segments: &[Found], from: Lsn) -> Result<(), LogError> {
-    for pair in segments.windows(2) {
-        let (wanted, found) = (pair[0].header.number.0 + 1, pair[1].header.number.0);
-        if wanted != found {
-            let what = format!("this is segment {found}, but segment {wanted} is expected here and no file has it");
-            let last = pair[1].first.map_or(from, |(batch, _)| Lsn(batch.first.0 - 1).max(from));
-            return Err(LogError::Damage { file: config.path(&pair[1].name), offset: 0, first: from, last, what });
-        }
-    }
-    Ok(())
-}
-
 /// What is read so far.
 struct Scanner<'a> {
     config: &'a LogConfig,
@@ -238,7 +143,7 @@ impl<'a> Scanner<'a> {
     fn read_segment(
         &mut self,
         files: &mut Files<'_>,
-        file: gristmill_base::env::FileId,
+        file: FileId,
         index: usize,
         each: &mut Each<'_>,
     ) -> Result<Option<(u64, String)>, LogError> {
@@ -375,6 +280,18 @@ impl<'a> Scanner<'a> {
     /// Valid batch headers from `offset` on: the end of the furthest, and the highest watermark.
     fn survey(&self, files: &mut Files<'_>, found: &Found, offset: u64) -> Result<(u64, Lsn), LogError> {
         let file = files.open(&self.config.path(&found.name), OpenMode::Read)?;
+        let seen = self.survey_open(files, file, found, offset);
+        files.close(file);
+        seen
+    }
+
+    fn survey_open(
+        &self,
+        files: &mut Files<'_>,
+        file: FileId,
+        found: &Found,
+        offset: u64,
+    ) -> Result<(u64, Lsn), LogError> {
         let seed = found.header.identity.seed(found.header.number);
         let mut window = Window::new(file, offset, found.header.bytes);
         let (mut end, mut watermark) = (offset, Lsn(0));
@@ -388,7 +305,6 @@ impl<'a> Scanner<'a> {
                 watermark = watermark.max(batch.watermark);
             }
         }
-        files.close(file);
         Ok((end.min(found.header.bytes.max(offset)), watermark))
     }
 

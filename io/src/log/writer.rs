@@ -70,6 +70,8 @@ pub(super) struct Tail {
 #[derive(Debug)]
 pub struct Log {
     config: LogConfig,
+    /// [`LogConfig::record_bytes_max`], worked out once.
+    record_bytes_max: usize,
     /// Last record encoded.
     appended: Lsn,
     /// Last record that survives a power cut; at most `appended`.
@@ -107,6 +109,7 @@ impl Log {
         let mut pool = BatchPool::new(config.seal_bytes);
         let last = Lsn(tail.next.0 - 1);
         Self {
+            record_bytes_max: config.record_bytes_max(),
             appended: last,
             durable: last,
             watermark: tail.watermark,
@@ -136,7 +139,7 @@ impl Log {
     #[inline]
     pub fn append(&mut self, head: RecordHead, body: impl FnOnce(&mut Vec<u8>)) -> Lsn {
         let lsn = self.appended.next();
-        self.open.append(&head, body, self.config.record_bytes_max());
+        self.open.append(&head, body, self.record_bytes_max);
         self.appended = lsn;
         if self.open.bytes() >= self.config.seal_bytes {
             self.seal();
@@ -187,7 +190,7 @@ impl Log {
     /// committed work causes.
     #[must_use]
     pub fn room(&self, bytes: usize) -> bool {
-        if self.failed.is_some() || bytes > self.config.record_bytes_max() {
+        if self.failed.is_some() || bytes > self.record_bytes_max {
             return false;
         }
         let waiting = self.flight_bytes + self.sealed_bytes + self.open.bytes();

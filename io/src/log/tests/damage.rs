@@ -131,6 +131,38 @@ fn a_tail_that_was_cut_never_comes_back() {
     assert_eq!(records.iter().map(|record| record.2.as_slice()).collect::<Vec<_>>(), [&b"kept"[..], b"after"]);
 }
 
+#[test]
+fn any_number_of_damaged_bytes_gives_a_prefix_or_an_error() {
+    let (disk, _, records) = covered(60);
+    let paths = disk.paths();
+    let (mut prefixes, mut errors) = (0, 0);
+    for seed in 0..400 {
+        let mut dice = Dice(seed);
+        let mut damaged = copy_of(&disk);
+        for _ in 0..1 + dice.below(6) {
+            let bytes = damaged.bytes(&paths[dice.below(paths.len() as u64) as usize]);
+            let at = dice.below(bytes.len() as u64) as usize;
+            let end = (at + dice.below(3 * 4_096) as usize).min(bytes.len());
+            match dice.below(3) {
+                0 => bytes[at..end].fill(0),
+                1 => bytes[at..end].iter_mut().for_each(|byte| *byte = dice.below(256) as u8),
+                _ => {
+                    let to = dice.below((bytes.len() - (end - at)) as u64) as usize;
+                    bytes.copy_within(at..end, to);
+                }
+            }
+        }
+        match read(&mut damaged, &config(), 1) {
+            Ok((_, found)) => {
+                assert_eq!(found, records[..found.len()]);
+                prefixes += 1;
+            }
+            Err(_) => errors += 1,
+        }
+    }
+    assert!(prefixes > 10 && errors > 100, "{prefixes} {errors}");
+}
+
 #[cfg(feature = "planted")]
 #[test]
 fn cutting_at_the_first_bad_checksum_is_what_the_watermark_prevents() {

@@ -213,3 +213,67 @@ fn steady_appending_takes_its_buffers_back() {
     settle(&mut log, &mut disk, 2_000);
     assert_eq!(log.durable().0, Lsn(2_000));
 }
+
+#[test]
+fn records_larger_than_a_batch_or_a_read_come_back() {
+    let (mut disk, mut dice) = (MemDisk::default(), Dice(3));
+    let settings = LogConfig::new(IDENTITY, ShardId(0)).with_segment_bytes(8 << 20);
+    let (mut log, _) = open(&mut disk, &settings, 1, &mut dice).unwrap();
+    let sizes = [10, 3 << 20, 0, 700_000, 255 << 10, 1 << 20, 5 << 20, 1, 2 << 20, 99];
+    for (index, size) in sizes.into_iter().enumerate() {
+        append(&mut log, &vec![index as u8; size]);
+        if index % 2 == 1 {
+            settle(&mut log, &mut disk, 0);
+            supply(&mut log, &mut disk, &mut dice).unwrap();
+        }
+    }
+    settle(&mut log, &mut disk, 0);
+    assert!(!log.has_undurable());
+    let (_, records) = read(&mut disk, &settings, 1).unwrap();
+    assert_eq!(records.len(), sizes.len());
+    for (index, (_, found, body)) in records.into_iter().enumerate() {
+        assert_eq!((found, body), (head(index as u64 + 1), vec![index as u8; sizes[index]]));
+    }
+}
+
+#[test]
+fn other_segment_sizes_are_taken_up_at_a_start() {
+    let (mut disk, mut dice, mut log) = fresh();
+    let mut bodies = Vec::new();
+    for (life, bytes) in [128 << 10, 64 << 10, 256 << 10].into_iter().enumerate() {
+        for index in 0..60 {
+            bodies.push(vec![index; 4_000 + life]);
+            append(&mut log, bodies.last().unwrap());
+            settle(&mut log, &mut disk, 0);
+            supply(&mut log, &mut disk, &mut dice).unwrap();
+        }
+        disk.kill();
+        let settings = LogConfig::new(IDENTITY, ShardId(0)).with_segment_bytes(bytes);
+        let records;
+        (log, records) = open(&mut disk, &settings, 1, &mut dice).unwrap();
+        assert!(records.iter().map(|record| &record.2).eq(&bodies), "life {life}");
+    }
+    let last = log.durable().0;
+    for _ in 0..200 {
+        append(&mut log, &[1; 4_000]);
+        settle(&mut log, &mut disk, 0);
+        log.free_before(last);
+        supply(&mut log, &mut disk, &mut dice).unwrap();
+    }
+    assert!(!log.has_undurable());
+    assert_eq!(read(&mut disk, log.config(), last.0).unwrap().1.len(), 201);
+}
+
+#[test]
+fn a_start_on_a_full_disk_works_with_what_is_there() {
+    let (mut disk, mut dice, mut log) = fresh();
+    append(&mut log, b"one");
+    settle(&mut log, &mut disk, 0);
+    disk.kill();
+    disk.full = true;
+    let (mut log, records) = open(&mut disk, &config(), 1, &mut dice).unwrap();
+    assert_eq!(records.len(), 1);
+    append(&mut log, b"two");
+    settle(&mut log, &mut disk, 0);
+    assert!(!log.has_undurable());
+}
