@@ -14,13 +14,14 @@ pub struct Budget {
     pub random_images: u32,
     /// Every how many crash points is taken; 1 is all.
     pub stride: u64,
-    /// Recoveries that are themselves crashed, over the whole enumeration; 0 leaves that out.
+    /// Operations of each image's recovery at which it is crashed in turn, drawn from all of them; `u64::MAX` is all,
+    /// 0 leaves that out.
     pub recovery_crashes: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { random_images: 8, stride: 1, recovery_crashes: 20_000 }
+        Self { random_images: 8, stride: 1, recovery_crashes: 2 }
     }
 }
 
@@ -93,16 +94,17 @@ pub struct Subject<'a, S> {
     /// Does the work on an empty disk until it is done or the machine goes down, and says what was promised by then.
     /// It must do the same for the same disk, every time.
     pub work: &'a mut dyn FnMut(SimDisk) -> S,
-    /// Opens what a crash left, checks it against what was promised, and gives up if the machine goes down. Called
+    /// Opens what a crash left, checks it against what was promised, and gives up if the machine goes down. What it
+    /// shows or promises itself goes into the promise, which the next opening of the same image is held against. Called
     /// twice for each image, so that the second call sees what the first one left.
-    pub open: &'a mut dyn FnMut(SimDisk, &S) -> Result<(), Verdict>,
+    pub open: &'a mut dyn FnMut(SimDisk, &mut S) -> Result<(), Verdict>,
 }
 
 /// Visits every crash point of a workload with every image of the family, and crashes the recoveries in turn.
 ///
 /// # Errors
 /// The first image that breaks a promise.
-pub fn enumerate<S>(seed: u64, budget: Budget, subject: &mut Subject<'_, S>) -> Result<Tally, Box<Failure>> {
+pub fn enumerate<S: Clone>(seed: u64, budget: Budget, subject: &mut Subject<'_, S>) -> Result<Tally, Box<Failure>> {
     let mut run = Run { seed, budget, tally: Tally::default(), rng: SimRng::new(seed ^ 0x00c4_a54e_d000), subject };
     let mut point = 1;
     loop {
@@ -129,7 +131,7 @@ struct Run<'r, 'a, S> {
     subject: &'r mut Subject<'a, S>,
 }
 
-impl<S> Run<'_, '_, S> {
+impl<S: Clone> Run<'_, '_, S> {
     fn images_of(&mut self, point: u64, down: &SimDisk, promised: &S) -> Result<(), Box<Failure>> {
         for plan in family(down, self.budget.random_images, &mut self.rng) {
             let image = down.fork();
@@ -137,8 +139,9 @@ impl<S> Run<'_, '_, S> {
             self.tally.images += 1;
             let up = image.fork().restart();
             let before = up.ops();
+            let mut history = promised.clone();
             for opening in ["first", "second"] {
-                if let Err(verdict) = (self.subject.open)(up.handle(), promised) {
+                if let Err(verdict) = (self.subject.open)(up.handle(), &mut history) {
                     let said = format!("{opening} opening: {}", words(verdict));
                     return Err(self.blame(down, point, plan, None, said));
                 }
@@ -146,10 +149,7 @@ impl<S> Run<'_, '_, S> {
             let ops = up.ops() - before;
             self.tally.disk_ops += ops;
             // The second opening counts too: what the first one wrote is what it starts from.
-            for op in 1..=ops {
-                if self.tally.recovery_crashes >= self.budget.recovery_crashes {
-                    break;
-                }
+            for op in self.some_of(ops) {
                 self.tally.recovery_crashes += 1;
                 let random = CrashPlan::Random(self.rng.next_u64());
                 let result = crash_recovery(&image, op, random, promised, self.subject, &mut self.tally.disk_ops);
@@ -159,6 +159,14 @@ impl<S> Run<'_, '_, S> {
             }
         }
         Ok(())
+    }
+
+    /// The operations of a recovery at which it is crashed.
+    fn some_of(&mut self, ops: u64) -> Vec<u64> {
+        if self.budget.recovery_crashes >= ops {
+            return (1..=ops).collect();
+        }
+        (0..self.budget.recovery_crashes).map(|_| self.rng.between(1, ops)).collect()
     }
 
     fn blame(
@@ -182,7 +190,7 @@ fn words(verdict: Verdict) -> String {
 }
 
 /// Crashes the recovery of an image at one of its operations, and opens what that leaves.
-fn crash_recovery<S>(
+fn crash_recovery<S: Clone>(
     image: &SimDisk,
     op: u64,
     random: CrashPlan,
@@ -193,8 +201,9 @@ fn crash_recovery<S>(
     let crashed = image.fork();
     let up = crashed.restart();
     up.crash_at_op(up.ops() + op);
+    let mut history = promised.clone();
     for _ in 0..2 {
-        match (subject.open)(up.handle(), promised) {
+        match (subject.open)(up.handle(), &mut history) {
             Ok(()) => {}
             Err(Verdict::Crashed) => break,
             Err(Verdict::Wrong(said)) => return Err((CrashPlan::KeepAll, format!("while it crashed: {said}"))),
@@ -206,7 +215,7 @@ fn crash_recovery<S>(
         let again = up.fork();
         again.crash(plan);
         let again = again.restart();
-        (subject.open)(again.handle(), promised).map_err(|verdict| (plan, words(verdict)))?;
+        (subject.open)(again.handle(), &mut history.clone()).map_err(|verdict| (plan, words(verdict)))?;
     }
     Ok(())
 }

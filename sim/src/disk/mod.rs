@@ -138,6 +138,12 @@ impl SimDisk {
         self.world.borrow_mut().rot(of)
     }
 
+    /// Turns over one stored bit. Says whether there was a stored byte.
+    pub fn rot_at(&self, path: &str, offset: u64, bit: u8) -> bool {
+        let fs = &mut self.world.borrow_mut().fs;
+        fs.names.file(path).is_some_and(|file| fs.file(file).rot(offset, bit))
+    }
+
     /// The bytes of a file as they read now, past all handles and faults; for auditors.
     #[must_use]
     pub fn peek(&self, path: &str) -> Option<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! What a disk was asked and what it answered: a hash of all of it, and the list on request.
 
+use gristmill_base::checksum::crc32c;
 use gristmill_base::env::{DiskOp, DiskOutcome};
 use std::fmt;
 
@@ -71,10 +72,10 @@ impl Trace {
         let (kind, target, offset, bytes, crc) = match what {
             DiskOp::Read { file, offset, buf } => ("read", Target::File(file.0), *offset, buf.len(), 0),
             DiskOp::Write { file, offset, buf, bytes } => {
-                ("write", Target::File(file.0), *offset, *bytes, crc32c::crc32c(&buf.as_slice()[..*bytes]))
+                ("write", Target::File(file.0), *offset, *bytes, crc32c(&buf.as_slice()[..*bytes]))
             }
             DiskOp::WriteDurable { file, offset, buf, bytes } => {
-                ("write-durable", Target::File(file.0), *offset, *bytes, crc32c::crc32c(&buf.as_slice()[..*bytes]))
+                ("write-durable", Target::File(file.0), *offset, *bytes, crc32c(&buf.as_slice()[..*bytes]))
             }
             DiskOp::Flush { file } => ("flush", Target::File(file.0), 0, 0, 0),
             DiskOp::FlushDir { path } => ("flush-dir", Target::Path(path), 0, 0, 0),
@@ -111,7 +112,7 @@ impl Trace {
         crc: u32,
     ) {
         self.mix(op << 8 | handle as u64);
-        self.mix(u64::from(crc32c::crc32c(kind.as_bytes())) << 32 | u64::from(crc));
+        self.mix(u64::from(crc32c(kind.as_bytes())) << 32 | u64::from(crc));
         self.mix(target.word());
         self.mix(offset);
         self.mix(bytes as u64);
@@ -131,10 +132,8 @@ impl Target<'_> {
     fn word(&self) -> u64 {
         match self {
             Self::File(file) => u64::from(*file),
-            Self::Path(path) => 1 << 32 | u64::from(crc32c::crc32c(path.as_bytes())),
-            Self::Two(from, to) => {
-                2 << 32 | u64::from(crc32c::crc32c_append(crc32c::crc32c(from.as_bytes()), to.as_bytes()))
-            }
+            Self::Path(path) => 1 << 32 | u64::from(crc32c(path.as_bytes())),
+            Self::Two(from, to) => 2 << 32 | u64::from(crc32c(from.as_bytes()).rotate_left(1) ^ crc32c(to.as_bytes())),
         }
     }
 
