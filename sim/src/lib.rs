@@ -8,4 +8,5 @@ pub mod conformance;
 pub mod crash_points;
 pub mod disk;
 pub mod mesh;
+pub mod net;
 pub mod rng;
