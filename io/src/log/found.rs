@@ -90,9 +90,10 @@ fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, from: Lsn) 
     Ok(Found { name, header, first })
 }
 
-/// Index of the last segment that starts at or before `from`.
+/// Index of the last segment that surely starts at or before `from`. One that starts with `from` itself may start with
+/// a torn batch; the one before it is there until that batch is durable.
 pub(super) fn start_of(segments: &[Found], from: Lsn) -> usize {
-    let starts = |found: &Found| found.first.is_some_and(|(batch, _)| batch.first <= from);
+    let starts = |found: &Found| found.first.is_some_and(|(batch, _)| batch.first < from);
     segments.iter().rposition(starts).unwrap_or(0)
 }
 

@@ -53,7 +53,9 @@ fn live(disk: &mut MemDisk, dice: &mut Dice, auditor: &mut Auditor, rounds: u64)
         }
         nanos += dice.below(3) * LOG_IDLE_MARK_NANOS;
         if dice.below(8) == 0 {
-            auditor.from = 1 + dice.below(log.durable().0.0 + 1).max(auditor.from - 1);
+            let durable = log.durable().0.0;
+            let covered = if dice.below(2) == 0 { durable } else { dice.below(durable + 1) };
+            auditor.from = auditor.from.max(covered + 1);
             log.free_before(Lsn(auditor.from));
         }
         if let Some(error) = log.failed() {

@@ -17,7 +17,7 @@ fn covered(count: u64) -> (MemDisk, Dice, Records) {
     settle(&mut log, &mut disk, 0);
     settle(&mut log, &mut disk, LOG_IDLE_MARK_NANOS);
     let (end, records) = read(&mut disk, &config(), 1).unwrap();
-    assert_eq!((end.watermark, end.next), (Lsn(count), Lsn(count + 1)));
+    assert_eq!((end.watermark, end.next), (Lsn(count), Lsn(count + 1)), "the mark covers all");
     (disk, dice, records)
 }
 
@@ -27,7 +27,13 @@ fn copy_of(disk: &MemDisk) -> MemDisk {
 
 #[test]
 fn every_flipped_bit_is_reported_or_harmless() {
-    let (disk, _, records) = covered(12);
+    for count in [1, 12] {
+        flip_everywhere(count);
+    }
+}
+
+fn flip_everywhere(count: u64) {
+    let (disk, _, records) = covered(count);
     let mut reported = 0;
     for path in disk.paths() {
         let length = copy_of(&disk).bytes(&path).len();
@@ -42,7 +48,7 @@ fn every_flipped_bit_is_reported_or_harmless() {
             }
         }
     }
-    assert!(reported > 500, "{reported}");
+    assert!(reported > 50 * count, "{reported}");
 }
 
 #[test]
@@ -129,6 +135,41 @@ fn a_tail_that_was_cut_never_comes_back() {
     disk.bytes(path)[at..at + 4_096].copy_from_slice(&late);
     let (_, records) = read(&mut disk, &config(), 1).unwrap();
     assert_eq!(records.iter().map(|record| record.2.as_slice()).collect::<Vec<_>>(), [&b"kept"[..], b"after"]);
+}
+
+#[test]
+fn a_lost_mark_at_the_end_of_a_segment_does_not_cut_what_follows() {
+    let (mut disk, mut dice) = (MemDisk::default(), Dice(5));
+    let (mut log, _) = open(&mut disk, &config(), 1, &mut dice).unwrap();
+    append(&mut log, &[1; 30_000]);
+    settle(&mut log, &mut disk, 0);
+    settle(&mut log, &mut disk, LOG_IDLE_MARK_NANOS);
+    append(&mut log, &[2; 30_000]);
+    settle(&mut log, &mut disk, LOG_IDLE_MARK_NANOS);
+    assert_eq!(log.durable().0, Lsn(2));
+    assert_eq!(read(&mut disk, &config(), 1).unwrap().1.len(), 2);
+    disk.bytes("shard-000/log/0000000001.seg")[8_192 + 8 * 4_096 + 20] ^= 1;
+    assert!(matches!(read(&mut disk, &config(), 1), Err(LogError::Damage { .. })));
+}
+
+#[test]
+fn a_segment_is_kept_until_the_next_one_holds_something_durable() {
+    let (mut disk, mut dice) = (MemDisk::default(), Dice(6));
+    let (mut log, _) = open(&mut disk, &config(), 1, &mut dice).unwrap();
+    append(&mut log, &[1; 30_000]);
+    settle(&mut log, &mut disk, 0);
+    append(&mut log, &[2; 30_000]);
+    assert!(step(&mut log, &mut disk, 0), "written to the second segment, not flushed");
+    log.free_before(Lsn(2));
+    supply(&mut log, &mut disk, &mut dice).unwrap();
+    for seed in 0..20 {
+        let mut cut = copy_of(&disk);
+        cut.power_cut(&mut Dice(seed));
+        let (mut log, _) = open(&mut cut, &config(), 2, &mut Dice(seed)).unwrap();
+        assert!(append(&mut log, b"next") >= 2);
+        settle(&mut log, &mut cut, 0);
+        assert!(!log.has_undurable());
+    }
 }
 
 #[test]
