@@ -1,1 +1,16 @@
-//! Work in progress.
+//! The doors of a shard: connections of the native protocol, and the loop that a shard's thread runs.
+//!
+//! One way of the data: socket → [`connections`] → [`connection`] (frames) → [`translate`] (requests) → the shard's
+//! turn → replies back the same way. [`shard_loop`] calls the turn and does what it asks for. Touches no state of a
+//! shard itself.
+
+pub mod connection;
+pub mod connections;
+pub mod counters;
+pub mod engine;
+pub mod greeting;
+pub mod jobs;
+mod outgoing;
+pub mod shard_loop;
+pub mod stop;
+pub mod translate;

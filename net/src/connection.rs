@@ -1,0 +1,437 @@
+//! One connection of the native protocol: bytes in, requests out; replies in, bytes out. Holds no socket and no clock.
+
+use crate::counters::Counters;
+use crate::greeting::Greeting;
+use crate::translate::{self, Tag};
+use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::limits::{
+    CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_SECONDS_MAX,
+};
+use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
+use gristmill_wire::{
+    CORRELATION_NONE, Deframer, Failure, FrameKind, Hello, OpCode, Operation as WireOperation, PROTOCOL_VERSION, Reply,
+    Request as WireRequest, ResultWriter, Status,
+};
+use std::mem;
+
+/// Received bytes that may wait behind a frame that cannot be taken yet, before reading stops.
+const BEHIND_BYTES_MAX: usize = 256 << 10;
+/// Capacity of an output buffer that is kept for the next one.
+const KEPT_BYTES: usize = 64 << 10;
+const FRAME_NANOS_MAX: u64 = FRAME_SECONDS_MAX * 1_000_000_000;
+/// A client that has been told why it is closed has this long to take it.
+const CLOSING_NANOS: u64 = 5_000_000_000;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No good hello yet.
+    Fresh,
+    /// Hello was understood; the shard looks for the session.
+    Greeting,
+    /// Operations are taken.
+    Open,
+    /// Something was wrong: what is queued is sent, nothing is taken any more.
+    Closing,
+    /// The owner of the socket was told to close it.
+    Closed,
+}
+
+/// A result that is not written yet.
+#[derive(Debug)]
+enum Queued {
+    /// From the shard.
+    Outcome(Tag, Result<Answer, Refusal>),
+    /// Hello was good; the session that it has.
+    Welcome(u32, SessionId),
+    /// Of ping.
+    Pong(u32),
+    /// A refusal by the connection itself; of the connection, if the correlation is [`CORRELATION_NONE`].
+    Refused(u32, Status, String),
+}
+
+/// What the owner of the socket has to do for a connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Actions {
+    /// Send this buffer; it is not empty.
+    pub send: Option<Vec<u8>>,
+    /// Stop (`true`) or resume (`false`) reading.
+    pub pause: Option<bool>,
+    /// Close, after the send.
+    pub close: bool,
+}
+
+/// One connection. Never panics on what a client sends, and holds no more than a frame and the limits of its output.
+#[derive(Debug)]
+pub struct Connection {
+    input: Deframer,
+    /// The last look found no whole frame, and nothing has come since.
+    partial: bool,
+    desk: Desk,
+}
+
+/// Everything of a connection but its received bytes.
+#[derive(Debug)]
+struct Desk {
+    conn: ConnId,
+    shard: ShardId,
+    phase: Phase,
+    session: SessionId,
+    /// Operations given to the shard and not answered yet, hello included.
+    in_flight: u32,
+    /// Their credit in bytes.
+    in_flight_bytes: usize,
+    /// Results in the order of their coming; written together once a turn.
+    queued: Vec<Queued>,
+    /// Whole frames that wait for the socket.
+    output: Vec<u8>,
+    /// Bytes of the buffer that the socket has; 0 while it has none.
+    sending: usize,
+    /// An empty buffer whose memory is used again.
+    spare: Vec<u8>,
+    /// When the unfinished frame began to come, or the connection, or its closing. `None` while nothing is waited for.
+    since: Option<u64>,
+    /// What the owner of the socket was told last.
+    paused: bool,
+}
+
+impl Connection {
+    /// A connection that was accepted at `now`, in nanoseconds of the monotonic clock.
+    #[must_use]
+    pub fn new(conn: ConnId, shard: ShardId, now: u64) -> Self {
+        let desk = Desk {
+            conn,
+            shard,
+            phase: Phase::Fresh,
+            session: SessionId(0),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            queued: Vec::new(),
+            output: Vec::new(),
+            sending: 0,
+            spare: Vec::new(),
+            since: Some(now),
+            paused: false,
+        };
+        Self { input: Deframer::new(FrameKind::Requests), partial: true, desk }
+    }
+
+    /// Takes in received bytes.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if self.desk.is_reading() {
+            self.input.push(bytes);
+            self.partial = false;
+        }
+    }
+
+    /// Takes one frame, if one is there and the credit is not used up, and adds its operations to `requests`.
+    /// Whether another look is worth it.
+    pub fn take_frame(&mut self, now: u64, requests: &mut Vec<Request>, counters: &mut Counters) -> bool {
+        let Self { input, partial, desk } = self;
+        if !desk.is_reading() {
+            return false;
+        }
+        if desk.is_out_of_credit() {
+            // The client cannot go on, so its time does not run.
+            desk.since = None;
+            return false;
+        }
+        let taken = match input.next_frame() {
+            Ok(Some(frame)) => {
+                counters.frames += 1;
+                for request in frame.requests() {
+                    match request {
+                        Ok(request) => desk.take(request, requests, counters),
+                        Err(error) => {
+                            counters.bad_list += 1;
+                            desk.fail(Status::of_decode_error(&error), format!("a frame is out of step: {error}"), now);
+                            return false;
+                        }
+                    }
+                }
+                true
+            }
+            Ok(None) => {
+                *partial = true;
+                false
+            }
+            Err(error) => {
+                counters.count_bad_frame(&error);
+                desk.fail(error.status(), error.to_string(), now);
+                return false;
+            }
+        };
+        if desk.since.is_none() || (taken && desk.phase != Phase::Fresh) {
+            desk.since = (input.waiting() > 0).then_some(now);
+        }
+        taken
+    }
+
+    /// Takes in the answer of the shard to the operation with this tag.
+    pub fn settle(&mut self, tag: u64, outcome: Result<Answer, Refusal>) {
+        let tag = Tag::unpack(tag);
+        let desk = &mut self.desk;
+        assert!(desk.in_flight > 0, "an operation is answered once");
+        desk.in_flight -= 1;
+        desk.in_flight_bytes -= tag.credit_bytes;
+        match outcome {
+            Ok(Answer::Session(session)) if tag.code == OpCode::Hello => {
+                if desk.phase == Phase::Greeting {
+                    desk.phase = Phase::Open;
+                    desk.session = session;
+                    self.input.allow(FRAME_BYTES_MAX);
+                }
+                desk.queued.push(Queued::Welcome(tag.correlation, session));
+            }
+            outcome => {
+                if tag.code == OpCode::Hello && desk.phase == Phase::Greeting {
+                    desk.phase = Phase::Fresh;
+                }
+                desk.queued.push(Queued::Outcome(tag, outcome));
+            }
+        }
+    }
+
+    /// The socket has sent its buffer, which comes back.
+    pub fn sent(&mut self, buf: Vec<u8>) {
+        self.desk.sending = 0;
+        if buf.capacity() <= KEPT_BYTES && buf.capacity() > self.desk.spare.capacity() {
+            self.desk.spare = buf;
+        }
+    }
+
+    /// Writes what is queued and says what is to be done. `output_max`: waiting bytes of replies beyond which the
+    /// client is given up. `stop`: nothing more is taken from any client.
+    pub fn actions(
+        &mut self,
+        greeting: &Greeting,
+        output_max: usize,
+        stop: bool,
+        counters: &mut Counters,
+    ) -> Actions {
+        let desk = &mut self.desk;
+        desk.write(greeting);
+        let mut actions = Actions::default();
+        if desk.phase == Phase::Closed {
+            return actions;
+        }
+        if desk.output.len() + desk.sending > output_max {
+            counters.not_reading += 1;
+            desk.abandon();
+            return Actions { close: true, ..actions };
+        }
+        if desk.sending == 0 && !desk.output.is_empty() {
+            let buf = mem::replace(&mut desk.output, mem::take(&mut desk.spare));
+            desk.sending = buf.len();
+            counters.bytes_out += buf.len() as u64;
+            actions.send = Some(buf);
+        }
+        if desk.phase == Phase::Closing && desk.output.is_empty() {
+            desk.abandon();
+            actions.close = true;
+            return actions;
+        }
+        let behind = self.input.waiting();
+        let pause = stop || (desk.is_out_of_credit() && behind > 0) || self.is_behind();
+        let desk = &mut self.desk;
+        if pause != desk.paused && desk.phase != Phase::Closing {
+            desk.paused = pause;
+            actions.pause = Some(pause);
+        }
+        actions
+    }
+
+    /// Whether whole frames, and more than a little, wait to be taken.
+    fn is_behind(&self) -> bool {
+        self.input.waiting() > BEHIND_BYTES_MAX && !self.partial
+    }
+
+    /// Ends a connection whose client takes too long over a frame, over hello, or over its last words. Whether there is
+    /// something to be done for it now.
+    pub fn tick(&mut self, now: u64, counters: &mut Counters) -> bool {
+        let desk = &mut self.desk;
+        if desk.since.is_none() && desk.phase == Phase::Fresh {
+            desk.since = Some(now);
+        }
+        let Some(since) = desk.since else { return false };
+        let waited = now.saturating_sub(since);
+        match desk.phase {
+            Phase::Closed => false,
+            Phase::Closing if waited >= CLOSING_NANOS => {
+                // The next actions close it without a further word.
+                desk.output = Vec::new();
+                desk.queued.clear();
+                true
+            }
+            Phase::Fresh if waited >= FRAME_NANOS_MAX => {
+                counters.too_slow += 1;
+                let message = format!("no hello within {FRAME_SECONDS_MAX} seconds");
+                desk.fail(Status::Unauthenticated, message, now);
+                true
+            }
+            Phase::Greeting | Phase::Open if waited >= FRAME_NANOS_MAX => {
+                counters.too_slow += 1;
+                let found = self.input.waiting();
+                let message =
+                    format!("a frame, of which {found} bytes came, was not complete within {FRAME_SECONDS_MAX} seconds");
+                desk.fail(Status::Malformed, message, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the connection with a last word.
+    pub fn fail(&mut self, status: Status, message: &str, now: u64) {
+        self.desk.fail(status, message.to_owned(), now);
+    }
+
+    /// Received bytes that no frame was taken from yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.input.waiting()
+    }
+
+    /// Bytes of results that the client has not taken yet, as far as they are written.
+    #[must_use]
+    pub fn output_bytes(&self) -> usize {
+        self.desk.output.len() + self.desk.sending
+    }
+
+    /// Operations that the shard has not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.desk.in_flight
+    }
+
+    /// Their credit in bytes.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.desk.in_flight_bytes
+    }
+
+    /// Whether the client has begun a frame and not finished it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.desk.is_reading() && self.input.waiting() > 0
+    }
+
+    /// Whether all that was asked is answered and handed to the socket, and sent.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.desk.in_flight == 0 && self.desk.queued.is_empty() && self.output_bytes() == 0
+    }
+}
+
+impl Desk {
+    fn is_reading(&self) -> bool {
+        !matches!(self.phase, Phase::Closing | Phase::Closed)
+    }
+
+    /// Whether results must go out before more is taken. Never while nothing is in flight and nothing waits.
+    fn is_out_of_credit(&self) -> bool {
+        self.in_flight >= CONNECTION_REQUESTS_MAX
+            || self.in_flight_bytes >= CONNECTION_BYTES_MAX
+            || self.output.len() + self.sending >= CONNECTION_OUTPUT_BYTES_SLOW
+    }
+
+    /// Takes one operation of a frame.
+    fn take(&mut self, wire: WireRequest<'_>, requests: &mut Vec<Request>, counters: &mut Counters) {
+        counters.operations += 1;
+        let correlation = wire.correlation;
+        let operation = match wire.operation() {
+            Ok(operation) => operation,
+            Err(refusal) => {
+                counters.refused += 1;
+                self.queued.push(Queued::Refused(correlation, refusal.status, refusal.message));
+                return;
+            }
+        };
+        let refusal = match (&operation, self.phase) {
+            (WireOperation::Hello(hello), Phase::Fresh) => refuse_hello(hello),
+            (WireOperation::Hello(_), _) => Some((Status::BadRequest, "hello was said before".to_owned())),
+            (_, Phase::Open) => None,
+            (_, Phase::Greeting) => Some((Status::Unauthenticated, "hello has no result yet".to_owned())),
+            _ => Some((Status::Unauthenticated, "hello comes first".to_owned())),
+        };
+        if let Some((status, message)) = refusal {
+            counters.refused += 1;
+            self.queued.push(Queued::Refused(correlation, status, message));
+            return;
+        }
+        let request = match &operation {
+            WireOperation::Ping => return self.queued.push(Queued::Pong(correlation)),
+            WireOperation::Hello(hello) => {
+                self.phase = Phase::Greeting;
+                self.session = hello.session;
+                Operation::OpenSession
+            }
+            _ => translate::operation(&operation).expect("all others are for the shard"),
+        };
+        let tag = Tag { correlation, code: operation.code(), credit_bytes: wire.credit_bytes() };
+        self.in_flight += 1;
+        self.in_flight_bytes += tag.credit_bytes;
+        let responder = Responder { shard: self.shard, conn: self.conn, tag: tag.pack() };
+        requests.push(Request { responder, session: self.session, operation: request });
+    }
+
+    /// Ends the connection with a last word to the client.
+    fn fail(&mut self, status: Status, message: String, now: u64) {
+        if self.is_reading() {
+            self.phase = Phase::Closing;
+            self.since = Some(now);
+            self.queued.push(Queued::Refused(CORRELATION_NONE, status, message));
+        }
+    }
+
+    /// Nothing more is said or heard.
+    fn abandon(&mut self) {
+        self.phase = Phase::Closed;
+        self.since = None;
+        self.output = Vec::new();
+        self.queued = Vec::new();
+    }
+
+    /// Writes all queued results as frames.
+    fn write(&mut self, greeting: &Greeting) {
+        if self.queued.is_empty() || self.phase == Phase::Closed {
+            self.queued.clear();
+            return;
+        }
+        let mut writer = ResultWriter::new(&mut self.output);
+        for queued in self.queued.drain(..) {
+            match queued {
+                Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),
+                Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
+                Queued::Welcome(correlation, session) => {
+                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session)));
+                }
+                Queued::Refused(correlation, status, message) => {
+                    writer.failure(correlation, &Failure::new(status, &message));
+                }
+            }
+        }
+        writer.finish();
+    }
+}
+
+fn write_small(writer: &mut ResultWriter<'_>, correlation: u32, reply: &Reply<'_>) {
+    writer.reply(correlation, reply).expect("what the server says of itself is within the limits");
+}
+
+/// Why a first hello cannot be accepted.
+fn refuse_hello(hello: &Hello<'_>) -> Option<(Status, String)> {
+    if hello.version().is_none() {
+        let (oldest, newest) = (hello.version_min, hello.version_max);
+        let message = format!(
+            "the client speaks versions {oldest} to {newest} of the protocol, this server {PROTOCOL_VERSION} alone"
+        );
+        return Some((Status::UnsupportedVersion, message));
+    }
+    if !hello.mechanism.is_empty() {
+        let message =
+            format!("credentials of mechanism {:?} are not known; without any, hello is accepted", hello.mechanism);
+        return Some((Status::Unauthenticated, message));
+    }
+    None
+}

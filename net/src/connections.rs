@@ -1,0 +1,283 @@
+//! All connections of one shard: who may be read, what is to be sent, and what they hold together.
+
+use crate::connection::Connection;
+use crate::counters::Counters;
+use crate::greeting::Greeting;
+use ahash::RandomState;
+use gristmill_base::env::{Net, NetEvent};
+use gristmill_base::ids::ConnId;
+use gristmill_base::limits::{
+    CONNECTION_OUTPUT_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, FRAME_BYTES_BEFORE_HELLO, SHARD_FLIGHT_BYTES_MAX,
+    SHARD_INPUT_BYTES_MAX, SHARD_OUTPUT_BYTES_MAX, TURN_REQUESTS_MAX,
+};
+use gristmill_core::request::{Reply, Request};
+use gristmill_wire::Status;
+use std::collections::{HashMap, VecDeque};
+
+/// A connection and in which lists it stands.
+#[derive(Debug)]
+struct Member {
+    connection: Connection,
+    /// It is in `ready`.
+    ready: bool,
+    /// It is in `touched`.
+    touched: bool,
+}
+
+/// Connections of one shard. Sums are kept as bytes come and go, so that every limit is one comparison.
+#[derive(Debug)]
+pub struct Connections {
+    greeting: Greeting,
+    members: HashMap<ConnId, Member, RandomState>,
+    /// Those that may have a whole frame, in the order of their turns.
+    ready: VecDeque<ConnId>,
+    /// Those for which there may be something to do on the socket.
+    touched: Vec<ConnId>,
+    /// Connections that the shard has not been told of as closed.
+    closed: Vec<ConnId>,
+    /// What all of them hold.
+    sums: Held,
+    /// Nothing is accepted or taken any more.
+    stopping: bool,
+    counters: Counters,
+}
+
+impl Connections {
+    /// None yet.
+    #[must_use]
+    pub fn new(greeting: Greeting) -> Self {
+        Self {
+            greeting,
+            members: HashMap::with_hasher(RandomState::new()),
+            ready: VecDeque::new(),
+            touched: Vec::new(),
+            closed: Vec::new(),
+            sums: Held::default(),
+            stopping: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in one event of the network at `now`.
+    pub fn event(&mut self, event: NetEvent<'_>, now: u64) {
+        match event {
+            NetEvent::Accepted { conn, .. } => {
+                self.counters.accepted += 1;
+                let connection = Connection::new(conn, self.greeting.shard, now);
+                let taken = self.members.insert(conn, Member { connection, ready: false, touched: false });
+                assert!(taken.is_none(), "numbers of connections are never used again");
+                if self.stopping {
+                    self.counters.stopping += 1;
+                    self.fail(conn, Status::NotReady, "the server is stopping", now);
+                }
+            }
+            NetEvent::Received { conn, bytes } => self.receive(conn, bytes, now),
+            NetEvent::Sent { conn, buf } => {
+                self.change(conn, |connection| connection.sent(buf));
+                self.enlist(conn);
+            }
+            NetEvent::Closed { conn } => self.remove(conn),
+        }
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], now: u64) {
+        self.counters.bytes_in += bytes.len() as u64;
+        self.change(conn, |connection| connection.receive(bytes));
+        let held = self.members.get(&conn).map_or(0, |member| member.connection.waiting());
+        if self.sums.input > SHARD_INPUT_BYTES_MAX && held > FRAME_BYTES_BEFORE_HELLO {
+            self.counters.no_memory += 1;
+            let message = format!(
+                "all connections of this shard hold {} bytes of unfinished frames, at most {SHARD_INPUT_BYTES_MAX} are \
+                 allowed",
+                self.sums.input
+            );
+            self.fail(conn, Status::Capacity, &message, now);
+        }
+        self.enlist(conn);
+    }
+
+    fn fail(&mut self, conn: ConnId, status: Status, message: &str, now: u64) {
+        self.change(conn, |connection| connection.fail(status, message, now));
+        self.touch(conn);
+    }
+
+    fn remove(&mut self, conn: ConnId) {
+        let Some(member) = self.members.remove(&conn) else { return };
+        let connection = member.connection;
+        self.counters.closed += 1;
+        self.counters.cut_frames += u64::from(connection.is_cut());
+        self.sums.replace(&Held::of(&connection), &Held::default());
+        self.closed.push(conn);
+    }
+
+    /// Changes a connection, if it is there, and keeps the sums.
+    fn change(&mut self, conn: ConnId, change: impl FnOnce(&mut Connection)) {
+        if let Some(member) = self.members.get_mut(&conn) {
+            self.sums.around(&mut member.connection, change);
+        }
+    }
+
+    /// It may have a whole frame, and there may be something to do for it.
+    fn enlist(&mut self, conn: ConnId) {
+        self.touch(conn);
+        if let Some(member) = self.members.get_mut(&conn)
+            && !member.ready
+        {
+            member.ready = true;
+            self.ready.push_back(conn);
+        }
+    }
+
+    fn touch(&mut self, conn: ConnId) {
+        if let Some(member) = self.members.get_mut(&conn)
+            && !member.touched
+        {
+            member.touched = true;
+            self.touched.push(conn);
+        }
+    }
+
+    /// Adds the operations of whole frames to `requests`, one frame per connection in turn, until there are enough for
+    /// a turn of the shard.
+    pub fn take_requests(&mut self, now: u64, requests: &mut Vec<Request>) {
+        while requests.len() < TURN_REQUESTS_MAX && self.may_take() {
+            let Some(conn) = self.ready.pop_front() else { return };
+            let Some(member) = self.members.get_mut(&conn) else { continue };
+            member.ready = false;
+            let counters = &mut self.counters;
+            let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, requests, counters));
+            if taken { self.enlist(conn) } else { self.touch(conn) }
+        }
+    }
+
+    fn may_take(&self) -> bool {
+        !self.stopping && self.sums.flight_bytes < SHARD_FLIGHT_BYTES_MAX
+    }
+
+    /// Whether frames wait that [`Self::take_requests`] would take now.
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.may_take() && !self.ready.is_empty()
+    }
+
+    /// Takes in a reply of the shard. One to a connection that has gone is dropped.
+    pub fn reply(&mut self, reply: Reply) {
+        let Reply { responder, outcome } = reply;
+        self.change(responder.conn, |connection| connection.settle(responder.tag, outcome));
+        self.enlist(responder.conn);
+    }
+
+    /// Does on the sockets what is to be done.
+    pub fn flush(&mut self, net: &mut impl Net) {
+        for conn in self.touched.drain(..) {
+            let Some(member) = self.members.get_mut(&conn) else { continue };
+            member.touched = false;
+            let full = self.sums.output > SHARD_OUTPUT_BYTES_MAX;
+            let output_max = if full { CONNECTION_OUTPUT_BYTES_SLOW } else { CONNECTION_OUTPUT_BYTES_MAX };
+            let (greeting, stopping, counters) = (&self.greeting, self.stopping, &mut self.counters);
+            let actions =
+                self.sums.around(&mut member.connection, |it| it.actions(greeting, output_max, stopping, counters));
+            if let Some(buf) = actions.send {
+                net.send(conn, buf);
+            }
+            if let Some(paused) = actions.pause {
+                net.pause(conn, paused);
+            }
+            if actions.close {
+                net.close(conn);
+            }
+        }
+    }
+
+    /// Looks after connections that are too slow. To be called about once a second.
+    pub fn tick(&mut self, now: u64) {
+        let late: Vec<ConnId> = self
+            .members
+            .iter_mut()
+            .filter_map(|(conn, member)| member.connection.tick(now, &mut self.counters).then_some(*conn))
+            .collect();
+        late.into_iter().for_each(|conn| self.touch(conn));
+    }
+
+    /// From now on nothing is accepted and nothing is taken; what is in flight is answered.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        let all: Vec<ConnId> = self.members.keys().copied().collect();
+        all.into_iter().for_each(|conn| self.touch(conn));
+    }
+
+    /// Closes every connection once what is written has been sent.
+    pub fn close_all(&mut self, now: u64) {
+        let all: Vec<ConnId> = self.members.keys().copied().collect();
+        all.into_iter().for_each(|conn| self.fail(conn, Status::NotReady, "the server is stopping", now));
+    }
+
+    /// Whether every operation that was taken is answered and its result sent.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.sums.flight == 0 && self.sums.output == 0 && self.touched.is_empty()
+    }
+
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Moves the connections that have closed since the last call to `closed`.
+    pub fn take_closed(&mut self, closed: &mut Vec<ConnId>) {
+        closed.append(&mut self.closed);
+    }
+
+    /// Counters and present sums, for `status`.
+    pub fn gauges(&self, gauges: &mut Vec<(&'static str, u64)>) {
+        gauges.extend(self.counters.each());
+        gauges.extend([
+            ("net_connections", self.members.len() as u64),
+            ("net_operations_in_flight", self.sums.flight),
+            ("net_operations_in_flight_bytes", self.sums.flight_bytes as u64),
+            ("net_input_bytes_waiting", self.sums.input as u64),
+            ("net_output_bytes_waiting", self.sums.output as u64),
+        ]);
+    }
+}
+
+/// What one connection, or all, hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// Bytes received and not taken.
+    input: usize,
+    /// Bytes written and not sent.
+    output: usize,
+    /// Operations in flight.
+    flight: u64,
+    /// Their credit in bytes.
+    flight_bytes: usize,
+}
+
+impl Held {
+    fn of(connection: &Connection) -> Self {
+        Self {
+            input: connection.waiting(),
+            output: connection.output_bytes(),
+            flight: u64::from(connection.in_flight()),
+            flight_bytes: connection.in_flight_bytes(),
+        }
+    }
+
+    /// Takes the share `before` out of this sum and puts `after` in.
+    fn replace(&mut self, before: &Self, after: &Self) {
+        self.input = self.input + after.input - before.input;
+        self.output = self.output + after.output - before.output;
+        self.flight = self.flight + after.flight - before.flight;
+        self.flight_bytes = self.flight_bytes + after.flight_bytes - before.flight_bytes;
+    }
+
+    /// Changes a connection that is in this sum.
+    fn around<R>(&mut self, connection: &mut Connection, change: impl FnOnce(&mut Connection) -> R) -> R {
+        let before = Self::of(connection);
+        let result = change(connection);
+        self.replace(&before, &Self::of(connection));
+        result
+    }
+}

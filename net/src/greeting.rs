@@ -1,0 +1,47 @@
+//! What a server tells of itself in the reply to hello.
+
+use gristmill_base::ids::{SessionId, ShardId};
+use gristmill_base::limits::{
+    CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
+};
+use gristmill_wire::{HelloReply, PROTOCOL_VERSION};
+
+/// Who the server is and where every key lives. The same for all shards but for `shard`; fixed from start to stop.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// The shard that serves the connections.
+    pub shard: ShardId,
+    /// Id of the data directory.
+    pub data_directory: u128,
+    /// Rises with every change of the two lists that follow.
+    pub placement_version: u64,
+    /// The port of each shard; 0 where a shard has none of its own. At most as many as a hello may list.
+    pub ports: Vec<u16>,
+    /// The shard of each slot.
+    pub slots: Vec<ShardId>,
+}
+
+impl Greeting {
+    /// The reply to the hello of a client that now has `session`.
+    #[must_use]
+    pub fn reply(&self, session: SessionId) -> HelloReply {
+        let bytes = |limit: usize| u32::try_from(limit).expect("limits of the protocol have 32 bits");
+        HelloReply {
+            version: PROTOCOL_VERSION,
+            server: concat!("gristmill ", env!("CARGO_PKG_VERSION")).to_owned(),
+            data_directory: self.data_directory.to_le_bytes(),
+            session,
+            credit_requests: CONNECTION_REQUESTS_MAX,
+            credit_bytes: bytes(CONNECTION_BYTES_MAX),
+            frame_bytes_max: bytes(FRAME_BYTES_MAX),
+            frame_operations_max: bytes(FRAME_OPERATIONS_MAX),
+            key_bytes_max: bytes(KEY_BYTES_MAX),
+            value_bytes_max: bytes(VALUE_BYTES_MAX),
+            shard: self.shard,
+            placement_version: self.placement_version,
+            ports: self.ports.clone(),
+            slots: self.slots.clone(),
+        }
+    }
+}

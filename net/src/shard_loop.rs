@@ -1,0 +1,201 @@
+//! The loop of a shard's thread: poll, turn, do what came out of it, rest.
+
+use crate::connections::Connections;
+use crate::engine::Engine;
+use crate::greeting::Greeting;
+use crate::jobs::Jobs;
+use crate::outgoing::Outgoing;
+use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
+use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, OpenMode, Park};
+use gristmill_base::limits::MESH_PARCELS_MAX;
+use gristmill_core::{Inbox, Outbox, Parcel};
+use std::mem;
+
+/// How often connections are looked after and gauges are told.
+const TICK_NANOS: u64 = 1_000_000_000;
+/// A full queue of another shard is tried again after this long.
+const PUSH_AGAIN_NANOS: u64 = 50_000;
+/// While stopping the loop looks this often.
+const STOPPING_NANOS: u64 = 5_000_000;
+
+/// Where a stop has got to. Times are of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Nothing new is taken; what is in flight is answered.
+    Draining {
+        since: u64,
+        /// The others know that this shard's clients have their answers.
+        told: bool,
+    },
+    /// Connections are closing; writes and jobs in flight end.
+    Settling {
+        since: u64,
+    },
+    Ended,
+}
+
+/// Everything of one shard, on its thread. `W` is the shard's world (in production the ring), `M` its end of the mesh.
+pub struct ShardLoop<E, W, M, J, C> {
+    engine: E,
+    world: W,
+    mesh: M,
+    jobs: J,
+    clock: C,
+    connections: Connections,
+    outgoing: Outgoing<Parcel>,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Files opened since the last turn.
+    opened: Vec<(String, Result<FileId, DiskError>)>,
+    /// Disk operations submitted and not completed.
+    disk_in_flight: usize,
+    next_tick: u64,
+    stop: Stop,
+    phase: Phase,
+}
+
+impl<E, W, M, J, C> ShardLoop<E, W, M, J, C>
+where
+    E: Engine,
+    W: Disk + Net + Park,
+    M: Mesh<Parcel>,
+    J: Jobs,
+    C: Clock,
+{
+    /// A shard that is ready to serve, one of `shards`.
+    pub fn new(engine: E, world: W, mesh: M, jobs: J, clock: C, greeting: Greeting, shards: usize, stop: Stop) -> Self {
+        Self {
+            engine,
+            world,
+            mesh,
+            jobs,
+            clock,
+            connections: Connections::new(greeting),
+            outgoing: Outgoing::new(shards),
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            opened: Vec::new(),
+            disk_in_flight: 0,
+            next_tick: 0,
+            stop,
+            phase: Phase::Serving,
+        }
+    }
+
+    /// Serves until a stop was asked for and done.
+    pub fn run(&mut self) {
+        while self.phase != Phase::Ended {
+            let deadline = self.step();
+            if self.phase != Phase::Ended {
+                self.world.park(deadline);
+            }
+        }
+    }
+
+    /// One round without the rest at its end; gives the time at which the next one is due.
+    pub fn step(&mut self) -> u64 {
+        let now = self.clock.now();
+        let more_parcels = self.poll(now.monotonic_nanos);
+        self.outbox.deadline_nanos = u64::MAX;
+        self.engine.turn(now, &mut self.inbox, &mut self.outbox);
+        self.dispatch();
+        self.advance_stop(now.monotonic_nanos);
+        self.connections.flush(&mut self.world);
+        if more_parcels || !self.opened.is_empty() || self.may_take() && self.connections.has_frames() {
+            return 0;
+        }
+        let mut deadline = self.outbox.deadline_nanos;
+        if !self.connections.is_empty() {
+            deadline = deadline.min(self.next_tick);
+        }
+        if self.outgoing.is_waiting() {
+            deadline = deadline.min(now.monotonic_nanos + PUSH_AGAIN_NANOS);
+        }
+        if self.phase != Phase::Serving {
+            deadline = deadline.min(now.monotonic_nanos + STOPPING_NANOS);
+        }
+        deadline
+    }
+
+    /// Collects what has happened into the inbox. Whether parcels were left for the next round.
+    fn poll(&mut self, now: u64) -> bool {
+        let Self { world, connections, inbox, .. } = self;
+        Net::poll(world, &mut |event| connections.event(event, now));
+        let before = inbox.completions.len();
+        Disk::poll(world, &mut inbox.completions);
+        self.disk_in_flight -= inbox.completions.len() - before;
+        inbox.opened.append(&mut self.opened);
+        self.jobs.poll(&mut inbox.jobs);
+        connections.take_closed(&mut inbox.closed);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK_NANOS;
+            connections.tick(now);
+        }
+        if self.may_take() {
+            self.connections.take_requests(now, &mut self.inbox.requests);
+        }
+        self.inbox.gauges.clear();
+        self.connections.gauges(&mut self.inbox.gauges);
+        for _ in 0..MESH_PARCELS_MAX {
+            let Some(parcel) = self.mesh.try_pop() else { return false };
+            self.inbox.parcels.push(parcel);
+        }
+        true
+    }
+
+    fn may_take(&self) -> bool {
+        self.phase == Phase::Serving && !self.outgoing.is_full()
+    }
+
+    /// Does what the turn asked for. The log comes first: whatever else takes time, the device is at work meanwhile.
+    fn dispatch(&mut self) {
+        let outbox = &mut self.outbox;
+        self.disk_in_flight += outbox.disk.len();
+        for (ticket, op) in outbox.disk.drain(..) {
+            self.world.submit(ticket, op);
+        }
+        for (to, parcel) in outbox.parcels.drain(..) {
+            self.outgoing.add(to, parcel);
+        }
+        self.outgoing.push(&mut self.mesh);
+        for path in mem::take(&mut outbox.open) {
+            let file = self.world.open(&path, OpenMode::Write);
+            self.opened.push((path, file));
+        }
+        for job in outbox.jobs.drain(..) {
+            self.jobs.start(job);
+        }
+        for reply in outbox.replies.drain(..) {
+            self.connections.reply(reply);
+        }
+    }
+
+    /// Goes on with a stop, if one was asked for.
+    fn advance_stop(&mut self, now: u64) {
+        match self.phase {
+            Phase::Serving if self.stop.is_requested() => {
+                self.connections.stop();
+                self.phase = Phase::Draining { since: now, told: false };
+            }
+            Phase::Draining { since, told } => {
+                let told = told || self.connections.is_quiet() || now >= since + DRAIN_NANOS;
+                if told && self.phase == (Phase::Draining { since, told: false }) {
+                    self.stop.drained();
+                }
+                self.phase = Phase::Draining { since, told };
+                if told && (self.stop.all_drained() || now >= since + TOGETHER_NANOS) {
+                    self.connections.close_all(now);
+                    self.phase = Phase::Settling { since: now };
+                }
+            }
+            Phase::Settling { since } => {
+                let quiet = self.connections.is_empty() && self.disk_in_flight == 0 && self.jobs.in_hand() == 0;
+                if quiet || now >= since + SETTLE_NANOS {
+                    self.phase = Phase::Ended;
+                }
+            }
+            Phase::Serving | Phase::Ended => {}
+        }
+    }
+}

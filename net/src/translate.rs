@@ -1,0 +1,343 @@
+//! Between the protocol and the shard: operations and answers of one as those of the other. The only place that knows
+//! the types of both.
+
+use gristmill_base::codec::DecodeError;
+use gristmill_base::ids::Offset;
+use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use gristmill_core::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Sequence};
+use gristmill_wire::{
+    Entry, Event, Failure, Headers, HeadersBuf, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row,
+    Sequence as WireSequence, Status,
+};
+
+/// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
+/// 32 bits of correlation, 8 of operation code, 24 of credit (an operation is shorter than a frame of 16 MiB).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// What the client calls it.
+    pub correlation: u32,
+    /// What it asked for.
+    pub code: OpCode,
+    /// Bytes of credit that it holds.
+    pub credit_bytes: usize,
+}
+
+const CREDIT_BITS: u32 = 24;
+
+impl Tag {
+    /// As one number.
+    #[must_use]
+    pub fn pack(self) -> u64 {
+        assert!(self.credit_bytes < 1 << CREDIT_BITS, "an operation is shorter than a frame");
+        u64::from(self.correlation) | u64::from(self.code.code()) << 32 | (self.credit_bytes as u64) << 40
+    }
+
+    /// What [`Self::pack`] gave.
+    #[must_use]
+    pub fn unpack(tag: u64) -> Self {
+        let code = OpCode::from_code((tag >> 32) as u8).expect("a tag comes back as it was packed");
+        Self { correlation: tag as u32, code, credit_bytes: (tag >> 40) as usize }
+    }
+}
+
+/// An operation as the shard knows it; `None` for hello and ping, which the connection itself answers.
+#[must_use]
+pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
+    Some(match wire {
+        WireOperation::Hello(_) | WireOperation::Ping => return None,
+        WireOperation::Status => Operation::Status,
+        WireOperation::Describe(it) => Operation::Describe { name: it.app.to_owned() },
+        WireOperation::AppLoad(it) => Operation::AppLoad { text: owned(it.file.as_bytes()), force: it.force },
+        WireOperation::AppList => Operation::AppList,
+        WireOperation::AppDelete(it) => Operation::AppDelete { name: it.app.to_owned() },
+        WireOperation::TopicList => Operation::TopicList,
+        WireOperation::Produce(it) => Operation::Produce {
+            topic: it.topic,
+            sequence: sequence(it.sequence),
+            key: owned(it.key),
+            value: owned(it.value),
+            headers: headers(it.headers),
+            event_micros: it.event_time.cast_unsigned(),
+        },
+        WireOperation::Read(it) => Operation::Read {
+            topic: it.topic,
+            lane: it.lane,
+            from: Offset(it.from.0.max(1)),
+            max_events: limit(it.max_records, PAGE_ENTRIES_MAX),
+            max_bytes: limit(it.max_bytes, PAGE_BYTES_MAX as u32),
+            wait_millis: it.wait_millis,
+        },
+        _ => return table_operation(wire),
+    })
+}
+
+/// The operations on grains.
+fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
+    Some(match wire {
+        WireOperation::Get(it) => Operation::Get { table: it.table, key: owned(it.key) },
+        WireOperation::Put(it) => Operation::Put {
+            table: it.table,
+            sequence: sequence(it.sequence),
+            key: owned(it.key),
+            value: owned(it.value),
+        },
+        WireOperation::Delete(it) => {
+            Operation::Delete { table: it.table, sequence: sequence(it.sequence), key: owned(it.key) }
+        }
+        WireOperation::MapGet(it) => {
+            Operation::MapGet { table: it.table, map: it.map, key: owned(it.key), entry: owned(it.entry_key) }
+        }
+        WireOperation::MapPut(it) => Operation::MapPut {
+            table: it.table,
+            map: it.map,
+            sequence: sequence(it.sequence),
+            key: owned(it.key),
+            entry: owned(it.entry_key),
+            value: owned(it.entry_value),
+        },
+        WireOperation::MapDelete(it) => Operation::MapDelete {
+            table: it.table,
+            map: it.map,
+            sequence: sequence(it.sequence),
+            key: owned(it.key),
+            entry: owned(it.entry_key),
+        },
+        WireOperation::Range(it) => Operation::Range {
+            table: it.table,
+            map: it.map,
+            key: owned(it.key),
+            from: owned(it.from),
+            to: it.to.map(owned),
+            limit: limit(it.limit, PAGE_ENTRIES_MAX),
+            reverse: it.reverse,
+        },
+        WireOperation::Scan(it) => Operation::Scan {
+            table: it.table,
+            prefix: owned(it.prefix),
+            after: it.after.map(owned),
+            limit: limit(it.limit, PAGE_ENTRIES_MAX),
+            local: it.shard_local,
+        },
+        WireOperation::Invoke(it) => Operation::Invoke {
+            table: it.table,
+            handler: it.handler,
+            sequence: sequence(it.sequence),
+            key: owned(it.key),
+            payload: owned(it.payload),
+        },
+        WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },
+        _ => return None,
+    })
+}
+
+fn owned(bytes: &[u8]) -> Bytes {
+    bytes.into()
+}
+
+fn sequence(wire: WireSequence) -> Sequence {
+    Sequence { seq: wire.seq, ack: wire.ack }
+}
+
+fn headers(wire: Headers<'_>) -> Vec<(Bytes, Bytes)> {
+    wire.iter().map(|(name, value)| (owned(name.as_bytes()), owned(value))).collect()
+}
+
+/// What a client asks for, where 0 leaves it to the server and nobody gets more than `allowed`.
+fn limit(asked: u32, allowed: u32) -> u32 {
+    if asked == 0 { allowed } else { asked.min(allowed) }
+}
+
+/// The status of a refusal.
+#[must_use]
+pub fn status(code: Code) -> Status {
+    match code {
+        Code::BadRequest => Status::BadRequest,
+        Code::UnknownName => Status::UnknownName,
+        Code::WrongType => Status::WrongType,
+        Code::TooLarge => Status::TooLarge,
+        Code::Parked => Status::Parked,
+        Code::Capacity => Status::Capacity,
+        Code::Gap { .. } => Status::Gap,
+        Code::Expired => Status::Expired,
+        Code::NotReady => Status::NotReady,
+        Code::Failed => Status::Failed,
+        Code::HandlerFailed => Status::HandlerFailed,
+        Code::Unsupported => Status::Unsupported,
+        Code::Internal => Status::Internal,
+    }
+}
+
+/// Writes the result of an operation that the shard has answered. One that does not fit a frame is answered as a
+/// fault of the server.
+pub fn write_outcome(writer: &mut ResultWriter<'_>, tag: Tag, outcome: &Result<Answer, Refusal>) {
+    match outcome {
+        Ok(Answer::Value(None)) if matches!(tag.code, OpCode::Get | OpCode::MapGet) => {
+            let what = if tag.code == OpCode::Get { "the grain has no value" } else { "the map has no such entry" };
+            writer.failure(tag.correlation, &Failure::new(Status::NotFound, what));
+        }
+        Ok(answer) => {
+            if let Err(error) = write_answer(writer, tag.correlation, answer) {
+                let message = format!("the answer cannot be sent: {error}");
+                writer.failure(tag.correlation, &Failure::new(Status::Internal, &message));
+            }
+        }
+        Err(refusal) => writer.failure(tag.correlation, &failure(refusal)),
+    }
+}
+
+fn failure(refusal: &Refusal) -> Failure<'_> {
+    match refusal.code {
+        Code::Gap { expected } => Failure::gap(expected, &refusal.message),
+        code => Failure::new(status(code), &refusal.message),
+    }
+}
+
+fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer) -> Result<(), DecodeError> {
+    let reply = match answer {
+        // A session is told by the reply to hello; here it is the answer to a position that void asks about.
+        Answer::Done | Answer::Session(_) => Reply::Empty,
+        Answer::Appended { lane, offset } => Reply::Produced(Produced { lane: *lane, offset: *offset }),
+        Answer::Value(value) => Reply::Value(value.as_deref().unwrap_or_default()),
+        Answer::Json(text) => Reply::Json(text.as_str().into()),
+        Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),
+        Answer::Entries { entries, more } => {
+            return writer.range(correlation, *more, entries.iter().map(|(key, value)| Entry { key, value }));
+        }
+        Answer::Rows { rows, more } => {
+            let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
+            return writer.scan(correlation, *more, rows);
+        }
+    };
+    writer.reply(correlation, &reply)
+}
+
+fn write_events(
+    writer: &mut ResultWriter<'_>,
+    correlation: u32,
+    end: Offset,
+    next: Offset,
+    events: &[EventView],
+) -> Result<(), DecodeError> {
+    let headers = events.iter().map(wire_headers).collect::<Result<Vec<_>, _>>()?;
+    let events = events.iter().zip(&headers).map(|(event, headers)| Event {
+        offset: event.offset,
+        event_time: event.event_micros.cast_signed(),
+        append_time: event.append_micros.cast_signed(),
+        key: &event.key,
+        value: &event.value,
+        headers: headers.as_headers(),
+    });
+    writer.read(correlation, end, next, events)
+}
+
+fn wire_headers(event: &EventView) -> Result<HeadersBuf, DecodeError> {
+    let mut buf = HeadersBuf::default();
+    for (name, value) in &event.headers {
+        let name = std::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8("header name"))?;
+        buf.push(name, value)?;
+    }
+    Ok(buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::{LaneId, TableId, TopicId};
+    use gristmill_wire::{Deframer, FrameKind, Get, Read};
+
+    fn written(tag: Tag, outcome: &Result<Answer, Refusal>, check: impl FnOnce(Result<Reply<'_>, Failure<'_>>)) {
+        let mut bytes = Vec::new();
+        write_outcome(&mut ResultWriter::new(&mut bytes), tag, outcome);
+        let mut deframer = Deframer::new(FrameKind::Results);
+        deframer.push(&bytes);
+        let frame = deframer.next_frame().unwrap().expect("a whole frame");
+        let answer = frame.results().next().expect("one result").unwrap();
+        assert_eq!(answer.correlation, tag.correlation);
+        check(answer.outcome(tag.code).unwrap());
+    }
+
+    fn tag(code: OpCode) -> Tag {
+        Tag { correlation: 77, code, credit_bytes: 20 }
+    }
+
+    #[test]
+    fn tags_come_back() {
+        for code in OpCode::ALL {
+            for (correlation, credit_bytes) in [(0, 0), (u32::MAX - 1, (1 << 24) - 1), (5, 9)] {
+                let tag = Tag { correlation, code: *code, credit_bytes };
+                assert_eq!(Tag::unpack(tag.pack()), tag);
+            }
+        }
+    }
+
+    #[test]
+    fn zero_leaves_limits_to_the_server_and_nobody_gets_more() {
+        let read = |max_records, max_bytes| {
+            let (topic, lane) = (TopicId(1), LaneId(2));
+            let wire = Read { topic, lane, from: Offset(0), max_records, max_bytes, wait_millis: 3 };
+            match operation(&WireOperation::Read(wire)).unwrap() {
+                Operation::Read { from: Offset(1), max_events, max_bytes, wait_millis: 3, .. } => {
+                    (max_events, max_bytes)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read(0, 0), (PAGE_ENTRIES_MAX, PAGE_BYTES_MAX as u32));
+        assert_eq!(read(u32::MAX, u32::MAX), (PAGE_ENTRIES_MAX, PAGE_BYTES_MAX as u32));
+        assert_eq!(read(7, 8), (7, 8));
+    }
+
+    #[test]
+    fn nothing_there_is_not_found_for_reads_and_empty_for_invoke() {
+        let nothing = Ok(Answer::Value(None));
+        written(tag(OpCode::Get), &nothing, |it| assert_eq!(it.unwrap_err().status(), Status::NotFound));
+        written(tag(OpCode::MapGet), &nothing, |it| assert_eq!(it.unwrap_err().status(), Status::NotFound));
+        written(tag(OpCode::Invoke), &nothing, |it| assert_eq!(it.unwrap(), Reply::Value(b"")));
+        written(tag(OpCode::Void), &nothing, |it| assert_eq!(it.unwrap(), Reply::Empty));
+    }
+
+    #[test]
+    fn events_keep_times_before_1970_and_headers() {
+        let event = EventView {
+            offset: Offset(4),
+            event_micros: (-1_i64).cast_unsigned(),
+            append_micros: 9,
+            key: owned(b"k"),
+            value: owned(b"v"),
+            headers: vec![(owned(b"name"), owned(b"\xff"))],
+        };
+        let answer = Ok(Answer::Events { end: Offset(9), next: Offset(5), events: vec![event] });
+        written(tag(OpCode::Read), &answer, |it| {
+            let Ok(Reply::Read(page)) = it else { panic!("{it:?}") };
+            assert_eq!((page.end, page.next), (Offset(9), Offset(5)));
+            let events: Vec<_> = page.events.iter().collect();
+            assert_eq!((events[0].event_time, events[0].append_time), (-1, 9));
+            assert_eq!(events[0].headers.iter().collect::<Vec<_>>(), [("name", &b"\xff"[..])]);
+        });
+    }
+
+    #[test]
+    fn gaps_carry_what_is_expected_and_others_their_message() {
+        let gap = Err(Refusal::new(Code::Gap { expected: 12 }, "13 came"));
+        written(tag(OpCode::Put), &gap, |it| assert_eq!(it.unwrap_err().expected(), Some(12)));
+        let unknown = Err(Refusal::new(Code::UnknownName, "no table 9"));
+        written(tag(OpCode::Put), &unknown, |it| {
+            assert_eq!(it.unwrap_err(), Failure::new(Status::UnknownName, "no table 9"));
+        });
+    }
+
+    #[test]
+    fn a_page_too_long_for_a_frame_is_a_fault_of_the_server() {
+        let big: Bytes = vec![0; 8 << 20].into();
+        let entries = vec![(owned(b"a"), big.clone()), (owned(b"b"), big)];
+        let answer = Ok(Answer::Entries { entries, more: false });
+        written(tag(OpCode::Range), &answer, |it| assert_eq!(it.unwrap_err().status(), Status::Internal));
+    }
+
+    #[test]
+    fn hello_and_ping_stay_with_the_connection() {
+        assert!(operation(&WireOperation::Ping).is_none());
+        let get = WireOperation::Get(Get { table: TableId(3), key: b"k" });
+        assert!(matches!(operation(&get), Some(Operation::Get { table: TableId(3), .. })));
+    }
+}
