@@ -1,0 +1,356 @@
+//! Calls by name that wait for their result. Names are `APP/TOPIC` and `APP/TABLE`; their numbers are asked for once.
+
+use std::time::Duration;
+
+use gristmill_base::ids::{LaneId, Offset};
+use gristmill_wire::Status;
+
+use crate::client::{Client, Ticket};
+use crate::error::Error;
+use crate::names::{AppInfo, Table, Topic, split};
+use crate::operation::OwnedOperation;
+use crate::reply::{Entry, EventPage, OwnedReply, Page, Produced, Row};
+
+/// Part of a map that is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span<'a> {
+    /// First key; empty for the first there is.
+    pub from: &'a [u8],
+    /// First key no longer wanted; none for up to the last.
+    pub to: Option<&'a [u8]>,
+    /// Last key first.
+    pub reverse: bool,
+    /// Most entries; 0 leaves it to the server.
+    pub limit: u32,
+}
+
+fn unexpected<R>(reply: &OwnedReply) -> Result<R, Error> {
+    Err(Error::protocol(format!("a reply of another kind came: {reply:?}")))
+}
+
+fn done(reply: OwnedReply) -> Result<(), Error> {
+    if reply == OwnedReply::Done { Ok(()) } else { unexpected(&reply) }
+}
+
+fn value(reply: OwnedReply) -> Result<Vec<u8>, Error> {
+    if let OwnedReply::Value(value) = reply { Ok(value) } else { unexpected(&reply) }
+}
+
+fn json(reply: OwnedReply) -> Result<String, Error> {
+    if let OwnedReply::Json(text) = reply { Ok(text) } else { unexpected(&reply) }
+}
+
+fn produced(reply: OwnedReply) -> Result<Produced, Error> {
+    if let OwnedReply::Produced(produced) = reply { Ok(produced) } else { unexpected(&reply) }
+}
+
+fn found(result: Result<OwnedReply, Error>) -> Result<Option<Vec<u8>>, Error> {
+    match result {
+        Err(error) if error.status() == Some(Status::NotFound) => Ok(None),
+        result => result.and_then(value).map(Some),
+    }
+}
+
+impl Client {
+    /// Numbers and types of an app; asked for once and then remembered.
+    ///
+    /// # Errors
+    /// There is no such app, or the server cannot be asked.
+    pub fn describe(&mut self, app: &str) -> Result<&AppInfo, Error> {
+        if !self.apps.contains_key(app) {
+            let text = json(self.call(OwnedOperation::Describe { app: app.to_owned() })?)?;
+            self.apps.insert(app.to_owned(), AppInfo::from_json(&text)?);
+        }
+        Ok(&self.apps[app])
+    }
+
+    /// The topic `APP/TOPIC`.
+    ///
+    /// # Errors
+    /// There is no such topic, or the server cannot be asked.
+    pub fn topic(&mut self, path: &str) -> Result<Topic, Error> {
+        let (app, name) = split(path)?;
+        self.fresh(app, |app| app.topic(name).cloned())
+    }
+
+    /// The table `APP/TABLE`.
+    ///
+    /// # Errors
+    /// There is no such table, or the server cannot be asked.
+    pub fn table(&mut self, path: &str) -> Result<Table, Error> {
+        let (app, name) = split(path)?;
+        self.fresh(app, |app| app.table(name).cloned())
+    }
+
+    /// Something of an app; what is not known is looked for once more in a fresh description.
+    fn fresh<R>(&mut self, app: &str, find: impl Fn(&AppInfo) -> Result<R, Error>) -> Result<R, Error> {
+        let known = self.apps.contains_key(app);
+        let first = find(self.describe(app)?);
+        if first.is_ok() || !known {
+            return first;
+        }
+        self.apps.remove(app);
+        find(self.describe(app)?)
+    }
+
+    /// Calls an operation on a thing of an app. When the server does not know the number, which was remembered from
+    /// before the app was deleted and loaded again, the number is asked for once more.
+    fn call_named(
+        &mut self,
+        path: &str,
+        operation: impl Fn(&mut Self) -> Result<OwnedOperation, Error>,
+    ) -> Result<OwnedReply, Error> {
+        let first = operation(self)?;
+        match self.call(first.clone()) {
+            Err(error) if error.status() == Some(Status::UnknownName) => {
+                self.apps.remove(split(path)?.0);
+                match operation(self)? {
+                    again if again == first => Err(error),
+                    again => self.call(again),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Appends an event and waits until it is durable.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn produce(&mut self, topic: &str, key: &[u8], value: &[u8]) -> Result<Produced, Error> {
+        self.call_named(topic, |client| Ok(produce(&client.topic(topic)?, key.to_vec(), value.to_vec())))
+            .and_then(produced)
+    }
+
+    /// Submits an event; its ending is to be taken with [`Self::wait`] or [`Self::take_ended`].
+    ///
+    /// # Errors
+    /// It is over a limit.
+    pub fn submit_produce(&mut self, topic: &Topic, key: Vec<u8>, value: Vec<u8>) -> Result<Ticket, Error> {
+        self.submit(produce(topic, key, value))
+    }
+
+    /// Appends events, many in flight, and tells each ending with the event's place in `events`, in the order that they
+    /// come. Events of one key stay in order. Returns when all have ended. Nothing else may be in flight.
+    ///
+    /// # Errors
+    /// An unknown topic. What becomes of each event is told to `each` alone.
+    pub fn produce_many(
+        &mut self,
+        topic: &str,
+        events: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        mut each: impl FnMut(u64, Result<Produced, Error>),
+    ) -> Result<(), Error> {
+        let topic = self.topic(topic)?;
+        let mut places = std::collections::HashMap::new();
+        for (place, (key, value)) in (0_u64..).zip(events) {
+            match self.submit_produce(&topic, key, value) {
+                Ok(ticket) => drop(places.insert(ticket, place)),
+                Err(error) => each(place, Err(error)),
+            }
+            while let Some((ticket, ending)) = self.pending.take_any() {
+                if let Some(place) = places.remove(&Ticket(ticket)) {
+                    each(place, ending.and_then(produced));
+                }
+            }
+        }
+        while !places.is_empty() {
+            let Some((ticket, ending)) = self.take_ended(Duration::from_millis(500)) else { continue };
+            if let Some(place) = places.remove(&ticket) {
+                each(place, ending.and_then(produced));
+            }
+        }
+        Ok(())
+    }
+
+    /// Events of a lane from an offset on. Waits at most so long for the first one when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn read(
+        &mut self,
+        topic: &Topic,
+        lane: LaneId,
+        from: Offset,
+        max_records: u32,
+        wait: Duration,
+    ) -> Result<EventPage, Error> {
+        let reply = self.call(OwnedOperation::Read {
+            topic: topic.id,
+            lanes: topic.lanes,
+            lane,
+            from,
+            max_records,
+            max_bytes: 0,
+            wait_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        })?;
+        if let OwnedReply::Events(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// A grain's value; none if it has none.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn get(&mut self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        found(
+            self.call_named(table, |client| {
+                Ok(OwnedOperation::Get { table: client.table(table)?.id, key: key.to_vec() })
+            }),
+        )
+    }
+
+    /// Sets a grain's value and waits until that is durable.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.call_named(table, |client| {
+            let table = client.table(table)?.id;
+            Ok(OwnedOperation::Put { table, key: key.to_vec(), value: value.to_vec() })
+        })
+        .and_then(done)
+    }
+
+    /// Deletes a grain: its value, maps and timers.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn delete(&mut self, table: &str, key: &[u8]) -> Result<(), Error> {
+        self.call_named(table, |client| {
+            Ok(OwnedOperation::Delete { table: client.table(table)?.id, key: key.to_vec() })
+        })
+        .and_then(done)
+    }
+
+    /// A map entry; none if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn map_get(&mut self, table: &str, key: &[u8], map: &str, entry: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        found(self.call_named(table, |client| {
+            let table = client.table(table)?;
+            let map = table.map(map)?.id;
+            Ok(OwnedOperation::MapGet { table: table.id, map, key: key.to_vec(), entry_key: entry.to_vec() })
+        }))
+    }
+
+    /// Sets a map entry.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn map_put(&mut self, table: &str, key: &[u8], map: &str, entry: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.call_named(table, |client| {
+            let table = client.table(table)?;
+            let map = table.map(map)?.id;
+            let (key, entry_key, entry_value) = (key.to_vec(), entry.to_vec(), value.to_vec());
+            Ok(OwnedOperation::MapPut { table: table.id, map, key, entry_key, entry_value })
+        })
+        .and_then(done)
+    }
+
+    /// Deletes a map entry.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn map_delete(&mut self, table: &str, key: &[u8], map: &str, entry: &[u8]) -> Result<(), Error> {
+        self.call_named(table, |client| {
+            let table = client.table(table)?;
+            let map = table.map(map)?.id;
+            Ok(OwnedOperation::MapDelete { table: table.id, map, key: key.to_vec(), entry_key: entry.to_vec() })
+        })
+        .and_then(done)
+    }
+
+    /// Entries of a map in byte order of their keys, one page.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn range(&mut self, table: &str, key: &[u8], map: &str, span: &Span<'_>) -> Result<Page<Entry>, Error> {
+        let reply = self.call_named(table, |client| {
+            let table = client.table(table)?;
+            Ok(OwnedOperation::Range {
+                table: table.id,
+                map: table.map(map)?.id,
+                key: key.to_vec(),
+                from: span.from.to_vec(),
+                to: span.to.map(<[u8]>::to_vec),
+                reverse: span.reverse,
+                limit: span.limit,
+            })
+        })?;
+        if let OwnedReply::Entries(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// Grains of a whole table in byte order of their keys, those that start with `prefix` and come after `after`, one
+    /// page. A limit of 0 leaves it to the server.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn scan(&mut self, table: &str, prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Page<Row>, Error> {
+        let reply = self.call_named(table, |client| {
+            let table = client.table(table)?.id;
+            Ok(OwnedOperation::Scan { table, prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit })
+        })?;
+        if let OwnedReply::Rows(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// Runs a handler of a grain and waits for its reply; empty when it gave none.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn invoke(&mut self, table: &str, key: &[u8], handler: &str, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        self.call_named(table, |client| {
+            let table = client.table(table)?;
+            let handler = table.handler(handler)?.id;
+            Ok(OwnedOperation::Invoke { table: table.id, handler, key: key.to_vec(), payload: payload.to_vec() })
+        })
+        .and_then(value)
+    }
+
+    /// Loads an app file. The reply is a JSON object with at least `app` and `id`.
+    ///
+    /// # Errors
+    /// As [`Self::call`]. The server's message names line and field of what it refuses.
+    pub fn app_load(&mut self, file_name: &str, file: &str, force: bool) -> Result<String, Error> {
+        self.apps.clear();
+        self.call(OwnedOperation::AppLoad { force, file_name: file_name.to_owned(), file: file.to_owned() })
+            .and_then(json)
+    }
+
+    /// Deletes an app and all that it holds. The reply is a JSON object.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn app_delete(&mut self, app: &str) -> Result<String, Error> {
+        self.apps.remove(app);
+        self.call(OwnedOperation::AppDelete { app: app.to_owned() }).and_then(json)
+    }
+
+    /// Loaded apps: a JSON list.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn app_list(&mut self) -> Result<String, Error> {
+        self.call(OwnedOperation::AppList).and_then(json)
+    }
+
+    /// Topics of all apps: a JSON list.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn topic_list(&mut self) -> Result<String, Error> {
+        self.call(OwnedOperation::TopicList).and_then(json)
+    }
+
+    /// The server's state: a JSON object.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn status(&mut self) -> Result<String, Error> {
+        self.call(OwnedOperation::Status).and_then(json)
+    }
+}
+
+fn produce(topic: &Topic, key: Vec<u8>, value: Vec<u8>) -> OwnedOperation {
+    OwnedOperation::Produce { topic: topic.id, lanes: topic.lanes, event_time: 0, key, value, headers: Vec::new() }
+}

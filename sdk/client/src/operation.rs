@@ -1,0 +1,178 @@
+//! Operations that own their keys and values, so that they can be sent again.
+
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SlotId, TableId, TopicId};
+use gristmill_wire as wire;
+use gristmill_wire::{DecodeError, HeadersBuf, Operation, Sequence};
+
+/// An operation of a client. Its position in the session is given when it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the operations of the wire, documented there")]
+pub enum OwnedOperation {
+    /// See [`wire::Produce`].
+    Produce {
+        topic: TopicId,
+        lanes: u16,
+        event_time: i64,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        headers: Vec<(String, Vec<u8>)>,
+    },
+    /// See [`wire::Read`].
+    Read { topic: TopicId, lanes: u16, lane: LaneId, from: Offset, max_records: u32, max_bytes: u32, wait_millis: u32 },
+    /// See [`wire::Get`].
+    Get { table: TableId, key: Vec<u8> },
+    /// See [`wire::Put`].
+    Put { table: TableId, key: Vec<u8>, value: Vec<u8> },
+    /// See [`wire::Delete`].
+    Delete { table: TableId, key: Vec<u8> },
+    /// See [`wire::MapGet`].
+    MapGet { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8> },
+    /// See [`wire::MapPut`].
+    MapPut { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8>, entry_value: Vec<u8> },
+    /// See [`wire::MapDelete`].
+    MapDelete { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8> },
+    /// See [`wire::Range`].
+    Range { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>>, reverse: bool, limit: u32 },
+    /// See [`wire::Scan`]. The whole table is asked for; the server puts its shards together.
+    Scan { table: TableId, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32 },
+    /// See [`wire::Invoke`].
+    Invoke { table: TableId, handler: HandlerId, key: Vec<u8>, payload: Vec<u8> },
+    /// See [`wire::AppLoad`].
+    AppLoad { force: bool, file_name: String, file: String },
+    /// See [`wire::AppDelete`].
+    AppDelete { app: String },
+    /// See [`wire::Describe`].
+    Describe { app: String },
+    /// See [`wire::Operation::AppList`].
+    AppList,
+    /// See [`wire::Operation::TopicList`].
+    TopicList,
+    /// See [`wire::Operation::Status`].
+    Status,
+    /// See [`wire::Operation::Ping`].
+    Ping,
+}
+
+impl OwnedOperation {
+    /// Calls `with` on the operation at that position; those that take none ignore it.
+    pub(crate) fn with_wire<R>(
+        &self,
+        sequence: Sequence,
+        with: impl FnOnce(&Operation<'_>) -> Result<R, DecodeError>,
+    ) -> Result<R, DecodeError> {
+        if let Self::Produce { topic, event_time, key, value, headers, .. } = self {
+            let mut buf = HeadersBuf::default();
+            for (name, value) in headers {
+                buf.push(name, value)?;
+            }
+            let (topic, event_time, headers) = (*topic, *event_time, buf.as_headers());
+            return with(&Operation::Produce(wire::Produce { topic, sequence, event_time, key, value, headers }));
+        }
+        with(&self.wire(sequence))
+    }
+
+    /// All but produce.
+    fn wire(&self, sequence: Sequence) -> Operation<'_> {
+        match self {
+            Self::Produce { .. } => unreachable!("a produce borrows its headers from the caller"),
+            &Self::Read { topic, lane, from, max_records, max_bytes, wait_millis, .. } => {
+                Operation::Read(wire::Read { topic, lane, from, max_records, max_bytes, wait_millis })
+            }
+            Self::Get { table, key } => Operation::Get(wire::Get { table: *table, key }),
+            Self::Put { table, key, value } => Operation::Put(wire::Put { table: *table, sequence, key, value }),
+            Self::Delete { table, key } => Operation::Delete(wire::Delete { table: *table, sequence, key }),
+            Self::MapGet { .. } | Self::MapPut { .. } | Self::MapDelete { .. } | Self::Range { .. } => {
+                self.wire_of_map(sequence)
+            }
+            Self::Scan { table, prefix, after, limit } => Operation::Scan(wire::Scan {
+                table: *table,
+                prefix,
+                after: after.as_deref(),
+                shard_local: false,
+                limit: *limit,
+            }),
+            Self::Invoke { table, handler, key, payload } => {
+                Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
+            }
+            Self::AppLoad { force, file_name, file } => {
+                Operation::AppLoad(wire::AppLoad { force: *force, file_name, file })
+            }
+            Self::AppDelete { app } => Operation::AppDelete(wire::AppDelete { app }),
+            Self::Describe { app } => Operation::Describe(wire::Describe { app }),
+            Self::AppList => Operation::AppList,
+            Self::TopicList => Operation::TopicList,
+            Self::Status => Operation::Status,
+            Self::Ping => Operation::Ping,
+        }
+    }
+
+    fn wire_of_map(&self, sequence: Sequence) -> Operation<'_> {
+        match self {
+            Self::MapGet { table, map, key, entry_key } => {
+                Operation::MapGet(wire::MapGet { table: *table, map: *map, key, entry_key })
+            }
+            Self::MapPut { table, map, key, entry_key, entry_value } => {
+                Operation::MapPut(wire::MapPut { table: *table, map: *map, sequence, key, entry_key, entry_value })
+            }
+            Self::MapDelete { table, map, key, entry_key } => {
+                Operation::MapDelete(wire::MapDelete { table: *table, map: *map, sequence, key, entry_key })
+            }
+            Self::Range { table, map, key, from, to, reverse, limit } => Operation::Range(wire::Range {
+                table: *table,
+                map: *map,
+                key,
+                from,
+                to: to.as_deref(),
+                reverse: *reverse,
+                limit: *limit,
+            }),
+            _ => unreachable!("only operations on maps come here"),
+        }
+    }
+
+    /// The slot it belongs to, where there is one.
+    pub(crate) fn slot(&self, slot_count: u16) -> Option<SlotId> {
+        let lane_count = match self {
+            Self::Produce { lanes, .. } | Self::Read { lanes, .. } => Some(*lanes),
+            _ => None,
+        };
+        if let Self::Produce { topic, key, .. } = self {
+            return wire::Route::TopicKey(*topic, key).slot(slot_count, |_| lane_count);
+        }
+        self.wire(Sequence { seq: 1, ack: 0 }).route().slot(slot_count, |_| lane_count)
+    }
+
+    /// What the operation asks for.
+    pub(crate) fn code(&self) -> wire::OpCode {
+        if let Self::Produce { .. } = self {
+            return wire::OpCode::Produce;
+        }
+        self.wire(Sequence { seq: 1, ack: 0 }).code()
+    }
+
+    /// Bytes that it occupies, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Produce { key, value, headers, .. } => {
+                key.len() + value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+            Self::Get { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::Put { key, value, .. } | Self::Invoke { key, payload: value, .. } => key.len() + value.len(),
+            Self::MapGet { key, entry_key, .. } | Self::MapDelete { key, entry_key, .. } => key.len() + entry_key.len(),
+            Self::MapPut { key, entry_key, entry_value, .. } => key.len() + entry_key.len() + entry_value.len(),
+            Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, Vec::len),
+            Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
+            Self::AppLoad { file, .. } => file.len(),
+            _ => 0,
+        };
+        own + size_of::<Self>()
+    }
+
+    /// The time that it may wait at the server by its own wish, in milliseconds.
+    pub(crate) fn wait_millis(&self) -> u64 {
+        match self {
+            Self::Read { wait_millis, .. } => u64::from(*wait_millis),
+            _ => 0,
+        }
+    }
+}
