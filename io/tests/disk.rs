@@ -41,6 +41,11 @@ fn on_each_disk(name: &str, check: impl Fn(&mut dyn Disk)) {
     check(&mut ring(&dir.0, usize::MAX));
     let dir = TempDir::new(&format!("{name}-dsync"));
     check(&mut ring(&dir.0, 0));
+    // So small that submissions and completions overflow all the time.
+    let dir = TempDir::new(&format!("{name}-tiny"));
+    let tiny = RingSettings { entries: 4, completion_entries: 8, ..RingSettings::default() };
+    let waker = Waker::new().expect("descriptors are left");
+    check(&mut ShardRing::new(&tiny, &dir.0, Vec::new(), waker).expect("io_uring works"));
 }
 
 fn pattern(bytes: usize, seed: u8) -> AlignedBuf {

@@ -4,6 +4,7 @@
 
 use gristmill_base::env::{Net, NetEvent, Park};
 use gristmill_base::ids::ConnId;
+use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::listen::listen;
 use gristmill_io::mesh::Waker;
@@ -344,6 +345,31 @@ fn a_park_ends_at_its_deadline_or_when_woken() {
         ring.park(u64::MAX);
         thread.join().unwrap();
         ring.park(0);
+    }
+}
+
+#[test]
+fn a_background_job_wakes_a_parked_ring() {
+    let cpus = gristmill_io::placement::allowed_cpus().unwrap();
+    let settings = BackgroundSettings::new(std::env::temp_dir(), cpus);
+    let background = Background::start("bg", settings).unwrap();
+    let waker = Waker::new().unwrap();
+    let mut ring = ShardRing::new(&RingSettings::default(), &std::env::temp_dir(), Vec::new(), waker.clone()).unwrap();
+    for round in 0..200_u64 {
+        let slow = round.is_multiple_of(20);
+        let mut pending = background
+            .run(waker.clone(), move |_| {
+                std::thread::sleep(Duration::from_millis(u64::from(slow)));
+                round
+            })
+            .unwrap();
+        let result = loop {
+            match pending.poll() {
+                Some(result) => break result,
+                None => ring.park(u64::MAX),
+            }
+        };
+        assert_eq!(result, Ok(round));
     }
 }
 
