@@ -1,0 +1,69 @@
+# Every target has one line in `make help`: the text behind `##`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export CARGO_TERM_COLOR ?= auto
+
+# Where cargo builds; `make clean` removes it, the demo's data directory with it.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# Simulated seeds of `make sim` and of `make test`, seconds of `make fuzz`.
+SEEDS ?= 1000
+SEEDS_TEST ?= 60
+SECONDS_FUZZ ?= 60
+
+# What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
+# be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
+TEST_STEPS := setup fmt-check lint tidy unit loom
+
+.PHONY: help setup build demo test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
+
+setup: ## check what the machine needs; install missing Debian packages (root) or print the apt line
+	@scripts/setup.sh
+
+build: setup ## build the release binary target/release/gristmill
+	cargo build --release --package gristmill
+
+demo: setup ## the word-count demo across hard kills; TEXT=dir, LINES=n, KEEP=1 leaves the server up
+	@echo "building in release mode; the first build takes some minutes"
+	@started=$$SECONDS; cargo build --release --package gristmill && echo "built in $$((SECONDS - started)) s"
+	@KEEP=$(KEEP) $(TARGET_DIR)/release/gristmill demo word-count $(if $(TEXT),--text '$(TEXT)') $(if $(LINES),--lines '$(LINES)')
+
+test: ## everything that must hold before a change is taken: TEST_STEPS of the Makefile, one after the other
+	@scripts/steps.sh $(TEST_STEPS)
+
+sim: ## simulate SEEDS=1000 seeds of every workload
+	cargo run --release --package gristmill-sim -- --seeds $(SEEDS)
+
+planted: ## find every planted bug by simulation
+	cargo run --release --package gristmill-sim -- --planted all
+
+fuzz: ## fuzz the codec of the native protocol for SECONDS_FUZZ=60 (needs cargo-fuzz and a nightly toolchain)
+	cd net/wire/fuzz && cargo +nightly fuzz run frames -- -max_total_time=$(SECONDS_FUZZ)
+
+loom: ## model-check the queue between cores
+	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --lib --target-dir $(TARGET_DIR)/loom loom
+
+bench: ## micro-benchmarks
+	cargo bench --package gristmill-benches
+
+lint: ## clippy over the whole workspace, warnings are errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+tidy: ## checks that lints cannot make: crate arrows, forbidden names, file sizes, dead files and links
+	cargo xtask tidy
+
+unit: ## cargo test over the whole workspace
+	cargo test --workspace
+
+fmt: ## format all Rust code
+	cargo fmt --all
+
+fmt-check:
+	cargo fmt --all --check
+
+clean: ## remove everything that was built and the demo's data
+	cargo clean
