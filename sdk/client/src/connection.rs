@@ -146,15 +146,12 @@ fn open(address: &str, timeout: Duration) -> std::io::Result<TcpStream> {
 
 fn read_hello(deframer: &mut Deframer) -> Result<Option<HelloReply>, Error> {
     let Some(frame) = deframer.next_frame().map_err(Error::protocol)? else { return Ok(None) };
-    for answer in frame.results() {
-        let answer = answer?;
-        return match answer.outcome(OpCode::Hello)? {
-            Ok(Reply::Hello(hello)) => Ok(Some(hello)),
-            Ok(other) => Err(Error::protocol(format!("{other:?} as the reply to hello"))),
-            Err(failure) => Err(failure.into()),
-        };
+    let Some(answer) = frame.results().next() else { return Ok(None) };
+    match answer?.outcome(OpCode::Hello)? {
+        Ok(Reply::Hello(hello)) => Ok(Some(hello)),
+        Ok(other) => Err(Error::protocol(format!("{other:?} as the reply to hello"))),
+        Err(failure) => Err(failure.into()),
     }
-    Ok(None)
 }
 
 const _: () = assert!(CORRELATION_NONE != 0, "hello goes by 0");

@@ -70,6 +70,7 @@ pub(crate) struct Link {
 /// The table of what is in flight, within the credits of the connection.
 #[derive(Debug)]
 pub(crate) struct Flights {
+    /// How often each was used, from 1, since hello went by correlation 0; and what is there.
     places: Vec<(u16, Option<Flight>)>,
     free: Vec<u16>,
     bytes: usize,
@@ -79,7 +80,7 @@ pub(crate) struct Flights {
 impl Flights {
     fn new(requests_max: usize, bytes_max: usize) -> Self {
         let count = requests_max.clamp(1, (1 << PLACE_BITS) - 2) as u16;
-        Self { places: vec![(0, None); usize::from(count)], free: (0..count).rev().collect(), bytes: 0, bytes_max }
+        Self { places: vec![(1, None); usize::from(count)], free: (0..count).rev().collect(), bytes: 0, bytes_max }
     }
 
     /// Whether an operation of so many bytes may go out; one always may when nothing is in flight.
