@@ -202,13 +202,7 @@ impl Connection {
 
     /// Writes what is queued and says what is to be done. `output_max`: waiting bytes of replies beyond which the
     /// client is given up. `stop`: nothing more is taken from any client.
-    pub fn actions(
-        &mut self,
-        greeting: &Greeting,
-        output_max: usize,
-        stop: bool,
-        counters: &mut Counters,
-    ) -> Actions {
+    pub fn actions(&mut self, greeting: &Greeting, output_max: usize, stop: bool, counters: &mut Counters) -> Actions {
         let desk = &mut self.desk;
         desk.write(greeting);
         let mut actions = Actions::default();
@@ -272,8 +266,9 @@ impl Connection {
             Phase::Greeting | Phase::Open if waited >= FRAME_NANOS_MAX => {
                 counters.too_slow += 1;
                 let found = self.input.waiting();
-                let message =
-                    format!("a frame, of which {found} bytes came, was not complete within {FRAME_SECONDS_MAX} seconds");
+                let message = format!(
+                    "a frame, of which {found} bytes came, was not complete within {FRAME_SECONDS_MAX} seconds"
+                );
                 desk.fail(Status::Malformed, message, now);
                 true
             }

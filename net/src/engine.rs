@@ -7,10 +7,24 @@ use gristmill_core::{Inbox, Outbox, Shard};
 pub trait Engine {
     /// Takes everything out of `inbox` and puts what follows from it into `outbox`, which is empty before. Never waits.
     fn turn(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox);
+
+    /// Whether nothing waits to become durable or to be released: a clean stop may end here.
+    fn is_quiet(&self) -> bool;
+
+    /// Why nothing is acknowledged any more, if that is so.
+    fn failure(&self) -> Option<String>;
 }
 
 impl Engine for Shard {
     fn turn(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
         Shard::turn(self, now, inbox, outbox);
+    }
+
+    fn is_quiet(&self) -> bool {
+        Shard::is_quiet(self)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failed().map(ToString::to_string)
     }
 }

@@ -1,6 +1,6 @@
 //! A shard's background jobs: handed over, waited for without waiting.
 
-use gristmill_core::{Job, JobDone};
+use gristmill_core::jobs::{Job, JobDone};
 use gristmill_io::background::{Background, Pending};
 use gristmill_io::mesh::Waker;
 use std::collections::VecDeque;

@@ -11,8 +11,10 @@ use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::{Inbox, Outbox, Parcel};
 use std::mem;
 
-/// How often connections are looked after and gauges are told.
+/// How often connections are looked after.
 const TICK_NANOS: u64 = 1_000_000_000;
+/// How old the gauges that the shard knows may be when it takes a turn.
+const GAUGES_NANOS: u64 = 20_000_000;
 /// A full queue of another shard is tried again after this long.
 const PUSH_AGAIN_NANOS: u64 = 50_000;
 /// While stopping the loop looks this often.
@@ -35,6 +37,29 @@ enum Phase {
     Ended,
 }
 
+/// What a loop is made of.
+#[derive(Debug)]
+pub struct Parts<E, W, M, J, C> {
+    /// The shard.
+    pub engine: E,
+    /// Its disk and network, and its place of rest.
+    pub world: W,
+    /// Its end of the mesh.
+    pub mesh: M,
+    /// Its background.
+    pub jobs: J,
+    /// Its clock.
+    pub clock: C,
+    /// What its clients are told at hello.
+    pub greeting: Greeting,
+    /// Number of shards.
+    pub shards: usize,
+    /// Shared with the other shards.
+    pub stop: Stop,
+    /// Told as gauges, unchanged: where the shard runs.
+    pub facts: Vec<(&'static str, u64)>,
+}
+
 /// Everything of one shard, on its thread. `W` is the shard's world (in production the ring), `M` its end of the mesh.
 pub struct ShardLoop<E, W, M, J, C> {
     engine: E,
@@ -51,8 +76,10 @@ pub struct ShardLoop<E, W, M, J, C> {
     /// Disk operations submitted and not completed.
     disk_in_flight: usize,
     next_tick: u64,
+    next_gauges: u64,
     stop: Stop,
     phase: Phase,
+    facts: Vec<(&'static str, u64)>,
 }
 
 impl<E, W, M, J, C> ShardLoop<E, W, M, J, C>
@@ -63,30 +90,38 @@ where
     J: Jobs,
     C: Clock,
 {
-    /// A shard that is ready to serve, one of `shards`.
-    pub fn new(engine: E, world: W, mesh: M, jobs: J, clock: C, greeting: Greeting, shards: usize, stop: Stop) -> Self {
+    /// A shard that is ready to serve.
+    pub fn new(parts: Parts<E, W, M, J, C>) -> Self {
         Self {
-            engine,
-            world,
-            mesh,
-            jobs,
-            clock,
-            connections: Connections::new(greeting),
-            outgoing: Outgoing::new(shards),
+            engine: parts.engine,
+            world: parts.world,
+            mesh: parts.mesh,
+            jobs: parts.jobs,
+            clock: parts.clock,
+            connections: Connections::new(parts.greeting),
+            outgoing: Outgoing::new(parts.shards),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             opened: Vec::new(),
             disk_in_flight: 0,
             next_tick: 0,
-            stop,
+            next_gauges: 0,
+            stop: parts.stop,
             phase: Phase::Serving,
+            facts: parts.facts,
         }
     }
 
-    /// Serves until a stop was asked for and done.
-    pub fn run(&mut self) {
+    /// Serves until a stop was asked for and done. `failed` is called once if the shard stops acknowledging, with the
+    /// reason; reads go on.
+    pub fn run(&mut self, mut failed: impl FnMut(&str)) {
+        let mut told = false;
         while self.phase != Phase::Ended {
             let deadline = self.step();
+            if !told && let Some(reason) = self.engine.failure() {
+                told = true;
+                failed(&reason);
+            }
             if self.phase != Phase::Ended {
                 self.world.park(deadline);
             }
@@ -135,8 +170,11 @@ where
         if self.may_take() {
             self.connections.take_requests(now, &mut self.inbox.requests);
         }
-        self.inbox.gauges.clear();
-        self.connections.gauges(&mut self.inbox.gauges);
+        if now >= self.next_gauges {
+            self.next_gauges = now + GAUGES_NANOS;
+            self.inbox.gauges.extend_from_slice(&self.facts);
+            self.connections.gauges(&mut self.inbox.gauges);
+        }
         for _ in 0..MESH_PARCELS_MAX {
             let Some(parcel) = self.mesh.try_pop() else { return false };
             self.inbox.parcels.push(parcel);
@@ -190,8 +228,8 @@ where
                 }
             }
             Phase::Settling { since } => {
-                let quiet = self.connections.is_empty() && self.disk_in_flight == 0 && self.jobs.in_hand() == 0;
-                if quiet || now >= since + SETTLE_NANOS {
+                let idle = self.connections.is_empty() && self.disk_in_flight == 0 && self.jobs.in_hand() == 0;
+                if idle && self.engine.is_quiet() || now >= since + SETTLE_NANOS {
                     self.phase = Phase::Ended;
                 }
             }

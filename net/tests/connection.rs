@@ -63,12 +63,8 @@ impl Bench {
     /// Does the actions; with `sends` the client reads what it is sent.
     fn act(&mut self, sends: bool) {
         loop {
-            let Actions { send, pause, close } = self.connection.actions(
-                &greeting(),
-                CONNECTION_OUTPUT_BYTES_MAX,
-                false,
-                &mut self.counters,
-            );
+            let Actions { send, pause, close } =
+                self.connection.actions(&greeting(), CONNECTION_OUTPUT_BYTES_MAX, false, &mut self.counters);
             self.paused = pause.unwrap_or(self.paused);
             self.closed |= close;
             let Some(mut buf) = send else { return };
