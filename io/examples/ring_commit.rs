@@ -24,12 +24,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const CONNECTIONS: usize = 50;
-const CLIENTS: usize = 2;
 const MESSAGE_BYTES: usize = 128;
 const RECORD_BYTES: usize = 156;
 const REPLY_BYTES: usize = 12;
-const BATCH_BYTES_MAX: usize = 512 << 10;
+const BATCH_BYTES_MAX: usize = 2 << 20;
 const SECONDS: u64 = 3;
 const FILE_BYTES: u64 = 256 << 20;
 
@@ -40,15 +38,16 @@ fn main() {
     std::fs::create_dir_all(root).expect("the folder can be made");
     std::fs::write(root.join("log"), vec![0; FILE_BYTES as usize]).expect("there is room");
     std::fs::File::open(root.join("log")).and_then(|file| file.sync_all()).expect("the disk works");
-    for pipeline in [1, 16, 64] {
+    for (connections, pipeline) in [(1, 1), (50, 1), (50, 16), (50, 64), (50, 256)] {
         for (name, split) in [("RWF_DSYNC", 0), ("write + flush", usize::MAX)] {
-            round(root, pipeline, name, split, (cpu(1), cpu(2)));
+            round(root, (connections, pipeline), name, split, (cpu(1), cpu(2)));
         }
     }
     std::fs::remove_file(root.join("log")).expect("the file was made");
 }
 
-fn round(root: &Path, pipeline: usize, name: &str, split: usize, cpus: (Option<usize>, Option<usize>)) {
+fn round(root: &Path, shape: (usize, usize), name: &str, split: usize, cpus: (Option<usize>, Option<usize>)) {
+    let (connections, pipeline) = shape;
     let socket = listen("127.0.0.1:0".parse().expect("a valid address"), false).expect("a free port");
     let address = socket.local_addr().expect("it is bound");
     let (stop, waker) = (Arc::new(AtomicBool::new(false)), Waker::new().expect("descriptors are left"));
@@ -67,12 +66,12 @@ fn round(root: &Path, pipeline: usize, name: &str, split: usize, cpus: (Option<u
     });
     let replies = Arc::new(AtomicU64::new(0));
     let start = SystemClock::monotonic_nanos();
-    let clients: Vec<_> = (0..CLIENTS)
+    let clients: Vec<_> = (0..if connections == 1 { 1 } else { 2 })
         .map(|_| {
             let (stop, replies) = (Arc::clone(&stop), Arc::clone(&replies));
             thread::spawn(move || {
                 cpus.1.into_iter().for_each(|cpu| drop(pin_current_thread(cpu)));
-                ask(address, pipeline, &stop, &replies);
+                ask(address, connections.div_ceil(2), pipeline, &stop, &replies);
             })
         })
         .collect();
@@ -86,7 +85,7 @@ fn round(root: &Path, pipeline: usize, name: &str, split: usize, cpus: (Option<u
     flushes.sort_unstable();
     let rate = count as f64 * 1e6 / nanos as f64;
     println!(
-        "{CONNECTIONS}x{pipeline} {name}: {rate:.1} thousand/s, {} flushes/s of {:.0} records, p50 {} us, p99 {} us; {} turns/s",
+        "{connections}x{pipeline} {name}: {rate:.1} thousand/s, {} flushes/s of {:.0} records, p50 {} us, p99 {} us; {} turns/s",
         flushes.len() as u64 / SECONDS,
         count as f64 / flushes.len() as f64,
         flushes[flushes.len() / 2] / 1_000,
@@ -151,7 +150,10 @@ impl Shard {
                 drop(peers.insert(conn, Peer { buf: Some(Vec::new()), ..Peer::default() }))
             }
             NetEvent::Received { conn, bytes } => events.push((conn, bytes.len())),
-            NetEvent::Sent { conn, buf } => peers.get_mut(&conn).expect("it is open").buf = Some(buf),
+            NetEvent::Sent { conn, buf } => {
+                peers.get_mut(&conn).expect("it is open").buf = Some(buf);
+                events.push((conn, 0));
+            }
             NetEvent::Closed { conn } => drop(peers.remove(&conn)),
         });
         for (conn, bytes) in self.events.drain(..) {
@@ -159,8 +161,11 @@ impl Shard {
             peer.partial += bytes;
             let messages = peer.partial / MESSAGE_BYTES;
             peer.partial %= MESSAGE_BYTES;
-            self.open.push((conn, messages));
-            self.open_bytes += messages * RECORD_BYTES;
+            if messages > 0 {
+                self.open.push((conn, messages));
+                self.open_bytes += messages * RECORD_BYTES;
+            }
+            answer(peer, ring, conn);
         }
         self.seal(ring);
     }
@@ -177,10 +182,7 @@ impl Shard {
         for (conn, messages) in durable {
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
             peer.due += messages;
-            if let Some(mut out) = peer.buf.take() {
-                out.resize(std::mem::take(&mut peer.due) * REPLY_BYTES, 7);
-                Net::send(ring, conn, out);
-            }
+            answer(peer, ring, conn);
         }
     }
 
@@ -200,12 +202,20 @@ impl Shard {
     }
 }
 
+/// Sends the replies that are due, unless a send is in flight.
+fn answer(peer: &mut Peer, ring: &mut ShardRing, conn: ConnId) {
+    if let Some(mut out) = (peer.due > 0).then(|| peer.buf.take()).flatten() {
+        out.resize(std::mem::take(&mut peer.due) * REPLY_BYTES, 7);
+        Net::send(ring, conn, out);
+    }
+}
+
 /// A share of the connections, each with `pipeline` messages in flight, one after the other.
-fn ask(address: SocketAddr, pipeline: usize, stop: &AtomicBool, replies: &AtomicU64) {
+fn ask(address: SocketAddr, connections: usize, pipeline: usize, stop: &AtomicBool, replies: &AtomicU64) {
     let request = vec![1_u8; MESSAGE_BYTES * pipeline];
     let mut reply = vec![0_u8; REPLY_BYTES * pipeline];
     let mut streams: Vec<TcpStream> =
-        (0..CONNECTIONS / CLIENTS).map(|_| TcpStream::connect(address).expect("the server accepts")).collect();
+        (0..connections).map(|_| TcpStream::connect(address).expect("the server accepts")).collect();
     for stream in &mut streams {
         stream.set_nodelay(true).expect("a socket can be told");
         stream.write_all(&request).expect("the server reads");

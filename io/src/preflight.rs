@@ -2,11 +2,11 @@
 
 use crate::posix::PosixDisk;
 use crate::ring::{self, RingError};
-use crate::sys;
+use crate::sys::{self, Limit};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
 use std::path::Path;
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 /// Locked memory that glommio demands at least, whatever it uses.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -49,15 +49,26 @@ pub fn memlock_bytes(shards: u16) -> u64 {
     MEMLOCK_BYTES_MIN.max(u64::from(shards) * MEMLOCK_BYTES_PER_SHARD)
 }
 
+/// Raises this process's limit of open files as far as it may, for connections; gives what it is now.
+///
+/// # Errors
+/// What the operating system says.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (now, most) = Limit::OpenFiles.get()?;
+    if now < most {
+        Limit::OpenFiles.set(most, most)?;
+    }
+    Ok(most)
+}
+
 fn check_memlock(shards: u16) -> Option<Missing> {
     let need = memlock_bytes(shards);
-    let found = match sys::memlock_limit() {
+    let found = match Limit::LockedMemory.get() {
         Ok((now, _)) if now >= need => return None,
         Ok((now, most)) => {
-            let raised = if most >= need { need } else { most };
-            let most = if sys::is_root() { need.max(most) } else { most };
-            let wanted = if sys::is_root() { need } else { raised };
-            if wanted >= need && sys::set_memlock_limit(wanted, most).is_ok() {
+            // Root may raise the upper limit too.
+            let may = most >= need || sys::is_root();
+            if may && Limit::LockedMemory.set(need, most.max(need)).is_ok() {
                 return None;
             }
             format!("a limit of {now} bytes that may be raised to {most}")
@@ -159,7 +170,7 @@ mod tests {
     fn this_machine_has_what_is_needed() {
         let missing = check(&std::env::temp_dir(), 4);
         assert!(missing.is_empty(), "{missing:?}");
-        assert!(sys::memlock_limit().unwrap().0 >= memlock_bytes(4));
+        assert!(Limit::LockedMemory.get().unwrap().0 >= memlock_bytes(4));
     }
 
     #[test]
@@ -179,6 +190,12 @@ mod tests {
         assert!(remedy(libc::ENOMEM).contains("LimitMEMLOCK"));
         let found = ring_found(&RingError { step: "io_uring_setup", errno: libc::EPERM });
         assert!(found.contains("io_uring_setup failed") && found.contains("io_uring_disabled is"), "{found}");
+    }
+
+    #[test]
+    fn open_files_are_raised_to_the_most_allowed() {
+        let raised = raise_open_files().unwrap();
+        assert_eq!(Limit::OpenFiles.get().unwrap(), (raised, raised));
     }
 
     #[test]

@@ -106,19 +106,37 @@ pub(crate) fn nice() -> i32 {
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
-/// Bytes of memory that this process may lock: now, and at most after raising it. `u64::MAX` is no limit.
-pub(crate) fn memlock_limit() -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for one limit during the call.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
-    Ok((limit.rlim_cur, limit.rlim_max))
+/// A limit of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    /// Bytes of locked memory.
+    LockedMemory,
+    /// Descriptors.
+    OpenFiles,
 }
 
-/// Sets the bytes of memory that this process may lock.
-pub(crate) fn set_memlock_limit(now: u64, most: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: now, rlim_max: most };
-    // SAFETY: `limit` is a valid limit during the call.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) }).map(drop)
+impl Limit {
+    fn resource(self) -> libc::__rlimit_resource_t {
+        match self {
+            Limit::LockedMemory => libc::RLIMIT_MEMLOCK,
+            Limit::OpenFiles => libc::RLIMIT_NOFILE,
+        }
+    }
+
+    /// What it is now, and to what it may be raised. `u64::MAX` is no limit.
+    pub(crate) fn get(self) -> io::Result<(u64, u64)> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a valid place for one limit during the call.
+        check(unsafe { libc::getrlimit(self.resource(), &raw mut limit) })?;
+        Ok((limit.rlim_cur, limit.rlim_max))
+    }
+
+    /// Sets both.
+    pub(crate) fn set(self, now: u64, most: u64) -> io::Result<()> {
+        let limit = libc::rlimit { rlim_cur: now, rlim_max: most };
+        // SAFETY: `limit` is a valid limit during the call.
+        check(unsafe { libc::setrlimit(self.resource(), &raw const limit) }).map(drop)
+    }
 }
 
 /// Whether this process runs as root, to which the limit of locked memory does not apply.
