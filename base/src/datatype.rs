@@ -81,7 +81,9 @@ impl DataType {
     /// The type with that number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::String, Self::Bytes, Self::Bool, Self::I64, Self::U64, Self::F64, Self::Json].get(usize::from(code)).copied()
+        [Self::String, Self::Bytes, Self::Bool, Self::I64, Self::U64, Self::F64, Self::Json]
+            .get(usize::from(code))
+            .copied()
     }
 
     /// Whether a key may have this type.
@@ -194,7 +196,9 @@ mod tests {
 
     #[test]
     fn text_goes_both_ways() {
-        for (kind, text) in [(DataType::I64, "-5"), (DataType::U64, "7"), (DataType::Bool, "true"), (DataType::String, "x")] {
+        for (kind, text) in
+            [(DataType::I64, "-5"), (DataType::U64, "7"), (DataType::Bool, "true"), (DataType::String, "x")]
+        {
             assert_eq!(kind.decode_text(&kind.encode_text(text).unwrap()), text);
             assert_eq!(DataType::named(kind.name()), Some(kind));
         }

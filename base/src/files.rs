@@ -21,6 +21,11 @@ impl<'a> Files<'a> {
         Self { disk }
     }
 
+    /// The disk, for a job that takes it as such; nothing of this is in flight meanwhile.
+    pub fn disk(&mut self) -> &mut dyn Disk {
+        self.disk
+    }
+
     /// Opens a file.
     ///
     /// # Errors

@@ -4,7 +4,12 @@
 #[must_use]
 pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (found.chars().count() / 3).clamp(1, 3);
-    known.into_iter().map(|name| (distance(found, name), name)).filter(|(away, _)| *away <= allowed).min().map(|(_, name)| name)
+    known
+        .into_iter()
+        .map(|name| (distance(found, name), name))
+        .filter(|(away, _)| *away <= allowed)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// Levenshtein distance, in characters.

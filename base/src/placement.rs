@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn hash_agrees_with_kafka() {
         // The vectors of Apache Kafka's own UtilsTest.
-        for (key, hash) in [("21", -973932308), ("foobar", -790332482), ("a-little-bit-long-string", -985981536), ("abc", 479470107)]
+        for (key, hash) in
+            [("21", -973932308), ("foobar", -790332482), ("a-little-bit-long-string", -985981536), ("abc", 479470107)]
         {
             assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
         }

@@ -1,20 +1,8 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
-use gristmill_base::ids::{ConnId, HandlerId, LaneId, MapId, Offset, SessionId, ShardId, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SlotId, TableId, TopicId};
 
-/// Bytes that a request owns.
-pub type Bytes = Box<[u8]>;
-
-/// Where a reply goes: the connection of a shard, and what the connection calls the operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Responder {
-    /// The shard that holds the connection.
-    pub shard: ShardId,
-    /// The connection.
-    pub conn: ConnId,
-    /// Chosen by the connection; comes back with the reply.
-    pub tag: u64,
-}
+pub use gristmill_state::input::{Bytes, Responder};
 
 /// One operation of a client.
 #[derive(Clone, Debug)]
@@ -272,7 +260,7 @@ pub enum Answer {
     Json(String),
 }
 
-/// Why a request was refused. The numbers are those of the native protocol's status codes, which never change.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// A malformed or senseless request. Definite.
@@ -322,6 +310,43 @@ pub struct Reply {
     pub responder: Responder,
     /// What it says.
     pub outcome: Result<Answer, Refusal>,
+}
+
+impl Code {
+    /// Its number in records kept for retries; those of the native protocol are translated at the door.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::BadRequest => 1,
+            Self::UnknownName => 2,
+            Self::WrongType => 3,
+            Self::TooLarge => 4,
+            Self::Parked => 5,
+            Self::Capacity => 6,
+            Self::Gap { .. } => 7,
+            Self::Expired => 8,
+            Self::NotReady => 9,
+            Self::Failed => 10,
+            Self::HandlerFailed => 11,
+            Self::Unsupported => 12,
+            Self::Internal => 13,
+        }
+    }
+
+    /// The code of a definite refusal with that number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Self {
+        match number {
+            1 => Self::BadRequest,
+            2 => Self::UnknownName,
+            3 => Self::WrongType,
+            4 => Self::TooLarge,
+            5 => Self::Parked,
+            11 => Self::HandlerFailed,
+            12 => Self::Unsupported,
+            _ => Self::Internal,
+        }
+    }
 }
 
 impl Refusal {

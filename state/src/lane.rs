@@ -184,9 +184,11 @@ impl Lane {
         Ok(())
     }
 
-    /// The body of the next chunk: every durable event that is not in the file. `None` if there is none.
-    pub fn next_chunk(&mut self, durable: Durable) -> Option<(Offset, Offset, Vec<u8>)> {
-        let (first, last) = (Offset(self.filed().0 + 1), self.durable_end(durable));
+    /// The body of the next chunk: every event that is not in the file. `None` if there is none. It must not be
+    /// published before the records of these events are durable.
+    #[must_use]
+    pub fn next_chunk(&self) -> Option<(Offset, Offset, Vec<u8>)> {
+        let (first, last) = (Offset(self.filed().0 + 1), self.end);
         if first > last {
             return None;
         }
@@ -260,8 +262,8 @@ mod tests {
             lane.append(Offset(n), 100 + n, Lsn(n), vec![event(n as u8)], 1);
         }
         assert_eq!(lane.durable_end(Durable(Lsn(6))), Offset(6));
-        let (first, last, body) = lane.next_chunk(Durable(Lsn(6))).unwrap();
-        assert_eq!((first, last), (Offset(1), Offset(6)));
+        let (first, last, body) = lane.next_chunk().unwrap();
+        assert_eq!((first, last), (Offset(1), Offset(10)));
         let extent = Extent { first, last, position: lane.next_position(), bytes: body.len() as u64, crc: 0 };
         lane.file(extent);
         lane.evict(Offset(5));
@@ -272,6 +274,6 @@ mod tests {
             matches!(lane.read(Offset(4)), LaneRead::Ready(found) if found.event == event(4) && found.append_micros == 104)
         );
         assert!(matches!(lane.read(Offset(11)), LaneRead::Nothing));
-        assert!(lane.load(extent, &body[1..]).is_err());
+        assert!(lane.load(extent, &body[..body.len() - 1]).is_err());
     }
 }

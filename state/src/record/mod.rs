@@ -76,7 +76,7 @@ pub trait Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// One of the commit kinds.
-    Commit(RecordKind, Commit),
+    Commit(RecordKind, Box<Commit>),
     /// Events of a lane.
     Append(AppendRecord),
     /// Of the slot.
@@ -94,7 +94,7 @@ impl Record {
         Ok(match known {
             RecordKind::Append => Self::Append(AppendRecord::decode(body)?),
             RecordKind::Control => Self::Control(Control::decode(body)?),
-            kind => Self::Commit(kind, Commit::decode(body)?),
+            kind => Self::Commit(kind, Box::new(Commit::decode(body)?)),
         })
     }
 }

@@ -72,7 +72,7 @@ impl Slot {
         self.term = term;
         self.last_ssn = ssn;
         match record {
-            Record::Commit(_, commit) => self.apply_commit(commit, ssn, Lsn(0)),
+            Record::Commit(_, commit) => self.apply_commit(*commit, ssn, Lsn(0)),
             Record::Append(append) => {
                 let lanes = lane_count(append.lane.topic.0);
                 self.apply_append(append, Lsn(0), lanes);
@@ -89,6 +89,7 @@ impl Slot {
         } = commit;
         for consumed in &consumed {
             self.stream_mut(consumed.stream).apply(&consumed.positions, consumed.cursor);
+            self.touch(consumed.stream);
         }
         for fired in fired {
             if self.timers.consume(&(grain.clone(), fired.name), fired.generation) {
@@ -182,6 +183,7 @@ impl Slot {
     pub(super) fn apply_append(&mut self, append: AppendRecord, lsn: Lsn, lane_count: u16) {
         if let Some((stream, pos, cursor)) = append.consumed {
             self.stream_mut(stream).apply(&[pos], cursor);
+            self.touch(stream);
             if let StreamId::Session(session) = stream {
                 let outcome = crate::record::Outcome::Appended(append.lane.lane, append.base);
                 let session = self.sessions.entry(session).or_default();
@@ -198,6 +200,7 @@ impl Slot {
             Control::Cursors(cursors) => {
                 for moved in cursors {
                     self.stream_mut(moved.stream).apply(&moved.positions, moved.cursor);
+                    self.touch(moved.stream);
                 }
             }
             Control::Expire { floor, sessions } => {

@@ -67,6 +67,8 @@ pub struct Slot {
     pub outbox_rows: usize,
     /// Volatile: streams whose cursor moved without a record, to be named by the next cursor record.
     moved: Vec<StreamId>,
+    /// Volatile: streams of slots and topics whose cursor a record has moved since the shard last asked.
+    touched: Vec<StreamId>,
     /// Scratch for record bodies, so that making one allocates nothing.
     scratch: Vec<u8>,
 }
@@ -95,6 +97,7 @@ impl Slot {
             queued_bytes: 0,
             outbox_rows: 0,
             moved: Vec::new(),
+            touched: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -197,6 +200,17 @@ impl Slot {
         None
     }
 
+    /// Streams of slots and topics whose cursor a record has moved since this was last asked.
+    pub fn take_touched(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    fn touch(&mut self, stream: StreamId) {
+        if matches!(stream, StreamId::Slot(_) | StreamId::Topic { .. }) && !self.touched.contains(&stream) {
+            self.touched.push(stream);
+        }
+    }
+
     /// Whether a grain may have something to run.
     #[must_use]
     pub fn has_ready(&self) -> bool {
@@ -273,6 +287,14 @@ impl Slot {
         self.grains.iter().filter_map(|(_, grain)| grain.work.as_ref()).map(|work| work.queue.len()).sum()
     }
 
+    /// Starts the channels again at what their receivers' recovered records say.
+    pub fn restart_channels(&mut self, received: impl Fn(SlotId) -> u64) {
+        for (to, channel) in &mut self.outbox {
+            channel.restart(received(*to));
+        }
+        self.outbox_rows = self.outbox.values().map(|channel| channel.rows().len()).sum();
+    }
+
     /// Begins an ownership period after recovery: volatile positions start at the durable ones, the backlog is queued
     /// first, timers come due from their index.
     pub fn take_over(&mut self, term: Term, now_nanos: u64) {
@@ -281,6 +303,8 @@ impl Slot {
         self.last_lsn = Lsn(0);
         self.undurable.clear();
         self.first_dirty_lsn = None;
+        self.touched.clear();
+        self.moved.clear();
         for stream in self.streams.values_mut() {
             stream.restart();
         }

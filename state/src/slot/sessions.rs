@@ -56,6 +56,22 @@ impl Slot {
         Some(lsn)
     }
 
+    /// Records that tables, topics and subscriptions are deleted, if the slot holds anything of them.
+    pub fn bury(&mut self, journal: &mut impl Journal, control: Control) -> Option<Lsn> {
+        let Control::Tombstone { tables, topics, subscriptions } = &control else { return None };
+        let grains = self.grains.iter().any(|(_, grain)| tables.contains(&grain.table.0));
+        let lanes = self.lanes.keys().any(|lane| topics.contains(&lane.topic.0));
+        let streams = self.streams.keys().any(|id| Control::ends(*id, subscriptions));
+        if !(grains || lanes || streams) {
+            return None;
+        }
+        self.scratch.clear();
+        control.encode(&mut self.scratch);
+        let (_, lsn) = self.write(journal, RecordKind::Control);
+        self.apply_control(control);
+        Some(lsn)
+    }
+
     /// How many sessions the slot knows.
     #[must_use]
     pub fn session_count(&self) -> usize {

@@ -1,0 +1,331 @@
+//! A run's hold on its grain: reads see the run's own writes, which lie over the grain's rows until the commit.
+
+use crate::catalog::{AppEntry, Catalog, Table};
+use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_sdk::{Access, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
+use gristmill_state::grain::Grain;
+use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
+use gristmill_state::record::{Mutation, TimerChange};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Decides at random that a read must fetch first. Only the simulator sets one.
+pub trait MissDice: std::marker::Send {
+    /// The ticket of the fetch, if this read misses.
+    fn roll(&mut self) -> Option<u64>;
+}
+
+/// What a run did, as data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Whether the grain's rows and timers from before the run go.
+    deleted: bool,
+    /// The value after the run, if it changed.
+    value: Option<Option<Bytes>>,
+    /// Map entries after the run, those that changed.
+    entries: BTreeMap<(MapId, Bytes), Option<Bytes>>,
+    /// Messages, in order.
+    pub sent: Vec<(SlotId, Target)>,
+    /// Changes of timers, in order.
+    pub timers: Vec<TimerChange>,
+    /// Increments of counters.
+    pub counters: Vec<(Box<str>, i64)>,
+}
+
+/// See the module. Lives for one call of a handler.
+pub struct RunAccess<'a> {
+    grain: &'a Grain,
+    catalog: &'a Catalog,
+    app: &'a AppEntry,
+    table: &'a Table,
+    slot_count: u16,
+    now_micros: u64,
+    /// Hops of what the run sends.
+    hops: u8,
+    dice: Option<&'a mut dyn MissDice>,
+    /// What the run has done so far.
+    pub effects: Effects,
+}
+
+/// Where a run takes place.
+pub struct RunPlace<'a> {
+    /// The grain.
+    pub grain: &'a Grain,
+    /// The catalog's snapshot.
+    pub catalog: &'a Catalog,
+    /// The grain's app.
+    pub app: &'a AppEntry,
+    /// The grain's table.
+    pub table: &'a Table,
+    /// Slots of the data directory.
+    pub slot_count: u16,
+    /// Engine time, microseconds.
+    pub now_micros: u64,
+    /// Most hops among the run's inputs.
+    pub hops: u8,
+}
+
+impl Effects {
+    /// The changes of rows, as a commit carries them.
+    #[must_use]
+    pub fn mutations(&mut self) -> Vec<Mutation> {
+        let mut mutations = Vec::with_capacity(self.entries.len() + 1);
+        if self.deleted {
+            mutations.push(Mutation::NoGrain);
+        }
+        match self.value.take() {
+            Some(Some(value)) => mutations.push(Mutation::Value(value)),
+            Some(None) if !self.deleted => mutations.push(Mutation::NoValue),
+            _ => {}
+        }
+        for ((map, key), value) in std::mem::take(&mut self.entries) {
+            match value {
+                Some(value) => mutations.push(Mutation::Entry(map, key, value)),
+                None if self.deleted => {}
+                None => mutations.push(Mutation::NoEntry(map, key)),
+            }
+        }
+        mutations
+    }
+}
+
+impl<'a> RunAccess<'a> {
+    /// A hold on a grain without effects yet.
+    pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>) -> Self {
+        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops } = place;
+        Self { grain, catalog, app, table, slot_count, now_micros, hops, dice, effects: Effects::default() }
+    }
+
+    fn roll(&mut self) -> Result<(), Interrupt> {
+        match self.dice.as_mut().and_then(|dice| dice.roll()) {
+            Some(ticket) => Err(Interrupt(ticket)),
+            None => Ok(()),
+        }
+    }
+
+    fn map_id(&self, name: &str) -> Result<MapId, Failure> {
+        let known = || self.table.maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>().join(", ");
+        let map = self.table.map_named(name).ok_or_else(|| {
+            Failure::new(format!("table {} has no map {name}; its maps: {}", self.table.name, known()))
+        })?;
+        Ok(MapId(map.id))
+    }
+
+    fn handler_id(table: &Table, name: &str) -> Result<HandlerId, Failure> {
+        let known = || table.handlers.iter().map(|handler| handler.name.as_str()).collect::<Vec<_>>().join(", ");
+        let handler = table.handler_named(name).ok_or_else(|| {
+            Failure::new(format!("table {} has no handler {name}; its handlers: {}", table.name, known()))
+        })?;
+        Ok(HandlerId(handler.id))
+    }
+
+    fn grain_operation(table: &Table, operation: MessageOperation) -> Result<GrainOperation, Failure> {
+        let map = |name: &str| {
+            let map =
+                table.map_named(name).ok_or_else(|| Failure::new(format!("table {} has no map {name}", table.name)))?;
+            Ok::<_, Failure>(MapId(map.id))
+        };
+        Ok(match operation {
+            MessageOperation::Put(value) => GrainOperation::Put(value.into()),
+            MessageOperation::Delete => GrainOperation::Delete,
+            MessageOperation::MapPut { map: name, key, value } => {
+                GrainOperation::MapPut(map(&name)?, key.into(), value.into())
+            }
+            MessageOperation::MapDelete { map: name, key } => GrainOperation::MapDelete(map(&name)?, key.into()),
+            MessageOperation::MapDeleteRange { map: name, from, to } => {
+                GrainOperation::MapDeleteRange(map(&name)?, from.into(), to.map(Into::into))
+            }
+            MessageOperation::Invoke { handler, payload } => {
+                GrainOperation::Call(Self::handler_id(table, &handler)?, payload.into())
+            }
+        })
+    }
+
+    fn send_to_grain(&mut self, table: &str, key: Vec<u8>, send: Send) -> Result<(), Failure> {
+        let known = || self.app.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
+        let target = self.app.tables.iter().find(|entry| entry.name == table);
+        let target = target.ok_or_else(|| {
+            Failure::new(format!("app {} has no table {table}; its tables: {}", self.app.name, known()))
+        })?;
+        let operation = Self::grain_operation(target, send.operation)?;
+        check_size("a message", operation.weight(), VALUE_BYTES_MAX)?;
+        let callback = match send.callback {
+            None => None,
+            Some(callback) => Some(CallbackAddress {
+                grain: GrainAddress { table: self.grain.table, key: self.grain.key.clone() },
+                handler: Self::handler_id(self.table, &callback.handler)?,
+                cookie: callback.cookie.into(),
+                only_on_error: callback.only_on_error,
+            }),
+        };
+        let to = slot_of(&key, self.slot_count);
+        let input = Input { cause: InputCause::Message, operation, hops: self.hops, callback };
+        let address = GrainAddress { table: TableId(target.id), key: key.into() };
+        self.effects.sent.push((to, Target::Grain(address, Box::new(input))));
+        Ok(())
+    }
+
+    fn send_to_topic(&mut self, topic: &str, key: Vec<u8>, send: Send) -> Result<(), Failure> {
+        let entry = self.app.topics.iter().find(|entry| entry.name == topic);
+        let entry = entry.ok_or_else(|| Failure::new(format!("app {} has no topic {topic}", self.app.name)))?;
+        let MessageOperation::Put(value) = send.operation else {
+            return Err(Failure::new("a message to a topic appends an event: its operation is put"));
+        };
+        check_size("an event's value", value.len(), VALUE_BYTES_MAX)?;
+        let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
+        let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
+        self.effects.sent.push((home, Target::Lane(lane, key.into(), value.into())));
+        Ok(())
+    }
+
+    fn base_range(&self, map: MapId, from: &[u8], to: Option<&[u8]>) -> BTreeMap<Bytes, Bytes> {
+        let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
+        if self.effects.deleted || to.is_some_and(|to| to <= from) {
+            return BTreeMap::new();
+        }
+        let rows =
+            self.grain.map(map).into_iter().flat_map(|rows| rows.range::<[u8], _>((Bound::Included(from), upper)));
+        rows.map(|(key, row)| (key.clone(), row.bytes.clone())).collect()
+    }
+}
+
+fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {
+    if found > allowed {
+        return Err(Failure::new(format!("{what} of {found} bytes; at most {allowed} are allowed")));
+    }
+    Ok(())
+}
+
+impl Access for RunAccess<'_> {
+    fn key(&self) -> &[u8] {
+        &self.grain.key
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.now_micros
+    }
+
+    fn is_replay(&self) -> bool {
+        false
+    }
+
+    fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt> {
+        if let Some(value) = &self.effects.value {
+            return Ok(value.as_ref().map(|value| value.to_vec()));
+        }
+        if self.effects.deleted {
+            return Ok(None);
+        }
+        self.roll()?;
+        Ok(self.grain.value.as_ref().map(|row| row.bytes.to_vec()))
+    }
+
+    fn set_value(&mut self, value: Option<Vec<u8>>) {
+        self.effects.value = Some(value.map(Into::into));
+    }
+
+    fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        let map = self.map_id(map)?;
+        if !self.effects.entries.is_empty()
+            && let Some(value) = self.effects.entries.get(&(map, key.into()))
+        {
+            return Ok(value.as_ref().map(|value| value.to_vec()));
+        }
+        if self.effects.deleted {
+            return Ok(None);
+        }
+        self.roll()?;
+        Ok(self.grain.map(map).and_then(|rows| rows.get(key)).map(|row| row.bytes.to_vec()))
+    }
+
+    fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
+        let map = self.map_id(map)?;
+        check_size("a map key", key.len(), KEY_BYTES_MAX)?;
+        check_size("a map value", value.as_ref().map_or(0, Vec::len), VALUE_BYTES_MAX)?;
+        self.effects.entries.insert((map, key.into()), value.map(Into::into));
+        Ok(())
+    }
+
+    fn map_range(
+        &mut self,
+        map: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Entry>, Failure> {
+        let map = self.map_id(map)?;
+        self.roll()?;
+        let mut rows = self.base_range(map, from, to);
+        for ((other, key), value) in &self.effects.entries {
+            if *other != map || **key < *from || to.is_some_and(|to| **key >= *to) {
+                continue;
+            }
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        let entry = |(key, value): (Bytes, Bytes)| (key.into_vec(), value.into_vec());
+        Ok(if reverse {
+            rows.into_iter().rev().take(limit).map(entry).collect()
+        } else {
+            rows.into_iter().take(limit).map(entry).collect()
+        })
+    }
+
+    fn delete_grain(&mut self) {
+        self.effects.deleted = true;
+        self.effects.value = None;
+        self.effects.entries.clear();
+        self.effects.timers.clear();
+    }
+
+    fn send(&mut self, message: Send) -> Result<(), Failure> {
+        if self.hops > MESSAGE_HOPS_MAX {
+            return Err(Failure::new(format!(
+                "the message would make hop {}; at most {MESSAGE_HOPS_MAX} are allowed",
+                self.hops
+            )));
+        }
+        match message.target.clone() {
+            MessageTarget::Grain { table, key } => {
+                check_size("a key", key.len(), KEY_BYTES_MAX)?;
+                self.send_to_grain(&table, key, message)
+            }
+            MessageTarget::Topic { topic, key } => {
+                check_size("a key", key.len(), KEY_BYTES_MAX)?;
+                self.send_to_topic(&topic, key, message)
+            }
+        }
+    }
+
+    fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
+        check_size("a timer's name", name.len(), NAME_BYTES_MAX)?;
+        check_size("a timer's payload", payload.len(), VALUE_BYTES_MAX)?;
+        let handler = Self::handler_id(self.table, handler)?;
+        self.effects.timers.push(TimerChange::Set { name: name.into(), due_micros, handler, payload: payload.into() });
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, name: &str) {
+        self.effects.timers.push(TimerChange::Cancel(name.into()));
+    }
+
+    fn count(&mut self, counter: &str, by: i64) {
+        match self.effects.counters.iter_mut().find(|(name, _)| **name == *counter) {
+            Some((_, sum)) => *sum += by,
+            None => self.effects.counters.push((counter.into(), by)),
+        }
+    }
+}
+
+impl RunAccess<'_> {
+    /// The catalog's snapshot, for hosts that need names.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+}

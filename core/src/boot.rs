@@ -1,0 +1,411 @@
+//! Start: recovery of a data directory, before any shard serves. See RECOVERY of the design's section 4.1.
+//!
+//! [`recover`] reads everything and checks the logs against each other; each [`ShardSeed`] is then opened on its own
+//! core, with its own disk. Nothing that recovery read is shown before it is durable, and torn tails are cut only after
+//! the check across all logs has passed.
+
+mod crosscheck;
+mod layout;
+mod placement;
+
+pub use placement::Placement;
+
+use crate::catalog::Catalog;
+use crate::host::HandlerHost;
+use crate::jobs::{SLOTS_DIR, checkpoint_name};
+use crate::shard::{FeedCursors, RootContent, Shard, ShardConfig, ShardParts, unseal_checkpoint};
+use gristmill_base::env::{Disk, DiskError, Now, Rng};
+use gristmill_base::files::Files;
+use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
+use gristmill_base::limits::{LOG_SEGMENT_BYTES_DEFAULT, SLOT_COUNT_DEFAULT};
+use gristmill_base::placement::shard_of;
+use gristmill_base::planted::{self, Bug};
+use gristmill_io::identity::Identity;
+use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
+use gristmill_io::root::{RootFile, RootState};
+use gristmill_state::input::StreamId;
+use gristmill_state::slot::Slot;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// How a data directory is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfig {
+    /// Shards of this process.
+    pub shard_count: u16,
+    /// Slots, if the data directory is new; a power of two.
+    pub slot_count: u16,
+    /// Bytes of a new log segment.
+    pub segment_bytes: u64,
+    /// Least time between two flushes of a log, nanoseconds.
+    pub flush_spacing_nanos: u64,
+    /// See [`ShardConfig::checkpoint_bytes`].
+    pub checkpoint_bytes: u64,
+    /// See [`ShardConfig::queued_bytes_max`].
+    pub queued_bytes_max: usize,
+    /// See [`ShardConfig::session_idle_micros`].
+    pub session_idle_micros: u64,
+}
+
+impl Default for BootConfig {
+    fn default() -> Self {
+        Self {
+            shard_count: 1,
+            slot_count: SLOT_COUNT_DEFAULT,
+            segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
+            flush_spacing_nanos: 0,
+            checkpoint_bytes: 512 << 20,
+            queued_bytes_max: 64 << 20,
+            session_idle_micros: 3_600_000_000,
+        }
+    }
+}
+
+/// Why a data directory cannot be opened. Nothing was changed, and nothing is served.
+#[derive(Debug)]
+pub enum BootError {
+    /// What the disk says.
+    Disk(DiskError),
+    /// A log is damaged, foreign or of another version.
+    Log(LogError),
+    /// Something else is damaged: where, and what.
+    Damage {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Two logs disagree: the sender has lost acked data.
+    LostData(String),
+    /// The configuration does not fit the data directory.
+    Config(String),
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(error) => error.fmt(f),
+            Self::Log(error) => error.fmt(f),
+            Self::Damage { file, what } => write!(f, "{file}: {what}"),
+            Self::LostData(what) => write!(
+                f,
+                "acked data is lost: {what}. Restore this data directory from a backup; if there is none, the loss must be accepted by name"
+            ),
+            Self::Config(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+impl From<DiskError> for BootError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<LogError> for BootError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// A shard that has been recovered and waits to be opened on its core.
+pub struct ShardSeed {
+    config: ShardConfig,
+    slots: Vec<Slot>,
+    log: LogConfig,
+    scan: ScanEnd,
+    catalog: Arc<Catalog>,
+    catalog_root: Option<RootFile>,
+    root: RootFile,
+    content: RootContent,
+    cursors: FeedCursors,
+    engine_micros: u64,
+    replayed: u64,
+}
+
+/// One log with the slots that it holds, read but not cut.
+struct Recovered {
+    log: LogConfig,
+    scan: ScanEnd,
+    root: RootFile,
+    content: RootContent,
+    slots: BTreeMap<SlotId, Slot>,
+    /// First record of each slot behind its checkpoint.
+    first: BTreeMap<SlotId, Lsn>,
+    replayed: u64,
+}
+
+/// Recovers a data directory, or makes a new one. Blocking; `disk` may be any disk of that directory. The directory
+/// must be locked against other processes.
+///
+/// # Errors
+/// Damage, loss, a version that this program does not read, or what the disk says.
+pub fn recover(
+    disk: &mut dyn Disk,
+    config: &BootConfig,
+    now: Now,
+    rng: &mut dyn Rng,
+) -> Result<Vec<ShardSeed>, BootError> {
+    let mut files = Files::new(disk);
+    let identity = open_identity(&mut files, config, rng)?;
+    let (mut placement_file, state) = RootFile::load(&mut files, "", "placement", identity.directory)?;
+    let placement = match readable(state, "placement")? {
+        Some(bytes) => Placement::from_bytes(&bytes)?,
+        None => layout::found(&mut files, &identity, config.shard_count)?,
+    };
+    let (catalog_root, state) = RootFile::load(&mut files, "", "catalog", identity.directory)?;
+    let catalog = match readable(state, "catalog")? {
+        Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
+        None => Catalog::default(),
+    };
+    let catalog = Arc::new(catalog);
+    let mut logs = Vec::new();
+    for shard in 0..placement.shard_count {
+        logs.push(read_log(&mut files, config, &identity, &placement, ShardId(shard), &catalog, now)?);
+    }
+    if !planted::is(Bug::RecoveredButUnflushed) {
+        for recovered in &logs {
+            flush_all(&mut files, &recovered.log)?;
+        }
+    }
+    crosscheck::check(&logs, &catalog, identity.slot_count)?;
+    let boot = placement.boot + 1;
+    let mut next = Placement { boot, ..placement.clone() };
+    if placement.shard_count != config.shard_count {
+        logs = layout::rehome(&mut files, config, &identity, &mut next, logs)?;
+    }
+    placement_file.store(&mut files, &next.to_bytes())?;
+    if next.layout != placement.layout {
+        layout::retire(&mut files, &placement)?;
+    }
+    Ok(seeds(config, &identity, &next, &catalog, catalog_root, logs, now))
+}
+
+fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) -> Result<Identity, BootError> {
+    if let Some(identity) = Identity::load(files)? {
+        return Ok(identity);
+    }
+    if !config.slot_count.is_power_of_two() || config.slot_count < config.shard_count {
+        let what = format!(
+            "{} slots for {} shards: a power of two that is not smaller is wanted",
+            config.slot_count, config.shard_count
+        );
+        return Err(BootError::Config(what));
+    }
+    let directory = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
+    let identity = Identity { directory, slot_count: config.slot_count };
+    identity.create(files)?;
+    Ok(identity)
+}
+
+fn readable(state: RootState, file: &str) -> Result<Option<Vec<u8>>, BootError> {
+    match state {
+        RootState::Empty => Ok(None),
+        RootState::Present { bytes, .. } => Ok(Some(bytes)),
+        RootState::Unreadable { what } => Err(BootError::Damage { file: file.to_owned(), what }),
+    }
+}
+
+fn damage(file: &str, what: &impl fmt::Display) -> BootError {
+    BootError::Damage { file: file.to_owned(), what: what.to_string() }
+}
+
+/// Reads one log: checkpoints first, then the records behind them.
+fn read_log(
+    files: &mut Files<'_>,
+    config: &BootConfig,
+    identity: &Identity,
+    placement: &Placement,
+    shard: ShardId,
+    catalog: &Catalog,
+    now: Now,
+) -> Result<Recovered, BootError> {
+    let dir = layout::shard_dir(placement.layout, shard);
+    let (root, state) = RootFile::load(files, &dir, "root", identity.directory)?;
+    let root_name = format!("{dir}/root");
+    let bytes = readable(state, &root_name)?
+        .ok_or_else(|| damage(&root_name, &"it is missing, but the placement names this shard"))?;
+    let content = RootContent::from_bytes(&bytes).map_err(|error| damage(&root_name, &error))?;
+    let mut slots = BTreeMap::new();
+    for slot in (0..identity.slot_count).map(SlotId) {
+        if shard_of(slot, identity.slot_count, placement.shard_count) == shard {
+            slots.insert(slot, load_slot(files, identity, slot, &content, now)?);
+        }
+    }
+    let log = layout::log_config(config, identity, placement.layout, shard);
+    let mut first = BTreeMap::new();
+    let mut replayed = 0;
+    let mut wrong: Option<String> = None;
+    let scan = scan(files, &log, content.log_from, &mut |lsn, head, body| {
+        let Some(slot) = slots.get_mut(&head.slot) else {
+            wrong.get_or_insert_with(|| format!("record {lsn} is of slot {}, which this log does not hold", head.slot));
+            return;
+        };
+        match slot.replay(head.kind, head.term, head.ssn, body, |topic| catalog.lane_count(TopicId(topic))) {
+            Ok(true) => {
+                replayed += 1;
+                first.entry(head.slot).or_insert(lsn);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                wrong.get_or_insert_with(|| format!("record {lsn} of slot {}: {error}", head.slot));
+            }
+        }
+    })?;
+    if let Some(what) = wrong {
+        return Err(BootError::Damage { file: log.dir.clone(), what });
+    }
+    Ok(Recovered { log, scan, root, content, slots, first, replayed })
+}
+
+fn load_slot(
+    files: &mut Files<'_>,
+    identity: &Identity,
+    slot: SlotId,
+    content: &RootContent,
+    now: Now,
+) -> Result<Slot, BootError> {
+    let Some(mark) = content.marks.get(&slot) else { return Ok(Slot::new(slot)) };
+    let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
+    let file = files
+        .read_file(&path)?
+        .ok_or_else(|| damage(&path, &"the checkpoint is missing, but the shard's root names it"))?;
+    let dump = unseal_checkpoint(identity.directory, slot, mark.number, &file).map_err(|what| damage(&path, &what))?;
+    let loaded = Slot::load(slot, dump, now.wall_micros).map_err(|error| damage(&path, &error))?;
+    if loaded.last_ssn() != mark.ssn {
+        return Err(damage(&path, &format!("it ends at record {}, but the root says {}", loaded.last_ssn(), mark.ssn)));
+    }
+    Ok(loaded)
+}
+
+/// Begins the new ownership period and splits what was recovered into shards.
+fn seeds(
+    config: &BootConfig,
+    identity: &Identity,
+    placement: &Placement,
+    catalog: &Arc<Catalog>,
+    catalog_root: RootFile,
+    logs: Vec<Recovered>,
+    now: Now,
+) -> Vec<ShardSeed> {
+    let engine_micros = logs.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0).max(now.wall_micros);
+    let mut cursors = cursors_of(&logs, catalog, identity.slot_count);
+    let received = received_by(&logs);
+    let mut catalog_root = Some(catalog_root);
+    logs.into_iter()
+        .enumerate()
+        .map(|(at, mut recovered)| {
+            for (id, slot) in &mut recovered.slots {
+                slot.take_over(Term(placement.boot), now.monotonic_nanos);
+                slot.first_dirty_lsn = recovered.first.get(id).copied();
+                slot.restart_channels(|to| received.get(&(*id, to)).copied().unwrap_or(0));
+            }
+            ShardSeed {
+                config: ShardConfig {
+                    shard: ShardId(at as u16),
+                    shard_count: placement.shard_count,
+                    slot_count: identity.slot_count,
+                    boot: placement.boot,
+                    term: Term(placement.boot),
+                    checkpoint_bytes: config.checkpoint_bytes,
+                    queued_bytes_max: config.queued_bytes_max,
+                    session_idle_micros: config.session_idle_micros,
+                },
+                slots: recovered.slots.into_values().collect(),
+                log: recovered.log,
+                scan: recovered.scan,
+                catalog: catalog.clone(),
+                catalog_root: if at == 0 { catalog_root.take() } else { None },
+                root: recovered.root,
+                content: recovered.content,
+                cursors: cursors.remove(&ShardId(at as u16)).unwrap_or_default(),
+                engine_micros,
+                replayed: recovered.replayed,
+            }
+        })
+        .collect()
+}
+
+/// Where the receivers of each slot's channels stand: (from, to) → cursor.
+fn received_by(logs: &[Recovered]) -> BTreeMap<(SlotId, SlotId), u64> {
+    let mut received = BTreeMap::new();
+    for slot in logs.iter().flat_map(|recovered| recovered.slots.values()) {
+        for (id, stream) in slot.streams() {
+            if let StreamId::Slot(from) = id {
+                received.insert((from, slot.id), stream.cursor());
+            }
+        }
+    }
+    received
+}
+
+/// Where the subscribers of each shard's lanes stand.
+fn cursors_of(logs: &[Recovered], catalog: &Catalog, slot_count: u16) -> BTreeMap<ShardId, FeedCursors> {
+    let shard_count = logs.len() as u16;
+    let mut cursors: BTreeMap<ShardId, FeedCursors> = BTreeMap::new();
+    for slot in logs.iter().flat_map(|recovered| recovered.slots.values()) {
+        for (id, stream) in slot.streams() {
+            let StreamId::Topic { subscription, lane } = id else { continue };
+            for entry in subscriptions_of_stream(catalog, subscription.0) {
+                let topic = TopicId(entry.topic);
+                let home = gristmill_base::placement::lane_home(topic, lane, catalog.lane_count(topic), slot_count);
+                let owner = shard_of(home, slot_count, shard_count);
+                let key = (gristmill_base::ids::SubscriptionId(entry.id), LaneKey { topic, lane });
+                cursors.entry(owner).or_default().entry(key).or_default().insert(slot.id, stream.cursor());
+            }
+        }
+    }
+    cursors
+}
+
+/// The subscription of a stream; all of them where a planted bug lets them share their streams.
+fn subscriptions_of_stream(catalog: &Catalog, id: u32) -> impl Iterator<Item = &crate::catalog::Subscription> {
+    let all = planted::is(Bug::StreamWithoutSubscription);
+    catalog.apps.iter().flat_map(|app| &app.subscriptions).filter(move |entry| all || entry.id == id)
+}
+
+impl ShardSeed {
+    /// Which shard it will be.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.config.shard
+    }
+
+    /// Records that recovery applied.
+    #[must_use]
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Opens the shard on its own core: cuts the log's torn tail and takes its files through `disk`, the shard's own.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// What the log and the disk say.
+    pub fn open(
+        self,
+        disk: &mut dyn Disk,
+        host: Box<dyn HandlerHost>,
+        mut rng: Box<dyn Rng + Send>,
+    ) -> Result<Shard, BootError> {
+        let mut files = Files::new(disk);
+        let log = resume(&mut files, self.scan, self.log, &mut *rng)?;
+        Ok(Shard::new(ShardParts {
+            config: self.config,
+            slots: self.slots,
+            log,
+            catalog: self.catalog,
+            catalog_root: self.catalog_root,
+            root: self.root,
+            content: self.content,
+            host,
+            rng,
+            cursors: self.cursors,
+            engine_micros: self.engine_micros,
+            replayed: self.replayed,
+        }))
+    }
+}

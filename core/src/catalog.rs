@@ -1,0 +1,381 @@
+//! The catalog: apps, topics, tables, maps, handlers and subscriptions with their numbers.
+//!
+//! One writer, shard 0; everyone else reads a published snapshot. On disk it is an rkyv archive with a version outside,
+//! in the two-root file `catalog`. Numbers are never used twice: `next` only grows.
+
+use crate::appfile::{AppFile, OnExhausted};
+use gristmill_base::datatype::DataType;
+use gristmill_base::ids::{HandlerId, MapId, SubscriptionId, TableId, TopicId};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt;
+
+/// Version of the archive.
+pub const CATALOG_VERSION: u32 = 1;
+
+/// A topic.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// [`TopicId`].
+    pub id: u32,
+    /// Unique in its app.
+    pub name: String,
+    /// [`DataType::code`] of the key.
+    pub key: u8,
+    /// [`DataType::code`] of the value.
+    pub value: u8,
+    /// Number of lanes.
+    pub lanes: u16,
+}
+
+/// A sorted map of a table.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// [`MapId`], chosen by the app file.
+    pub id: u16,
+    /// Unique in its table.
+    pub name: String,
+    /// [`DataType::code`] of the key.
+    pub key: u8,
+    /// [`DataType::code`] of the value.
+    pub value: u8,
+}
+
+/// What happens when the retries of a handler are used up.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The input goes to the dead-letter topic.
+    DeadLetter,
+    /// The grain is parked.
+    Park,
+    /// The failure is the answer; the input is consumed.
+    Fail,
+}
+
+/// A handler of a table.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct HandlerEntry {
+    /// [`HandlerId`].
+    pub id: u32,
+    /// Unique in its table.
+    pub name: String,
+    /// How often an input is tried in all.
+    pub attempts: u32,
+    /// Wait before the second try, nanoseconds; doubled each time.
+    pub backoff_nanos: u64,
+    /// Longest wait, nanoseconds.
+    pub backoff_max_nanos: u64,
+    /// What then; `None`: inputs of clients fail, others park the grain.
+    pub exhausted: Option<Exhausted>,
+    /// [`TopicId`] of the dead-letter topic.
+    pub dead_letter: Option<u32>,
+}
+
+/// A table.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// [`TableId`].
+    pub id: u32,
+    /// Unique in its app.
+    pub name: String,
+    /// [`DataType::code`] of the key.
+    pub key: u8,
+    /// [`DataType::code`] of the value, if grains have one.
+    pub value: Option<u8>,
+    /// In order of id.
+    pub maps: Vec<Map>,
+    /// In the order of the app file.
+    pub handlers: Vec<HandlerEntry>,
+}
+
+/// A subscription instance.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// [`SubscriptionId`].
+    pub id: u32,
+    /// Unique in its handler.
+    pub name: String,
+    /// [`TopicId`] it reads.
+    pub topic: u32,
+    /// [`TableId`] it feeds.
+    pub table: u32,
+    /// [`HandlerId`] it calls.
+    pub handler: u32,
+    /// Field of the value that routes; `None`: the event's key does.
+    pub field: Option<String>,
+}
+
+/// A loaded app.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct AppEntry {
+    /// Number of the app.
+    pub id: u32,
+    /// Unique in the data directory.
+    pub name: String,
+    /// Raised by every load that changes something.
+    pub version: u32,
+    /// The app file, as loaded.
+    pub file: String,
+    /// In the order of the app file.
+    pub topics: Vec<Topic>,
+    /// In the order of the app file.
+    pub tables: Vec<Table>,
+    /// Of all handlers.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// See the module.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    /// Raised by every change.
+    pub version: u64,
+    /// Next number for any of the things above.
+    next: u32,
+    /// Loaded apps, in order of loading.
+    pub apps: Vec<AppEntry>,
+    /// Deleted apps: the tombstones that permit their data to go, also after a crash in between.
+    pub deleted: Vec<Deleted>,
+}
+
+/// What a deleted app had.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Its tables.
+    pub tables: Vec<u32>,
+    /// Its topics.
+    pub topics: Vec<u32>,
+    /// Its subscriptions.
+    pub subscriptions: Vec<u32>,
+}
+
+/// Why an app cannot be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogError(
+    /// What was found and what is allowed.
+    pub String,
+);
+
+impl fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CatalogError {}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { version: 0, next: 1, apps: Vec::new(), deleted: Vec::new() }
+    }
+}
+
+impl Catalog {
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = CATALOG_VERSION.to_le_bytes().to_vec();
+        bytes.resize(16, 0); // The archive starts aligned.
+        let archive = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("a catalog in memory can be archived");
+        bytes.extend_from_slice(&archive);
+        bytes
+    }
+
+    /// The catalog that was stored.
+    ///
+    /// # Errors
+    /// A newer version, or bytes that are no catalog.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CatalogError> {
+        let head = bytes.first_chunk::<4>().ok_or_else(|| CatalogError("the catalog is empty".into()))?;
+        let version = u32::from_le_bytes(*head);
+        if version != CATALOG_VERSION {
+            return Err(CatalogError(format!(
+                "catalog of version {version}; this program reads version {CATALOG_VERSION}"
+            )));
+        }
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
+        rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned)
+            .map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))
+    }
+
+    /// An app by name.
+    #[must_use]
+    pub fn app(&self, name: &str) -> Option<&AppEntry> {
+        self.apps.iter().find(|app| app.name == name)
+    }
+
+    /// A topic with its app.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<(&AppEntry, &Topic)> {
+        self.apps.iter().find_map(|app| app.topics.iter().find(|topic| topic.id == id.0).map(|topic| (app, topic)))
+    }
+
+    /// A table with its app.
+    #[must_use]
+    pub fn table(&self, id: TableId) -> Option<(&AppEntry, &Table)> {
+        self.apps.iter().find_map(|app| app.tables.iter().find(|table| table.id == id.0).map(|table| (app, table)))
+    }
+
+    /// A handler of a table.
+    #[must_use]
+    pub fn handler(&self, table: TableId, id: HandlerId) -> Option<(&AppEntry, &Table, &HandlerEntry)> {
+        let (app, table) = self.table(table)?;
+        table.handlers.iter().find(|handler| handler.id == id.0).map(|handler| (app, table, handler))
+    }
+
+    /// Subscriptions that read a topic.
+    pub fn subscriptions_of(&self, topic: TopicId) -> impl Iterator<Item = &Subscription> {
+        self.apps.iter().flat_map(|app| &app.subscriptions).filter(move |subscription| subscription.topic == topic.0)
+    }
+
+    /// A subscription.
+    #[must_use]
+    pub fn subscription(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.apps.iter().flat_map(|app| &app.subscriptions).find(|subscription| subscription.id == id.0)
+    }
+
+    /// Number of lanes of a topic, also if it is unknown (deleted): then 1.
+    #[must_use]
+    pub fn lane_count(&self, topic: TopicId) -> u16 {
+        self.topic(topic).map_or(1, |(_, topic)| topic.lanes)
+    }
+
+    /// The catalog with an app loaded. Loading the same file again changes nothing and says so by `false`.
+    ///
+    /// # Errors
+    /// The app is loaded with another file. Switching versions live is not in this version: delete the app first.
+    pub fn load(&self, file: &AppFile, text: &str) -> Result<(Self, bool), CatalogError> {
+        if let Some(loaded) = self.app(&file.app) {
+            if loaded.file == text {
+                return Ok((self.clone(), false));
+            }
+            return Err(CatalogError(format!(
+                "app {} is loaded in version {} with another file, and this version cannot switch versions of a loaded app; delete it first (gristmill app delete {})",
+                file.app, loaded.version, file.app
+            )));
+        }
+        let mut catalog = self.clone();
+        catalog.version += 1;
+        let entry = catalog.entry(file, text);
+        catalog.apps.push(entry);
+        Ok((catalog, true))
+    }
+
+    /// The catalog without an app, and the app.
+    #[must_use]
+    pub fn unload(&self, name: &str) -> Option<(Self, AppEntry)> {
+        let at = self.apps.iter().position(|app| app.name == name)?;
+        let mut catalog = self.clone();
+        catalog.version += 1;
+        let app = catalog.apps.remove(at);
+        catalog.deleted.push(Deleted {
+            tables: app.tables.iter().map(|table| table.id).collect(),
+            topics: app.topics.iter().map(|topic| topic.id).collect(),
+            subscriptions: app.subscriptions.iter().map(|subscription| subscription.id).collect(),
+        });
+        Some((catalog, app))
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn entry(&mut self, file: &AppFile, text: &str) -> AppEntry {
+        let id = self.number();
+        let topics: Vec<Topic> = file
+            .topics
+            .iter()
+            .map(|topic| Topic {
+                id: self.number(),
+                name: topic.name.clone(),
+                key: topic.key.code(),
+                value: topic.value.code(),
+                lanes: topic.lanes,
+            })
+            .collect();
+        let topic_named =
+            |name: &str| topics.iter().find(|topic| topic.name == name).expect("the app file was validated").id;
+        let mut subscriptions = Vec::new();
+        let mut tables = Vec::new();
+        for table in &file.tables {
+            let table_id = self.number();
+            let mut handlers = Vec::new();
+            for handler in &table.handlers {
+                let handler_id = self.number();
+                for subscribe in &handler.subscribe {
+                    subscriptions.push(Subscription {
+                        id: self.number(),
+                        name: subscribe.name.clone(),
+                        topic: topic_named(&subscribe.topic),
+                        table: table_id,
+                        handler: handler_id,
+                        field: subscribe.key.clone(),
+                    });
+                }
+                let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
+                handlers.push(handler_entry(handler_id, handler, dead_letter));
+            }
+            let mut maps: Vec<Map> = table
+                .maps
+                .iter()
+                .map(|map| Map { id: map.id, name: map.name.clone(), key: map.key.code(), value: map.value.code() })
+                .collect();
+            maps.sort_unstable_by_key(|map| map.id);
+            tables.push(Table {
+                id: table_id,
+                name: table.name.clone(),
+                key: table.key.code(),
+                value: table.value.as_ref().map(|value| value.code()),
+                maps,
+                handlers,
+            });
+        }
+        AppEntry { id, name: file.app.clone(), version: 1, file: text.to_owned(), topics, tables, subscriptions }
+    }
+}
+
+fn handler_entry(id: u32, handler: &crate::appfile::HandlerSpec, dead_letter: Option<u32>) -> HandlerEntry {
+    let retry = handler.retry.as_ref();
+    HandlerEntry {
+        id,
+        name: handler.name.clone(),
+        attempts: retry.map_or(1, |retry| retry.attempts),
+        backoff_nanos: retry.map_or(0, |retry| retry.backoff.as_nanos() as u64),
+        backoff_max_nanos: retry.map_or(0, |retry| retry.max.as_nanos() as u64),
+        exhausted: handler.on_exhausted.map(|policy| match policy {
+            OnExhausted::DeadLetter => Exhausted::DeadLetter,
+            OnExhausted::Park => Exhausted::Park,
+            OnExhausted::Fail => Exhausted::Fail,
+        }),
+        dead_letter,
+    }
+}
+
+impl Table {
+    /// A map by name.
+    #[must_use]
+    pub fn map_named(&self, name: &str) -> Option<&Map> {
+        self.maps.iter().find(|map| map.name == name)
+    }
+
+    /// A map by number.
+    #[must_use]
+    pub fn map(&self, id: MapId) -> Option<&Map> {
+        self.maps.iter().find(|map| map.id == id.0)
+    }
+
+    /// A handler by name.
+    #[must_use]
+    pub fn handler_named(&self, name: &str) -> Option<&HandlerEntry> {
+        self.handlers.iter().find(|handler| handler.name == name)
+    }
+}
+
+/// The type with a code that the catalog stores.
+///
+/// # Panics
+/// The catalog was validated when it was made and is covered by a checksum, so its codes are known.
+#[must_use]
+pub fn data_type(code: u8) -> DataType {
+    DataType::from_code(code).expect("the catalog names known types")
+}

@@ -1,0 +1,196 @@
+//! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
+
+use gristmill_base::buffer::AlignedBuf;
+use gristmill_base::checksum::crc32c;
+use gristmill_base::env::{Disk, DiskError, DiskErrorKind, OpenMode};
+use gristmill_base::files::Files;
+use gristmill_base::ids::{LaneKey, SlotId};
+use gristmill_io::log::{ReadySegment, SegmentJob, run_segment_job};
+use gristmill_io::root::RootFile;
+use gristmill_state::lane::Extent;
+
+/// A lane's chunk that a checkpoint appends to the lane's file.
+#[derive(Clone, Debug)]
+pub struct ChunkWrite {
+    /// The lane.
+    pub lane: LaneKey,
+    /// Where it goes and what it holds.
+    pub extent: Extent,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// A slot's checkpoint, ready to be written.
+#[derive(Clone, Debug)]
+pub struct CheckpointWrite {
+    /// The slot.
+    pub slot: SlotId,
+    /// Number of the file, never used twice for the slot.
+    pub number: u64,
+    /// The file's bytes, sealed.
+    pub bytes: Vec<u8>,
+    /// Chunks of the lanes homed in the slot.
+    pub chunks: Vec<ChunkWrite>,
+}
+
+/// A piece of background work.
+#[derive(Debug)]
+pub enum Job {
+    /// Make the log's next segment.
+    Segment(SegmentJob),
+    /// Write a slot's checkpoint and the chunks it names, durably.
+    Checkpoint(Box<CheckpointWrite>),
+    /// Publish the shard's root, then remove files that it no longer names.
+    Root {
+        /// The two-copy root.
+        root: RootFile,
+        /// What it says.
+        bytes: Vec<u8>,
+        /// Files to remove afterwards.
+        remove: Vec<String>,
+    },
+    /// Store the catalog.
+    Catalog {
+        /// The two-copy root.
+        root: RootFile,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// Read a chunk of a lane back.
+    LoadChunk {
+        /// Whose.
+        slot: SlotId,
+        /// The lane.
+        lane: LaneKey,
+        /// The chunk.
+        extent: Extent,
+    },
+    /// Nothing: a read that the simulator made miss.
+    Nothing(u64),
+}
+
+/// What a job brought.
+#[derive(Debug)]
+pub enum JobDone {
+    /// A segment.
+    Segment(Result<ReadySegment, DiskError>),
+    /// A checkpoint: the slot and the file's number.
+    Checkpoint(SlotId, u64, Result<(), DiskError>),
+    /// The root is published.
+    Root(RootFile, Result<(), DiskError>),
+    /// The catalog is stored.
+    Catalog(RootFile, Result<(), DiskError>),
+    /// A chunk's body.
+    LoadChunk(SlotId, LaneKey, Extent, Result<Vec<u8>, DiskError>),
+    /// A read may be tried again.
+    Nothing(u64),
+}
+
+/// Folder of slot checkpoints.
+pub const SLOTS_DIR: &str = "slots";
+/// Folder of lane files.
+pub const LANES_DIR: &str = "lanes";
+
+/// Name of a slot's checkpoint in [`SLOTS_DIR`].
+#[must_use]
+pub fn checkpoint_name(slot: SlotId, number: u64) -> String {
+    format!("{:04}-{number}.ckpt", slot.0)
+}
+
+/// Name of a lane's file in [`LANES_DIR`].
+#[must_use]
+pub fn lane_name(lane: LaneKey) -> String {
+    format!("{}-{}.lane", lane.topic, lane.lane)
+}
+
+impl Job {
+    /// Does the work. Blocking; on a background executor, or a step of the simulator.
+    pub fn run(self, disk: &mut dyn Disk) -> JobDone {
+        let mut files = Files::new(disk);
+        match self {
+            Self::Segment(job) => JobDone::Segment(run_segment_job(&mut files, &job)),
+            Self::Checkpoint(write) => {
+                let done = write_checkpoint(&mut files, &write);
+                JobDone::Checkpoint(write.slot, write.number, done)
+            }
+            Self::Root { mut root, bytes, remove } => {
+                let done = store_root(&mut files, &mut root, &bytes, &remove);
+                JobDone::Root(root, done)
+            }
+            Self::Catalog { mut root, bytes } => {
+                let done = root.store(&mut files, &bytes).map(drop);
+                JobDone::Catalog(root, done)
+            }
+            Self::LoadChunk { slot, lane, extent } => {
+                JobDone::LoadChunk(slot, lane, extent, load_chunk(&mut files, lane, extent))
+            }
+            Self::Nothing(ticket) => JobDone::Nothing(ticket),
+        }
+    }
+}
+
+fn store_root(files: &mut Files<'_>, root: &mut RootFile, bytes: &[u8], remove: &[String]) -> Result<(), DiskError> {
+    root.store(files, bytes)?;
+    for path in remove {
+        match files.remove(path) {
+            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<(), DiskError> {
+    for chunk in &write.chunks {
+        write_chunk(files, chunk)?;
+    }
+    let name = checkpoint_name(write.slot, write.number);
+    // A file of that name is left from an attempt that no root names.
+    match files.remove(&format!("{SLOTS_DIR}/{name}")) {
+        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    files.create_file(SLOTS_DIR, &name, &write.bytes)
+}
+
+fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskError> {
+    let path = format!("{LANES_DIR}/{}", lane_name(chunk.lane));
+    let (file, made) = match files.open(&path, OpenMode::Write) {
+        Ok(file) => (file, false),
+        Err(error) if error.kind == DiskErrorKind::NotFound => (files.open(&path, OpenMode::Create)?, true),
+        Err(error) => return Err(error),
+    };
+    let mut at = chunk.extent.position;
+    for piece in chunk.body.chunks(1 << 20) {
+        files.write(file, at, AlignedBuf::copy_of(piece))?;
+        at += piece.len() as u64;
+    }
+    files.flush(file)?;
+    files.close(file);
+    if made { files.flush_dir(LANES_DIR) } else { Ok(()) }
+}
+
+/// Reads a chunk and checks it.
+///
+/// # Errors
+/// What the disk says, or damage.
+pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, DiskError> {
+    let path = format!("{LANES_DIR}/{}", lane_name(lane));
+    let file = files.open(&path, OpenMode::Read)?;
+    let mut body = Vec::new();
+    while (body.len() as u64) < extent.bytes {
+        let want = (extent.bytes - body.len() as u64).min(1 << 20) as usize;
+        let (buf, read) = files.read(file, extent.position + body.len() as u64, want)?;
+        body.extend_from_slice(&buf.as_slice()[..want.min(read)]);
+        if read < want {
+            break;
+        }
+    }
+    files.close(file);
+    if body.len() as u64 != extent.bytes || crc32c(&body) != extent.crc {
+        let what =
+            format!("{path}: events {} to {} at byte {} are damaged", extent.first, extent.last, extent.position);
+        return Err(DiskError { kind: DiskErrorKind::Io, what, code: 0 });
+    }
+    Ok(body)
+}

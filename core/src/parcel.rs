@@ -1,0 +1,113 @@
+//! What shards say to each other: parcels of items over the mesh. Everything in an item is durable at its sender, or
+//! needs not to be (requests, refusals, reads that waited).
+
+use crate::catalog::Catalog;
+use crate::request::{Reply, Request};
+use gristmill_base::ids::{ShardId, SlotId, TableId};
+use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
+use std::sync::Arc;
+
+/// Items from one shard to another, in order.
+pub type Parcel = Vec<Item>;
+
+/// One thing that a shard says to another.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A client's operation that the receiver owns.
+    Request(Box<Request>),
+    /// The reply to one.
+    Reply(Box<Reply>),
+    /// Row `seq` of the channel from one slot to another.
+    Message {
+        /// Sending slot.
+        from: SlotId,
+        /// Receiving slot.
+        to: SlotId,
+        /// Its number.
+        seq: u64,
+        /// What is sent where.
+        target: Target,
+    },
+    /// An event of a lane for a subscriber.
+    Event {
+        /// The subscription's stream.
+        stream: StreamId,
+        /// Receiving slot.
+        to: SlotId,
+        /// Position before it in this stream and slot.
+        prev: u64,
+        /// Its position.
+        pos: u64,
+        /// The grain.
+        grain: GrainAddress,
+        /// What the grain gets.
+        input: Box<Input>,
+    },
+    /// Nothing for a slot in `(prev, pos]` of a stream.
+    Cover {
+        /// The stream.
+        stream: StreamId,
+        /// Receiving slot.
+        to: SlotId,
+        /// Position before.
+        prev: u64,
+        /// Covered up to here.
+        pos: u64,
+    },
+    /// A receiver misses what lies behind `received`.
+    Expected {
+        /// The stream.
+        stream: StreamId,
+        /// Receiving slot.
+        at: SlotId,
+        /// Last position that it has.
+        received: u64,
+    },
+    /// A receiver's durable records have consumed everything up to `cursor`.
+    Report {
+        /// The stream.
+        stream: StreamId,
+        /// Receiving slot.
+        at: SlotId,
+        /// Durable cursor.
+        cursor: u64,
+    },
+    /// Another shard's part of a scan is wanted.
+    ScanAsk {
+        /// Who asks, and its number for it.
+        from: (ShardId, u64),
+        /// Table.
+        table: TableId,
+        /// Only keys that start so.
+        prefix: Bytes,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+        /// At most so many rows.
+        limit: u32,
+    },
+    /// A part of a scan: rows in key order, and whether there are more.
+    ScanPart {
+        /// The asker's number.
+        gather: u64,
+        /// Key and value.
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        /// Whether this shard has more.
+        more: bool,
+    },
+    /// Another shard's status is wanted.
+    StatusAsk {
+        /// Who asks, and its number for it.
+        from: (ShardId, u64),
+    },
+    /// A shard's status, as JSON.
+    StatusPart {
+        /// The asker's number.
+        gather: u64,
+        /// JSON object.
+        json: String,
+    },
+    /// A new snapshot of the catalog. Only shard 0 sends it.
+    Catalog(Arc<Catalog>),
+    /// The snapshot of that version is in use.
+    CatalogUsed(u64),
+}

@@ -1,0 +1,74 @@
+//! Operations on apps and topics. Those that change the catalog run on shard 0; the JSON is documented in
+//! docs/protocol.md, section 4.
+
+use super::Shard;
+use crate::catalog::{AppEntry, Table, Topic, data_type};
+use crate::request::{Answer, Code, Operation, Refusal, Responder};
+use gristmill_base::ids::Lsn;
+use gristmill_base::nearest::nearest;
+use serde_json::{Value, json};
+
+impl Shard {
+    /// Handles an operation that no key places.
+    pub(super) fn admin(&mut self, responder: Responder, operation: Operation) {
+        let answer = match operation {
+            Operation::AppLoad { text, force } => return self.load_app(responder, &text, force),
+            Operation::AppDelete { name } => return self.delete_app(responder, &name),
+            Operation::AppList => Ok(json!({"apps": self.catalog.apps.iter().map(app_line).collect::<Vec<_>>()})),
+            Operation::TopicList => Ok(json!({"topics": self.topic_lines()})),
+            Operation::Describe { name } => match self.catalog.app(&name) {
+                Some(app) => Ok(describe(app)),
+                None => Err(self.unknown_app(&name)),
+            },
+            other => Err(Refusal::new(Code::Internal, format!("{other:?} has no handler"))),
+        };
+        self.reply(Lsn(0), responder, answer.map(|json| Answer::Json(json.to_string())));
+    }
+
+    /// A refusal that names the apps that are loaded.
+    pub(super) fn unknown_app(&self, name: &str) -> Refusal {
+        let known: Vec<&str> = self.catalog.apps.iter().map(|app| app.name.as_str()).collect();
+        let hint =
+            nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Refusal::new(Code::UnknownName, format!("no app {name} is loaded{hint}; loaded: {known}"))
+    }
+
+    fn topic_lines(&self) -> Vec<Value> {
+        let topics = self.catalog.apps.iter().flat_map(|app| app.topics.iter().map(move |topic| (app, topic)));
+        topics
+            .map(|(app, topic)| {
+                json!({"app": app.name, "name": topic.name, "id": topic.id, "lanes": topic.lanes,
+                       "key": data_type(topic.key).name(), "value": data_type(topic.value).name()})
+            })
+            .collect()
+    }
+}
+
+fn app_line(app: &AppEntry) -> Value {
+    json!({"name": app.name, "id": app.id, "version": app.version, "topics": app.topics.len(), "tables": app.tables.len()})
+}
+
+fn topic(topic: &Topic) -> Value {
+    json!({"name": topic.name, "id": topic.id, "lanes": topic.lanes,
+           "key": data_type(topic.key).name(), "value": data_type(topic.value).name()})
+}
+
+fn table(table: &Table) -> Value {
+    let maps: Vec<Value> = table
+        .maps
+        .iter()
+        .map(|map| json!({"name": map.name, "id": map.id, "key": data_type(map.key).name(), "value": data_type(map.value).name()}))
+        .collect();
+    let handlers: Vec<Value> =
+        table.handlers.iter().map(|handler| json!({"name": handler.name, "id": handler.id})).collect();
+    json!({"name": table.name, "id": table.id, "key": data_type(table.key).name(),
+           "value": table.value.map(|value| data_type(value).name()), "maps": maps, "handlers": handlers})
+}
+
+/// Ids and types of an app's things.
+pub(super) fn describe(app: &AppEntry) -> Value {
+    json!({"name": app.name, "id": app.id, "version": app.version,
+           "topics": app.topics.iter().map(topic).collect::<Vec<_>>(),
+           "tables": app.tables.iter().map(table).collect::<Vec<_>>()})
+}

@@ -1,0 +1,148 @@
+//! Changes of the catalog: shard 0 validates, stores, then publishes; the change is done when every shard uses it.
+
+use super::admin::describe;
+use super::{Outbox, Shard};
+use crate::appfile::AppFile;
+use crate::catalog::{AppEntry, Catalog};
+use crate::jobs::Job;
+use crate::parcel::Item;
+use crate::request::{Answer, Code, Refusal, Responder};
+use gristmill_base::env::DiskError;
+use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_io::root::RootFile;
+use gristmill_state::record::Control;
+use serde_json::json;
+use std::sync::Arc;
+
+/// A change under way. At most one.
+#[derive(Debug)]
+pub(super) struct Change {
+    responder: Responder,
+    catalog: Arc<Catalog>,
+    answer: String,
+    /// Whether it has been handed to the background executor.
+    storing: bool,
+    /// Shards that do not use it yet.
+    missing: u16,
+}
+
+impl Shard {
+    /// Loads an app file.
+    pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], _force: bool) {
+        match self.try_load(text) {
+            Err(refusal) => self.reply(Lsn(0), responder, Err(refusal)),
+            Ok((catalog, app, changed)) => {
+                let answer = json!({"app": describe(&app), "changed": changed}).to_string();
+                if changed {
+                    self.begin_change(responder, catalog, answer)
+                } else {
+                    self.reply(Lsn(0), responder, Ok(Answer::Json(answer)))
+                }
+            }
+        }
+    }
+
+    fn try_load(&self, text: &[u8]) -> Result<(Catalog, AppEntry, bool), Refusal> {
+        let bad = |message: String| Refusal::new(Code::BadRequest, message);
+        let text = std::str::from_utf8(text).map_err(|error| bad(format!("the app file is not UTF-8: {error}")))?;
+        let file = AppFile::parse(text, "app file").map_err(|error| bad(error.to_string()))?;
+        for table in &file.tables {
+            for handler in &table.handlers {
+                self.host.has(&file.app, &table.name, &handler.name).map_err(|known| {
+                    let known = if known.is_empty() { "none of this app".to_owned() } else { known.join(", ") };
+                    bad(format!(
+                        "handler {}.{} of app {} is not linked into this program; linked: {known}",
+                        table.name, handler.name, file.app
+                    ))
+                })?;
+            }
+        }
+        let (catalog, changed) = self.catalog.load(&file, text).map_err(|error| bad(error.to_string()))?;
+        let app = catalog.app(&file.app).expect("it was just loaded").clone();
+        Ok((catalog, app, changed))
+    }
+
+    /// Unloads an app and deletes what it holds.
+    pub(super) fn delete_app(&mut self, responder: Responder, name: &str) {
+        match self.catalog.unload(name) {
+            None => {
+                let refusal = self.unknown_app(name);
+                self.reply(Lsn(0), responder, Err(refusal));
+            }
+            Some((catalog, app)) => self.begin_change(responder, catalog, json!({"deleted": app.name}).to_string()),
+        }
+    }
+
+    fn begin_change(&mut self, responder: Responder, catalog: Catalog, answer: String) {
+        if self.change.is_some() {
+            return self.refuse(responder, Code::Capacity, "another change of the apps is under way; try again");
+        }
+        let missing = self.config.shard_count;
+        self.change = Some(Change { responder, catalog: Arc::new(catalog), answer, storing: false, missing });
+    }
+
+    /// Hands a change to the background executor.
+    pub(super) fn catalog_step(&mut self, outbox: &mut Outbox) {
+        if let Some(change) = self.change.as_mut().filter(|change| !change.storing)
+            && let Some(root) = self.catalog_root.take()
+        {
+            change.storing = true;
+            outbox.jobs.push(Job::Catalog { root, bytes: change.catalog.to_bytes() });
+        }
+    }
+
+    /// The change is durable, or could not be stored.
+    pub(super) fn catalog_stored(&mut self, root: RootFile, done: Result<(), DiskError>) {
+        self.catalog_root = Some(root);
+        let Some(change) = &self.change else { return };
+        let catalog = change.catalog.clone();
+        if let Err(error) = done {
+            let change = self.change.take().expect("it was just looked at");
+            let refusal = Refusal::new(Code::Failed, format!("the catalog could not be stored: {error}"));
+            return self.reply(Lsn(0), change.responder, Err(refusal));
+        }
+        for shard in 0..self.config.shard_count {
+            self.say(ShardId(shard), Item::Catalog(catalog.clone()));
+        }
+    }
+
+    /// Uses a new snapshot and says so to shard 0.
+    pub(super) fn use_catalog(&mut self, from: ShardId, catalog: Arc<Catalog>) {
+        let version = catalog.version;
+        if version > self.catalog.version {
+            let old = std::mem::replace(&mut self.catalog, catalog);
+            self.bury_deleted(old.deleted.len());
+            self.drop_dead_feeds();
+        }
+        self.say(from, Item::CatalogUsed(version));
+    }
+
+    /// Deletes what is left of apps that were deleted after the first `known` ones.
+    pub(super) fn bury_deleted(&mut self, known: usize) {
+        let catalog = self.catalog.clone();
+        let slots: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        for deleted in catalog.deleted.iter().skip(known) {
+            let control = Control::Tombstone {
+                tables: deleted.tables.clone(),
+                topics: deleted.topics.clone(),
+                subscriptions: deleted.subscriptions.clone(),
+            };
+            for slot in &slots {
+                let (state, log) = self.slot_and_log(*slot);
+                if let Some(lsn) = state.bury(log, control.clone()) {
+                    self.after_record(*slot, lsn);
+                }
+            }
+        }
+    }
+
+    /// A shard uses the snapshot of that version.
+    pub(super) fn catalog_used(&mut self, version: u64) {
+        let Some(change) = self.change.as_mut().filter(|change| change.catalog.version == version) else { return };
+        change.missing -= 1;
+        if change.missing == 0 {
+            let change = self.change.take().expect("it was just looked at");
+            self.reply(Lsn(0), change.responder, Ok(Answer::Json(change.answer)));
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Checkpoints: when the log's suffix grows long, the slots that hold it back are dumped one by one, written by the
+//! background executor, and named by a new root; then the log's old segments are free.
+//!
+//! Nothing is written before the records whose effects it holds are durable.
+
+use super::{Outbox, Shard};
+use crate::jobs::{CheckpointWrite, ChunkWrite, Job, JobDone, SLOTS_DIR, checkpoint_name};
+use gristmill_base::checksum::crc32c;
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::env::{DiskError, FileId};
+use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, Ssn};
+use gristmill_base::planted::{self, Bug};
+use gristmill_io::root::RootFile;
+use gristmill_state::lane::{Extent, Lane};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Where a slot's newest checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointMark {
+    /// Number of its file.
+    pub number: u64,
+    /// Last record that it holds.
+    pub ssn: Ssn,
+}
+
+/// What a shard's root says: which checkpoints count, and from where the log must be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootContent {
+    /// First record that is not in a checkpoint.
+    pub log_from: Lsn,
+    /// By slot.
+    pub marks: BTreeMap<SlotId, CheckpointMark>,
+}
+
+impl Default for RootContent {
+    fn default() -> Self {
+        Self { log_from: Lsn(1), marks: BTreeMap::new() }
+    }
+}
+
+impl RootContent {
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u16(1);
+        out.put_u64(self.log_from.0);
+        out.put_varint(self.marks.len() as u64);
+        for (slot, mark) in &self.marks {
+            out.put_u16(slot.0);
+            out.put_u64(mark.number);
+            out.put_u64(mark.ssn.0);
+        }
+        out
+    }
+
+    /// The content that was stored.
+    ///
+    /// # Errors
+    /// Another version, or bytes that are no content of a root.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(bytes);
+        let version = from.u16()?;
+        if version != 1 {
+            return Err(DecodeError::Unknown { what: "version of a shard's root", found: version.into() });
+        }
+        let mut content = Self { log_from: Lsn(from.u64()?), marks: BTreeMap::new() };
+        for _ in 0..from.count(18)? {
+            let slot = SlotId(from.u16()?);
+            content.marks.insert(slot, CheckpointMark { number: from.u64()?, ssn: Ssn(from.u64()?) });
+        }
+        from.end()?;
+        Ok(content)
+    }
+}
+
+/// Magic of a checkpoint file.
+const MAGIC: [u8; 4] = *b"GMCK";
+
+/// A checkpoint file around a dump: magic, data directory, slot, number, length, checksum over all of it.
+#[must_use]
+pub fn seal_checkpoint(identity: u128, slot: SlotId, number: u64, dump: &[u8]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&identity.to_le_bytes());
+    out.put_u16(slot.0);
+    out.put_u64(number);
+    out.put_u64(dump.len() as u64);
+    out.extend_from_slice(dump);
+    let crc = crc32c(&out);
+    out.put_u32(crc);
+    out
+}
+
+/// The dump in a checkpoint file.
+///
+/// # Errors
+/// Damage, or a file of another data directory, slot or number.
+pub fn unseal_checkpoint(identity: u128, slot: SlotId, number: u64, file: &[u8]) -> Result<&[u8], String> {
+    let mut from = Reader::new(file);
+    let mut parse = || -> Result<(bool, &[u8], u32), DecodeError> {
+        let known = from.take(4)? == MAGIC
+            && from.take(16)? == identity.to_le_bytes()
+            && from.u16()? == slot.0
+            && from.u64()? == number;
+        let bytes = from.u64()?;
+        let dump = from.take(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        Ok((known, dump, from.u32()?))
+    };
+    let (known, dump, crc) = parse().map_err(|error| error.to_string())?;
+    let sealed = 38 + dump.len();
+    if crc32c(&file[..sealed]) != crc {
+        return Err("its checksum does not match".into());
+    }
+    if !known {
+        return Err("it belongs to another data directory, slot or number".into());
+    }
+    Ok(dump)
+}
+
+/// A dump that waits for its records to be durable, or for the background executor.
+#[derive(Debug)]
+struct Dumped {
+    /// First record since the checkpoint before; comes back if the writing fails.
+    first: Lsn,
+    /// Last record that it holds.
+    lsn: Lsn,
+    ssn: Ssn,
+    write: CheckpointWrite,
+}
+
+/// What the shard knows of its checkpoints. Invariants: at most one dump is under way; `written` counts as soon as a
+/// root names it.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// `None` while a root is being written.
+    root: Option<RootFile>,
+    content: RootContent,
+    next_number: u64,
+    /// Made, not handed over yet.
+    dumped: Option<Dumped>,
+    /// Being written: slot, mark, first record since the checkpoint before, extents.
+    writing: Option<(SlotId, CheckpointMark, Lsn, BTreeMap<LaneKey, Extent>)>,
+    /// Slots that this round has yet to dump.
+    round: VecDeque<SlotId>,
+    /// Whether a round has ended whose root is to be written.
+    root_due: bool,
+    /// What the root that is being written says.
+    publishing: Option<RootContent>,
+    /// Files that the next root makes superfluous.
+    stale: Vec<String>,
+    /// After a failure nothing is tried before this, monotonic nanoseconds.
+    not_before_nanos: u64,
+}
+
+impl Checkpoints {
+    pub(super) fn new(root: RootFile, content: RootContent) -> Self {
+        let next_number = content.marks.values().map(|mark| mark.number).max().unwrap_or(0) + 1;
+        Self {
+            root: Some(root),
+            content,
+            next_number,
+            dumped: None,
+            writing: None,
+            round: VecDeque::new(),
+            root_due: false,
+            publishing: None,
+            stale: Vec::new(),
+            not_before_nanos: 0,
+        }
+    }
+}
+
+impl Shard {
+    /// Takes the checkpoint one step on, if one is due.
+    pub(super) fn checkpoint_step(&mut self, outbox: &mut Outbox) {
+        outbox.jobs.append(&mut self.new_jobs);
+        if self.log.0.failed().is_some() || self.now_nanos < self.checkpoints.not_before_nanos {
+            return;
+        }
+        self.begin_round();
+        self.dump_next();
+        let durable = self.log.0.durable();
+        let covered = |lsn: Lsn| durable.covers(lsn) || planted::is(Bug::CheckpointAheadOfDurable);
+        if let Some(dumped) = self.checkpoints.dumped.take_if(|dumped| covered(dumped.lsn)) {
+            let extents = dumped.write.chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
+            let mark = CheckpointMark { number: dumped.write.number, ssn: dumped.ssn };
+            self.checkpoints.writing = Some((dumped.write.slot, mark, dumped.first, extents));
+            outbox.jobs.push(Job::Checkpoint(Box::new(dumped.write)));
+        }
+        self.publish_root(outbox);
+    }
+
+    /// Begins a round when the log has grown: every slot with records since its last checkpoint, oldest first.
+    fn begin_round(&mut self) {
+        let checkpoints = &self.checkpoints;
+        let idle = checkpoints.round.is_empty() && checkpoints.dumped.is_none() && checkpoints.writing.is_none();
+        let free = checkpoints.root.is_some() && !checkpoints.root_due;
+        if !idle || !free || self.log.0.bytes_kept() < self.config.checkpoint_bytes {
+            return;
+        }
+        let mut dirty: Vec<(Lsn, SlotId)> =
+            self.slots.iter().flatten().filter_map(|slot| slot.first_dirty_lsn.map(|lsn| (lsn, slot.id))).collect();
+        dirty.sort_unstable();
+        self.checkpoints.round = dirty.into_iter().map(|(_, slot)| slot).collect();
+        self.checkpoints.root_due =
+            self.checkpoints.round.is_empty() && self.next_log_from() > self.checkpoints.content.log_from;
+    }
+
+    fn dump_next(&mut self) {
+        if self.checkpoints.dumped.is_some() || self.checkpoints.writing.is_some() {
+            return;
+        }
+        let Some(id) = self.checkpoints.round.pop_front() else { return };
+        let number = self.checkpoints.next_number;
+        self.checkpoints.next_number += 1;
+        let identity = self.log.0.config().identity;
+        let slot = self.slot_mut(id);
+        let mut chunks = Vec::new();
+        for lane in slot.lanes.values() {
+            chunks.extend(next_chunk(lane));
+        }
+        let extents: BTreeMap<LaneKey, Extent> = chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
+        let dump = slot.dump(&extents);
+        let first = slot.first_dirty_lsn.take().unwrap_or(slot.last_lsn());
+        let (lsn, ssn) = (slot.last_lsn(), slot.last_ssn());
+        let bytes = seal_checkpoint(identity, id, number, &dump);
+        self.checkpoints.dumped =
+            Some(Dumped { first, lsn, ssn, write: CheckpointWrite { slot: id, number, bytes, chunks } });
+    }
+
+    /// A checkpoint was written, or could not be.
+    fn checkpoint_written(&mut self, slot: SlotId, number: u64, done: Result<(), DiskError>) {
+        let Some((writing, mark, dirty, extents)) = self.checkpoints.writing.take() else { return };
+        assert_eq!((writing, mark.number), (slot, number), "one checkpoint is written at a time");
+        if done.is_err() {
+            // The records stay in the log; the next round tries again.
+            let state = self.slot_mut(slot);
+            state.first_dirty_lsn = Some(dirty);
+            self.checkpoints.not_before_nanos = self.now_nanos + 1_000_000_000;
+            return;
+        }
+        self.counts.checkpoints += 1;
+        for (lane, extent) in extents {
+            let keep = self.feed_floor(lane);
+            if let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) {
+                lane.file(extent);
+                lane.evict(keep);
+            }
+        }
+        if let Some(old) = self.checkpoints.content.marks.insert(slot, mark) {
+            self.checkpoints.stale.push(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, old.number)));
+        }
+        self.checkpoints.root_due |= self.checkpoints.round.is_empty();
+    }
+
+    /// The first record that no checkpoint holds.
+    fn next_log_from(&self) -> Lsn {
+        let between = self.checkpoints.writing.is_none() && self.checkpoints.dumped.is_none();
+        assert!(between, "a root is made between dumps");
+        let dirty = self.slots.iter().flatten().filter_map(|slot| slot.first_dirty_lsn).min();
+        dirty.unwrap_or(self.log.0.appended().0.next())
+    }
+
+    fn publish_root(&mut self, outbox: &mut Outbox) {
+        let checkpoints = &self.checkpoints;
+        if !checkpoints.root_due
+            || checkpoints.dumped.is_some()
+            || checkpoints.writing.is_some()
+            || checkpoints.root.is_none()
+        {
+            return;
+        }
+        // What is named must be durable: the log may be read from a record on only if that record will be there.
+        let from = self.next_log_from().min(self.log.0.durable().0.next());
+        let content = RootContent {
+            log_from: from.max(self.checkpoints.content.log_from),
+            marks: self.checkpoints.content.marks.clone(),
+        };
+        let root = self.checkpoints.root.take().expect("it was just looked at");
+        self.checkpoints.root_due = false;
+        outbox.jobs.push(Job::Root {
+            root,
+            bytes: content.to_bytes(),
+            remove: std::mem::take(&mut self.checkpoints.stale),
+        });
+        self.checkpoints.publishing = Some(content);
+    }
+
+    fn root_published(&mut self, root: RootFile, done: Result<(), DiskError>) {
+        self.checkpoints.root = Some(root);
+        let Some(content) = self.checkpoints.publishing.take() else { return };
+        if done.is_err() {
+            self.checkpoints.root_due = true;
+            self.checkpoints.not_before_nanos = self.now_nanos + 1_000_000_000;
+            return;
+        }
+        self.log.0.free_before(content.log_from);
+        self.checkpoints.content.log_from = content.log_from;
+    }
+
+    /// A background job has ended.
+    pub(super) fn job_done(&mut self, done: JobDone) {
+        match done {
+            JobDone::Segment(Ok(ready)) => self.segment_wanted = Some(ready),
+            JobDone::Segment(Err(_)) => {
+                // Room may come back; until then admission refuses writes.
+                self.log.0.segment_failed();
+                self.segment_retry_nanos = self.now_nanos + 100_000_000;
+            }
+            JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
+            JobDone::Root(root, done) => self.root_published(root, done),
+            JobDone::Catalog(root, done) => self.catalog_stored(root, done),
+            JobDone::LoadChunk(slot, lane, extent, body) => self.chunk_loaded(slot, lane, extent, body),
+            JobDone::Nothing(ticket) => self.fetched(ticket),
+        }
+    }
+
+    fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, DiskError>) {
+        self.fetching.retain(|fetch| *fetch != (slot, lane, extent.position));
+        let loaded = body.map_err(|error| error.to_string()).and_then(|body| {
+            let lane = self.slot_mut(slot).lanes.get_mut(&lane).ok_or("the lane is gone")?;
+            lane.load(extent, &body).map_err(|error| error.to_string())
+        });
+        match loaded {
+            Ok(()) => self.retry_reads(),
+            Err(error) => self.fail_reads(lane, &error),
+        }
+    }
+
+    /// Asks for the log's next segment, and for its file to be opened.
+    pub(super) fn want_segment(&mut self, outbox: &mut Outbox) {
+        if let Some(ready) = &self.segment_wanted {
+            if !self.segment_opening {
+                self.segment_opening = true;
+                outbox.open.push(ready.path.clone());
+            }
+            return;
+        }
+        if self.now_nanos < self.segment_retry_nanos {
+            return;
+        }
+        if let Some(job) = self.log.0.needs_segment(&mut *self.rng) {
+            outbox.jobs.push(Job::Segment(job));
+        }
+    }
+
+    /// The segment's file is open.
+    pub(super) fn segment_opened(&mut self, path: &str, file: Result<FileId, DiskError>) {
+        self.segment_opening = false;
+        let Some(ready) = self.segment_wanted.take_if(|ready| ready.path == path) else { return };
+        match file {
+            Ok(file) => self.log.0.segment_ready(ready, file),
+            Err(_) => {
+                self.log.0.segment_failed();
+                self.segment_retry_nanos = self.now_nanos + 100_000_000;
+            }
+        }
+    }
+}
+
+/// The chunk that takes a lane's file to the lane's end. It may hold events whose records are not durable yet: like the
+/// dump that names it, it waits for them.
+pub(crate) fn next_chunk(lane: &Lane) -> Option<ChunkWrite> {
+    let position = lane.next_position();
+    let key = lane.key;
+    let (first, last, body): (Offset, Offset, Vec<u8>) = lane.next_chunk()?;
+    let extent = Extent { first, last, position, bytes: body.len() as u64, crc: crc32c(&body) };
+    Some(ChunkWrite { lane: key, extent, body })
+}

@@ -1,0 +1,119 @@
+//! What other shards, and this one, say to this shard.
+
+use super::Shard;
+use crate::parcel::Item;
+use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, TopicId};
+use gristmill_state::input::{GrainAddress, Input, StreamId};
+use gristmill_state::slot::Acceptance;
+
+impl Shard {
+    /// Handles one item.
+    pub(super) fn item(&mut self, from: ShardId, item: Item) {
+        match item {
+            Item::Request(request) => self.request(*request),
+            Item::Reply(reply) => self.reply(Lsn(0), reply.responder, reply.outcome),
+            Item::Message { from: source, to, seq, target } => {
+                let accepted = self.deliver_message(source, to, seq, target);
+                self.answer_expected(from, StreamId::Slot(source), to, accepted);
+            }
+            Item::Event { stream, to, prev, pos, grain, input } => {
+                let accepted = self.deliver_event(stream, to, prev, pos, grain, *input);
+                self.answer_expected(from, stream, to, accepted);
+            }
+            Item::Cover { stream, to, prev, pos } => {
+                let accepted = self.slot_mut(to).cover(stream, prev, pos);
+                self.answer_expected(from, stream, to, accepted);
+            }
+            Item::Expected { stream, at, received } => self.rewind(stream, at, received),
+            Item::Report { stream, at, cursor } => self.reported(stream, at, cursor),
+            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit } => {
+                let (rows, more) = self.scan_own(table, &prefix, after.as_deref(), limit);
+                let lsn = self.log.0.appended().0;
+                self.say_after(lsn, asker, Item::ScanPart { gather, rows, more });
+            }
+            Item::ScanPart { gather, rows, more } => self.scan_part(gather, rows, more),
+            Item::StatusAsk { from: (asker, gather) } => {
+                let json = self.own_status();
+                self.say(asker, Item::StatusPart { gather, json });
+            }
+            Item::StatusPart { gather, json } => self.status_part(gather, json),
+            Item::Catalog(catalog) => self.use_catalog(from, catalog),
+            Item::CatalogUsed(version) => self.catalog_used(version),
+        }
+    }
+
+    /// Tells a sender what is missing: once when there is a gap, and whenever the window was full, so that the sender
+    /// tries again.
+    fn answer_expected(&mut self, sender: ShardId, stream: StreamId, at: SlotId, accepted: Acceptance) {
+        let received = match accepted {
+            Acceptance::Expected(received) => received,
+            Acceptance::Full => self.slot_mut(at).stream(stream).map_or(0, gristmill_state::stream::Stream::received),
+            Acceptance::Taken | Acceptance::Known | Acceptance::Dropped => return,
+        };
+        self.say(sender, Item::Expected { stream, at, received });
+    }
+
+    /// Accepts an event for a grain of a slot of this shard and queues it.
+    pub(super) fn deliver_event(
+        &mut self,
+        stream: StreamId,
+        to: SlotId,
+        prev: u64,
+        pos: u64,
+        grain: GrainAddress,
+        input: Input,
+    ) -> Acceptance {
+        let accepted = self.accept(to, stream, prev, pos);
+        if accepted == Acceptance::Taken {
+            let now = self.now_nanos;
+            let slot = self.slot_mut(to);
+            let id = slot.grains.find_or_make(grain.table, &grain.key);
+            slot.enqueue_accepted(id, stream, pos, input, now);
+            self.mark_ready(to);
+        }
+        accepted
+    }
+
+    /// Accepts a position; when the stream's window is full, spills the grain that holds it up and tries again.
+    pub(super) fn accept(&mut self, to: SlotId, stream: StreamId, prev: u64, pos: u64) -> Acceptance {
+        let accepted = self.slot_mut(to).accept(stream, prev, pos);
+        if accepted != Acceptance::Full || !self.spill_oldest(to, stream) {
+            return accepted;
+        }
+        self.slot_mut(to).accept(stream, prev, pos)
+    }
+
+    /// A receiver misses something: its sender starts again behind what it has.
+    fn rewind(&mut self, stream: StreamId, at: SlotId, received: u64) {
+        match stream {
+            StreamId::Slot(from) => {
+                if let Some(channel) = self.slot_mut(from).outbox.get_mut(&at) {
+                    channel.rewind(received);
+                    self.blocked.push((from, at));
+                }
+            }
+            StreamId::Topic { subscription, lane } => {
+                if let Some(topic) = self.catalog.subscription(subscription).map(|entry| entry.topic) {
+                    self.rewind_feed(subscription, LaneKey { topic: TopicId(topic), lane }, at, received);
+                }
+            }
+            StreamId::Session(_) | StreamId::Task(_) => {}
+        }
+    }
+
+    /// A receiver's durable records have come this far.
+    fn reported(&mut self, stream: StreamId, at: SlotId, cursor: u64) {
+        match stream {
+            StreamId::Slot(from) => {
+                self.slot_mut(from).prune(at, cursor);
+                self.pump(from, at);
+            }
+            StreamId::Topic { subscription, lane } => {
+                if let Some(topic) = self.catalog.subscription(subscription).map(|entry| entry.topic) {
+                    self.feed_reported(subscription, LaneKey { topic: TopicId(topic), lane }, at, cursor);
+                }
+            }
+            StreamId::Session(_) | StreamId::Task(_) => {}
+        }
+    }
+}

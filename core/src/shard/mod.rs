@@ -1,0 +1,384 @@
+//! The shard: one core and all that it owns. A step function: [`Shard::turn`] takes what came in and gives what must go
+//! out; only the loop around it, or the simulator, touches the world.
+
+mod admin;
+mod catalog;
+mod channels;
+mod checkpoint;
+mod feeds;
+mod gather;
+mod items;
+mod reads;
+mod release;
+mod requests;
+mod runs;
+mod status;
+mod turn;
+mod upkeep;
+mod writes;
+
+pub(crate) use checkpoint::next_chunk;
+pub use checkpoint::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
+pub use feeds::FeedCursors;
+
+use crate::access::{Effects, MissDice};
+use crate::catalog::Catalog;
+use crate::host::{Called, HandlerHost};
+use crate::jobs::{Job, JobDone};
+use crate::parcel::{Item, Parcel};
+use crate::request::{Reply, Request};
+use ahash::AHashSet;
+use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, Rng, Ticket};
+use gristmill_base::ids::LaneKey;
+use gristmill_base::ids::{ConnId, Lsn, ShardId, SlotId, Ssn, SubscriptionId, Term};
+use gristmill_base::position::Released;
+use gristmill_io::log::{Log, ReadySegment, RecordHead};
+use gristmill_io::root::RootFile;
+use gristmill_state::input::StreamId;
+use gristmill_state::record::{Journal, RecordKind};
+use gristmill_state::slot::Slot;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a turn takes in. The turn empties it.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Operations of this shard's connections.
+    pub requests: Vec<Request>,
+    /// Parcels of other shards, in order per sender.
+    pub parcels: Vec<(ShardId, Parcel)>,
+    /// Finished disk operations.
+    pub completions: Vec<Completion>,
+    /// Files that were asked for in [`Outbox::open`].
+    pub opened: Vec<(String, Result<FileId, DiskError>)>,
+    /// Finished background jobs.
+    pub jobs: Vec<JobDone>,
+    /// Runs that a host had left pending: number, effects, and how it went.
+    pub verdicts: Vec<(u64, Effects, Called)>,
+    /// Connections that are gone.
+    pub closed: Vec<ConnId>,
+    /// Numbers of the doors, shown in the status.
+    pub gauges: Vec<(&'static str, u64)>,
+}
+
+/// What a turn gives out. The loop empties it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Disk operations to submit.
+    pub disk: Vec<(Ticket, DiskOp)>,
+    /// Parcels to push, in order per receiver.
+    pub parcels: Vec<(ShardId, Parcel)>,
+    /// Replies for this shard's connections.
+    pub replies: Vec<Reply>,
+    /// Files to open for writing on the shard's own disk.
+    pub open: Vec<String>,
+    /// Background jobs to start.
+    pub jobs: Vec<Job>,
+    /// When the shard wants its next turn, monotonic nanoseconds: 0 at once, `u64::MAX` only when something comes in.
+    pub deadline_nanos: u64,
+}
+
+/// What does not change while a shard runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardConfig {
+    /// This shard.
+    pub shard: ShardId,
+    /// Shards of this process.
+    pub shard_count: u16,
+    /// Slots of the data directory.
+    pub slot_count: u16,
+    /// Number of this start of the data directory; part of session ids.
+    pub boot: u32,
+    /// Ownership period that begins.
+    pub term: Term,
+    /// Bytes of log after which slots are checkpointed, so that the suffix stays short.
+    pub checkpoint_bytes: u64,
+    /// Bytes of queued inputs at which dispatch stops and new operations are refused for capacity.
+    pub queued_bytes_max: usize,
+    /// Microseconds after which an idle session expires.
+    pub session_idle_micros: u64,
+}
+
+impl ShardConfig {
+    /// Whether a slot belongs to this shard.
+    fn is_here(&self, slot: SlotId) -> bool {
+        gristmill_base::placement::shard_of(slot, self.slot_count, self.shard_count) == self.shard
+    }
+}
+
+/// A reply or item that waits until the log is durable up to what it depends on.
+#[derive(Debug)]
+struct Held {
+    /// The position.
+    lsn: Lsn,
+    what: Leaving,
+}
+
+/// What leaves the durability group.
+#[derive(Debug)]
+enum Leaving {
+    Reply(Reply),
+    Item(ShardId, Item),
+}
+
+/// A cursor to be reported to its sender once it is durable.
+#[derive(Debug)]
+struct ReportDue {
+    lsn: Lsn,
+    at: SlotId,
+    stream: StreamId,
+    cursor: u64,
+}
+
+/// Counts since the start, for the status.
+#[derive(Debug, Default, Clone)]
+struct Counts {
+    turns: u64,
+    requests: u64,
+    forwarded: u64,
+    runs: u64,
+    inputs: u64,
+    failures: u64,
+    events: u64,
+    spills: u64,
+    parks: u64,
+    flushes: u64,
+    checkpoints: u64,
+    replayed: u64,
+    items_sent: u64,
+    items_received: u64,
+}
+
+/// See the module. Lives on one core; nothing of it is shared.
+pub struct Shard {
+    config: ShardConfig,
+    /// By slot id; those of other shards are `None`.
+    slots: Vec<Option<Box<Slot>>>,
+    log: ShardLog,
+    catalog: Arc<Catalog>,
+    host: Box<dyn HandlerHost>,
+    rng: Box<dyn Rng + Send>,
+    /// Only the simulator sets it.
+    dice: Option<Box<dyn MissDice>>,
+    /// Engine time, microseconds; never goes back.
+    engine_micros: u64,
+    now_nanos: u64,
+    /// In order of `lsn`.
+    held: VecDeque<Held>,
+    /// May leave at the end of this turn, in order.
+    leaving: Vec<Leaving>,
+    /// Whether too many bytes of inputs wait; looked at once a turn.
+    crowded: bool,
+    released: Released,
+    /// Slots with ready grains, each once.
+    ready: VecDeque<SlotId>,
+    is_ready: Vec<bool>,
+    /// Channels with new rows for slots of other shards: record, from, to.
+    outgoing: VecDeque<(Lsn, SlotId, SlotId)>,
+    /// Channels with rows for slots of this shard.
+    local: VecDeque<(SlotId, SlotId)>,
+    /// Channels whose receiver had no room, tried again later.
+    blocked: Vec<(SlotId, SlotId)>,
+    reports: VecDeque<ReportDue>,
+    report_queued: AHashSet<(SlotId, StreamId)>,
+    feeds: BTreeMap<(SubscriptionId, LaneKey), feeds::Feed>,
+    /// Feeds with something to do.
+    active_feeds: VecDeque<(SubscriptionId, LaneKey)>,
+    /// Grains that wait for a time before they run again: nanoseconds, slot, grain.
+    retries: BTreeMap<(u64, SlotId, u32), ()>,
+    /// Runs that wait for a verdict or a fetch, by number.
+    pending_runs: BTreeMap<u64, runs::PendingRun>,
+    next_run: u64,
+    gathers: BTreeMap<u64, gather::Gather>,
+    next_gather: u64,
+    waiting_reads: Vec<(u64, Request)>,
+    change: Option<catalog::Change>,
+    catalog_root: Option<RootFile>,
+    checkpoints: checkpoint::Checkpoints,
+    segment_wanted: Option<ReadySegment>,
+    /// Whether the file of `segment_wanted` is being opened.
+    segment_opening: bool,
+    segment_retry_nanos: u64,
+    upkeep_nanos: u64,
+    slow_upkeep_nanos: u64,
+    /// When the next timer comes due, engine microseconds; `u64::MAX` for never.
+    next_timer_micros: u64,
+    /// Jobs to be handed out at the end of the turn.
+    new_jobs: Vec<Job>,
+    /// Chunks that are being read back.
+    fetching: Vec<(SlotId, LaneKey, u64)>,
+    counts: Counts,
+    gauges: Vec<(&'static str, u64)>,
+    last_session: u64,
+    /// Items for other shards, packed into parcels at the end of the turn.
+    post: BTreeMap<ShardId, Parcel>,
+    /// Items for this shard itself, handled in the same turn.
+    home: VecDeque<Item>,
+}
+
+/// The log as the journal of slots.
+struct ShardLog(Log);
+
+impl Journal for ShardLog {
+    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: &[u8]) -> Lsn {
+        self.0.append(RecordHead { kind: kind as u8, slot, term, ssn }, |out| out.extend_from_slice(body))
+    }
+}
+
+/// What a shard starts with, as recovery made it.
+pub struct ShardParts {
+    /// Settings.
+    pub config: ShardConfig,
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// Its log, resumed on the shard's own disk.
+    pub log: Log,
+    /// The catalog's snapshot.
+    pub catalog: Arc<Catalog>,
+    /// The catalog's file; shard 0 only.
+    pub catalog_root: Option<RootFile>,
+    /// The shard's root file and what it says.
+    pub root: RootFile,
+    /// Checkpoints that the root names.
+    pub content: RootContent,
+    /// Where runs take place.
+    pub host: Box<dyn HandlerHost>,
+    /// Randomness.
+    pub rng: Box<dyn Rng + Send>,
+    /// Cursors of the subscribers of the lanes homed here.
+    pub cursors: FeedCursors,
+    /// Highest engine time that recovery saw, microseconds.
+    pub engine_micros: u64,
+    /// Records that recovery applied.
+    pub replayed: u64,
+}
+
+impl Shard {
+    /// A shard from its parts. It serves from its first turn on.
+    #[must_use]
+    pub fn new(parts: ShardParts) -> Self {
+        let slot_count = usize::from(parts.config.slot_count);
+        let mut slots: Vec<Option<Box<Slot>>> = Vec::new();
+        slots.resize_with(slot_count, || None);
+        for slot in parts.slots {
+            let at = usize::from(slot.id.0);
+            slots[at] = Some(Box::new(slot));
+        }
+        let mut shard = Self {
+            slots,
+            log: ShardLog(parts.log),
+            catalog: parts.catalog,
+            host: parts.host,
+            rng: parts.rng,
+            dice: None,
+            engine_micros: parts.engine_micros,
+            now_nanos: 0,
+            held: VecDeque::new(),
+            leaving: Vec::new(),
+            crowded: false,
+            released: Released::default(),
+            ready: VecDeque::new(),
+            is_ready: vec![false; slot_count],
+            outgoing: VecDeque::new(),
+            local: VecDeque::new(),
+            blocked: Vec::new(),
+            reports: VecDeque::new(),
+            report_queued: AHashSet::new(),
+            feeds: BTreeMap::new(),
+            active_feeds: VecDeque::new(),
+            retries: BTreeMap::new(),
+            pending_runs: BTreeMap::new(),
+            next_run: 1,
+            gathers: BTreeMap::new(),
+            next_gather: 1,
+            waiting_reads: Vec::new(),
+            change: None,
+            catalog_root: parts.catalog_root,
+            checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
+            segment_wanted: None,
+            segment_opening: false,
+            segment_retry_nanos: 0,
+            upkeep_nanos: 0,
+            slow_upkeep_nanos: 0,
+            next_timer_micros: u64::MAX,
+            new_jobs: Vec::new(),
+            fetching: Vec::new(),
+            counts: Counts { replayed: parts.replayed, ..Counts::default() },
+            gauges: Vec::new(),
+            last_session: 0,
+            post: BTreeMap::new(),
+            home: VecDeque::new(),
+            config: parts.config,
+        };
+        shard.begin(&parts.cursors);
+        shard
+    }
+
+    /// Starts what recovery left: backlogs and timers are ready, channels and lanes send from their receivers' cursors.
+    fn begin(&mut self, cursors: &FeedCursors) {
+        let ids: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        self.bury_deleted(0);
+        self.begin_feeds(cursors);
+        for id in ids {
+            self.mark_ready(id);
+            let channels: Vec<SlotId> = self.slot_mut(id).outbox.keys().copied().collect();
+            for to in channels {
+                self.blocked.push((id, to));
+            }
+        }
+        self.note_timers();
+    }
+
+    /// Which shard this is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.config.shard
+    }
+
+    /// Makes state reads miss at random. For the simulator.
+    pub fn set_dice(&mut self, dice: Box<dyn MissDice>) {
+        self.dice = Some(dice);
+    }
+
+    /// Why the shard's log has failed, if it has: then nothing is acked any more.
+    #[must_use]
+    pub fn failed(&self) -> Option<&DiskError> {
+        self.log.0.failed()
+    }
+
+    /// Whether everything that was appended is durable and released: a clean stop may end here.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.log.0.has_undurable() && self.held.is_empty()
+    }
+
+    /// A slot of this shard, for checks of the simulator.
+    #[must_use]
+    pub fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// The catalog's snapshot.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    fn owner(&self, slot: SlotId) -> ShardId {
+        gristmill_base::placement::shard_of(slot, self.config.slot_count, self.config.shard_count)
+    }
+
+    fn owns(&self, slot: SlotId) -> bool {
+        self.slots[usize::from(slot.0)].is_some()
+    }
+
+    /// A slot and the log it writes to.
+    fn slot_and_log(&mut self, slot: SlotId) -> (&mut Slot, &mut ShardLog) {
+        let slot = self.slots[usize::from(slot.0)].as_deref_mut().expect("only slots of this shard are driven");
+        (slot, &mut self.log)
+    }
+
+    fn slot_mut(&mut self, slot: SlotId) -> &mut Slot {
+        self.slot_and_log(slot).0
+    }
+}

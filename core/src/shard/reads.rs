@@ -1,0 +1,285 @@
+//! Reads: a hit waits for its row's record to be durable; a miss, range or scan waits for everything appended when it
+//! ran. Both usually are at once.
+
+use super::Shard;
+use super::writes::check;
+use crate::catalog::data_type;
+use crate::jobs::Job;
+use crate::parcel::Item;
+use crate::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Request, Responder};
+use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, ShardId, SlotId, Ssn, TableId, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use gristmill_state::input::GrainAddress;
+use gristmill_state::lane::LaneRead;
+use std::ops::Bound;
+
+/// A page of a map.
+struct RangeAsk {
+    map: MapId,
+    from: Bytes,
+    to: Option<Bytes>,
+    limit: u32,
+    reverse: bool,
+}
+
+impl Shard {
+    /// Answers a read of a slot of this shard.
+    pub(super) fn read(&mut self, slot: SlotId, request: Request) {
+        let responder = request.responder;
+        if let Err(refusal) = self.try_read(slot, request) {
+            self.reply(Lsn(0), responder, Err(refusal));
+        }
+    }
+
+    fn try_read(&mut self, slot: SlotId, request: Request) -> Result<(), Refusal> {
+        let responder = request.responder;
+        match request.operation {
+            Operation::Get { table, key } => {
+                self.table_for(table, &key)?;
+                self.get(slot, responder, &GrainAddress { table, key });
+            }
+            Operation::MapGet { table, map, key, entry } => {
+                let found = self.map_for(table, map, &key)?;
+                check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
+                self.map_get(slot, responder, &GrainAddress { table, key }, map, &entry);
+            }
+            Operation::Range { table, map, key, from, to, limit, reverse } => {
+                self.map_for(table, map, &key)?;
+                self.range(slot, responder, &GrainAddress { table, key }, RangeAsk { map, from, to, limit, reverse });
+            }
+            Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
+                self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
+                let lane = LaneKey { topic, lane };
+                let until = self.now_nanos + u64::from(wait_millis) * 1_000_000;
+                if !self.read_lane(slot, responder, lane, from, max_events, max_bytes, wait_millis == 0) {
+                    let operation =
+                        Operation::Read { topic, lane: lane.lane, from, max_events, max_bytes, wait_millis };
+                    self.waiting_reads.push((until, Request { responder, session: request.session, operation }));
+                }
+            }
+            other => return Err(Refusal::new(Code::Internal, format!("{other:?} is no read of a key"))),
+        }
+        Ok(())
+    }
+
+    /// What a read depends on: the record that wrote the row, or all that is appended.
+    fn depends_on(&mut self, slot: SlotId, row: Option<Ssn>) -> Lsn {
+        match row {
+            Some(ssn) => self.slot_mut(slot).lsn_of(ssn),
+            None => self.log.0.appended().0,
+        }
+    }
+
+    fn get(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress) {
+        let row = self.slot_mut(slot).grain(address).and_then(|grain| grain.value.as_ref());
+        let (ssn, value) = (row.map(|row| row.ssn), row.map(|row| row.bytes.clone()));
+        let lsn = self.depends_on(slot, ssn);
+        self.reply(lsn, responder, Ok(Answer::Value(value)));
+    }
+
+    fn map_get(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress, map: MapId, entry: &[u8]) {
+        let row = self.slot_mut(slot).grain(address).and_then(|grain| grain.map(map)).and_then(|rows| rows.get(entry));
+        let (ssn, value) = (row.map(|row| row.ssn), row.map(|row| row.bytes.clone()));
+        let lsn = self.depends_on(slot, ssn);
+        self.reply(lsn, responder, Ok(Answer::Value(value)));
+    }
+
+    fn range(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress, ask: RangeAsk) {
+        let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
+        let mut more = false;
+        let limit = ask.limit.min(PAGE_ENTRIES_MAX) as usize;
+        let empty = ask.to.as_ref().is_some_and(|to| *to <= ask.from);
+        if let Some(rows) = self.slot_mut(slot).grain(address).and_then(|grain| grain.map(ask.map)).filter(|_| !empty) {
+            let upper = ask.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = rows.range::<[u8], _>((Bound::Included(&*ask.from), upper));
+            let rows: Box<dyn Iterator<Item = _>> = if ask.reverse { Box::new(rows.rev()) } else { Box::new(rows) };
+            let mut bytes = 0;
+            for (key, row) in rows {
+                bytes += key.len() + row.bytes.len();
+                if entries.len() == limit || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) {
+                    more = true;
+                    break;
+                }
+                entries.push((key.clone(), row.bytes.clone()));
+            }
+        }
+        let lsn = self.depends_on(slot, None);
+        self.reply(lsn, responder, Ok(Answer::Entries { entries, more }));
+    }
+
+    /// Grains of a table: this shard's own, or all shards' merged.
+    pub(super) fn scan(
+        &mut self,
+        responder: Responder,
+        table: TableId,
+        prefix: Bytes,
+        after: Option<Bytes>,
+        limit: u32,
+        local: bool,
+    ) {
+        if self.catalog.table(table).is_none() {
+            let refusal = self.unknown("table", table.0);
+            return self.reply(Lsn(0), responder, Err(refusal));
+        }
+        let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
+        if local || self.config.shard_count == 1 {
+            let (rows, more) = self.scan_own(table, &prefix, after.as_deref(), limit);
+            let lsn = self.log.0.appended().0;
+            return self.reply(lsn, responder, Ok(Answer::Rows { rows, more }));
+        }
+        let gather = self.gather_scan(responder, limit);
+        for shard in 0..self.config.shard_count {
+            let (from, prefix, after) = ((self.config.shard, gather), prefix.clone(), after.clone());
+            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit });
+        }
+    }
+
+    /// This shard's part of a scan: rows in key order and whether there are more.
+    pub(super) fn scan_own(
+        &self,
+        table: TableId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: u32,
+    ) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
+        let mut rows: Vec<(Bytes, Option<Bytes>)> = Vec::new();
+        let limit = limit as usize;
+        for slot in self.slots.iter().flatten() {
+            for (key, id) in slot.grains.scan(table, prefix, after, limit + 1) {
+                rows.push((key, slot.grains.get(id).value.as_ref().map(|row| row.bytes.clone())));
+            }
+        }
+        cut_page(rows, limit)
+    }
+
+    /// Answers a read of a lane if there is something to say; `must` answers also with nothing.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one operation")]
+    fn read_lane(
+        &mut self,
+        slot: SlotId,
+        responder: Responder,
+        lane: LaneKey,
+        from: Offset,
+        max_events: u32,
+        max_bytes: u32,
+        must: bool,
+    ) -> bool {
+        let durable = self.log.0.durable();
+        let Some(state) = self.slot_mut(slot).lanes.get_mut(&lane) else {
+            if must {
+                self.reply(
+                    Lsn(0),
+                    responder,
+                    Ok(Answer::Events { end: Offset(1), next: Offset(1), events: Vec::new() }),
+                );
+            }
+            return must;
+        };
+        let end = state.durable_end(durable);
+        let mut next = from.max(state.start);
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let mut missed = None;
+        while next <= end && events.len() < max_events.clamp(1, PAGE_ENTRIES_MAX) as usize {
+            match state.read(next) {
+                LaneRead::Ready(found) => {
+                    bytes += found.event.weight();
+                    if bytes > (max_bytes as usize).min(PAGE_BYTES_MAX) && !events.is_empty() {
+                        break;
+                    }
+                    events.push(EventView {
+                        offset: found.offset,
+                        event_micros: found.event.event_micros,
+                        append_micros: found.append_micros,
+                        key: found.event.key.clone(),
+                        value: found.event.value.clone(),
+                        headers: found.event.headers.clone(),
+                    });
+                    next.0 += 1;
+                }
+                LaneRead::Miss(extent) => {
+                    missed = Some(extent);
+                    break;
+                }
+                LaneRead::Nothing => break,
+            }
+        }
+        if let (Some(extent), true) = (missed, events.is_empty()) {
+            self.fetch_chunk(slot, lane, extent);
+            return false;
+        }
+        if events.is_empty() && !must {
+            return false;
+        }
+        self.reply(Lsn(0), responder, Ok(Answer::Events { end: Offset(end.0 + 1), next, events }));
+        true
+    }
+
+    /// Asks for a chunk of a lane, unless it is on its way.
+    pub(super) fn fetch_chunk(&mut self, slot: SlotId, lane: LaneKey, extent: gristmill_state::lane::Extent) {
+        let fetch = (slot, lane, extent.position);
+        if !self.fetching.contains(&fetch) {
+            self.fetching.push(fetch);
+            self.new_jobs.push(Job::LoadChunk { slot, lane, extent });
+        }
+    }
+
+    /// Tries the reads that wait for events again; those whose time is up are answered with what there is.
+    pub(super) fn retry_reads(&mut self) {
+        for (until, request) in std::mem::take(&mut self.waiting_reads) {
+            let Operation::Read { topic, lane, from, max_events, max_bytes, .. } = request.operation else { continue };
+            let slot = self.lane_home(topic, lane);
+            let key = LaneKey { topic, lane };
+            if !self.read_lane(
+                slot,
+                request.responder,
+                key,
+                from,
+                max_events,
+                max_bytes,
+                self.now_nanos >= until && !self.is_fetching(key),
+            ) {
+                self.waiting_reads.push((until, request));
+            }
+        }
+    }
+
+    /// A chunk of a lane cannot be read: the reads that wait for it hear why.
+    pub(super) fn fail_reads(&mut self, lane: LaneKey, error: &str) {
+        for (until, request) in std::mem::take(&mut self.waiting_reads) {
+            match request.operation {
+                Operation::Read { topic, lane: at, .. } if LaneKey { topic, lane: at } == lane => {
+                    self.refuse(request.responder, Code::Failed, error);
+                }
+                _ => self.waiting_reads.push((until, request)),
+            }
+        }
+    }
+
+    fn is_fetching(&self, lane: LaneKey) -> bool {
+        self.fetching.iter().any(|(_, fetching, _)| *fetching == lane)
+    }
+
+    /// The slot that homes a lane.
+    pub(super) fn lane_home(&self, topic: TopicId, lane: LaneId) -> SlotId {
+        gristmill_base::placement::lane_home(topic, lane, self.catalog.lane_count(topic), self.config.slot_count)
+    }
+}
+
+/// Sorts rows and keeps one page of them.
+pub(super) fn cut_page(mut rows: Vec<(Bytes, Option<Bytes>)>, limit: usize) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
+    rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    let mut bytes = 0;
+    let fits = rows
+        .iter()
+        .take(limit)
+        .take_while(|(key, value)| {
+            let first = bytes == 0;
+            bytes += key.len() + value.as_ref().map_or(0, |value| value.len()) + 1;
+            first || bytes <= PAGE_BYTES_MAX
+        })
+        .count();
+    let more = rows.len() > fits;
+    rows.truncate(fits);
+    (rows, more)
+}

@@ -1,0 +1,171 @@
+//! What leaves: replies, items and reports wait here until the log is durable up to what they depend on. This file
+//! alone decides that.
+
+use super::{Held, Leaving, Outbox, ReportDue, Shard};
+use crate::parcel::Item;
+use crate::request::{Answer, Code, Refusal, Reply, Responder};
+use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_base::placement::lane_home;
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::position::{Durable, Released};
+use gristmill_state::input::StreamId;
+use gristmill_state::record::Outcome;
+use gristmill_state::slot::Committed;
+
+impl Shard {
+    /// Up to where replies may be shown.
+    pub(super) fn visible(&self) -> Durable {
+        if planted::is(Bug::AckBeforeFlush) { Durable(self.log.0.appended().0) } else { self.log.0.durable() }
+    }
+
+    /// Up to where events and messages may go to other durability groups.
+    pub(super) fn leavable(&self) -> Durable {
+        if planted::is(Bug::LeaveBeforeDurable) { Durable(self.log.0.appended().0) } else { self.log.0.durable() }
+    }
+
+    /// Sends a reply once the log is durable up to `lsn`; 0 for at once.
+    pub(super) fn reply(&mut self, lsn: Lsn, responder: Responder, outcome: Result<Answer, Refusal>) {
+        self.hold(lsn, Leaving::Reply(Reply { responder, outcome }));
+    }
+
+    /// Says an item to another shard once the log is durable up to `lsn`.
+    pub(super) fn say_after(&mut self, lsn: Lsn, to: ShardId, item: Item) {
+        self.hold(lsn, Leaving::Item(to, item));
+    }
+
+    fn hold(&mut self, lsn: Lsn, what: Leaving) {
+        if self.visible().covers(lsn) {
+            return self.leaving.push(what);
+        }
+        // A read of an older record than the last one held waits for that one: for the same flush, or the next.
+        let lsn = lsn.max(self.held.back().map_or(Lsn(0), |held| held.lsn));
+        self.held.push_back(Held { lsn, what });
+    }
+
+    /// Refuses a request at once. Nothing of it has been, or will be, done.
+    pub(super) fn refuse(&mut self, responder: Responder, code: Code, message: impl Into<String>) {
+        self.reply(Lsn(0), responder, Err(Refusal::new(code, message)));
+    }
+
+    /// Takes note of a record that was made: its replies wait for it, its cursors are reported after it.
+    pub(super) fn committed(&mut self, slot: SlotId, committed: Committed) {
+        for (responder, outcome) in committed.replies {
+            self.reply(committed.lsn, responder, answer(outcome));
+        }
+        self.after_record(slot, committed.lsn);
+    }
+
+    /// Queues reports of cursors that a record moved, and marks the slot ready if a grain of it is.
+    pub(super) fn after_record(&mut self, slot: SlotId, lsn: Lsn) {
+        let touched = self.slot_mut(slot).take_touched();
+        for stream in touched {
+            if planted::is(Bug::TrimOnUndurableAck) {
+                let cursor = self.slot_mut(slot).stream(stream).map_or(0, gristmill_state::stream::Stream::cursor);
+                self.report(slot, stream, cursor);
+            } else {
+                self.report_later(slot, stream, lsn);
+            }
+        }
+        let due = self.slot_mut(slot).timers.next_due().unwrap_or(u64::MAX);
+        self.next_timer_micros = self.next_timer_micros.min(due);
+        self.mark_ready(slot);
+    }
+
+    fn report_later(&mut self, slot: SlotId, stream: StreamId, lsn: Lsn) {
+        if self.report_queued.insert((slot, stream)) {
+            let cursor = self.slot_mut(slot).stream(stream).map_or(0, gristmill_state::stream::Stream::cursor);
+            self.reports.push_back(ReportDue { lsn, at: slot, stream, cursor });
+        }
+    }
+
+    /// After the durable position moved: reports, channels to other shards, reads that wait for events.
+    pub(super) fn release(&mut self) {
+        let durable = self.log.0.durable();
+        if durable.0 == self.released.0 && self.reports.is_empty() && self.outgoing.is_empty() {
+            return;
+        }
+        self.released = Released(durable.0);
+        for slot in self.slots.iter_mut().flatten() {
+            slot.durable(durable);
+        }
+        while self.reports.front().is_some_and(|due| durable.covers(due.lsn)) {
+            let due = self.reports.pop_front().expect("it was just looked at");
+            self.report_queued.remove(&(due.at, due.stream));
+            self.report(due.at, due.stream, due.cursor);
+            let slot = self.slot_mut(due.at);
+            let (cursor, lsn) =
+                (slot.stream(due.stream).map_or(0, gristmill_state::stream::Stream::cursor), slot.last_lsn());
+            if cursor > due.cursor {
+                self.report_later(due.at, due.stream, lsn);
+            }
+        }
+        let leavable = self.leavable();
+        while self.outgoing.front().is_some_and(|(lsn, ..)| leavable.covers(*lsn)) {
+            let (_, from, to) = self.outgoing.pop_front().expect("it was just looked at");
+            self.pump_remote(from, to);
+        }
+        self.wake_feeds();
+        self.retry_reads();
+    }
+
+    /// Tells a stream's sender how far its receiver's durable records have come.
+    fn report(&mut self, at: SlotId, stream: StreamId, cursor: u64) {
+        let sender = match stream {
+            StreamId::Slot(from) => from,
+            StreamId::Topic { subscription, lane } => {
+                let Some(topic) = self.catalog.subscription(subscription).map(|entry| entry.topic) else { return };
+                let topic = gristmill_base::ids::TopicId(topic);
+                lane_home(topic, lane, self.catalog.lane_count(topic), self.config.slot_count)
+            }
+            StreamId::Session(_) | StreamId::Task(_) => return,
+        };
+        self.say(self.owner(sender), Item::Report { stream, at, cursor });
+    }
+
+    /// Lets go what may leave now.
+    pub(super) fn release_into(&mut self, outbox: &mut Outbox) {
+        if self.log.0.failed().is_some() {
+            self.fail_held();
+        }
+        let visible = self.visible();
+        while self.held.front().is_some_and(|held| visible.covers(held.lsn)) {
+            let held = self.held.pop_front().expect("it was just looked at");
+            self.leaving.push(held.what);
+        }
+        for what in std::mem::take(&mut self.leaving) {
+            match what {
+                Leaving::Item(to, item) => self.say(to, item),
+                Leaving::Reply(reply) if reply.responder.shard == self.config.shard => outbox.replies.push(reply),
+                Leaving::Reply(reply) => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
+            }
+        }
+    }
+
+    /// The log has failed: what waits for it is answered "unknown", and never otherwise by this process.
+    fn fail_held(&mut self) {
+        let durable = self.log.0.durable();
+        for held in std::mem::take(&mut self.held) {
+            match held.what {
+                what if durable.covers(held.lsn) => self.leaving.push(what),
+                Leaving::Item(..) => {}
+                Leaving::Reply(mut reply) => {
+                    let message = "the shard's log has failed; whether the operation took effect is not known";
+                    reply.outcome = Err(Refusal::new(Code::Failed, message));
+                    self.leaving.push(Leaving::Reply(reply));
+                }
+            }
+        }
+    }
+}
+
+/// What a client hears of a kept outcome.
+pub(super) fn answer(outcome: Outcome) -> Result<Answer, Refusal> {
+    match outcome {
+        Outcome::Done => Ok(Answer::Done),
+        Outcome::Appended(lane, offset) => Ok(Answer::Appended { lane, offset }),
+        Outcome::Value(value) => Ok(Answer::Value(value)),
+        Outcome::HandlerFailed(message) => Err(Refusal::new(Code::HandlerFailed, message)),
+        Outcome::Parked(message) => Err(Refusal::new(Code::Parked, message)),
+        Outcome::Refused(code, message) => Err(Refusal::new(Code::from_number(code), message)),
+    }
+}

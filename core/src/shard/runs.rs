@@ -1,0 +1,491 @@
+//! Runs: queued inputs of one grain, through the host, into one commit record.
+
+use super::Shard;
+use super::writes::builtin;
+use crate::access::{Effects, RunAccess, RunPlace};
+use crate::catalog::{Catalog, Exhausted};
+use crate::host::{Called, Started, Target as HostTarget};
+use crate::jobs::Job;
+use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
+use gristmill_base::limits::{RUN_BYTES_MAX, RUN_INPUTS_MAX, TURN_RUNS_MAX};
+use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::planted::{self, Bug};
+use gristmill_sdk::{Cause, Interrupt, Reply};
+use gristmill_state::grain::{GrainId, Queued, Running, Work};
+use gristmill_state::input::{CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
+use gristmill_state::record::{Outcome, Parked, RecordKind};
+use gristmill_state::slot::{Draft, Slot};
+use std::sync::Arc;
+
+/// A run that waits for a verdict, or for a fetch after which it is made again.
+#[derive(Debug)]
+pub(super) struct PendingRun {
+    slot: SlotId,
+    grain: GrainId,
+    /// Ticket of the fetch; `None`: a verdict is waited for.
+    fetch: Option<u64>,
+    time_micros: u64,
+}
+
+/// What the head of a queue asks for.
+enum Head {
+    /// Changes without a handler: this many inputs.
+    Builtin(usize),
+    /// Calls of one handler: this many inputs.
+    Call(HandlerId, usize),
+    /// A timer that was set again or cancelled: it is dropped.
+    Stale,
+    /// What a planted bug left.
+    Nothing,
+}
+
+/// Everything that a finished run needs to commit.
+struct Finished {
+    effects: Effects,
+    replies: Vec<Reply>,
+    count: usize,
+    time_micros: u64,
+}
+
+impl Shard {
+    /// Runs ready grains, in order, as many as a turn may.
+    pub(super) fn run_ready(&mut self) {
+        let mut runs = 0;
+        while runs < TURN_RUNS_MAX {
+            let Some(slot) = self.ready.pop_front() else { break };
+            self.is_ready[usize::from(slot.0)] = false;
+            while runs < TURN_RUNS_MAX {
+                let Some(grain) = self.slot_mut(slot).next_ready() else { break };
+                self.run(slot, grain);
+                runs += 1;
+            }
+            self.mark_ready(slot);
+            self.pump_local();
+        }
+    }
+
+    /// Runs one grain once.
+    fn run(&mut self, slot: SlotId, grain: GrainId) {
+        let now = self.now_nanos;
+        let state = self.slot_mut(slot);
+        let work = state.grains.get(grain).work.as_deref().expect("a ready grain has work");
+        if work.not_before_nanos > now {
+            let at = work.not_before_nanos;
+            self.retries.insert((at, slot, grain.0), ());
+            return;
+        }
+        match head(state, grain, work) {
+            Head::Builtin(count) => self.run_builtin(slot, grain, count),
+            Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
+            Head::Stale | Head::Nothing => {
+                let work = state.grains.get_mut(grain).work.as_mut().expect("it has work");
+                work.queue.pop_front();
+                state.list(grain);
+                self.mark_ready(slot);
+            }
+        }
+    }
+
+    fn run_builtin(&mut self, slot: SlotId, grain: GrainId, count: usize) {
+        let mut finished =
+            Finished { effects: Effects::default(), replies: Vec::new(), count, time_micros: self.engine_micros };
+        let state = self.slot_mut(slot);
+        let work = state.grains.get(grain).work.as_deref().expect("a ready grain has work");
+        let mutations = work
+            .queue
+            .iter()
+            .take(count)
+            .filter_map(|queued| work.input_of(queued))
+            .map(|input| input.operation.clone());
+        let mutations: Vec<_> =
+            mutations.map(|operation| builtin(operation).expect("only builtin operations were taken")).collect();
+        let table = state.grains.get(grain).table;
+        let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
+        let (sent, outcomes) = self.responses(slot, grain, count, &[]);
+        finished.effects.sent = sent;
+        let draft = Draft {
+            version,
+            time_micros: finished.time_micros,
+            mutations,
+            sent: finished.effects.sent,
+            outcomes,
+            ..Draft::default()
+        };
+        self.commit(slot, grain, RecordKind::Run, count, draft);
+    }
+
+    fn run_call(&mut self, slot: SlotId, grain: GrainId, handler: HandlerId, count: usize) {
+        self.counts.runs += 1;
+        let run = self.next_run;
+        self.next_run += 1;
+        let catalog: Arc<Catalog> = self.catalog.clone();
+        let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
+        let here = state.grains.get(grain);
+        let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
+            let message = format!("handler {handler} of table {} does not exist any more", here.table);
+            return self.exhausted(slot, grain, count, message, None);
+        };
+        let work = here.work.as_deref().expect("a ready grain has work");
+        let inputs: Vec<gristmill_sdk::Input<'_>> =
+            work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
+        let hops = work
+            .queue
+            .iter()
+            .take(count)
+            .filter_map(|queued| work.input_of(queued))
+            .map(|input| input.hops)
+            .max()
+            .unwrap_or(0);
+        let time_micros = self.engine_micros;
+        let place = RunPlace {
+            grain: here,
+            catalog: &catalog,
+            app,
+            table,
+            slot_count: self.config.slot_count,
+            now_micros: time_micros,
+            hops: hops + 1,
+        };
+        let mut access = match &mut self.dice {
+            Some(dice) => RunAccess::new(place, Some(&mut **dice)),
+            None => RunAccess::new(place, None),
+        };
+        let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
+        let effects = access.effects;
+        drop(inputs);
+        state.grains.get_mut(grain).work.as_mut().expect("it has work").running = Some(Running { run, count });
+        match started {
+            Started::Pending => {
+                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: None, time_micros });
+            }
+            Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),
+        }
+    }
+
+    /// A run that a host had left pending has ended.
+    pub(super) fn verdict(&mut self, run: u64, effects: Effects, called: Called) {
+        // A verdict for a run that is not waited for any more is that of a worker which lost its lease.
+        if let Some(pending) = self.pending_runs.remove(&run) {
+            self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called);
+        }
+    }
+
+    fn called(&mut self, run: u64, slot: SlotId, grain: GrainId, time_micros: u64, effects: Effects, called: Called) {
+        let work = self.slot_mut(slot).grains.get_mut(grain).work.as_mut().expect("a grain that runs has work");
+        let running = work.running.expect("a run that ended was running");
+        assert_eq!(running.run, run, "a grain has one run at a time");
+        match called {
+            Called::Done(replies) => {
+                self.finish(slot, grain, Finished { effects, replies, count: running.count, time_micros })
+            }
+            Called::Interrupted(Interrupt(ticket)) => {
+                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: Some(ticket), time_micros });
+                self.new_jobs.push(Job::Nothing(ticket));
+            }
+            Called::Failed { handled, message } => {
+                work.running = None;
+                self.failed_run(slot, grain, running.count, handled, message);
+            }
+        }
+    }
+
+    /// What a read waited for is there: the runs that wait for it are made again, from the start.
+    pub(super) fn fetched(&mut self, ticket: u64) {
+        let waiting: Vec<u64> =
+            self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();
+        for run in waiting {
+            let pending = self.pending_runs.remove(&run).expect("it was just listed");
+            let state = self.slot_mut(pending.slot);
+            state.grains.get_mut(pending.grain).work.as_mut().expect("a grain that runs has work").running = None;
+            state.list(pending.grain);
+            self.mark_ready(pending.slot);
+        }
+    }
+
+    fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {
+        let Finished { mut effects, replies, count, time_micros } = finished;
+        let table = self.slot_mut(slot).grains.get(grain).table;
+        let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
+        let (responses, outcomes) = self.responses(slot, grain, count, &replies);
+        let mutations = effects.mutations();
+        let mut sent = effects.sent;
+        sent.extend(responses);
+        let draft = Draft {
+            version,
+            time_micros,
+            mutations,
+            sent,
+            timers: effects.timers,
+            counters: effects.counters,
+            outcomes,
+            parked: None,
+        };
+        self.commit(slot, grain, RecordKind::Run, count, draft);
+    }
+
+    fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) {
+        let mut to: Vec<SlotId> = draft.sent.iter().map(|(to, _)| *to).collect();
+        to.sort_unstable();
+        to.dedup();
+        let now = self.now_nanos;
+        let (state, log) = self.slot_and_log(slot);
+        let committed = state.commit(log, kind, grain, count, draft, now);
+        let lsn = committed.lsn;
+        self.counts.inputs += count as u64;
+        self.committed(slot, committed);
+        self.rows_added(slot, to, lsn);
+    }
+
+    /// Responses to those who asked for them, and how each input ended.
+    fn responses(
+        &mut self,
+        slot: SlotId,
+        grain: GrainId,
+        count: usize,
+        replies: &[Reply],
+    ) -> (Vec<(SlotId, Target)>, Vec<Outcome>) {
+        let slot_count = self.config.slot_count;
+        let work = self.slot_mut(slot).grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let mut sent = Vec::new();
+        let mut outcomes = Vec::with_capacity(count);
+        for (at, queued) in work.queue.iter().take(count).enumerate() {
+            let reply = replies.get(at).and_then(|reply| reply.0.clone());
+            let input = work.input_of(queued);
+            if let Some(callback) =
+                input.and_then(|input| input.callback.as_ref()).filter(|callback| !callback.only_on_error)
+            {
+                let hops = input.map_or(0, |input| input.hops);
+                sent.push(response(callback, slot_count, hops, true, reply.clone().unwrap_or_default()));
+            }
+            let called = matches!(input.map(|input| &input.operation), Some(GrainOperation::Call(..)));
+            outcomes.push(if called { Outcome::Value(reply.map(Into::into)) } else { Outcome::Done });
+        }
+        (sent, outcomes)
+    }
+
+    /// A run failed: try again later, or deal with it for good. The failing input is at the head of the queue.
+    fn failed_run(&mut self, slot: SlotId, grain: GrainId, count: usize, handled: usize, message: String) {
+        self.counts.failures += 1;
+        let now = self.now_nanos;
+        let catalog = self.catalog.clone();
+        let state = self.slot_mut(slot);
+        let table = state.grains.get(grain).table;
+        let work = state.grains.get_mut(grain).work.as_mut().expect("a grain that ran has work");
+        if handled > 0 || count > 1 {
+            // Whether to blame is the input behind the handled ones, or not known: fewer inputs tell.
+            work.run_limit = handled.clamp(1, count - 1);
+            state.list(grain);
+            return self.mark_ready(slot);
+        }
+        work.attempts += 1;
+        let attempts = work.attempts;
+        let work = state.grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let entry = match work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
+            Some(handler) => catalog.handler(table, handler).map(|(_, _, entry)| entry.clone()),
+            None => None,
+        };
+        let allowed = entry.as_ref().map_or(1, |entry| entry.attempts);
+        if attempts < allowed {
+            let entry = entry.expect("a handler with retries is known");
+            let wait = entry
+                .backoff_nanos
+                .saturating_mul(1 << (attempts - 1).min(32))
+                .min(entry.backoff_max_nanos.max(entry.backoff_nanos));
+            let work = state.grains.get_mut(grain).work.as_mut().expect("it has work");
+            work.not_before_nanos = now + wait;
+            work.run_limit = 1;
+            self.retries.insert((now + wait, slot, grain.0), ());
+            return;
+        }
+        self.exhausted(
+            slot,
+            grain,
+            1,
+            format!("after {attempts} attempts: {message}"),
+            entry.map(|entry| (entry.exhausted, entry.dead_letter)),
+        );
+    }
+
+    /// The head of the queue has failed for good.
+    fn exhausted(
+        &mut self,
+        slot: SlotId,
+        grain: GrainId,
+        count: usize,
+        message: String,
+        policy: Option<(Option<Exhausted>, Option<u32>)>,
+    ) {
+        let (exhausted, dead_letter) = policy.unwrap_or((Some(Exhausted::Fail), None));
+        let state = self.slot_mut(slot);
+        let work = state.grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let input = work.queue.front().and_then(|queued| work.input_of(queued)).cloned();
+        let from_client = input.as_ref().is_some_and(|input| input.cause == InputCause::Client);
+        let default = if from_client { Exhausted::Fail } else { Exhausted::Park };
+        let attempts = work.attempts;
+        let outcomes = vec![Outcome::HandlerFailed(message.clone()); count];
+        match exhausted.unwrap_or(default) {
+            Exhausted::Park => {
+                self.park(slot, grain, Parked { reason: message, attempts, since_micros: self.engine_micros })
+            }
+            how => {
+                let mut sent = self.failure_responses(input.as_ref(), &message);
+                if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter) {
+                    let address = self.slot_mut(slot).address(grain);
+                    sent.push(self.dead_letter(TopicId(topic), &address, input.as_ref(), attempts, &message));
+                }
+                let draft = Draft { time_micros: self.engine_micros, sent, outcomes, ..Draft::default() };
+                self.commit(slot, grain, RecordKind::FailedRun, count, draft);
+            }
+        }
+    }
+
+    fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
+        let Some((callback, hops)) =
+            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, input.hops)))
+        else {
+            return Vec::new();
+        };
+        vec![response(callback, self.config.slot_count, hops, false, message.as_bytes().to_vec())]
+    }
+
+    /// The event that tells of an input which failed for good.
+    fn dead_letter(
+        &self,
+        topic: TopicId,
+        grain: &GrainAddress,
+        input: Option<&Input>,
+        attempts: u32,
+        message: &str,
+    ) -> (SlotId, Target) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let payload = match input.map(|input| &input.operation) {
+            Some(GrainOperation::Call(_, payload)) => text(payload),
+            other => format!("{other:?}"),
+        };
+        let table = self
+            .catalog
+            .table(grain.table)
+            .map_or_else(String::new, |(app, table)| format!("{}/{}", app.name, table.name));
+        let cause = input.map_or_else(|| "timer".to_owned(), |input| format!("{:?}", input.cause));
+        let value = serde_json::json!({
+            "table": table, "key": text(&grain.key), "payload": payload, "cause": cause, "attempts": attempts, "error": message,
+        });
+        let lanes = self.catalog.lane_count(topic);
+        let lane = LaneKey { topic, lane: lane_of(&grain.key, lanes) };
+        let home = lane_home(topic, lane.lane, lanes, self.config.slot_count);
+        (home, Target::Lane(lane, grain.key.clone(), value.to_string().into_bytes().into()))
+    }
+
+    fn park(&mut self, slot: SlotId, grain: GrainId, parked: Parked) {
+        self.counts.parks += 1;
+        let (state, log) = self.slot_and_log(slot);
+        let committed = state.park(log, grain, parked);
+        self.committed(slot, committed);
+    }
+
+    /// Grains whose time to be tried again has come.
+    pub(super) fn retry_due(&mut self) {
+        while let Some((&(at, slot, grain), ())) = self.retries.first_key_value() {
+            if at > self.now_nanos {
+                break;
+            }
+            self.retries.pop_first();
+            let grain = GrainId(grain);
+            let state = self.slot_mut(slot);
+            if state.grains.exists(grain)
+                && state.grains.get(grain).work.as_ref().is_some_and(|work| work.running.is_none())
+            {
+                state.list(grain);
+                self.mark_ready(slot);
+            }
+        }
+    }
+}
+
+fn response(
+    callback: &CallbackAddress,
+    slot_count: u16,
+    hops: u8,
+    succeeded: bool,
+    payload: Vec<u8>,
+) -> (SlotId, Target) {
+    let cause = InputCause::Response { cookie: callback.cookie.clone(), succeeded };
+    let operation = GrainOperation::Call(callback.handler, payload.into());
+    let input = Input { cause, operation, hops: hops.saturating_add(1), callback: None };
+    (slot_of(&callback.grain.key, slot_count), Target::Grain(callback.grain.clone(), Box::new(input)))
+}
+
+/// What the head of a queue asks for: the longest run of the same kind that a run may take.
+fn head(state: &Slot, grain: GrainId, work: &Work) -> Head {
+    let limit = if work.run_limit > 0 { work.run_limit } else { RUN_INPUTS_MAX };
+    let front = work.queue.front().expect("a ready grain has inputs");
+    if matches!(front, Queued::Nothing) {
+        return Head::Nothing;
+    }
+    if is_stale(state, grain, front) {
+        return Head::Stale;
+    }
+    let first = handler_of(state, grain, front);
+    let mut bytes = 0;
+    let count = work
+        .queue
+        .iter()
+        .take(limit)
+        .take_while(|queued| {
+            let fits = bytes < RUN_BYTES_MAX;
+            bytes += work.input_of(queued).map_or(64, Input::weight);
+            fits && !matches!(queued, Queued::Nothing)
+                && !is_stale(state, grain, queued)
+                && handler_of(state, grain, queued) == first
+        })
+        .count();
+    match first {
+        Some(handler) => Head::Call(handler, count.max(1)),
+        None => Head::Builtin(count.max(1)),
+    }
+}
+
+/// Whether a queued timer was set again, cancelled or fired since.
+fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
+    let Queued::Timer(name, generation) = queued else { return false };
+    let row = state.timers.get(&(state.address(grain), name.clone()));
+    if planted::is(Bug::StaleTimerGeneration) {
+        return row.is_none();
+    }
+    row.is_none_or(|row| row.generation != *generation)
+}
+
+/// The handler that an input calls; `None` for builtin operations.
+fn handler_of(state: &Slot, grain: GrainId, queued: &Queued) -> Option<HandlerId> {
+    if let Queued::Timer(name, _) = queued {
+        return state.timers.get(&(state.address(grain), name.clone())).map(|row| row.handler);
+    }
+    match state.grains.get(grain).work.as_ref()?.input_of(queued)?.operation {
+        GrainOperation::Call(handler, _) => Some(handler),
+        _ => None,
+    }
+}
+
+fn sdk_input<'a>(state: &'a Slot, grain: GrainId, work: &'a Work, queued: &'a Queued) -> gristmill_sdk::Input<'a> {
+    if let Queued::Timer(name, _) = queued {
+        let row = state.timers.get(&(state.address(grain), name.clone())).expect("a timer that is not stale has a row");
+        return gristmill_sdk::Input {
+            cause: Cause::Timer { name, due_micros: row.due_micros },
+            payload: &row.payload,
+        };
+    }
+    let input = work.input_of(queued).expect("what is queued has an input");
+    let GrainOperation::Call(_, payload) = &input.operation else { unreachable!("only calls reach a handler") };
+    let cause = match &input.cause {
+        InputCause::Event { key, offset, event_micros } => Cause::Event {
+            key: key.as_deref().unwrap_or(&state.grains.get(grain).key),
+            offset: *offset,
+            event_micros: *event_micros,
+        },
+        InputCause::Client => Cause::Invoke,
+        InputCause::Message => Cause::Message,
+        InputCause::Response { cookie, succeeded } => Cause::Response { cookie, succeeded: *succeeded },
+        InputCause::Timer { name, due_micros } => Cause::Timer { name, due_micros: *due_micros },
+    };
+    gristmill_sdk::Input { cause, payload }
+}

@@ -1,0 +1,87 @@
+//! How the server is, as JSON. Field names are API: docs/operating.md lists them.
+
+use super::Shard;
+use gristmill_base::limits::OUTBOX_ROWS_MAX;
+use serde_json::{Value, json};
+
+impl Shard {
+    /// This shard's part, a JSON object.
+    pub(super) fn own_status(&mut self) -> String {
+        let slots = self.slots.iter().flatten();
+        let mut grains = 0;
+        let mut queued = 0;
+        let mut parked = 0;
+        let mut outbox = 0;
+        let mut timers = 0;
+        let mut sessions = 0;
+        let mut counters = serde_json::Map::new();
+        for slot in slots {
+            grains += slot.grains.count();
+            outbox += slot.outbox_rows;
+            timers += slot.timers.iter().count();
+            sessions += slot.session_count();
+            for (_, grain) in slot.grains.iter() {
+                if let Some(work) = &grain.work {
+                    if work.parked.is_some() {
+                        parked += 1;
+                    } else {
+                        queued += work.queue.len();
+                    }
+                }
+            }
+            for (name, value) in &slot.counters {
+                let sum = counters.get(&**name).and_then(Value::as_i64).unwrap_or(0) + value;
+                counters.insert(name.to_string(), sum.into());
+            }
+        }
+        let lag = self.feed_lag();
+        let log = &self.log.0;
+        let counts = &self.counts;
+        json!({
+            "shard": self.config.shard.0,
+            "slots": self.slots.iter().flatten().count(),
+            "grains": grains,
+            "timers": timers,
+            "sessions": sessions,
+            "parked": parked,
+            "unsettled": {
+                "events": lag, "inputs": queued, "messages": outbox,
+                "sent": counts.items_sent, "received": counts.items_received,
+            },
+            "log": {
+                "appended": log.appended().0.0, "durable": log.durable().0.0, "records": log.appended().0.0,
+                "flushes": counts.flushes, "bytes": log.bytes_kept(), "failed": log.failed().map(ToString::to_string),
+                "room": log.room(1 << 20), "crowded": self.crowded,
+            },
+            "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
+            "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
+            "parks": counts.parks, "checkpoints": counts.checkpoints, "replayed": counts.replayed,
+            "limits": {"outbox_rows": OUTBOX_ROWS_MAX, "queued_bytes": self.config.queued_bytes_max},
+            "counters": counters,
+            "net": self.gauges.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect::<serde_json::Map<_, _>>(),
+        })
+        .to_string()
+    }
+
+    /// All shards' parts together. `unsettled` is 0 when nothing waits anywhere; as the parts are taken one after the
+    /// other, who needs certainty asks until it is 0 twice in a row with the same sums of `sent`.
+    pub(super) fn whole_status(&self, parts: Vec<String>) -> String {
+        let mut shards: Vec<Value> = parts.iter().filter_map(|part| serde_json::from_str(part).ok()).collect();
+        shards.sort_by_key(|shard| shard["shard"].as_u64());
+        let sum =
+            |path: &str| -> i64 { shards.iter().filter_map(|shard| shard.pointer(path).and_then(Value::as_i64)).sum() };
+        let flying = (sum("/unsettled/sent") - sum("/unsettled/received")).abs();
+        let unsettled = sum("/unsettled/events") + sum("/unsettled/inputs") + sum("/unsettled/messages") + flying;
+        json!({
+            "unsettled": unsettled,
+            "parked": sum("/parked"),
+            "sent": sum("/unsettled/sent"),
+            "replayed": sum("/replayed"),
+            "slot_count": self.config.slot_count,
+            "boot": self.config.boot,
+            "apps": self.catalog.apps.iter().map(|app| json!({"name": app.name, "version": app.version})).collect::<Vec<_>>(),
+            "shards": shards,
+        })
+        .to_string()
+    }
+}

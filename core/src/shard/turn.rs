@@ -1,0 +1,108 @@
+//! One turn: everything that came in, then everything that can go on, then the log.
+
+use super::{Inbox, Outbox, Shard};
+use crate::parcel::Item;
+use gristmill_base::env::Now;
+use gristmill_base::ids::ShardId;
+use gristmill_base::limits::PARCEL_ITEMS_MAX;
+use gristmill_io::log::Log;
+
+impl Shard {
+    /// Takes in the inbox, does what can be done now, fills the outbox. Never waits. Called by the shard's loop, or by
+    /// the simulator, and by nobody else.
+    pub fn turn(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+        self.counts.turns += 1;
+        self.now_nanos = now.monotonic_nanos;
+        self.engine_micros = self.engine_micros.max(now.wall_micros);
+        if !inbox.gauges.is_empty() {
+            self.gauges = std::mem::take(&mut inbox.gauges);
+        }
+        self.crowded =
+            self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum::<usize>() > self.config.queued_bytes_max;
+        self.take_in(inbox);
+        self.release();
+        for request in inbox.requests.drain(..) {
+            self.request(request);
+        }
+        self.go_on(outbox);
+        self.give_out(outbox);
+    }
+
+    fn take_in(&mut self, inbox: &mut Inbox) {
+        for completion in inbox.completions.drain(..) {
+            assert!(Log::owns(completion.ticket), "the shard's disk works for the log alone");
+            if self.log.0.complete(completion.ticket, completion.result) {
+                self.counts.flushes += 1;
+            }
+        }
+        for (path, file) in inbox.opened.drain(..) {
+            self.segment_opened(&path, file);
+        }
+        for done in inbox.jobs.drain(..) {
+            self.job_done(done);
+        }
+        for (run, effects, called) in inbox.verdicts.drain(..) {
+            self.verdict(run, effects, called);
+        }
+        for (from, parcel) in inbox.parcels.drain(..) {
+            self.counts.items_received += parcel.len() as u64;
+            for item in parcel {
+                self.item(from, item);
+            }
+        }
+        for conn in inbox.closed.drain(..) {
+            self.waiting_reads.retain(|(_, request)| request.responder.conn != conn);
+        }
+    }
+
+    /// Everything that goes on by itself, until nothing moves or the turn has done enough.
+    fn go_on(&mut self, outbox: &mut Outbox) {
+        self.upkeep();
+        self.pump_feeds();
+        self.pump_local();
+        self.run_ready();
+        self.pump_local();
+        while let Some(item) = self.home.pop_front() {
+            self.item(self.config.shard, item);
+        }
+        self.checkpoint_step(outbox);
+        self.catalog_step(outbox);
+    }
+
+    fn give_out(&mut self, outbox: &mut Outbox) {
+        let now = Now { monotonic_nanos: self.now_nanos, wall_micros: self.engine_micros };
+        self.log.0.drive(now, self.engine_micros, &mut outbox.disk);
+        self.want_segment(outbox);
+        self.release_into(outbox);
+        for (to, items) in std::mem::take(&mut self.post) {
+            self.counts.items_sent += items.len() as u64;
+            let mut items = items.into_iter().peekable();
+            while items.peek().is_some() {
+                outbox.parcels.push((to, items.by_ref().take(PARCEL_ITEMS_MAX).collect()));
+            }
+        }
+        outbox.deadline_nanos = self.deadline();
+    }
+
+    /// Says an item to a shard, this one included.
+    pub(super) fn say(&mut self, to: ShardId, item: Item) {
+        if to == self.config.shard {
+            self.home.push_back(item);
+        } else {
+            self.post.entry(to).or_default().push(item);
+        }
+    }
+
+    fn deadline(&self) -> u64 {
+        let busy =
+            !self.ready.is_empty() || !self.local.is_empty() || !self.home.is_empty() || !self.active_feeds.is_empty();
+        if busy {
+            return 0;
+        }
+        let log = self.log.0.next_deadline().unwrap_or(u64::MAX);
+        let retry = self.retries.first_key_value().map_or(u64::MAX, |((at, ..), ())| *at);
+        let read = self.waiting_reads.iter().map(|(at, _)| *at).min().unwrap_or(u64::MAX);
+        let timer = self.next_timer_nanos();
+        log.min(retry).min(read).min(timer).min(self.upkeep_nanos)
+    }
+}

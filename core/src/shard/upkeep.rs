@@ -1,0 +1,126 @@
+//! What must happen from time to time: timers, cursors that moved without a commit, stuck grains, idle sessions.
+
+use super::Shard;
+use gristmill_base::ids::SlotId;
+use gristmill_base::limits::{CURSOR_RECORD_NANOS, SPILL_AFTER_NANOS};
+use gristmill_state::grain::GrainId;
+use gristmill_state::input::StreamId;
+
+/// Timers that one slot fires per turn.
+const TIMERS_PER_TURN: usize = 256;
+/// Pause between two rounds of upkeep, nanoseconds.
+const UPKEEP_NANOS: u64 = 20_000_000;
+
+impl Shard {
+    /// What is due now.
+    pub(super) fn upkeep(&mut self) {
+        self.fire_timers();
+        self.retry_due();
+        if self.now_nanos < self.upkeep_nanos {
+            return;
+        }
+        self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
+        self.retry_blocked();
+        self.cover_feeds();
+        self.retry_reads();
+        if self.log.0.failed().is_some() {
+            return;
+        }
+        self.record_far_cursors();
+        if self.now_nanos >= self.slow_upkeep_nanos {
+            self.slow_upkeep_nanos = self.now_nanos + CURSOR_RECORD_NANOS;
+            self.record_moved_cursors();
+            self.spill_stuck();
+            self.expire_idle();
+        }
+    }
+
+    fn slots_here(&self) -> Vec<SlotId> {
+        self.slots.iter().flatten().map(|slot| slot.id).collect()
+    }
+
+    fn fire_timers(&mut self) {
+        let (micros, nanos) = (self.engine_micros, self.now_nanos);
+        if self.next_timer_micros > micros {
+            return;
+        }
+        for slot in self.slots_here() {
+            if self.slot_mut(slot).fire_due(micros, nanos, TIMERS_PER_TURN) > 0 {
+                self.mark_ready(slot);
+            }
+        }
+        self.note_timers();
+    }
+
+    /// Looks up when the next timer of any slot comes due.
+    pub(super) fn note_timers(&mut self) {
+        self.next_timer_micros =
+            self.slots.iter().flatten().filter_map(|slot| slot.timers.next_due()).min().unwrap_or(u64::MAX);
+    }
+
+    /// When the next timer comes due, by the monotonic clock.
+    pub(super) fn next_timer_nanos(&self) -> u64 {
+        if self.next_timer_micros == u64::MAX {
+            return u64::MAX;
+        }
+        self.now_nanos.saturating_add(self.next_timer_micros.saturating_sub(self.engine_micros).saturating_mul(1_000))
+    }
+
+    fn record_far_cursors(&mut self) {
+        for slot in self.slots_here() {
+            if self.slot_mut(slot).cursors_are_far() {
+                self.record_cursors(slot);
+            }
+        }
+    }
+
+    fn record_moved_cursors(&mut self) {
+        for slot in self.slots_here() {
+            if self.slot_mut(slot).has_moved_cursors() {
+                self.record_cursors(slot);
+            }
+        }
+    }
+
+    fn record_cursors(&mut self, slot: SlotId) {
+        let (state, log) = self.slot_and_log(slot);
+        if let Some(lsn) = state.record_cursors(log) {
+            self.after_record(slot, lsn);
+        }
+    }
+
+    /// Spills grains that committed nothing for a while although inputs wait, so that their streams move on.
+    fn spill_stuck(&mut self) {
+        let since = self.now_nanos.saturating_sub(SPILL_AFTER_NANOS);
+        for slot in self.slots_here() {
+            for grain in self.slot_mut(slot).stuck_since(since) {
+                self.spill(slot, grain);
+            }
+        }
+    }
+
+    fn spill(&mut self, slot: SlotId, grain: GrainId) -> bool {
+        let time = self.engine_micros;
+        let (state, log) = self.slot_and_log(slot);
+        let Some(committed) = state.spill(log, grain, time) else { return false };
+        self.counts.spills += 1;
+        self.committed(slot, committed);
+        true
+    }
+
+    /// Spills the grain that holds up a stream; says whether something moved.
+    pub(super) fn spill_oldest(&mut self, slot: SlotId, stream: StreamId) -> bool {
+        let oldest = self.slot_mut(slot).oldest_waiting(stream);
+        oldest.is_some_and(|grain| self.spill(slot, grain))
+    }
+
+    fn expire_idle(&mut self) {
+        let since = self.engine_micros.saturating_sub(self.config.session_idle_micros);
+        for slot in self.slots_here() {
+            let (state, log) = self.slot_and_log(slot);
+            if let Some(lsn) = state.expire_sessions(log, since) {
+                self.after_record(slot, lsn);
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Sequenced operations of clients: produce, put, delete, map operations, invoke, void.
+
+use super::Shard;
+use super::release::answer;
+use crate::catalog::{Table, data_type};
+use crate::request::{Code, Operation, Refusal, Request, Sequence};
+use gristmill_base::datatype::DataType;
+use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
+use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::placement::lane_of;
+use gristmill_state::grain::Queued;
+use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
+use gristmill_state::record::{Event, Mutation, Outcome};
+use gristmill_state::session::SessionOffer;
+use gristmill_state::slot::Draft;
+
+/// A client's operation that is fit to be done.
+enum Fit {
+    /// For a grain.
+    Grain(GrainAddress, GrainOperation),
+    /// For a lane.
+    Event(LaneKey, u16, Event),
+    /// For nobody.
+    Void,
+}
+
+impl Shard {
+    /// Handles a sequenced operation of a slot of this shard.
+    pub(super) fn sequenced(&mut self, slot: SlotId, request: Request) {
+        let Request { responder, session, operation } = request;
+        let Some(sequence) = operation.sequence() else { return };
+        if let Err((code, message)) = self.admit(slot, session, sequence) {
+            return self.refuse(responder, code, message);
+        }
+        let now = self.engine_micros;
+        match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
+            None => self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one")),
+            Some(SessionOffer::Fresh) => match self.fit(operation) {
+                Ok(fit) => self.perform(slot, session, sequence.seq, fit),
+                Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
+            },
+            Some(SessionOffer::Attached) => {}
+            Some(SessionOffer::Kept(outcome, lsn)) => self.reply(lsn, responder, answer(outcome)),
+            Some(SessionOffer::Forgotten) => {
+                let message = format!(
+                    "operation {} of slot {slot} was acknowledged by this session; its reply is gone",
+                    sequence.seq
+                );
+                self.refuse(responder, Code::BadRequest, message);
+            }
+            Some(SessionOffer::Gap(expected)) => {
+                let message = format!("operation {} of slot {slot} came before operation {expected}", sequence.seq);
+                self.refuse(responder, Code::Gap { expected }, message);
+            }
+            Some(SessionOffer::Capacity) => {
+                self.refuse(responder, Code::Capacity, "too many operations of this session wait; send it again")
+            }
+        }
+    }
+
+    /// Whether a new operation may come in at all. A retry of a known one always may.
+    fn admit(&mut self, slot: SlotId, session: SessionId, sequence: Sequence) -> Result<(), (Code, String)> {
+        if self.log.0.failed().is_some() {
+            return Err((Code::Failed, "the shard's log has failed; restart the server".into()));
+        }
+        if session.0 == 0 || sequence.seq == 0 {
+            return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
+        }
+        let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().record_bytes_max()));
+        let slot = self.slot_mut(slot);
+        let known = slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received());
+        if known || (room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2) {
+            return Ok(());
+        }
+        Err((Code::Capacity, "the shard has no room for more work now; send it again".into()))
+    }
+
+    fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {
+        let outcome = Outcome::Refused(refusal.code.number(), refusal.message);
+        if let Some(responder) = self.slot_mut(slot).refuse(session, pos, outcome.clone()) {
+            self.reply(Lsn(0), responder, answer(outcome));
+        }
+    }
+
+    fn perform(&mut self, slot: SlotId, session: SessionId, pos: u64, fit: Fit) {
+        let stream = StreamId::Session(session);
+        match fit {
+            Fit::Void => {
+                if let Some(responder) = self.slot_mut(slot).refuse(session, pos, Outcome::Done) {
+                    self.reply(Lsn(0), responder, answer(Outcome::Done));
+                }
+            }
+            Fit::Event(lane, lanes, event) => {
+                let now = self.engine_micros;
+                let (slot_state, log) = self.slot_and_log(slot);
+                let (_, committed) = slot_state.append_events(log, lane, lanes, now, Some((stream, pos)), vec![event]);
+                self.counts.events += 1;
+                self.committed(slot, committed);
+                self.feed_lane(lane);
+            }
+            Fit::Grain(address, operation) => self.perform_on_grain(slot, session, pos, address, operation),
+        }
+    }
+
+    fn perform_on_grain(
+        &mut self,
+        slot: SlotId,
+        session: SessionId,
+        pos: u64,
+        address: GrainAddress,
+        operation: GrainOperation,
+    ) {
+        let stream = StreamId::Session(session);
+        let (now_nanos, time_micros) = (self.now_nanos, self.engine_micros);
+        let state = self.slot_mut(slot);
+        let grain = state.grain(&address);
+        if let Some(parked) = grain.and_then(|grain| grain.parked()) {
+            let refusal = Refusal::new(Code::Parked, format!("the grain is parked: {}", parked.reason));
+            return self.refuse_for_good(slot, session, pos, refusal);
+        }
+        let idle = grain.is_none_or(|grain| grain.is_idle());
+        match builtin(operation) {
+            Ok(mutation) if idle => {
+                let draft =
+                    Draft { time_micros, mutations: vec![mutation], outcomes: vec![Outcome::Done], ..Draft::default() };
+                let (state, log) = self.slot_and_log(slot);
+                let committed = state.commit_direct(log, address, (stream, pos), draft);
+                self.counts.inputs += 1;
+                self.committed(slot, committed);
+            }
+            other => {
+                let operation = other.map_or_else(|operation| operation, unbuiltin);
+                let id = state.grains.find_or_make(address.table, &address.key);
+                state.enqueue(id, Queued::Stream(stream, pos, Input::new(InputCause::Client, operation)), now_nanos);
+                self.mark_ready(slot);
+            }
+        }
+    }
+
+    /// Checks names, types and sizes.
+    fn fit(&self, operation: Operation) -> Result<Fit, Refusal> {
+        Ok(match operation {
+            Operation::Void { .. } => Fit::Void,
+            Operation::Produce { topic, key, value, headers, event_micros, .. } => {
+                let (_, entry) = self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
+                check("the event's key", data_type(entry.key), &key, KEY_BYTES_MAX)?;
+                check("the event's value", data_type(entry.value), &value, VALUE_BYTES_MAX)?;
+                check_count("headers", headers.len(), HEADERS_MAX)?;
+                let lane = LaneKey { topic, lane: lane_of(&key, entry.lanes) };
+                let event_micros = if event_micros == 0 { self.engine_micros } else { event_micros };
+                Fit::Event(lane, entry.lanes, Event { event_micros, key, value, headers })
+            }
+            Operation::Put { table, key, value, .. } => {
+                let entry = self.table_for(table, &key)?;
+                let Some(wanted) = entry.value else {
+                    return Err(Refusal::new(
+                        Code::WrongType,
+                        format!("grains of table {} have no value, only maps", entry.name),
+                    ));
+                };
+                check("the value", data_type(wanted), &value, VALUE_BYTES_MAX)?;
+                Fit::Grain(GrainAddress { table, key }, GrainOperation::Put(value))
+            }
+            Operation::Delete { table, key, .. } => {
+                self.table_for(table, &key)?;
+                Fit::Grain(GrainAddress { table, key }, GrainOperation::Delete)
+            }
+            Operation::MapPut { table, map, key, entry, value, .. } => {
+                let found = self.map_for(table, map, &key)?;
+                check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
+                check("the map value", data_type(found.value), &value, VALUE_BYTES_MAX)?;
+                Fit::Grain(GrainAddress { table, key }, GrainOperation::MapPut(map, entry, value))
+            }
+            Operation::MapDelete { table, map, key, entry, .. } => {
+                let found = self.map_for(table, map, &key)?;
+                check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
+                Fit::Grain(GrainAddress { table, key }, GrainOperation::MapDelete(map, entry))
+            }
+            Operation::Invoke { table, handler, key, payload, .. } => {
+                let entry = self.table_for(table, &key)?;
+                if entry.handlers.iter().all(|known| known.id != handler.0) {
+                    let known: Vec<String> =
+                        entry.handlers.iter().map(|known| format!("{} ({})", known.name, known.id)).collect();
+                    let message =
+                        format!("table {} has no handler {handler}; its handlers: {}", entry.name, known.join(", "));
+                    return Err(Refusal::new(Code::UnknownName, message));
+                }
+                check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
+                Fit::Grain(GrainAddress { table, key }, GrainOperation::Call(handler, payload))
+            }
+            other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
+        })
+    }
+
+    /// A refusal that names what exists.
+    pub(super) fn unknown(&self, what: &str, id: u32) -> Refusal {
+        let known: Vec<String> = match what {
+            "topic" => self
+                .catalog
+                .apps
+                .iter()
+                .flat_map(|app| app.topics.iter().map(move |topic| (app, &topic.name, topic.id)))
+                .map(named)
+                .collect(),
+            _ => self
+                .catalog
+                .apps
+                .iter()
+                .flat_map(|app| app.tables.iter().map(move |table| (app, &table.name, table.id)))
+                .map(named)
+                .collect(),
+        };
+        let known = if known.is_empty() { "none: no app is loaded".to_owned() } else { known.join(", ") };
+        Refusal::new(Code::UnknownName, format!("there is no {what} {id}; there are: {known}"))
+    }
+
+    /// The table of an operation whose key fits.
+    pub(super) fn table_for(&self, table: TableId, key: &[u8]) -> Result<&Table, Refusal> {
+        let (_, entry) = self.catalog.table(table).ok_or_else(|| self.unknown("table", table.0))?;
+        check("the key", data_type(entry.key), key, KEY_BYTES_MAX)?;
+        Ok(entry)
+    }
+
+    /// The map of an operation whose key fits.
+    pub(super) fn map_for(
+        &self,
+        table: TableId,
+        map: gristmill_base::ids::MapId,
+        key: &[u8],
+    ) -> Result<&crate::catalog::Map, Refusal> {
+        let entry = self.table_for(table, key)?;
+        entry.map(map).ok_or_else(|| {
+            let known: Vec<String> = entry.maps.iter().map(|map| format!("{} ({})", map.name, map.id)).collect();
+            Refusal::new(
+                Code::UnknownName,
+                format!("table {} has no map {map}; its maps: {}", entry.name, known.join(", ")),
+            )
+        })
+    }
+
+    /// Puts a slot with ready grains into the list, once.
+    pub(super) fn mark_ready(&mut self, slot: SlotId) {
+        let at = usize::from(slot.0);
+        if !self.is_ready[at] && self.slots[at].as_ref().is_some_and(|slot| slot.has_ready()) {
+            self.is_ready[at] = true;
+            self.ready.push_back(slot);
+        }
+    }
+}
+
+fn named((app, name, id): (&crate::catalog::AppEntry, &String, u32)) -> String {
+    format!("{}/{name} ({id})", app.name)
+}
+
+/// Checks a key or value.
+pub(super) fn check(what: &str, wanted: DataType, bytes: &[u8], allowed: usize) -> Result<(), Refusal> {
+    if bytes.len() > allowed {
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("{what} has {} bytes; at most {allowed} are allowed", bytes.len()),
+        ));
+    }
+    wanted.check(bytes).map_err(|error| Refusal::new(Code::WrongType, format!("{what}: {error}")))
+}
+
+fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {
+    if found > allowed {
+        return Err(Refusal::new(Code::TooLarge, format!("{found} {what}; at most {allowed} are allowed")));
+    }
+    Ok(())
+}
+
+/// The change that an operation makes without a handler; else the operation.
+pub(super) fn builtin(operation: GrainOperation) -> Result<Mutation, GrainOperation> {
+    Ok(match operation {
+        GrainOperation::Put(value) => Mutation::Value(value),
+        GrainOperation::Delete => Mutation::NoGrain,
+        GrainOperation::MapPut(map, key, value) => Mutation::Entry(map, key, value),
+        GrainOperation::MapDelete(map, key) => Mutation::NoEntry(map, key),
+        GrainOperation::MapDeleteRange(map, from, to) => Mutation::NoRange(map, from, to),
+        call @ GrainOperation::Call(..) => return Err(call),
+    })
+}
+
+fn unbuiltin(mutation: Mutation) -> GrainOperation {
+    match mutation {
+        Mutation::Value(value) => GrainOperation::Put(value),
+        Mutation::NoGrain | Mutation::NoValue => GrainOperation::Delete,
+        Mutation::Entry(map, key, value) => GrainOperation::MapPut(map, key, value),
+        Mutation::NoEntry(map, key) => GrainOperation::MapDelete(map, key),
+        Mutation::NoRange(map, from, to) => GrainOperation::MapDeleteRange(map, from, to),
+    }
+}
