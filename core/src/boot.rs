@@ -38,6 +38,9 @@ pub struct BootConfig {
     pub slot_count: u16,
     /// Bytes of a new log segment.
     pub segment_bytes: u64,
+    /// Log batches of at least so many padded bytes are made durable by one operation of the device's driver, smaller
+    /// ones by a write and then a flush.
+    pub write_durable_bytes: usize,
     /// Least time between two flushes of a log, nanoseconds.
     pub flush_spacing_nanos: u64,
     /// See [`ShardConfig::checkpoint_bytes`].
@@ -54,6 +57,7 @@ impl Default for BootConfig {
             shard_count: 1,
             slot_count: SLOT_COUNT_DEFAULT,
             segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
+            write_durable_bytes: 0,
             flush_spacing_nanos: 0,
             checkpoint_bytes: 512 << 20,
             queued_bytes_max: 64 << 20,

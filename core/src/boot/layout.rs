@@ -25,6 +25,7 @@ pub(super) fn log_config(config: &BootConfig, identity: &Identity, layout: u32, 
     let mut log = LogConfig::new(identity.directory, shard).with_segment_bytes(config.segment_bytes);
     log.dir = format!("{}/log", shard_dir(layout, shard));
     log.flush_spacing_nanos = config.flush_spacing_nanos;
+    log.write_durable_bytes = config.write_durable_bytes;
     log
 }
 

@@ -322,7 +322,10 @@ impl Shard {
             lane.load(extent, &body).map_err(|error| error.to_string())
         });
         match loaded {
-            Ok(()) => self.retry_reads(),
+            Ok(()) => {
+                self.feeds_go_on(lane);
+                self.retry_reads();
+            }
             Err(error) => self.fail_reads(lane, &error),
         }
     }

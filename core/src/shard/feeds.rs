@@ -191,7 +191,7 @@ impl Shard {
 
     /// Moves events of the active feeds.
     pub(super) fn pump_feeds(&mut self) {
-        if self.crowded {
+        if self.crowded || !self.has_room() {
             return;
         }
         for _ in 0..self.active_feeds.len() {
@@ -296,6 +296,18 @@ impl Shard {
             return false;
         }
         matches!(self.deliver_event(route.stream, to, prev, at.0, grain, input), Acceptance::Taken | Acceptance::Known)
+    }
+
+    /// A chunk of a lane was read back: its feeds go on.
+    pub(super) fn feeds_go_on(&mut self, lane: LaneKey) {
+        let keys: Vec<(SubscriptionId, LaneKey)> =
+            self.feeds.keys().filter(|(_, other)| *other == lane).copied().collect();
+        for key in keys {
+            if let Some(feed) = self.feeds.get_mut(&key) {
+                feed.not_before_nanos = 0;
+            }
+            self.list_feed(key);
+        }
     }
 
     /// A receiver misses something behind `received`.

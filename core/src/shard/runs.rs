@@ -51,10 +51,10 @@ impl Shard {
     /// Runs ready grains, in order, as many as a turn may.
     pub(super) fn run_ready(&mut self) {
         let mut runs = 0;
-        while runs < TURN_RUNS_MAX {
+        while runs < TURN_RUNS_MAX && self.has_room() {
             let Some(slot) = self.ready.pop_front() else { break };
             self.is_ready[usize::from(slot.0)] = false;
-            while runs < TURN_RUNS_MAX {
+            while runs < TURN_RUNS_MAX && self.has_room() {
                 let Some(grain) = self.slot_mut(slot).next_ready() else { break };
                 self.run(slot, grain);
                 runs += 1;
@@ -78,9 +78,7 @@ impl Shard {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Stale | Head::Nothing => {
-                let work = state.grains.get_mut(grain).work.as_mut().expect("it has work");
-                work.queue.pop_front();
-                state.list(grain);
+                state.drop_head(grain);
                 self.mark_ready(slot);
             }
         }

@@ -20,15 +20,8 @@ impl Shard {
             outbox += slot.outbox_rows;
             timers += slot.timers.iter().count();
             sessions += slot.session_count();
-            for (_, grain) in slot.grains.iter() {
-                if let Some(work) = &grain.work {
-                    if work.parked.is_some() {
-                        parked += 1;
-                    } else {
-                        queued += work.queue.len();
-                    }
-                }
-            }
+            parked += slot.parked_grains;
+            queued += slot.queued_inputs;
             for (name, value) in &slot.counters {
                 let sum = counters.get(&**name).and_then(Value::as_i64).unwrap_or(0) + value;
                 counters.insert(name.to_string(), sum.into());

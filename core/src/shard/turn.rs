@@ -4,7 +4,7 @@ use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
 use gristmill_base::env::Now;
 use gristmill_base::ids::ShardId;
-use gristmill_base::limits::PARCEL_ITEMS_MAX;
+use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
 use gristmill_io::log::Log;
 
 impl Shard {
@@ -58,10 +58,12 @@ impl Shard {
     /// Everything that goes on by itself, until nothing moves or the turn has done enough.
     fn go_on(&mut self, outbox: &mut Outbox) {
         self.upkeep();
-        self.pump_feeds();
-        self.pump_local();
-        self.run_ready();
-        self.pump_local();
+        if self.log.0.failed().is_none() {
+            self.pump_feeds();
+            self.pump_local();
+            self.run_ready();
+            self.pump_local();
+        }
         while let Some(item) = self.home.pop_front() {
             self.item(self.config.shard, item);
         }
@@ -93,10 +95,16 @@ impl Shard {
         }
     }
 
+    /// Whether the log can take the records of another run. When it cannot, runs wait for the device.
+    pub(super) fn has_room(&self) -> bool {
+        self.log.0.room(RUN_BYTES_MAX.min(self.log.0.config().record_bytes_max()))
+    }
+
     fn deadline(&self) -> u64 {
-        let busy =
-            !self.ready.is_empty() || !self.local.is_empty() || !self.home.is_empty() || !self.active_feeds.is_empty();
-        if busy {
+        let runnable = !self.ready.is_empty() && self.has_room();
+        let feedable = !self.active_feeds.is_empty() && !self.crowded && self.has_room();
+        let busy = runnable || feedable || !self.local.is_empty() || !self.home.is_empty();
+        if busy && self.log.0.failed().is_none() {
             return 0;
         }
         let log = self.log.0.next_deadline().unwrap_or(u64::MAX);

@@ -93,6 +93,9 @@ impl Shard {
     fn spill_stuck(&mut self) {
         let since = self.now_nanos.saturating_sub(SPILL_AFTER_NANOS);
         for slot in self.slots_here() {
+            if self.slot_mut(slot).queued_bytes == 0 {
+                continue;
+            }
             for grain in self.slot_mut(slot).stuck_since(since) {
                 self.spill(slot, grain);
             }

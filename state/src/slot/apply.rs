@@ -114,7 +114,10 @@ impl Slot {
         }
         if let Some(parked) = parked {
             let id = self.grains.find_or_make(grain.table, &grain.key);
-            self.grains.get_mut(id).work.get_or_insert_default().parked = parked;
+            let work = self.grains.get_mut(id).work.get_or_insert_default();
+            self.parked_grains =
+                self.parked_grains + usize::from(parked.is_some()) - usize::from(work.parked.is_some());
+            work.parked = parked;
         }
         if let Some(id) = self.grains.find(grain.table, &grain.key) {
             self.forget_work_if_empty(id);

@@ -63,6 +63,7 @@ impl Slot {
         work.not_before_nanos = 0;
         work.waiting_since_nanos = now_nanos;
         let taken: Vec<Queued> = work.queue.drain(..count).collect();
+        self.queued_inputs -= taken.len();
         assert!(draft.outcomes.len() >= taken.len(), "every consumed input has an outcome");
         for (queued, outcome) in taken.into_iter().zip(draft.outcomes) {
             self.consume(&mut commit, id, queued, outcome);

@@ -236,6 +236,7 @@ impl Slot {
         }
         if from.u8()? != 0 {
             grain.work.get_or_insert_default().parked = Some(Parked::decode(from)?);
+            self.parked_grains += 1;
         }
         for (session, pos) in spilled_sessions {
             self.sessions.entry(session).or_default().spill(pos);

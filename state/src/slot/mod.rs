@@ -61,8 +61,12 @@ pub struct Slot {
     last_lsn: Lsn,
     /// Volatile: the first record since the last checkpoint; what holds back the log's recycling.
     pub first_dirty_lsn: Option<Lsn>,
-    /// Volatile: bytes of inputs that wait in queues.
+    /// Volatile: bytes of stream inputs that wait in queues; those in backlogs do not count.
     pub queued_bytes: usize,
+    /// Volatile: inputs that wait in queues, those of runs in flight and of parked grains included.
+    pub queued_inputs: usize,
+    /// Grains that are parked.
+    pub parked_grains: usize,
     /// Volatile: outbox rows of all channels.
     pub outbox_rows: usize,
     /// Volatile: streams whose cursor moved without a record, to be named by the next cursor record.
@@ -95,6 +99,8 @@ impl Slot {
             last_lsn: Lsn(0),
             first_dirty_lsn: None,
             queued_bytes: 0,
+            queued_inputs: 0,
+            parked_grains: 0,
             outbox_rows: 0,
             moved: Vec::new(),
             touched: Vec::new(),
@@ -239,6 +245,7 @@ impl Slot {
         if let Queued::Stream(_, _, input) = &queued {
             self.queued_bytes += input.weight();
         }
+        self.queued_inputs += 1;
         let work = self.grains.get_mut(id).work.get_or_insert_default();
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
@@ -281,10 +288,13 @@ impl Slot {
         self.grains.find(address.table, &address.key).map(|id| self.grains.get(id))
     }
 
-    /// Whether anything waits in it: queues, backlogs, runs. Timers do not count. O(grains).
-    #[must_use]
-    pub fn unsettled_inputs(&self) -> usize {
-        self.grains.iter().filter_map(|(_, grain)| grain.work.as_ref()).map(|work| work.queue.len()).sum()
+    /// Drops the head of a queue that turned out to be void: a timer that was set again or cancelled.
+    pub fn drop_head(&mut self, id: GrainId) {
+        let work = self.grains.get_mut(id).work.as_mut().expect("a grain with a queue has work");
+        let dropped = work.queue.pop_front().expect("there is a head to drop");
+        assert!(matches!(dropped, Queued::Timer(..) | Queued::Nothing), "only timers become void");
+        self.queued_inputs -= 1;
+        self.list(id);
     }
 
     /// Starts the channels again at what their receivers' recovered records say.
@@ -305,6 +315,7 @@ impl Slot {
         self.first_dirty_lsn = None;
         self.touched.clear();
         self.moved.clear();
+        self.queued_inputs = 0;
         for stream in self.streams.values_mut() {
             stream.restart();
         }

@@ -57,6 +57,7 @@ impl Slot {
             match queued {
                 Queued::Stream(StreamId::Session(session), pos, input) => {
                     self.queued_bytes -= input.weight();
+                    self.queued_inputs -= 1;
                     commit.consumed_position(StreamId::Session(session), pos);
                     commit.replies.push(StoredReply { session, pos, outcome: Outcome::Parked(parked.reason.clone()) });
                 }
