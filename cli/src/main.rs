@@ -1,1 +1,11 @@
-fn main() {}
+//! The stock binary: the whole command line with the sample apps linked.
+
+use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+fn main() -> ExitCode {
+    gristmill_server::cli().run()
+}

@@ -99,7 +99,7 @@ impl Bench {
         assert!(self.closed, "the connection is closed");
         let seen = self.take_results(OpCode::Get).pop().expect("a last word");
         assert_eq!(seen.correlation, CORRELATION_NONE);
-        (seen.status, String::from_utf8(seen.body).unwrap())
+        (seen.status, String::from_utf8(seen.body).expect("a text"))
     }
 }
 

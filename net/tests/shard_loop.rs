@@ -87,7 +87,7 @@ impl Net for World {
 
     fn poll(&mut self, each: &mut dyn FnMut(NetEvent<'_>)) {
         let events = std::mem::take(&mut self.0.borrow_mut().events);
-        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let peer: SocketAddr = "127.0.0.1:1".parse().expect("an address");
         for event in events {
             match event {
                 Event::Accepted(conn) => each(NetEvent::Accepted { conn, peer, listener: 0 }),

@@ -1,1 +1,69 @@
-//! Work in progress.
+//! The whole program as a library: boot, wiring and the command line. A program with handlers of its own is
+//!
+//! ```no_run
+//! # fn app() -> gristmill_sdk::App { gristmill_sdk::App::new("mine", "app: mine") }
+//! fn main() -> std::process::ExitCode {
+//!     gristmill_server::cli().app(app()).run()
+//! }
+//! ```
+
+pub mod commands;
+pub mod config;
+pub mod exit;
+pub mod serve;
+
+use clap::Parser;
+use commands::Command;
+use gristmill_sdk::App;
+use std::process::ExitCode;
+
+/// A program in the making: the command line and the apps linked into it.
+#[derive(Default)]
+pub struct Cli {
+    apps: Vec<App>,
+}
+
+/// The command line without any app.
+#[must_use]
+pub fn cli() -> Cli {
+    Cli::default()
+}
+
+/// Durable streams, state and handlers in one program.
+#[derive(Parser)]
+#[command(name = "gristmill", version, about, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Cli {
+    /// Links an app: its handlers can be loaded, and its file is known to the commands that show it.
+    #[must_use]
+    pub fn app(mut self, app: App) -> Self {
+        self.apps.push(app);
+        self
+    }
+
+    /// Does what the command line says. A failure is told on standard error.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let arguments = match Arguments::try_parse() {
+            Ok(arguments) => arguments,
+            Err(error) => {
+                // Nothing can be done where even the usage cannot be printed.
+                let _ = error.print();
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::Exit::Usage as u8));
+            }
+        };
+        match arguments.command.run(self.apps) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => {
+                if !failed.message.is_empty() {
+                    eprintln!("gristmill: {failed}");
+                }
+                failed.exit.into()
+            }
+        }
+    }
+}

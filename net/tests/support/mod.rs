@@ -24,7 +24,7 @@ pub fn frame(operations: &[(u32, Operation<'_>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = RequestWriter::new(&mut bytes);
     for (correlation, operation) in operations {
-        writer.push(*correlation, operation).unwrap();
+        writer.push(*correlation, operation).expect("samples are within the limits");
     }
     writer.finish();
     bytes
@@ -60,7 +60,7 @@ pub fn results(bytes: &[u8], code: OpCode) -> (Vec<Seen>, usize) {
     deframer.allow(usize::MAX);
     deframer.push(bytes);
     let (mut seen, mut frames) = (Vec::new(), 0);
-    while let Some(frame) = deframer.next_frame().unwrap() {
+    while let Some(frame) = deframer.next_frame().expect("the server writes good frames") {
         frames += 1;
         read(frame.results(), code, &mut seen);
     }
@@ -70,14 +70,14 @@ pub fn results(bytes: &[u8], code: OpCode) -> (Vec<Seen>, usize) {
 
 fn read(answers: Answers<'_>, code: OpCode, seen: &mut Vec<Seen>) {
     for answer in answers {
-        let answer = answer.unwrap();
+        let answer = answer.expect("a whole result");
         let body = match answer.status {
             Status::Ok if code == OpCode::Get && !answer.body.is_empty() => match answer.outcome(code) {
                 Ok(Ok(Reply::Value(value))) => value.to_vec(),
                 _ => answer.body.to_vec(),
             },
             Status::Ok => Vec::new(),
-            _ => answer.outcome(code).unwrap().unwrap_err().message().as_bytes().to_vec(),
+            _ => answer.outcome(code).expect("a good body").expect_err("not ok").message().as_bytes().to_vec(),
         };
         seen.push(Seen { correlation: answer.correlation, status: answer.status, body });
     }

@@ -1,0 +1,114 @@
+//! Listening sockets: the main port, shared by all shards, and a port of each shard.
+
+use crate::config::Listen;
+use crate::exit::Failed;
+use gristmill_io::listen::listen;
+use std::net::{SocketAddr, TcpListener};
+
+/// The listening sockets of a server.
+#[derive(Debug)]
+pub(super) struct Doors {
+    /// The port on which every shard listens.
+    pub(super) main_port: u16,
+    /// The port of each shard.
+    pub(super) shard_ports: Vec<u16>,
+    /// Per shard: its share of the main port, and its own.
+    pub(super) sockets: Vec<Vec<TcpListener>>,
+}
+
+impl Doors {
+    /// Opens them. Connections wait in the kernel until the shards serve.
+    ///
+    /// # Errors
+    /// A port is in use or not allowed, or others can reach the address and nobody said that they may.
+    pub(super) fn open(config: &Listen, shards: usize) -> Result<Self, Failed> {
+        check_host(config)?;
+        let last = usize::from(config.port_base) + shards;
+        if last > usize::from(u16::MAX) {
+            let message =
+                format!("port_base {} with {shards} shards ends at port {last}, 65535 is the last", config.port_base);
+            return Err(Failed::configuration(message));
+        }
+        let mut main_port = config.port_base;
+        let (mut shard_ports, mut sockets) = (Vec::new(), Vec::new());
+        for shard in 0..shards {
+            // A shard's own port is never shared, so a second server on the same ports is refused here.
+            let wanted = if config.port_base == 0 { 0 } else { config.port_base + 1 + shard as u16 };
+            let own = open_one(config, wanted, false)?;
+            let main = open_one(config, main_port, true)?;
+            main_port = port_of(&main)?;
+            shard_ports.push(port_of(&own)?);
+            sockets.push(vec![main, own]);
+        }
+        Ok(Self { main_port, shard_ports, sockets })
+    }
+}
+
+/// Until there is encryption and authentication, only this machine may connect, unless the operator insists.
+fn check_host(config: &Listen) -> Result<(), Failed> {
+    if config.host.is_loopback() || config.insecure {
+        return Ok(());
+    }
+    Err(Failed::configuration(format!(
+        "{} can be reached by others, and this server has neither encryption nor authentication: listen on 127.0.0.1, or \
+         say --insecure-listen where the network itself is safe",
+        config.host
+    )))
+}
+
+fn open_one(config: &Listen, port: u16, shared: bool) -> Result<TcpListener, Failed> {
+    let address = SocketAddr::new(config.host, port);
+    listen(address, shared).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; another program has it: choose other ports with --port-base, 0 takes free ones"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        Failed::configuration(format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+fn port_of(socket: &TcpListener) -> Result<u16, Failed> {
+    let address = socket.local_addr();
+    address.map(|it| it.port()).map_err(|error| Failed::configuration(format!("a listener has no address: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn on(host: &str, port_base: u16, insecure: bool) -> Listen {
+        Listen { host: host.parse().unwrap(), port_base, insecure }
+    }
+
+    #[test]
+    fn free_ports_are_shared_as_they_should_be() {
+        let doors = Doors::open(&on("127.0.0.1", 0, false), 3).unwrap();
+        assert_eq!(doors.sockets.len(), 3);
+        assert!(doors.sockets.iter().all(|pair| pair[0].local_addr().unwrap().port() == doors.main_port));
+        let mut ports = doors.shard_ports.clone();
+        ports.push(doors.main_port);
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 4, "all different");
+    }
+
+    #[test]
+    fn a_second_server_on_the_same_ports_is_refused() {
+        let first = Doors::open(&on("127.0.0.1", 0, false), 1).unwrap();
+        let base = first.shard_ports[0] - 1;
+        let refused = Doors::open(&on("127.0.0.1", base, false), 1).unwrap_err();
+        assert!(refused.message.contains("--port-base"), "{refused}");
+    }
+
+    #[test]
+    fn others_are_kept_out_unless_it_is_said() {
+        assert_eq!(Config::default().listen.host.to_string(), "127.0.0.1");
+        assert!(Doors::open(&on("0.0.0.0", 0, false), 1).unwrap_err().message.contains("--insecure-listen"));
+        assert!(Doors::open(&on("0.0.0.0", 0, true), 1).is_ok());
+        assert!(Doors::open(&on("127.0.0.1", 65_530, false), 10).unwrap_err().message.contains("65540"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Recovery of the data directory before the shards start.
+
+use crate::config::Config;
+use crate::exit::{Exit, Failed};
+use gristmill_base::env::Clock;
+use gristmill_base::files::Files;
+use gristmill_base::ids::{ShardId, SlotId};
+use gristmill_base::placement::shard_of;
+use gristmill_core::boot::{BootConfig, BootError, Placement, ShardSeed, recover};
+use gristmill_io::clock::SystemClock;
+use gristmill_io::identity::Identity;
+use gristmill_io::log::LogError;
+use gristmill_io::posix::PosixDisk;
+use gristmill_io::random::SystemRng;
+use gristmill_io::root::{RootFile, RootState};
+use std::path::Path;
+
+/// What a data directory held, ready to be opened by the shards.
+pub(super) struct Recovered {
+    /// One per shard, in order.
+    pub(super) seeds: Vec<ShardSeed>,
+    /// Id of the data directory.
+    pub(super) directory: u128,
+    /// Starts of the data directory so far: rises whenever slots or ports may have moved.
+    pub(super) placement_version: u64,
+    /// The shard of each slot.
+    pub(super) slots: Vec<ShardId>,
+}
+
+impl Recovered {
+    /// Recovers the data directory `root`, or makes it one. Blocking.
+    ///
+    /// # Errors
+    /// Damage, a version that this program does not open, or what the disk says.
+    pub(super) fn read(root: &Path, config: &Config, shards: usize) -> Result<Self, Failed> {
+        let failed = |error: &BootError| boot_failed(&root.display().to_string(), error);
+        let shard_count = u16::try_from(shards).expect("the plan has at most 64 shards");
+        let boot = BootConfig { shard_count, segment_bytes: config.log.segment_bytes, ..BootConfig::default() };
+        let mut disk = PosixDisk::new(root);
+        let seeds = recover(&mut disk, &boot, SystemClock.now(), &mut SystemRng::new()).map_err(|it| failed(&it))?;
+        let mut files = Files::new(&mut disk);
+        let (identity, placement) = placement_of(&mut files).map_err(|it| failed(&it))?;
+        let slot_count = identity.slot_count;
+        let slots = (0..slot_count).map(|slot| shard_of(SlotId(slot), slot_count, shard_count)).collect();
+        let placement_version = u64::from(placement.boot);
+        Ok(Self { seeds, directory: identity.directory, placement_version, slots })
+    }
+}
+
+/// What recovery has left on disk.
+fn placement_of(files: &mut Files<'_>) -> Result<(Identity, Placement), BootError> {
+    let gone = |file: &str| BootError::Damage { file: file.to_owned(), what: "it is gone after recovery".to_owned() };
+    let identity = Identity::load(files)?.ok_or_else(|| gone("identity"))?;
+    match RootFile::load(files, "", "placement", identity.directory)?.1 {
+        RootState::Present { bytes, .. } => Ok((identity, Placement::from_bytes(&bytes)?)),
+        _ => Err(gone("placement")),
+    }
+}
+
+/// A start that failed: damage is an answer, anything else a matter of configuration.
+pub(super) fn boot_failed(what: &str, error: &BootError) -> Failed {
+    let exit = match error {
+        BootError::Damage { .. } | BootError::LostData(_) | BootError::Log(LogError::Damage { .. }) => Exit::No,
+        _ => Exit::Configuration,
+    };
+    Failed::new(exit, format!("{what}: {error}"))
+}

@@ -1,0 +1,122 @@
+//! One thread per shard, from its start to its end.
+
+use super::recovery::boot_failed;
+use crate::exit::{Exit, Failed};
+use gristmill_base::ids::ShardId;
+use gristmill_core::boot::ShardSeed;
+use gristmill_core::{LinkedApps, Parcel};
+use gristmill_io::background::{Background, BackgroundSettings};
+use gristmill_io::clock::SystemClock;
+use gristmill_io::mesh::{MeshEnd, Waker};
+use gristmill_io::placement;
+use gristmill_io::random::SystemRng;
+use gristmill_io::ring::{RingSettings, ShardRing};
+use gristmill_net::greeting::Greeting;
+use gristmill_net::jobs::BackgroundJobs;
+use gristmill_net::shard_loop::{Parts, ShardLoop};
+use gristmill_net::stop::Stop;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+/// Stack of a shard's thread: handlers run on it.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What a shard's thread owns from its start on.
+pub(super) struct ShardParts {
+    pub(super) seed: ShardSeed,
+    /// Where its handlers are.
+    pub(super) apps: LinkedApps,
+    pub(super) sockets: Vec<TcpListener>,
+    pub(super) mesh: MeshEnd<Parcel>,
+    pub(super) waker: Waker,
+    pub(super) greeting: Greeting,
+    /// The CPU that it is pinned to.
+    pub(super) cpu: usize,
+    /// CPUs of its background executor.
+    pub(super) background: Vec<usize>,
+    /// The data directory.
+    pub(super) root: PathBuf,
+    pub(super) shards: usize,
+    pub(super) stop: Stop,
+}
+
+/// What happens to a server while it runs.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// A shard serves. Whether it stays on its CPU.
+    Serving(bool),
+    /// A shard's thread has ended.
+    Ended(ShardId, Result<(), Failed>),
+    /// The operator wants the server to stop.
+    Signal(i32),
+}
+
+/// Starts the thread of a shard, which tells how it goes.
+///
+/// # Errors
+/// No more threads.
+pub(super) fn start(parts: ShardParts, tell: Sender<Happened>) -> Result<(), Failed> {
+    let shard = parts.greeting.shard;
+    let stop = parts.stop.clone();
+    let body = move || {
+        let ended = catch_unwind(AssertUnwindSafe(|| serve(parts, &tell))).unwrap_or_else(|_| {
+            let message = format!("shard {shard} has panicked; its message is above");
+            Err(Failed::new(Exit::Internal, message))
+        });
+        if ended.is_err() {
+            // The others need not wait for this one.
+            stop.drained();
+        }
+        // Nobody listens only after the server has given up on its shards.
+        let _ = tell.send(Happened::Ended(shard, ended));
+    };
+    let thread = thread::Builder::new().name(format!("shard-{shard}")).stack_size(STACK_BYTES).spawn(body);
+    thread
+        .map(drop)
+        .map_err(|error| Failed::configuration(format!("the thread of shard {shard} did not start: {error}")))
+}
+
+/// A shard's thread.
+fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
+    let shard = parts.greeting.shard;
+    let settings = BackgroundSettings::new(parts.root.clone(), parts.background);
+    let background = Background::start(&format!("background-{shard}"), settings)
+        .map_err(|error| Failed::configuration(format!("shard {shard}: {error}")))?;
+    let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
+        Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
+    })?;
+    let mut ring = ShardRing::new(&RingSettings::default(), &parts.root, parts.sockets, parts.waker.clone())
+        .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
+    let engine = parts
+        .seed
+        .open(&mut ring, Box::new(parts.apps), Box::new(SystemRng::new()))
+        .map_err(|error| boot_failed(&format!("shard {shard} cannot be opened"), &error))?;
+    let facts = vec![
+        ("cpu", parts.cpu as u64),
+        ("numa_node", placement::numa_node(parts.cpu).unwrap_or(0) as u64),
+        ("pinned", u64::from(pinned)),
+    ];
+    let mut shard_loop = ShardLoop::new(Parts {
+        engine,
+        world: ring,
+        mesh: parts.mesh,
+        jobs: BackgroundJobs::new(background, parts.waker),
+        clock: SystemClock,
+        greeting: parts.greeting,
+        shards: parts.shards,
+        stop: parts.stop,
+        facts,
+    });
+    // As above.
+    let _ = tell.send(Happened::Serving(pinned));
+    shard_loop.run(|reason| {
+        eprintln!(
+            "gristmill: the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
+             on; restart the server once the disk is well"
+        );
+    });
+    Ok(())
+}
