@@ -37,6 +37,7 @@ pub use config::Config;
 pub use connection::Connection;
 pub use error::{Error, ErrorKind};
 pub use gristmill_wire as wire;
+pub use gristmill_wire::Status;
 pub use names::{AppInfo, Handler, Map, Table, Topic};
 pub use operation::OwnedOperation;
 pub use reply::{Entry, Event, EventPage, OwnedReply, Page, Produced, Row};

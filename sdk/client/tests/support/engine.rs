@@ -14,6 +14,8 @@ pub const LANES: u16 = 64;
 
 /// A result: status and body.
 pub type Outcome = (Status, Vec<u8>);
+/// Table, grain, map, entry.
+type MapPlace = (u32, Vec<u8>, u16, Vec<u8>);
 type EventRow = (Vec<u8>, Vec<u8>);
 
 #[derive(Default)]
@@ -29,7 +31,7 @@ pub struct Session {
 #[derive(Default)]
 pub struct Engine {
     pub grains: BTreeMap<(u32, Vec<u8>), Vec<u8>>,
-    pub maps: BTreeMap<(u32, Vec<u8>, u16, Vec<u8>), Vec<u8>>,
+    pub maps: BTreeMap<MapPlace, Vec<u8>>,
     pub lanes: HashMap<(u32, u16), Vec<EventRow>>,
     pub sessions: HashMap<(u64, u16), Session>,
     /// Sessions below this one have expired.
