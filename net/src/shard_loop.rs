@@ -8,6 +8,7 @@ use crate::outgoing::Outgoing;
 use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
 use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, OpenMode, Park};
 use gristmill_base::limits::MESH_PARCELS_MAX;
+use gristmill_core::request::Operation;
 use gristmill_core::{Inbox, Outbox, Parcel};
 use std::mem;
 
@@ -170,7 +171,8 @@ where
         if self.may_take() {
             self.connections.take_requests(now, &mut self.inbox.requests);
         }
-        if now >= self.next_gauges {
+        let asked = || self.inbox.requests.iter().any(|it| matches!(it.operation, Operation::Status));
+        if now >= self.next_gauges || asked() {
             self.next_gauges = now + GAUGES_NANOS;
             self.inbox.gauges.extend_from_slice(&self.facts);
             self.connections.gauges(&mut self.inbox.gauges);
