@@ -73,6 +73,7 @@ pub struct Handler {
 
 #[derive(Deserialize)]
 struct RawApp {
+    #[serde(alias = "name")]
     app: String,
     #[serde(default)]
     topics: Vec<RawTopic>,
