@@ -1,132 +1,306 @@
-//! The app file: what an app has, as its developer writes it. YAML; every key is API; unknown keys are refused with the
-//! nearest name.
+//! The app file: what an app consists of, as a person writes it in YAML.
+//!
+//! [`AppFile::parse`] reads and checks it. Whatever it returns is consistent: names are unique, and whatever one part
+//! names exists. Every error says where (file, line, column, field), what was found and what is allowed.
 
-mod parse;
-
-pub use parse::AppFileError;
+mod check;
+mod field;
+mod node;
+#[cfg(test)]
+mod tests;
 
 use gristmill_base::datatype::DataType;
+use gristmill_base::limits::{APP_FILE_BYTES_MAX, LANE_COUNT_DEFAULT};
+use std::fmt;
 use std::time::Duration;
 
-/// A parsed and validated app file.
+/// An app, as its file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppFile {
-    /// Name of the app.
+    /// Its name.
     pub app: String,
-    /// Language of its handlers.
+    /// What its handlers are written in.
     pub language: Language,
-    /// Its topics.
+    /// In the order of the file; names are unique.
     pub topics: Vec<TopicSpec>,
-    /// Its tables.
+    /// In the order of the file; names are unique.
     pub tables: Vec<TableSpec>,
 }
 
-/// Language of an app's handlers.
+/// What handlers are written in. Others are refused until workers exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Language {
-    /// Linked into the server's program.
+    /// Linked into the server.
     Rust,
-    /// In workers.
-    Python,
-    /// In workers.
-    Java,
 }
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Unique among the app's topics.
+    /// Unique among topics.
     pub name: String,
-    /// Type of its keys.
+    /// Type of an event's key.
     pub key: DataType,
-    /// Type of its values.
-    pub value: DataType,
-    /// Number of lanes.
+    /// Type of an event's value.
+    pub value: ValueType,
+    /// Lanes that events are spread over by key; 1 to the default slot count.
     pub lanes: u16,
+    /// How long events are kept.
+    pub retention: Retention,
+}
+
+/// How long events are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retention {
+    /// For ever.
+    None,
 }
 
 /// A table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSpec {
-    /// Unique among the app's tables.
+    /// Unique among tables.
     pub name: String,
-    /// Type of its keys.
+    /// Type of a grain's key.
     pub key: DataType,
-    /// Type of its grains' value, if they have one.
-    pub value: Option<DataType>,
-    /// Its sorted maps.
+    /// Type of a grain's value, if it has one.
+    pub value: Option<ValueType>,
+    /// In the order of the file; ids and names are unique.
     pub maps: Vec<MapSpec>,
-    /// Its handlers.
+    /// In the order of the file; names are unique.
     pub handlers: Vec<HandlerSpec>,
 }
 
 /// A sorted map of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapSpec {
-    /// Unique in its table; never changes.
+    /// Unique in its table, below `MAPS_PER_TABLE_MAX`; what is stored.
     pub id: u16,
-    /// Unique in its table.
+    /// Unique in its table; what people use.
     pub name: String,
-    /// Type of its keys.
+    /// Type of an entry's key.
     pub key: DataType,
-    /// Type of its values.
-    pub value: DataType,
+    /// Type of an entry's value.
+    pub value: ValueType,
 }
 
 /// A handler of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerSpec {
-    /// Unique in its table.
+    /// Unique in its table; also what invoke and messages use.
     pub name: String,
-    /// Topics that feed it.
+    /// Topics whose events it handles; names are unique.
     pub subscribe: Vec<SubscribeSpec>,
-    /// How often a failing input is tried; once if it is absent.
+    /// How often a failed input is tried again; `None`: it is not.
     pub retry: Option<RetrySpec>,
-    /// What happens then; if absent, inputs of clients fail and others park the grain.
+    /// What happens when the tries are used up; `None`: the engine's default for the input.
     pub on_exhausted: Option<OnExhausted>,
-    /// Where dead letters go.
+    /// A topic of the file; there exactly when `on_exhausted` is [`OnExhausted::DeadLetter`].
     pub dead_letter_topic: Option<String>,
 }
 
-/// A subscription.
+/// A subscription of a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscribeSpec {
     /// Unique in its handler.
     pub name: String,
-    /// Topic of the same app.
+    /// A topic of the file.
     pub topic: String,
-    /// Field of the value that routes; absent: the event's key does.
+    /// Field of the event's JSON value that names the grain; `None`: the event's key does.
     pub key: Option<String>,
 }
 
-/// Retries of a failing input.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How often a failed input is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySpec {
-    /// Tries in all.
+    /// Tries in all, the first one included; at least 1.
     pub attempts: u32,
     /// Wait before the second try; doubled each time.
     pub backoff: Duration,
-    /// Longest wait.
+    /// Longest wait; never below `backoff`.
     pub max: Duration,
 }
 
-/// What happens when the retries are used up.
+/// What happens to an input whose tries are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExhausted {
-    /// The input goes to the dead-letter topic.
+    /// It goes to the dead-letter topic.
     DeadLetter,
-    /// The grain is parked.
+    /// Its grain is parked.
     Park,
     /// The failure is the answer.
     Fail,
 }
 
+/// Type of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// One of the types that all languages share.
+    Plain(DataType),
+    /// An rkyv archive of the named Rust type; the engine carries it as bytes.
+    Rkyv(String),
+}
+
+/// Why an app file is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppFileError {
+    /// The file, as the caller calls it.
+    pub file: String,
+    /// From 1; 0 if the error concerns the file as a whole.
+    pub line: u64,
+    /// In characters, from 1; 0 if the error concerns the file as a whole.
+    pub column: u64,
+    /// Path of the field, such as `tables[0].handlers[1].retry.attempts`; empty if the file is no YAML.
+    pub field: String,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for AppFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for AppFileError {}
+
+impl ValueType {
+    /// [`DataType::code`] of what the engine checks and shows.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Plain(plain) => plain.code(),
+            Self::Rkyv(_) => DataType::Bytes.code(),
+        }
+    }
+}
+
 impl AppFile {
-    /// Parses and validates the text of an app file; `name` is what errors call it.
+    /// Reads and checks the text of an app file. `file` is its name in errors.
     ///
     /// # Errors
-    /// The first thing that is wrong: file, line, column, field, what was found and what is allowed.
-    pub fn parse(text: &str, name: &str) -> Result<Self, AppFileError> {
-        parse::parse(text, name)
+    /// The first thing that is wrong with it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, AppFileError> {
+        let named = |error: AppFileError| AppFileError { file: file.to_owned(), ..error };
+        if text.len() > APP_FILE_BYTES_MAX {
+            let message = format!("found {} bytes; an app file has at most {APP_FILE_BYTES_MAX}", text.len());
+            return Err(AppFileError { file: file.to_owned(), line: 0, column: 0, field: String::new(), message });
+        }
+        let root = node::parse(text).map_err(named)?;
+        read_app(&field::Field::root(&root)).map_err(named)
+    }
+}
+
+fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
+    let fields = root.fields(&["app", "language", "topics", "tables"])?;
+    let app = fields.required("app")?.name()?;
+    let language = fields.required("language")?;
+    if language.text()? != "rust" {
+        return Err(language.refuse("rust (workers in other languages are not in this version)"));
+    }
+    let topics = fields.list("topics")?;
+    let tables = fields.list("tables")?;
+    let app = AppFile {
+        app,
+        language: Language::Rust,
+        topics: topics.iter().map(read_topic).collect::<Result<_, _>>()?,
+        tables: tables.iter().map(read_table).collect::<Result<_, _>>()?,
+    };
+    check::check(&app, &topics, &tables)?;
+    Ok(app)
+}
+
+fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {
+    let fields = topic.fields(&["name", "key", "value", "lanes", "retention"])?;
+    if let Some(retention) = fields.optional("retention")
+        && retention.text()? != "none"
+    {
+        return Err(retention.refuse("none (events are kept for ever in this version)"));
+    }
+    Ok(TopicSpec {
+        name: fields.required("name")?.name()?,
+        key: fields.required("key")?.key_type()?,
+        value: fields.required("value")?.value_type()?,
+        lanes: match fields.optional("lanes") {
+            Some(lanes) => lanes.lanes()?,
+            None => LANE_COUNT_DEFAULT,
+        },
+        retention: Retention::None,
+    })
+}
+
+fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
+    let fields = table.fields(&["name", "key", "value", "maps", "handlers"])?;
+    Ok(TableSpec {
+        name: fields.required("name")?.name()?,
+        key: fields.required("key")?.key_type()?,
+        value: fields.optional("value").map(|value| value.value_type()).transpose()?,
+        maps: fields.list("maps")?.iter().map(read_map).collect::<Result<_, _>>()?,
+        handlers: fields.list("handlers")?.iter().map(read_handler).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {
+    let fields = map.fields(&["id", "name", "key", "value"])?;
+    Ok(MapSpec {
+        id: fields.required("id")?.map_id()?,
+        name: fields.required("name")?.name()?,
+        key: fields.required("key")?.key_type()?,
+        value: fields.required("value")?.value_type()?,
+    })
+}
+
+fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError> {
+    let fields = handler.fields(&["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic"])?;
+    Ok(HandlerSpec {
+        name: fields.required("name")?.name()?,
+        subscribe: fields.list("subscribe")?.iter().map(read_subscribe).collect::<Result<_, _>>()?,
+        retry: fields.optional("retry").map(|retry| read_retry(&retry)).transpose()?,
+        on_exhausted: fields.optional("on_exhausted").map(|policy| read_policy(&policy)).transpose()?,
+        dead_letter_topic: fields.optional("dead_letter_topic").map(|topic| topic.name()).transpose()?,
+    })
+}
+
+fn read_subscribe(subscribe: &field::Field<'_>) -> Result<SubscribeSpec, AppFileError> {
+    let fields = subscribe.fields(&["name", "topic", "key"])?;
+    Ok(SubscribeSpec {
+        name: fields.required("name")?.name()?,
+        topic: fields.required("topic")?.name()?,
+        key: fields.optional("key").map(|key| key.member()).transpose()?,
+    })
+}
+
+fn read_retry(retry: &field::Field<'_>) -> Result<RetrySpec, AppFileError> {
+    let fields = retry.fields(&["attempts", "backoff", "max"])?;
+    let attempts = fields.required("attempts")?.attempts()?;
+    let backoff = fields.required("backoff")?.duration()?;
+    let max = match fields.optional("max") {
+        Some(max) => {
+            let longest = max.duration()?;
+            if longest < backoff {
+                return Err(max.refuse("a duration that is not shorter than backoff"));
+            }
+            longest
+        }
+        None => backoff,
+    };
+    Ok(RetrySpec { attempts, backoff, max })
+}
+
+fn read_policy(policy: &field::Field<'_>) -> Result<OnExhausted, AppFileError> {
+    match policy.text()? {
+        "dead-letter" => Ok(OnExhausted::DeadLetter),
+        "park" => Ok(OnExhausted::Park),
+        "fail" => Ok(OnExhausted::Fail),
+        _ => Err(policy.refuse_of(&["dead-letter", "park", "fail"])),
     }
 }

@@ -1,0 +1,122 @@
+//! What the parts of an app file say about each other: names are unique, and what is named exists and fits.
+
+use super::field::Field;
+use super::{AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType};
+use gristmill_base::datatype::DataType;
+use gristmill_base::nearest::nearest;
+use std::collections::BTreeMap;
+
+/// Checks `app`, which was read from the fields `topics` and `tables`.
+pub(super) fn check(app: &AppFile, topics: &[Field<'_>], tables: &[Field<'_>]) -> Result<(), AppFileError> {
+    unique("name", "topics", topics, app.topics.iter().map(|topic| topic.name.as_str()))?;
+    unique("name", "tables", tables, app.tables.iter().map(|table| table.name.as_str()))?;
+    for (table, field) in app.tables.iter().zip(tables) {
+        check_table(app, table, field)?;
+    }
+    Ok(())
+}
+
+fn check_table(app: &AppFile, table: &TableSpec, field: &Field<'_>) -> Result<(), AppFileError> {
+    let fields = field.fields(&["name", "key", "value", "maps", "handlers"])?;
+    let maps = fields.list("maps")?;
+    unique("name", "maps of this table", &maps, table.maps.iter().map(|map| map.name.as_str()))?;
+    let ids: Vec<String> = table.maps.iter().map(|map| map.id.to_string()).collect();
+    unique("id", "maps of this table", &maps, ids.iter().map(String::as_str))?;
+    let handlers = fields.list("handlers")?;
+    unique("name", "handlers of this table", &handlers, table.handlers.iter().map(|handler| handler.name.as_str()))?;
+    for (handler, field) in table.handlers.iter().zip(&handlers) {
+        check_handler(app, table, handler, field)?;
+    }
+    Ok(())
+}
+
+fn check_handler(
+    app: &AppFile,
+    table: &TableSpec,
+    handler: &HandlerSpec,
+    field: &Field<'_>,
+) -> Result<(), AppFileError> {
+    let fields = field.fields(&["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic"])?;
+    let subscribes = fields.list("subscribe")?;
+    let names = handler.subscribe.iter().map(|subscribe| subscribe.name.as_str());
+    unique("name", "subscriptions of this handler", &subscribes, names)?;
+    for (subscribe, field) in handler.subscribe.iter().zip(&subscribes) {
+        check_subscribe(app, table, subscribe, field)?;
+    }
+    let wants = handler.on_exhausted == Some(OnExhausted::DeadLetter);
+    match (&handler.dead_letter_topic, fields.optional("dead_letter_topic")) {
+        (None, _) if wants => Err(fields
+            .required("on_exhausted")?
+            .error("found \"dead-letter\" without the key dead_letter_topic; name a topic of this file there".into())),
+        (Some(_), Some(place)) if !wants => {
+            Err(place.error("found a topic although on_exhausted is not dead-letter; set it, or drop this key".into()))
+        }
+        (Some(topic), Some(place)) => {
+            topic_named(app, topic, &place)?;
+            if handler.subscribe.iter().any(|subscribe| subscribe.topic == *topic) {
+                let message = format!("found {topic:?}, to which this handler subscribes; allowed: another topic");
+                return Err(place.error(message));
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_subscribe(
+    app: &AppFile,
+    table: &TableSpec,
+    subscribe: &SubscribeSpec,
+    field: &Field<'_>,
+) -> Result<(), AppFileError> {
+    let fields = field.fields(&["name", "topic", "key"])?;
+    let place = fields.required("topic")?;
+    let topic = topic_named(app, &subscribe.topic, &place)?;
+    match fields.optional("key") {
+        Some(key) if topic.value != ValueType::Plain(DataType::Json) => Err(key.error(format!(
+            "routing by a field needs a topic of json values; the values of {} are {}",
+            topic.name,
+            type_name(&topic.value)
+        ))),
+        None if topic.key != table.key => Err(place.error(format!(
+            "the keys of topic {} are {}, those of table {} are {}; they must be the same, or key: FIELD routes by a field of the value",
+            topic.name, topic.key, table.name, table.key
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn topic_named<'a>(app: &'a AppFile, name: &str, place: &Field<'_>) -> Result<&'a TopicSpec, AppFileError> {
+    app.topics.iter().find(|topic| topic.name == name).ok_or_else(|| {
+        let known: Vec<&str> = app.topics.iter().map(|topic| topic.name.as_str()).collect();
+        let meant = nearest(name, known.iter().copied());
+        let hint = meant.map_or(String::new(), |topic| format!("; did you mean {topic}?"));
+        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        place.error(format!("unknown topic {name:?}; topics of this file: {list}{hint}"))
+    })
+}
+
+/// Every value stands once. `fields` are the items whose `key` holds them, in the same order.
+fn unique<'a>(
+    key: &str,
+    what: &str,
+    fields: &[Field<'_>],
+    values: impl Iterator<Item = &'a str>,
+) -> Result<(), AppFileError> {
+    let mut seen = BTreeMap::new();
+    for (at, value) in values.enumerate() {
+        if let Some(first) = seen.insert(value, at) {
+            let message =
+                format!("found {key} {value} twice among the {what} (items {first} and {at}); each is allowed once");
+            return Err(fields[at].error(message));
+        }
+    }
+    Ok(())
+}
+
+fn type_name(value: &ValueType) -> String {
+    match value {
+        ValueType::Plain(plain) => plain.to_string(),
+        ValueType::Rkyv(name) => format!("rkyv:{name}"),
+    }
+}

@@ -1,0 +1,222 @@
+use super::*;
+use DataType::{Json, String as Text, U64};
+
+const WORD_COUNT: &str = r#"
+app: word-count
+language: rust
+topics:
+  - {name: lines, key: string, value: json}
+  - {name: rejected, key: string, value: json, lanes: 3, retention: none}
+tables:
+  - name: splitter
+    key: string
+    handlers:
+      - name: split
+        subscribe: [{name: lines, topic: lines}]
+        retry: {attempts: 5, backoff: 100ms, max: 10s}
+        on_exhausted: dead-letter
+        dead_letter_topic: rejected
+  - name: words
+    key: string
+    maps: [{id: 0, name: counts, key: string, value: u64}]
+    handlers: [{name: add}]
+  - name: docs
+    key: string
+    value: json
+    handlers: [{name: add}]
+"#;
+
+/// The message with its place for a good file in which `from` is replaced by `to`.
+fn refused(from: &str, to: &str) -> String {
+    assert!(WORD_COUNT.contains(from), "{from} is not in the file");
+    AppFile::parse(&WORD_COUNT.replacen(from, to, 1), "app.yaml").expect_err("a planted error").to_string()
+}
+
+#[test]
+fn a_good_file_is_read() {
+    let app = AppFile::parse(WORD_COUNT, "app.yaml").unwrap();
+    assert_eq!((app.app.as_str(), app.language), ("word-count", Language::Rust));
+    let lanes: Vec<_> = app.topics.iter().map(|topic| (topic.name.as_str(), topic.lanes)).collect();
+    assert_eq!(lanes, [("lines", 64), ("rejected", 3)]);
+    let split = &app.tables[0].handlers[0];
+    let second = Duration::from_secs(1);
+    assert_eq!(split.retry, Some(RetrySpec { attempts: 5, backoff: second / 10, max: 10 * second }));
+    assert_eq!(split.on_exhausted, Some(OnExhausted::DeadLetter));
+    assert_eq!(split.dead_letter_topic.as_deref(), Some("rejected"));
+    assert_eq!(split.subscribe, [SubscribeSpec { name: "lines".into(), topic: "lines".into(), key: None }]);
+    let counts = MapSpec { id: 0, name: "counts".into(), key: Text, value: ValueType::Plain(U64) };
+    assert_eq!((&app.tables[0].value, &app.tables[1].maps), (&None, &vec![counts]));
+    assert_eq!(app.tables[2].value, Some(ValueType::Plain(Json)));
+}
+
+#[test]
+fn rkyv_values_and_field_routes_are_read() {
+    let text = WORD_COUNT.replace("value: u64", "value: rkyv:Count").replace("topic: lines", "topic: lines, key: doc");
+    let app = AppFile::parse(&text, "app.yaml").unwrap();
+    assert_eq!(app.tables[1].maps[0].value, ValueType::Rkyv("Count".into()));
+    assert_eq!(app.tables[0].handlers[0].subscribe[0].key.as_deref(), Some("doc"));
+}
+
+#[test]
+fn text_that_is_no_yaml() {
+    let message = refused("topics:\n", "topics: [\n");
+    assert!(message.starts_with("app.yaml:") && message.contains("no YAML of an app file"), "{message}");
+}
+
+#[test]
+fn an_empty_file() {
+    let message = AppFile::parse("", "app.yaml").unwrap_err().to_string();
+    assert!(message.contains("app"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_too_long() {
+    let text = format!("{WORD_COUNT}#{}", "x".repeat(APP_FILE_BYTES_MAX));
+    let message = AppFile::parse(&text, "app.yaml").unwrap_err().to_string();
+    assert!(message.starts_with("app.yaml: found ") && message.contains("at most 1048576"), "{message}");
+}
+
+#[test]
+fn deep_nesting_is_refused_and_does_not_overflow() {
+    let text = format!("app: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    AppFile::parse(&text, "app.yaml").unwrap_err();
+}
+
+#[test]
+fn an_unknown_key_with_the_nearest() {
+    assert_eq!(
+        refused("topics:\n", "topicz:\n"),
+        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables; did you mean topics?"
+    );
+    assert_eq!(
+        refused("attempts: 5", "atempts: 5"),
+        "app.yaml:13:17: tables[0].handlers[0].retry: unknown key \"atempts\"; allowed: attempts, backoff, max; did you mean attempts?"
+    );
+}
+
+#[test]
+fn a_key_that_stands_twice() {
+    let message = refused("language: rust", "app: again\nlanguage: rust");
+    assert!(message.starts_with("app.yaml:3:") && message.contains("duplicate"), "{message}");
+}
+
+#[test]
+fn a_missing_key() {
+    assert_eq!(refused("app: word-count\n", ""), "app.yaml:2:1: the key app is missing");
+    assert_eq!(
+        refused("name: lines, key: string, value: json", "name: lines, value: json"),
+        "app.yaml:5:5: topics[0]: the key key is missing"
+    );
+}
+
+#[test]
+fn a_language_without_workers() {
+    let message = refused("language: rust", "language: python");
+    assert!(message.starts_with("app.yaml:3:11: language: found \"python\"; allowed: rust"), "{message}");
+}
+
+#[test]
+fn a_type_that_does_not_exist() {
+    assert_eq!(
+        refused("key: string, value: json", "key: strin, value: json"),
+        "app.yaml:5:24: topics[0].key: found \"strin\"; allowed: string, bytes, bool, i64, u64, f64; did you mean string?"
+    );
+    let message = refused("value: u64", "value: u32");
+    assert!(message.contains("tables[1].maps[0].value: found \"u32\"") && message.contains("rkyv:NAME"), "{message}");
+    assert!(refused("value: u64", "value: rkyv:").contains("name of a Rust type"));
+}
+
+#[test]
+fn json_is_no_key_type() {
+    let message = refused("key: string, value: u64", "key: json, value: u64");
+    assert!(message.contains("maps[0].key: found \"json\"; allowed: string, bytes, bool, i64, u64, f64"), "{message}");
+}
+
+#[test]
+fn names_that_cannot_be_typed() {
+    for name in ["a/b", "\"\"", "-x", ".x", "ü", "\"a b\""] {
+        let message = refused("name: rejected", &format!("name: {name}"));
+        assert!(message.starts_with("app.yaml:6:12: topics[1].name: found") && message.contains("ASCII"), "{message}");
+    }
+    assert!(refused("name: rejected", &format!("name: {}", "x".repeat(250))).contains("250 bytes; at most 249"));
+    assert!(refused("name: rejected", "name: 5").contains("found the number 5; allowed: text"));
+}
+
+#[test]
+fn names_and_ids_that_stand_twice() {
+    assert_eq!(
+        refused("name: rejected", "name: lines"),
+        "app.yaml:6:5: topics[1]: found name lines twice among the topics (items 0 and 1); each is allowed once"
+    );
+    assert!(refused("name: docs", "name: words").contains("tables[2]: found name words twice"));
+    let maps = "maps: [{id: 0, name: counts, key: string, value: u64}, {id: 0, name: other, key: string, value: u64}]";
+    let one = "maps: [{id: 0, name: counts, key: string, value: u64}]";
+    assert!(refused(one, maps).contains("tables[1].maps[1]: found id 0 twice"));
+    assert!(
+        refused(one, &maps.replace("id: 0, name: other", "id: 1, name: counts")).contains("found name counts twice")
+    );
+    assert!(
+        refused("[{name: add}]", "[{name: add}, {name: add}]").contains("tables[1].handlers[1]: found name add twice")
+    );
+    let twice = "[{name: lines, topic: lines}, {name: lines, topic: lines}]";
+    assert!(refused("[{name: lines, topic: lines}]", twice).contains("found name lines twice among the subscriptions"));
+}
+
+#[test]
+fn numbers_out_of_range() {
+    for lanes in ["0", "257", "-1", "1.5", "many", "99999999999999999999"] {
+        let message = refused("lanes: 3", &format!("lanes: {lanes}"));
+        assert!(message.contains("topics[1].lanes: found") && message.contains("from 1 to 256"), "{message}");
+    }
+    assert!(refused("id: 0", "id: 256").contains("from 0 to 255"));
+    assert!(refused("attempts: 5", "attempts: 0").contains("from 1 to 10000"));
+}
+
+#[test]
+fn durations_that_are_none() {
+    for wrong in ["100", "ms", "1 s", "-1s", "1d", "25h", "99999999999999999999s", "18446744073709551615h"] {
+        let message = refused("backoff: 100ms", &format!("backoff: {wrong}"));
+        assert!(message.contains("retry.backoff: found") && message.contains("100ms or 10s"), "{message}");
+    }
+    assert!(
+        refused("max: 10s", "max: 10ms").contains("retry.max: found \"10ms\"; allowed: a duration that is not shorter")
+    );
+}
+
+#[test]
+fn retention_other_than_none() {
+    assert!(refused("retention: none", "retention: 7d").contains("topics[1].retention: found \"7d\"; allowed: none"));
+}
+
+#[test]
+fn subscriptions_that_lead_nowhere() {
+    assert_eq!(
+        refused("topic: lines", "topic: line"),
+        "app.yaml:12:42: tables[0].handlers[0].subscribe[0].topic: unknown topic \"line\"; topics of this file: lines, rejected; did you mean lines?"
+    );
+    let message = refused("name: lines, key: string", "name: lines, key: u64");
+    assert!(message.contains("keys of topic lines are u64, those of table splitter are string"), "{message}");
+    let text = WORD_COUNT.replace("topic: lines", "topic: lines, key: doc").replacen("value: json", "value: bytes", 1);
+    let message = AppFile::parse(&text, "app.yaml").unwrap_err().to_string();
+    assert!(message.contains("values of lines are bytes"), "{message}");
+}
+
+#[test]
+fn failure_policies_that_do_not_fit() {
+    assert!(refused("on_exhausted: dead-letter", "on_exhausted: dead").contains("allowed: dead-letter, park, fail"));
+    assert!(refused("dead_letter_topic: rejected", "dead_letter_topic: refused").contains("unknown topic \"refused\""));
+    assert!(refused("on_exhausted: dead-letter", "on_exhausted: park").contains("although on_exhausted is not"));
+    assert!(refused("        dead_letter_topic: rejected\n", "").contains("without the key dead_letter_topic"));
+    assert!(
+        refused("dead_letter_topic: rejected", "dead_letter_topic: lines").contains("to which this handler subscribes")
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_shape() {
+    assert!(
+        refused("handlers: [{name: add}]", "handlers: {name: add}")
+            .contains("handlers: found keys with values; allowed: a list")
+    );
+    assert!(refused("[{name: add}]", "[add]").contains("tables[1].handlers[0]: found \"add\"; allowed: the keys name"));
+}
