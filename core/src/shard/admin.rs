@@ -14,8 +14,8 @@ impl Shard {
         let answer = match operation {
             Operation::AppLoad { text, force } => return self.load_app(responder, &text, force),
             Operation::AppDelete { name } => return self.delete_app(responder, &name),
-            Operation::AppList => Ok(json!({"apps": self.catalog.apps.iter().map(app_line).collect::<Vec<_>>()})),
-            Operation::TopicList => Ok(json!({"topics": self.topic_lines()})),
+            Operation::AppList => Ok(self.catalog.apps.iter().map(app_line).collect()),
+            Operation::TopicList => Ok(Value::Array(self.topic_lines())),
             Operation::Describe { name } => match self.catalog.app(&name) {
                 Some(app) => Ok(describe(app)),
                 None => Err(self.unknown_app(&name)),
@@ -46,7 +46,7 @@ impl Shard {
 }
 
 fn app_line(app: &AppEntry) -> Value {
-    json!({"name": app.name, "id": app.id, "version": app.version, "topics": app.topics.len(), "tables": app.tables.len()})
+    json!({"app": app.name, "id": app.id, "version": app.version, "topics": app.topics.len(), "tables": app.tables.len()})
 }
 
 fn topic(topic: &Topic) -> Value {
@@ -68,7 +68,7 @@ fn table(table: &Table) -> Value {
 
 /// Ids and types of an app's things.
 pub(super) fn describe(app: &AppEntry) -> Value {
-    json!({"name": app.name, "id": app.id, "version": app.version,
+    json!({"app": app.name, "id": app.id, "version": app.version,
            "topics": app.topics.iter().map(topic).collect::<Vec<_>>(),
            "tables": app.tables.iter().map(table).collect::<Vec<_>>()})
 }

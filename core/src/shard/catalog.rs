@@ -32,7 +32,9 @@ impl Shard {
         match self.try_load(text) {
             Err(refusal) => self.reply(Lsn(0), responder, Err(refusal)),
             Ok((catalog, app, changed)) => {
-                let answer = json!({"app": describe(&app), "changed": changed}).to_string();
+                let mut answer = describe(&app);
+                answer["changed"] = changed.into();
+                let answer = answer.to_string();
                 if changed {
                     self.begin_change(responder, catalog, answer)
                 } else {
@@ -69,7 +71,7 @@ impl Shard {
                 let refusal = self.unknown_app(name);
                 self.reply(Lsn(0), responder, Err(refusal));
             }
-            Some((catalog, app)) => self.begin_change(responder, catalog, json!({"deleted": app.name}).to_string()),
+            Some((catalog, app)) => self.begin_change(responder, catalog, json!({"app": app.name, "id": app.id}).to_string()),
         }
     }
 
