@@ -7,6 +7,7 @@
 mod app;
 mod context;
 mod input;
+pub mod testing;
 
 pub use app::{App, Handler, HandlerFn};
 pub use context::{Access, Callback, Context, Entry, Interrupt, MessageOperation, MessageTarget, Send};
