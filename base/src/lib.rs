@@ -13,3 +13,5 @@ pub mod nearest;
 pub mod placement;
 pub mod planted;
 pub mod position;
+pub mod sometimes;
+pub mod tuning;

@@ -20,6 +20,7 @@ use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
 use gristmill_base::limits::{LOG_SEGMENT_BYTES_DEFAULT, SLOT_COUNT_DEFAULT};
 use gristmill_base::placement::shard_of;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
 use gristmill_io::root::{RootFile, RootState};
@@ -178,7 +179,11 @@ pub fn recover(
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
     let boot = placement.boot + 1;
     let mut next = Placement { boot, ..placement.clone() };
+    if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {
+        reached("torn tail cut");
+    }
     if placement.shard_count != config.shard_count {
+        reached("slots moved to another core count");
         logs = layout::rehome(&mut files, config, &identity, &mut next, logs)?;
     }
     placement_file.store(&mut files, &next.to_bytes())?;
@@ -303,7 +308,7 @@ fn seeds(
         .enumerate()
         .map(|(at, mut recovered)| {
             for (id, slot) in &mut recovered.slots {
-                slot.take_over(Term(placement.boot), now.monotonic_nanos);
+                slot.take_over(Term(placement.boot), now.monotonic_nanos, engine_micros);
                 slot.first_dirty_lsn = recovered.first.get(id).copied();
                 slot.restart_channels(|to| received.get(&(*id, to)).copied().unwrap_or(0));
             }

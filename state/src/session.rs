@@ -4,7 +4,7 @@ use crate::input::Responder;
 use crate::record::Outcome;
 use crate::stream::{Offered, Stream};
 use gristmill_base::ids::Lsn;
-use gristmill_base::limits::SESSION_REPLIES_MAX;
+use gristmill_base::tuning::tuning;
 use std::collections::{BTreeSet, VecDeque};
 
 /// A reply that is kept until the client's mark passes it.
@@ -68,7 +68,7 @@ impl Session {
         if pos <= self.mark {
             return SessionOffer::Forgotten;
         }
-        if pos > self.stream.received() && self.replies.len() >= SESSION_REPLIES_MAX {
+        if pos > self.stream.received() && self.replies.len() >= tuning().session_replies {
             return SessionOffer::Capacity;
         }
         match self.stream.offer(pos - 1, pos) {
@@ -144,8 +144,10 @@ impl Session {
         self.replies.iter().filter(|reply| reply.stored)
     }
 
-    /// Forgets what is volatile, as a restart does.
-    pub fn restart(&mut self) {
+    /// Forgets what is volatile, as a restart does. When the session was last active is not recorded: a session counts
+    /// as active at the restart, so that its retries find it.
+    pub fn restart(&mut self, now_micros: u64) {
+        self.last_active_micros = self.last_active_micros.max(now_micros);
         self.stream.restart();
         self.waiting.clear();
         self.replies.retain(|reply| reply.stored);

@@ -3,8 +3,9 @@
 //! `cursor` and `done` are facts of the log: they move only when a record that says so is applied. `received` and
 //! `pending` are volatile and start again at the cursor after a restart.
 
-use gristmill_base::limits::STREAM_WINDOW_MAX;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use gristmill_base::tuning::tuning;
 use std::collections::{BTreeSet, VecDeque};
 
 /// What became of a position that a sender offered.
@@ -100,12 +101,14 @@ impl Stream {
             }
             return Offered::Expected(self.received);
         }
-        if self.pending.len() + self.done.len() >= STREAM_WINDOW_MAX {
+        if self.pending.len() + self.done.len() >= tuning().stream_window {
+            reached("stream window full");
             return Offered::Full;
         }
         self.received = pos;
         self.complained = false;
         if self.done.contains(&pos) {
+            reached("done set skipped a position");
             return Offered::Known;
         }
         self.pending.push_back(pos);
@@ -118,6 +121,9 @@ impl Stream {
             return false;
         }
         if pos > self.received {
+            if !self.pending.is_empty() {
+                reached("cover beyond pending");
+            }
             self.received = pos;
             self.complained = false;
         }
@@ -188,6 +194,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gristmill_base::limits::STREAM_WINDOW_MAX;
 
     fn commit(stream: &mut Stream, consumed: &[u64]) {
         let cursor = stream.settle(consumed);

@@ -3,7 +3,7 @@
 use super::Shard;
 use crate::parcel::Item;
 use gristmill_base::ids::{Lsn, SlotId};
-use gristmill_base::limits::CHANNEL_WINDOW;
+use gristmill_base::tuning::tuning;
 use gristmill_state::input::{StreamId, Target};
 use gristmill_state::record::Event;
 use gristmill_state::slot::Acceptance;
@@ -35,7 +35,7 @@ impl Shard {
         let owner = self.owner(to);
         let mut items = Vec::new();
         if let Some(channel) = self.slot_mut(from).outbox.get_mut(&to) {
-            while let Some(row) = channel.unsent(CHANNEL_WINDOW).filter(|row| leavable.covers(row.lsn)) {
+            while let Some(row) = channel.unsent(tuning().channel_window).filter(|row| leavable.covers(row.lsn)) {
                 items.push(Item::Message { from, to, seq: row.seq, target: row.target.clone() });
                 channel.mark_sent();
             }
@@ -49,7 +49,7 @@ impl Shard {
     pub(super) fn pump_local(&mut self) {
         while let Some((from, to)) = self.local.pop_front() {
             while let Some(channel) = self.slot_mut(from).outbox.get_mut(&to) {
-                let Some(row) = channel.unsent(CHANNEL_WINDOW) else { break };
+                let Some(row) = channel.unsent(tuning().channel_window) else { break };
                 let (seq, target) = (row.seq, row.target.clone());
                 channel.mark_sent();
                 match self.deliver_message(from, to, seq, target) {

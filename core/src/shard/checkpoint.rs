@@ -240,6 +240,7 @@ impl Shard {
             return;
         }
         self.counts.checkpoints += 1;
+        gristmill_base::sometimes::reached("checkpoint");
         for (lane, extent) in extents {
             let keep = self.feed_floor(lane);
             if let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) {
@@ -316,6 +317,7 @@ impl Shard {
     }
 
     fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, DiskError>) {
+        gristmill_base::sometimes::reached("lane chunk read back");
         self.fetching.retain(|fetch| *fetch != (slot, lane, extent.position));
         let loaded = body.map_err(|error| error.to_string()).and_then(|body| {
             let lane = self.slot_mut(slot).lanes.get_mut(&lane).ok_or("the lane is gone")?;

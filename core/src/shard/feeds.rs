@@ -319,6 +319,7 @@ impl Shard {
         if received >= destination.sent {
             return;
         }
+        gristmill_base::sometimes::reached("feed rewound");
         destination.sent = received;
         feed.not_before_nanos = not_before;
         let head = if local { &mut feed.local } else { &mut feed.remote };

@@ -50,6 +50,7 @@ impl Shard {
             Acceptance::Full => self.slot_mut(at).stream(stream).map_or(0, gristmill_state::stream::Stream::received),
             Acceptance::Taken | Acceptance::Known | Acceptance::Dropped => return,
         };
+        gristmill_base::sometimes::reached("expected answered");
         self.say(sender, Item::Expected { stream, at, received });
     }
 

@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, Exhausted};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
-use gristmill_base::limits::{RUN_BYTES_MAX, RUN_INPUTS_MAX, TURN_RUNS_MAX};
+use gristmill_base::limits::{RUN_BYTES_MAX, TURN_RUNS_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{Cause, Interrupt, Reply};
@@ -78,6 +78,7 @@ impl Shard {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Stale | Head::Nothing => {
+                gristmill_base::sometimes::reached("stale timer dropped");
                 state.drop_head(grain);
                 self.mark_ready(slot);
             }
@@ -415,7 +416,7 @@ fn response(
 
 /// What the head of a queue asks for: the longest run of the same kind that a run may take.
 fn head(state: &Slot, grain: GrainId, work: &Work) -> Head {
-    let limit = if work.run_limit > 0 { work.run_limit } else { RUN_INPUTS_MAX };
+    let limit = if work.run_limit > 0 { work.run_limit } else { gristmill_base::tuning::tuning().run_inputs };
     let front = work.queue.front().expect("a ready grain has inputs");
     if matches!(front, Queued::Nothing) {
         return Head::Nothing;

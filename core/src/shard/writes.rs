@@ -8,6 +8,7 @@ use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
+use gristmill_base::sometimes::reached;
 use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
 use gristmill_state::record::{Event, Mutation, Outcome};
@@ -34,13 +35,19 @@ impl Shard {
         }
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
-            None => self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one")),
+            None => {
+                reached("expired session refused");
+                self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one"));
+            }
             Some(SessionOffer::Fresh) => match self.fit(operation) {
                 Ok(fit) => self.perform(slot, session, sequence.seq, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
             },
-            Some(SessionOffer::Attached) => {}
-            Some(SessionOffer::Kept(outcome, lsn)) => self.reply(lsn, responder, answer(outcome)),
+            Some(SessionOffer::Attached) => reached("retry attached"),
+            Some(SessionOffer::Kept(outcome, lsn)) => {
+                reached(if lsn == Lsn(0) { "retry after a crash got the stored reply" } else { "retry got the stored reply" });
+                self.reply(lsn, responder, answer(outcome));
+            }
             Some(SessionOffer::Forgotten) => {
                 let message = format!(
                     "operation {} of slot {slot} was acknowledged by this session; its reply is gone",
@@ -49,10 +56,12 @@ impl Shard {
                 self.refuse(responder, Code::BadRequest, message);
             }
             Some(SessionOffer::Gap(expected)) => {
+                reached("gap answered");
                 let message = format!("operation {} of slot {slot} came before operation {expected}", sequence.seq);
                 self.refuse(responder, Code::Gap { expected }, message);
             }
             Some(SessionOffer::Capacity) => {
+                reached("session refused for capacity");
                 self.refuse(responder, Code::Capacity, "too many operations of this session wait; send it again")
             }
         }
@@ -66,7 +75,7 @@ impl Shard {
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
         }
-        let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().record_bytes_max()));
+        let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let slot = self.slot_mut(slot);
         let known = slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received());
         if known || (room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2) {

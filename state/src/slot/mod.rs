@@ -25,6 +25,7 @@ use ahash::AHashMap;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, Term};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::position::Durable;
+use gristmill_base::sometimes::reached;
 use std::collections::{BTreeMap, VecDeque};
 
 /// See the module.
@@ -301,13 +302,16 @@ impl Slot {
     pub fn restart_channels(&mut self, received: impl Fn(SlotId) -> u64) {
         for (to, channel) in &mut self.outbox {
             channel.restart(received(*to));
+            if channel.rows().len() > 0 {
+                reached("channel with rows at a restart");
+            }
         }
         self.outbox_rows = self.outbox.values().map(|channel| channel.rows().len()).sum();
     }
 
     /// Begins an ownership period after recovery: volatile positions start at the durable ones, the backlog is queued
-    /// first, timers come due from their index.
-    pub fn take_over(&mut self, term: Term, now_nanos: u64) {
+    /// first, timers come due from their index, and the idle time of sessions starts anew.
+    pub fn take_over(&mut self, term: Term, now_nanos: u64, now_micros: u64) {
         assert!(term > self.term, "every ownership period raises the term: {} after {}", term, self.term);
         self.term = term;
         self.last_lsn = Lsn(0);
@@ -317,10 +321,13 @@ impl Slot {
         self.moved.clear();
         self.queued_inputs = 0;
         for stream in self.streams.values_mut() {
+            if !stream.done().is_empty() {
+                reached("done set at a restart");
+            }
             stream.restart();
         }
         for session in self.sessions.values_mut() {
-            session.restart();
+            session.restart(now_micros);
         }
         if planted::is(Bug::ReissuedSequence) {
             self.outbox.values_mut().for_each(Channel::reissue);
@@ -332,6 +339,7 @@ impl Slot {
             .collect();
         for (id, rows) in waiting {
             for n in rows {
+                reached("backlog at a restart");
                 self.enqueue(id, Queued::Backlog(n), now_nanos);
             }
         }

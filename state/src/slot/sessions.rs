@@ -37,6 +37,14 @@ impl Slot {
         responder
     }
 
+    /// Sessions that records brought back and that nobody has used since count as active from now on: their clients had
+    /// no server to speak to.
+    pub fn note_recovered_sessions(&mut self, now_micros: u64) {
+        for session in self.sessions.values_mut().filter(|session| session.last_active_micros == 0) {
+            session.last_active_micros = now_micros;
+        }
+    }
+
     /// Expires sessions that were last active before `since_micros` and have nothing waiting: first the record that
     /// raises the floor, then they are forgotten. `None` if there are none.
     pub fn expire_sessions(&mut self, journal: &mut impl Journal, since_micros: u64) -> Option<Lsn> {

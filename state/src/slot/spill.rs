@@ -83,6 +83,9 @@ impl Slot {
         let work = self.grains.get_mut(id).work.as_mut().expect("a grain with inputs has work");
         let in_flight = work.running.map_or(0, |running: Running| running.count);
         let queue = std::mem::take(&mut work.queue);
+        if queue.iter().take(in_flight).any(|queued| matches!(queued, Queued::Stream(..))) {
+            gristmill_base::sometimes::reached("spill with a run in flight");
+        }
         let mut relabelled = VecDeque::with_capacity(queue.len());
         let mut again = Vec::new();
         for (at, queued) in queue.into_iter().enumerate() {

@@ -1,0 +1,58 @@
+//! Limits that the simulator makes small, so that what happens at them happens often.
+//!
+//! Without the feature `planted` each is its constant of [`limits`](crate::limits). With it, a setting is
+//! thread-local, like a planted bug.
+
+/// Limits of one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// See [`STREAM_WINDOW_MAX`](crate::limits::STREAM_WINDOW_MAX).
+    pub stream_window: usize,
+    /// See [`CHANNEL_WINDOW`](crate::limits::CHANNEL_WINDOW).
+    pub channel_window: u64,
+    /// See [`SESSION_REPLIES_MAX`](crate::limits::SESSION_REPLIES_MAX).
+    pub session_replies: usize,
+    /// See [`RUN_INPUTS_MAX`](crate::limits::RUN_INPUTS_MAX).
+    pub run_inputs: usize,
+}
+
+impl Tuning {
+    /// The constants.
+    pub const DEFAULT: Self = Self {
+        stream_window: crate::limits::STREAM_WINDOW_MAX,
+        channel_window: crate::limits::CHANNEL_WINDOW,
+        session_replies: crate::limits::SESSION_REPLIES_MAX,
+        run_inputs: crate::limits::RUN_INPUTS_MAX,
+    };
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use super::Tuning;
+    use std::cell::Cell;
+
+    thread_local! {
+        static TUNING: Cell<Tuning> = const { Cell::new(Tuning::DEFAULT) };
+    }
+
+    /// Sets the limits of this thread until the next call.
+    pub fn tune(tuning: Tuning) {
+        TUNING.with(|cell| cell.set(tuning));
+    }
+
+    /// The limits of this thread.
+    #[must_use]
+    pub fn tuning() -> Tuning {
+        TUNING.with(Cell::get)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{tune, tuning};
+
+/// The limits: the constants, in a build without the feature.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+pub const fn tuning() -> Tuning {
+    Tuning::DEFAULT
+}
