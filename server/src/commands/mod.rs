@@ -1,6 +1,15 @@
 //! One file per command: its arguments, and what it does with them.
 
+mod app;
+mod append;
+mod connect;
+mod invoke;
+mod output;
 mod serve;
+mod status;
+mod table;
+mod topic;
+mod typed;
 
 use crate::exit::Failed;
 use gristmill_sdk::App;
@@ -10,6 +19,16 @@ use gristmill_sdk::App;
 pub enum Command {
     /// Run a server until it is told to stop (SIGTERM or SIGINT).
     Serve(serve::Arguments),
+    /// Show how a running server is: its shards, their cores, and what is unsettled.
+    Status(status::Arguments),
+    /// Load, list and delete apps.
+    App(app::Arguments),
+    /// Append and read events, list topics.
+    Topic(topic::Arguments),
+    /// Read and change grains.
+    Table(table::Arguments),
+    /// Run a handler of a grain and print its reply.
+    Invoke(invoke::Arguments),
 }
 
 impl Command {
@@ -20,6 +39,11 @@ impl Command {
     pub fn run(self, apps: Vec<App>) -> Result<(), Failed> {
         match self {
             Self::Serve(arguments) => serve::run(arguments, apps),
+            Self::Status(arguments) => status::run(&arguments),
+            Self::App(arguments) => app::run(&arguments, &apps),
+            Self::Topic(arguments) => topic::run(&arguments),
+            Self::Table(arguments) => table::run(&arguments),
+            Self::Invoke(arguments) => invoke::run(&arguments),
         }
     }
 }

@@ -1,0 +1,139 @@
+//! `gristmill app`: load, list and delete apps.
+
+use super::connect::{Server, failed};
+use super::output::{Columns, Format, Output, Printer};
+use crate::exit::{Exit, Failed};
+use gristmill_sdk::App;
+use serde_json::Value;
+use std::path::Path;
+
+/// Arguments of `app`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Load an app, or a new version of it: an app file, or the name of an app that is linked into this program.
+    Load {
+        /// An app file (YAML), or the name of a linked app.
+        #[arg(value_name = "FILE|NAME")]
+        app: String,
+        /// Load it also where it takes something away.
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the apps that are loaded.
+    List,
+    /// Delete an app and everything that it holds.
+    Delete {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        app: String,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// The server does not answer, or refuses; its message names line and field of what is wrong in a file.
+pub(super) fn run(arguments: &Arguments, apps: &[App]) -> Result<(), Failed> {
+    match &arguments.action {
+        Action::Load { app, force } => load(arguments, app, *force, apps),
+        Action::List => list(arguments),
+        Action::Delete { app } => {
+            let reply = arguments.server.connect()?.app_delete(app).map_err(failed)?;
+            report(arguments.output.output, &reply, &format!("{app} is deleted, with everything that it held"))
+        }
+    }
+}
+
+/// Name and text of an app file, from the disk or as linked.
+fn file_of(name: &str, apps: &[App]) -> Result<(String, String), Failed> {
+    if let Some(app) = apps.iter().find(|app| app.name == name)
+        && !Path::new(name).is_file()
+    {
+        return Ok((format!("{name} (linked)"), app.file.to_owned()));
+    }
+    let text = std::fs::read_to_string(name).map_err(|error| {
+        let linked: Vec<&str> = apps.iter().map(|app| app.name).collect();
+        let linked = if linked.is_empty() { "none".to_owned() } else { linked.join(", ") };
+        Failed::new(Exit::Usage, format!("{name} is neither an app file ({error}) nor a linked app; linked: {linked}"))
+    })?;
+    Ok((name.to_owned(), text))
+}
+
+fn load(arguments: &Arguments, name: &str, force: bool, apps: &[App]) -> Result<(), Failed> {
+    let (file_name, text) = file_of(name, apps)?;
+    let reply = arguments.server.connect()?.app_load(&file_name, &text, force).map_err(failed)?;
+    let value: Value = serde_json::from_str(&reply).unwrap_or_default();
+    let unchanged = value["changed"].as_bool() == Some(false);
+    let told = if unchanged { "is loaded already, nothing changed" } else { "is loaded" };
+    report(arguments.output.output, &reply, &format!("{name} {told}"))
+}
+
+fn report(format: Format, reply: &str, told: &str) -> Result<(), Failed> {
+    let mut printer = Printer::new();
+    printer.line(if format == Format::Json { reply } else { told })?;
+    printer.flush()
+}
+
+fn list(arguments: &Arguments) -> Result<(), Failed> {
+    let apps = rows(&arguments.server.connect()?.app_list().map_err(failed)?, "apps")?;
+    let mut printer = Printer::new();
+    if arguments.output.output == Format::Json {
+        for app in &apps {
+            printer.json(app)?;
+        }
+        return printer.flush();
+    }
+    let mut columns = Columns::new(&["app", "version", "topics", "tables"]);
+    for app in &apps {
+        let name = app["app"].as_str().or_else(|| app["name"].as_str()).unwrap_or("?");
+        columns.row(vec![name.to_owned(), cell(app, "version"), cell(app, "topics"), cell(app, "tables")]);
+    }
+    for line in columns.lines() {
+        printer.line(&line)?;
+    }
+    printer.flush()
+}
+
+/// A cell of a list.
+pub(super) fn cell(row: &Value, field: &str) -> String {
+    match &row[field] {
+        Value::Null => "?".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The rows of a list that the server sent: the list itself, or a member of an object.
+///
+/// # Errors
+/// It is no such list.
+pub(super) fn rows(text: &str, member: &str) -> Result<Vec<Value>, Failed> {
+    let wrong = || Failed::new(Exit::Internal, format!("the server's list of {member} is no list: {text}"));
+    let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+    let list = value.as_array().or_else(|| value[member].as_array()).ok_or_else(wrong)?;
+    Ok(list.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linked_apps_go_by_name_and_others_are_told() {
+        let apps = [App::new("word-count", "app: word-count")];
+        let found = file_of("word-count", &apps).unwrap();
+        assert_eq!(found, ("word-count (linked)".to_owned(), "app: word-count".to_owned()));
+        let failed = file_of("word-cont", &apps).unwrap_err();
+        assert!(failed.exit == Exit::Usage && failed.message.ends_with("linked: word-count"), "{failed}");
+    }
+}

@@ -1,0 +1,107 @@
+//! How the commands that talk to a server find it, and what its refusals mean for the exit status.
+
+use crate::exit::{Exit, Failed};
+use crate::serve::Endpoints;
+use gristmill_client::wire::Status;
+use gristmill_client::{Client, Config, Error, ErrorKind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a server listens when nothing else is said.
+const ADDRESS_DEFAULT: &str = "127.0.0.1:7400";
+
+/// Which server a command talks to.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Server {
+    /// Address of the server's main port; 127.0.0.1:7400 if neither this nor --data is given.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "data", global = true)]
+    addr: Option<String>,
+    /// Data directory of a server that runs on this machine; its endpoints.json says where it listens.
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    /// Seconds that one request may take, attempts after lost connections included.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds, global = true)]
+    timeout: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let found: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400".to_owned()) }
+}
+
+impl Server {
+    /// A client of that server.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub(super) fn connect(&self) -> Result<Client, Failed> {
+        let timeout = Duration::from_secs_f64(self.timeout);
+        let address = self.address()?;
+        let connect_timeout = timeout.min(Duration::from_secs(5));
+        let config = Config { request_timeout: timeout, connect_timeout, ..Config::new(address) };
+        Client::connect(config).map_err(|error| {
+            let told = failed(error);
+            match told.exit {
+                Exit::Unreachable => Failed { message: format!("{told}; is the server running?"), ..told },
+                _ => told,
+            }
+        })
+    }
+
+    fn address(&self) -> Result<String, Failed> {
+        let Some(data) = &self.data else {
+            return Ok(self.addr.clone().unwrap_or_else(|| ADDRESS_DEFAULT.to_owned()));
+        };
+        let endpoints = Endpoints::read(data).map_err(|error| {
+            let message = format!("no server runs over {}: its endpoints.json: {error}", data.display());
+            Failed::new(Exit::Unreachable, message)
+        })?;
+        Ok(std::net::SocketAddr::new(endpoints.host, endpoints.port).to_string())
+    }
+}
+
+/// What a failed request means for the command.
+pub(crate) fn failed(error: Error) -> Failed {
+    Failed::new(exit_of(&error), error.to_string())
+}
+
+fn exit_of(error: &Error) -> Exit {
+    match error.kind {
+        ErrorKind::Invalid => Exit::Usage,
+        ErrorKind::Unreachable => Exit::Unreachable,
+        ErrorKind::TimedOut | ErrorKind::Unknown => Exit::TimeOut,
+        ErrorKind::Protocol => Exit::Internal,
+        ErrorKind::Refused(status) => match status {
+            Status::NotFound | Status::UnknownName | Status::HandlerFailed => Exit::No,
+            Status::BadRequest | Status::WrongType | Status::TooLarge => Exit::Usage,
+            Status::Parked => Exit::Parked,
+            Status::Capacity | Status::NotReady => Exit::TimeOut,
+            Status::UnsupportedVersion | Status::Unauthenticated => Exit::Configuration,
+            _ => Exit::Internal,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_exit_status() {
+        let exit = |kind| exit_of(&Error { kind, message: String::new() });
+        assert_eq!(exit(ErrorKind::Refused(Status::NotFound)), Exit::No);
+        assert_eq!(exit(ErrorKind::Refused(Status::WrongType)), Exit::Usage);
+        assert_eq!(exit(ErrorKind::Refused(Status::Parked)), Exit::Parked);
+        assert_eq!(exit(ErrorKind::Refused(Status::Internal)), Exit::Internal);
+        assert_eq!(exit(ErrorKind::TimedOut), Exit::TimeOut);
+        assert_eq!(exit(ErrorKind::Unreachable), Exit::Unreachable);
+    }
+
+    #[test]
+    fn a_data_directory_without_a_server_is_unreachable() {
+        let server = Server { addr: None, data: Some(PathBuf::from("/nonexistent")), timeout: 1.0 };
+        let failed = server.address().unwrap_err();
+        assert_eq!(failed.exit, Exit::Unreachable);
+        assert!(failed.message.contains("/nonexistent"));
+    }
+}

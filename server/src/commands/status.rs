@@ -1,0 +1,131 @@
+//! `gristmill status`: how the server is.
+
+use super::connect::{Server, failed};
+use super::output::{Columns, Format, Output, Printer, grouped};
+use crate::exit::{Exit, Failed};
+use serde_json::Value;
+
+/// Arguments of `status`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// The server does not answer.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    let text = arguments.server.connect()?.status().map_err(failed)?;
+    let status: Value = serde_json::from_str(&text)
+        .map_err(|error| Failed::new(Exit::Internal, format!("the server's status is no JSON: {error}")))?;
+    let mut printer = Printer::new();
+    if arguments.output.output == Format::Json {
+        printer.json(&status)?;
+        return printer.flush();
+    }
+    for line in for_people(&status) {
+        printer.line(&line)?;
+    }
+    printer.flush()
+}
+
+fn number(value: &Value, path: &str) -> String {
+    value.pointer(path).and_then(Value::as_u64).map_or_else(|| "?".to_owned(), grouped)
+}
+
+/// The parts that matter most; `--output json` has all.
+fn for_people(status: &Value) -> Vec<String> {
+    let none = Vec::new();
+    let shards = status["shards"].as_array().unwrap_or(&none);
+    let mut lines = vec![
+        format!(
+            "unsettled {}   parked {}   shards {}   slots {}",
+            number(status, "/unsettled"),
+            number(status, "/parked"),
+            shards.len(),
+            number(status, "/slot_count"),
+        ),
+        format!("apps      {}", apps(status)),
+        String::new(),
+    ];
+    let mut columns = Columns::new(&[
+        "shard",
+        "core",
+        "NUMA node",
+        "pinned",
+        "slots",
+        "grains",
+        "events",
+        "inputs",
+        "messages",
+        "parked",
+        "log",
+        "durable",
+        "runs",
+    ]);
+    for shard in shards {
+        let pinned = match shard.pointer("/net/pinned").and_then(Value::as_u64) {
+            Some(0) => "no",
+            Some(_) => "yes",
+            None => "?",
+        };
+        columns.row(vec![
+            number(shard, "/shard"),
+            number(shard, "/net/cpu"),
+            number(shard, "/net/numa_node"),
+            pinned.to_owned(),
+            number(shard, "/slots"),
+            number(shard, "/grains"),
+            number(shard, "/unsettled/events"),
+            number(shard, "/unsettled/inputs"),
+            number(shard, "/unsettled/messages"),
+            number(shard, "/parked"),
+            log(shard),
+            number(shard, "/log/durable"),
+            number(shard, "/runs"),
+        ]);
+    }
+    lines.extend(columns.lines());
+    lines.push(String::new());
+    lines.push("events, inputs, messages: what is unsettled; durable: records of the log on disk".to_owned());
+    lines
+}
+
+fn apps(status: &Value) -> String {
+    let none = Vec::new();
+    let apps = status["apps"].as_array().unwrap_or(&none);
+    let names: Vec<&str> = apps.iter().filter_map(|app| app["name"].as_str()).collect();
+    if names.is_empty() { "none is loaded".to_owned() } else { names.join(", ") }
+}
+
+fn log(shard: &Value) -> String {
+    match shard.pointer("/log/failed").and_then(Value::as_str) {
+        Some(why) => format!("FAILED: {why}"),
+        None if shard.pointer("/log/crowded").and_then(Value::as_bool) == Some(true) => "full".to_owned(),
+        None => "ok".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_shard_has_a_line_with_its_core() {
+        let status = json!({"unsettled": 12, "parked": 0, "slot_count": 256, "apps": [{"name": "word-count"}],
+        "shards": [
+            {"shard": 0, "slots": 128, "net": {"cpu": 3, "numa_node": 0, "pinned": 1}, "log": {"failed": null}},
+            {"shard": 1, "slots": 128, "net": {"cpu": 5, "numa_node": 1, "pinned": 0}, "log": {"failed": "EIO"}},
+        ]});
+        let lines = for_people(&status).join("\n");
+        assert!(lines.contains("unsettled 12") && lines.contains("word-count"), "{lines}");
+        assert!(lines.contains("FAILED: EIO"), "{lines}");
+        let second = lines.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
+        assert_eq!(second.split_whitespace().take(4).collect::<Vec<_>>(), ["1", "5", "1", "no"]);
+    }
+}

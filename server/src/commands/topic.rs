@@ -1,0 +1,190 @@
+//! `gristmill topic`: append events, read them, list topics.
+
+use super::app::{cell, rows};
+use super::append::{self, Append};
+use super::connect::{Server, failed};
+use super::output::{Columns, Format, Output, Printer};
+use super::typed;
+use crate::exit::Failed;
+use gristmill_base::datatype::DataType;
+use gristmill_base::ids::{LaneId, Offset};
+use gristmill_client::{Client, Event, OwnedOperation, OwnedReply, Topic};
+use serde_json::{Map, Value, json};
+
+/// How long one request of `--follow` waits at the server for an event.
+const FOLLOW_MILLIS: u32 = 500;
+/// Events of one request.
+const PAGE: u32 = 1_000;
+
+/// Arguments of `topic`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Append one event, or each line of files as an event. Done when everything is durable.
+    Append(Append),
+    /// Read events, lane by lane in their order.
+    Read(Read),
+    /// List the topics of all apps.
+    List,
+}
+
+#[derive(clap::Args)]
+struct Read {
+    /// The topic.
+    #[arg(value_name = "APP/TOPIC")]
+    topic: String,
+    /// First offset wanted, of every lane that is read; offsets of a lane start at 1.
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    from: u64,
+    /// Go on with events as they come, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    /// Only this lane; all lanes, one after the other, if not given.
+    #[arg(long, value_name = "L")]
+    lane: Option<u16>,
+    /// Stop after so many events.
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    limit: u64,
+}
+
+/// Does it.
+///
+/// # Errors
+/// As the server says; there is no such topic.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    let mut client = arguments.server.connect()?;
+    match &arguments.action {
+        Action::Append(append) => append::run(&mut client, append, arguments.output.output),
+        Action::Read(read) => Reader::new(client, read, arguments.output.output)?.run(read.follow),
+        Action::List => list(&mut client, arguments.output.output),
+    }
+}
+
+/// A reading of some lanes.
+struct Reader {
+    client: Client,
+    topic: Topic,
+    format: Format,
+    printer: Printer,
+    /// Lanes and where each goes on.
+    lanes: Vec<(LaneId, Offset)>,
+    /// Events still wanted.
+    left: u64,
+}
+
+impl Reader {
+    fn new(mut client: Client, read: &Read, format: Format) -> Result<Self, Failed> {
+        let topic = client.topic(&read.topic).map_err(failed)?;
+        let lanes = match read.lane {
+            Some(lane) if lane >= topic.lanes => {
+                let message = format!("{} has no lane {lane}; lanes are 0 to {}", read.topic, topic.lanes - 1);
+                return Err(Failed::new(crate::exit::Exit::Usage, message));
+            }
+            Some(lane) => lane..lane + 1,
+            None => 0..topic.lanes,
+        };
+        let lanes = lanes.map(|lane| (LaneId(lane), Offset(read.from.max(1)))).collect();
+        Ok(Self { client, topic, format, printer: Printer::new(), lanes, left: read.limit })
+    }
+
+    fn run(mut self, follow: bool) -> Result<(), Failed> {
+        for at in 0..self.lanes.len() {
+            while self.left > 0 && self.page(at)? {}
+        }
+        self.printer.flush()?;
+        while follow && self.left > 0 {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Reads one page of a lane. Whether there may be more.
+    fn page(&mut self, at: usize) -> Result<bool, Failed> {
+        let operation = self.operation(at, 0);
+        let reply = self.client.call(operation).map_err(failed)?;
+        self.take(at, reply)
+    }
+
+    fn operation(&self, at: usize, wait_millis: u32) -> OwnedOperation {
+        let (lane, from) = self.lanes[at];
+        let max_records = u32::try_from(self.left).unwrap_or(PAGE).min(PAGE);
+        let (topic, lanes) = (self.topic.id, self.topic.lanes);
+        OwnedOperation::Read { topic, lanes, lane, from, max_records, max_bytes: 0, wait_millis }
+    }
+
+    /// Asks all lanes at once and waits for their answers.
+    fn wait(&mut self) -> Result<(), Failed> {
+        let asked: Result<Vec<_>, _> =
+            (0..self.lanes.len()).map(|at| self.client.submit(self.operation(at, FOLLOW_MILLIS))).collect();
+        for (at, ticket) in asked.map_err(failed)?.into_iter().enumerate() {
+            let reply = self.client.wait(ticket).map_err(failed)?;
+            self.take(at, reply)?;
+        }
+        self.printer.flush()
+    }
+
+    fn take(&mut self, at: usize, reply: OwnedReply) -> Result<bool, Failed> {
+        let OwnedReply::Events(page) = reply else {
+            return Err(Failed::new(crate::exit::Exit::Internal, "the server answered a read with something else"));
+        };
+        for event in &page.events {
+            if self.left == 0 {
+                return Ok(false);
+            }
+            self.left -= 1;
+            self.print(self.lanes[at].0, event)?;
+        }
+        self.lanes[at].1 = page.next;
+        Ok(page.next < page.end && !page.events.is_empty())
+    }
+
+    fn print(&mut self, lane: LaneId, event: &Event) -> Result<(), Failed> {
+        if self.format == Format::Json {
+            let json = json_of(&self.topic, lane, event);
+            return self.printer.json(&json);
+        }
+        let key = self.topic.key.decode_text(&event.key);
+        let value = self.topic.value.decode_text(&event.value);
+        self.printer.line(&format!("{}\t{}\t{key}\t{value}", lane.0, event.offset.0))
+    }
+}
+
+fn json_of(topic: &Topic, lane: LaneId, event: &Event) -> Value {
+    let headers: Map<String, Value> =
+        event.headers.iter().map(|(name, value)| (name.clone(), typed::to_json(DataType::Bytes, value))).collect();
+    json!({
+        "lane": lane.0, "offset": event.offset.0,
+        "event_time_us": event.event_time, "append_time_us": event.append_time,
+        "key": typed::to_json(topic.key, &event.key), "value": typed::to_json(topic.value, &event.value),
+        "headers": headers,
+    })
+}
+
+fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
+    let topics = rows(&client.topic_list().map_err(failed)?, "topics")?;
+    let mut printer = Printer::new();
+    if format == Format::Json {
+        for topic in &topics {
+            printer.json(topic)?;
+        }
+        return printer.flush();
+    }
+    let mut columns = Columns::new(&["topic", "key", "value", "lanes"]);
+    for topic in &topics {
+        let name = format!("{}/{}", cell(topic, "app"), cell(topic, "name"));
+        columns.row(vec![name, cell(topic, "key"), cell(topic, "value"), cell(topic, "lanes")]);
+    }
+    for line in columns.lines() {
+        printer.line(&line)?;
+    }
+    printer.flush()
+}
