@@ -118,9 +118,11 @@ impl Shard {
     }
 
     fn expire_idle(&mut self) {
-        let since = self.engine_micros.saturating_sub(self.config.session_idle_micros);
+        let now = self.engine_micros;
+        let since = now.saturating_sub(self.config.session_idle_micros);
         for slot in self.slots_here() {
             let (state, log) = self.slot_and_log(slot);
+            state.note_recovered_sessions(now);
             if let Some(lsn) = state.expire_sessions(log, since) {
                 self.after_record(slot, lsn);
             }
