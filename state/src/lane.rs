@@ -109,6 +109,8 @@ impl Lane {
 
     /// Last offset whose record is durable.
     pub fn durable_end(&mut self, durable: Durable) -> Offset {
+        // Only durable events are filed, and filed ones may have left the tail before anybody asked.
+        self.durable_end = self.durable_end.max(self.filed());
         while let Some(event) = self.in_tail(Offset(self.durable_end.0 + 1)) {
             if !durable.covers(event.lsn) {
                 break;
@@ -275,5 +277,19 @@ mod tests {
         );
         assert!(matches!(lane.read(Offset(11)), LaneRead::Nothing));
         assert!(lane.load(extent, &body[..body.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn events_that_were_filed_before_anybody_read_them_are_durable() {
+        let mut lane = Lane::new(LaneKey { topic: TopicId(1), lane: LaneId(0) });
+        for n in 1..=4_u64 {
+            lane.append(Offset(n), 100 + n, Lsn(n), vec![event(n as u8)], 1);
+        }
+        let (first, last, body) = lane.next_chunk().unwrap();
+        lane.file(Extent { first, last, position: lane.next_position(), bytes: body.len() as u64, crc: 0 });
+        lane.evict(Offset(u64::MAX));
+        lane.append(Offset(5), 105, Lsn(5), vec![event(5)], 1);
+        assert_eq!(lane.durable_end(Durable(Lsn(4))), Offset(4));
+        assert_eq!(lane.durable_end(Durable(Lsn(5))), Offset(5));
     }
 }
