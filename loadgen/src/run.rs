@@ -14,6 +14,8 @@ use crate::tally::Tally;
 use crate::verify;
 use crate::worker::Worker;
 
+/// How long a server may take to answer for the first time.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Time that all keys may take to be set before gets.
 const PRELOAD: Duration = Duration::from_secs(600);
 
@@ -25,6 +27,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Report> {
     check(settings)?;
     let mut config = Config::new(&settings.address);
     "gristmill loadgen".clone_into(&mut config.name);
+    config.connect_wait = CONNECT_WAIT;
     let mut client = Client::connect(config)?;
     client
         .app_load("loadgen.yaml", gristmill_loadgen_app::FILE, false)

@@ -164,7 +164,7 @@ impl Client {
     }
 
     /// Sends what was submitted, as far as credits and pauses allow, and takes in the results that are there. Does not
-    /// wait for any.
+    /// wait for any, but may wait up to a second for a connection that has to be made again.
     pub fn flush(&mut self) {
         self.step(Duration::ZERO);
     }

@@ -1,6 +1,6 @@
 //! One connection: a blocking socket, its hello, operations out and results in.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -35,7 +35,11 @@ impl Connection {
     /// Nobody answers in time, the server refuses, or it does not speak this protocol. Nothing has happened then.
     pub fn connect(address: &str, session: SessionId, client: &str, timeout: Duration) -> Result<Self, Error> {
         let deadline = now() + timeout;
-        let unreachable = |error: std::io::Error| Error::new(ErrorKind::Unreachable, format!("{address}: {error}"));
+        let unreachable = |error: std::io::Error| {
+            let late = matches!(error.kind(), IoErrorKind::WouldBlock | IoErrorKind::TimedOut);
+            let why = if late { format!("no answer within {} s", timeout.as_secs_f64()) } else { error.to_string() };
+            Error::new(ErrorKind::Unreachable, format!("{address}: {why}"))
+        };
         let mut stream = open(address, timeout).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! What goes out and what comes in: frames, results, lost connections, expired sessions.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gristmill_base::ids::{SessionId, ShardId, SlotId};
 use gristmill_wire::{
@@ -22,6 +22,9 @@ use crate::topology::Topology;
 
 /// Bytes of an operation beyond its own at most: header, numbers, lengths.
 const OVERHEAD: usize = OPERATION_HEADER_BYTES + 64;
+
+/// Longest attempt to connect again.
+const RECONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
 /// Writes operations of one link as long as there is room.
 struct Outgoing<'l> {
