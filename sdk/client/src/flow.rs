@@ -277,11 +277,12 @@ impl Client {
         // Every other attempt asks the configured address, in case that the shards live elsewhere now.
         let own = self.shards[shard].failures.is_multiple_of(2);
         let address = if own { self.topology.shards[shard].clone() } else { self.config.address.clone() };
-        let connected = Connection::connect(&address, self.session, &self.config.name, self.config.connect_timeout)
-            .and_then(|c| {
-                let topology = Topology::new(c.hello(), &address).map_err(Error::protocol)?;
-                Ok((c, topology))
-            });
+        // Short, because nothing else happens meanwhile; a server that is starting answers a later attempt.
+        let timeout = self.config.connect_timeout.min(RECONNECT_TIMEOUT_MAX);
+        let connected = Connection::connect(&address, self.session, &self.config.name, timeout).and_then(|c| {
+            let topology = Topology::new(c.hello(), &address).map_err(Error::protocol)?;
+            Ok((c, topology))
+        });
         match connected {
             Ok((connection, topology)) => self.on_hello(shard, connection, topology),
             Err(error) if error.status() == Some(Status::Expired) => {

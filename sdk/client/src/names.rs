@@ -73,7 +73,6 @@ pub struct Handler {
 
 #[derive(Deserialize)]
 struct RawApp {
-    #[serde(alias = "name")]
     app: String,
     #[serde(default)]
     topics: Vec<RawTopic>,
