@@ -123,7 +123,7 @@ fn a_type_that_does_not_exist() {
     );
     let message = refused("value: u64", "value: u32");
     assert!(message.contains("tables[1].maps[0].value: found \"u32\"") && message.contains("rkyv:NAME"), "{message}");
-    assert!(refused("value: u64", "value: rkyv:").contains("name of a Rust type"));
+    assert!(refused("value: u64", "value: 'rkyv:'").contains("name of a Rust type"));
 }
 
 #[test]

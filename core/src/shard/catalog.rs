@@ -71,7 +71,9 @@ impl Shard {
                 let refusal = self.unknown_app(name);
                 self.reply(Lsn(0), responder, Err(refusal));
             }
-            Some((catalog, app)) => self.begin_change(responder, catalog, json!({"app": app.name, "id": app.id}).to_string()),
+            Some((catalog, app)) => {
+                self.begin_change(responder, catalog, json!({"app": app.name, "id": app.id}).to_string())
+            }
         }
     }
 

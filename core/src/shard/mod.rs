@@ -145,8 +145,8 @@ struct Counts {
     flushes: u64,
     checkpoints: u64,
     replayed: u64,
-    items_sent: u64,
-    items_received: u64,
+    events_sent: u64,
+    events_received: u64,
 }
 
 /// See the module. Lives on one core; nothing of it is shared.

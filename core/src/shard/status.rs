@@ -39,7 +39,7 @@ impl Shard {
             "parked": parked,
             "unsettled": {
                 "events": lag, "inputs": queued, "messages": outbox,
-                "sent": counts.items_sent, "received": counts.items_received,
+                "sent": counts.events_sent, "received": counts.events_received,
             },
             "log": {
                 "appended": log.appended().0.0, "durable": log.durable().0.0, "records": log.appended().0.0,

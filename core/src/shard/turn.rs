@@ -45,7 +45,7 @@ impl Shard {
             self.verdict(run, effects, called);
         }
         for (from, parcel) in inbox.parcels.drain(..) {
-            self.counts.items_received += parcel.len() as u64;
+            self.counts.events_received += events_in(&parcel);
             for item in parcel {
                 self.item(from, item);
             }
@@ -77,7 +77,7 @@ impl Shard {
         self.want_segment(outbox);
         self.release_into(outbox);
         for (to, items) in std::mem::take(&mut self.post) {
-            self.counts.items_sent += items.len() as u64;
+            self.counts.events_sent += events_in(&items);
             let mut items = items.into_iter().peekable();
             while items.peek().is_some() {
                 outbox.parcels.push((to, items.by_ref().take(PARCEL_ITEMS_MAX).collect()));
@@ -97,7 +97,7 @@ impl Shard {
 
     /// Whether the log can take the records of another run. When it cannot, runs wait for the device.
     pub(super) fn has_room(&self) -> bool {
-        self.log.0.room(RUN_BYTES_MAX.min(self.log.0.config().record_bytes_max()))
+        self.log.0.room(RUN_BYTES_MAX.min(self.log.0.config().pending_bytes / 4))
     }
 
     fn deadline(&self) -> u64 {
@@ -113,4 +113,10 @@ impl Shard {
         let timer = self.next_timer_nanos();
         log.min(retry).min(read).min(timer).min(self.upkeep_nanos)
     }
+}
+
+/// Events for subscribers among some items: what the status needs to know of what is under way between shards. Messages
+/// are counted by their outbox rows, which stay until they are consumed.
+fn events_in(items: &[Item]) -> u64 {
+    items.iter().filter(|item| matches!(item, Item::Event { .. })).count() as u64
 }

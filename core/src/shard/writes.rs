@@ -45,7 +45,11 @@ impl Shard {
             },
             Some(SessionOffer::Attached) => reached("retry attached"),
             Some(SessionOffer::Kept(outcome, lsn)) => {
-                reached(if lsn == Lsn(0) { "retry after a crash got the stored reply" } else { "retry got the stored reply" });
+                reached(if lsn == Lsn(0) {
+                    "retry after a crash got the stored reply"
+                } else {
+                    "retry got the stored reply"
+                });
                 self.reply(lsn, responder, answer(outcome));
             }
             Some(SessionOffer::Forgotten) => {

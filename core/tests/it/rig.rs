@@ -1,0 +1,170 @@
+//! Shards in one thread over real files: what the loop around a turn does, without sockets and rings.
+
+use gristmill_base::env::{Completion, Disk, Now, OpenMode, Rng};
+use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
+use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
+use gristmill_io::posix::PosixDisk;
+use gristmill_sdk::App;
+use std::path::{Path, PathBuf};
+
+/// Counts up; good enough for ids in tests.
+pub(crate) struct Counting(u64);
+
+impl Rng for Counting {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0
+    }
+}
+
+struct Node {
+    shard: Shard,
+    disk: PosixDisk,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+/// A running server without doors.
+pub(crate) struct Rig {
+    nodes: Vec<Node>,
+    root: PathBuf,
+    now: Now,
+    tag: u64,
+    replies: Vec<Reply>,
+}
+
+/// An empty folder that is removed with the test.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gristmill-core-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn config(shards: u16) -> BootConfig {
+    BootConfig {
+        shard_count: shards,
+        slot_count: 16,
+        segment_bytes: 512 << 10,
+        checkpoint_bytes: 600 << 10,
+        ..BootConfig::default()
+    }
+}
+
+impl Rig {
+    pub(crate) fn start(root: &Path, config: &BootConfig, apps: impl Fn() -> Vec<App>) -> Self {
+        let now = Now { monotonic_nanos: 1_000, wall_micros: 1_700_000_000_000_000 };
+        let seeds = recover(&mut PosixDisk::new(root), config, now, &mut Counting(7)).unwrap();
+        let nodes = seeds
+            .into_iter()
+            .enumerate()
+            .map(|(at, seed)| {
+                let mut disk = PosixDisk::new(root);
+                let shard =
+                    seed.open(&mut disk, Box::new(LinkedApps::new(apps())), Box::new(Counting(at as u64))).unwrap();
+                Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
+            })
+            .collect();
+        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new() }
+    }
+
+    /// One turn of every shard, with everything that it asks for done at once.
+    pub(crate) fn step(&mut self) -> bool {
+        let mut moved = false;
+        self.now.monotonic_nanos += 100_000;
+        self.now.wall_micros += 100;
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            let mut done: Vec<Completion> = Vec::new();
+            node.disk.poll(&mut done);
+            node.inbox.completions.append(&mut done);
+            node.shard.turn(self.now, &mut node.inbox, &mut node.outbox);
+            for (ticket, op) in node.outbox.disk.drain(..) {
+                moved = true;
+                node.disk.submit(ticket, op);
+            }
+            for path in node.outbox.open.drain(..) {
+                let file = node.disk.open(&path, OpenMode::Write);
+                node.inbox.opened.push((path, file));
+            }
+            for job in node.outbox.jobs.drain(..) {
+                moved = true;
+                let done = job.run(&mut PosixDisk::new(&self.root));
+                node.inbox.jobs.push(done);
+            }
+            self.replies.append(&mut node.outbox.replies);
+            let from = ShardId(at as u16);
+            moved |= node.outbox.deadline_nanos == 0 || !node.shard.is_quiet();
+            for (to, parcel) in std::mem::take(&mut node.outbox.parcels) {
+                moved = true;
+                self.nodes[usize::from(to.0)].inbox.parcels.push((from, parcel));
+            }
+        }
+        moved
+    }
+
+    /// Steps until nothing moves, and a second of their time further, so that what is due from time to time was done.
+    pub(crate) fn settle(&mut self) {
+        let mut quiet = 0;
+        for _ in 0..2_000_000 {
+            quiet = if self.step() { 0 } else { quiet + 1 };
+            if quiet > 12_000 {
+                return;
+            }
+        }
+        panic!("the shards never came to rest");
+    }
+
+    pub(crate) fn send(&mut self, shard: u16, session: SessionId, operation: Operation) -> u64 {
+        self.tag += 1;
+        let responder = Responder { shard: ShardId(shard), conn: ConnId(1), tag: self.tag };
+        self.nodes[usize::from(shard)].inbox.requests.push(Request { responder, session, operation });
+        self.tag
+    }
+
+    pub(crate) fn take(&mut self, tag: u64) -> Option<Result<Answer, Refusal>> {
+        let at = self.replies.iter().position(|reply| reply.responder.tag == tag)?;
+        Some(self.replies.swap_remove(at).outcome)
+    }
+
+    pub(crate) fn ask(&mut self, shard: u16, session: SessionId, operation: Operation) -> Result<Answer, Refusal> {
+        let tag = self.send(shard, session, operation);
+        for _ in 0..100_000 {
+            self.step();
+            if let Some(outcome) = self.take(tag) {
+                return outcome;
+            }
+        }
+        panic!("no reply");
+    }
+
+    /// Steps until one operation is answered.
+    pub(crate) fn settle_reply(&mut self, tag: u64) {
+        for _ in 0..100_000 {
+            self.step();
+            if self.replies.iter().any(|reply| reply.responder.tag == tag) {
+                return;
+            }
+        }
+        panic!("no reply");
+    }
+
+    pub(crate) fn json(&mut self, operation: Operation) -> serde_json::Value {
+        match self.ask(0, SessionId(0), operation) {
+            Ok(Answer::Json(text)) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
