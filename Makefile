@@ -45,7 +45,7 @@ fuzz: ## fuzz the codec of the native protocol for SECONDS_FUZZ=60 (needs cargo-
 	cd net/wire/fuzz && cargo +nightly fuzz run frames -- -max_total_time=$(SECONDS_FUZZ)
 
 loom: ## model-check the queue between cores
-	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --lib --target-dir $(TARGET_DIR)/loom loom
+	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --test loom_mesh --release --target-dir $(TARGET_DIR)/loom
 
 bench: ## micro-benchmarks
 	cargo bench --package gristmill-benches

@@ -26,9 +26,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gristmill-sdk",
         ],
     ),
-    ("gristmill-loadgen", &["gristmill-base", "gristmill-client", "gristmill-wire", "gristmill-sdk"]),
+    (
+        "gristmill-loadgen",
+        &["gristmill-base", "gristmill-client", "gristmill-wire", "gristmill-sdk", "gristmill-loadgen-app"],
+    ),
+    ("gristmill-loadgen-app", &["gristmill-base", "gristmill-sdk"]),
+    ("bank-transfer", &["gristmill-sdk"]),
     ("word-count", &["gristmill-sdk"]),
-    ("gristmill", &["gristmill-server", "gristmill-loadgen", "word-count"]),
+    ("gristmill", &["gristmill-server", "gristmill-loadgen", "gristmill-loadgen-app", "bank-transfer", "word-count"]),
     ("xtask", &[]),
 ];
 

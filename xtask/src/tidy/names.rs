@@ -43,7 +43,8 @@ fn refusal(package: &str, name: &str, parent: Option<&str>) -> Option<&'static s
     match name {
         "glommio" | "io_uring" => Some("only io knows the ring and the executors"),
         "SystemTime" | "Instant" => Some("time comes from the caller"),
-        "fs" | "net" if parent == Some("std") => Some("files and sockets are behind the traits of base::env"),
+        "fs" if parent == Some("std") => Some("files are behind the traits of base::env"),
+        "TcpStream" | "TcpListener" | "UdpSocket" => Some("sockets belong to net"),
         "thread" if parent == Some("std") => Some("the caller owns the threads"),
         "HashMap" | "HashSet" if parent == Some("collections") => {
             Some("std's hashing differs from run to run; take ahash or a BTreeMap")
