@@ -220,3 +220,15 @@ fn a_value_of_the_wrong_shape() {
     );
     assert!(refused("[{name: add}]", "[add]").contains("tables[1].handlers[0]: found \"add\"; allowed: the keys name"));
 }
+
+#[test]
+fn the_apps_of_the_stock_binary_are_good() {
+    for (name, text) in [
+        ("word-count", include_str!("../../../examples/word-count/app.yaml")),
+        ("bank-transfer", include_str!("../../../examples/bank-transfer/app.yaml")),
+        ("loadgen", include_str!("../../../loadgen/app/loadgen.yaml")),
+    ] {
+        let app = AppFile::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(app.app, name);
+    }
+}
