@@ -7,5 +7,5 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    gristmill_server::cli().app(gristmill_loadgen_app::app()).run()
+    gristmill_server::cli().app(word_count::app()).app(gristmill_loadgen_app::app()).run()
 }

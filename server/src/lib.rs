@@ -9,6 +9,7 @@
 
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod serve;
 

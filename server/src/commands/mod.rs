@@ -11,6 +11,10 @@ mod table;
 mod topic;
 mod typed;
 
+pub(crate) use connect::failed;
+pub(crate) use output::{Columns, grouped};
+
+use crate::demo;
 use crate::exit::Failed;
 use gristmill_sdk::App;
 
@@ -29,6 +33,8 @@ pub enum Command {
     Table(table::Arguments),
     /// Run a handler of a grain and print its reply.
     Invoke(invoke::Arguments),
+    /// Run a demonstration: word-count, across hard kills.
+    Demo(demo::Arguments),
 }
 
 impl Command {
@@ -44,6 +50,7 @@ impl Command {
             Self::Topic(arguments) => topic::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
+            Self::Demo(arguments) => demo::run(arguments, &apps),
         }
     }
 }

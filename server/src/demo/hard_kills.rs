@@ -1,0 +1,81 @@
+//! The second appending: SIGKILL at random points, and on it goes.
+
+use super::append::Appending;
+use super::counts::documents;
+use super::process::Server;
+use super::progress::Progress;
+use super::watch;
+use crate::commands::{failed, grouped};
+use crate::exit::{Exit, Failed};
+use gristmill_base::env::Rng;
+use gristmill_client::{Client, Config};
+use gristmill_io::random::SystemRng;
+
+/// Parts of the lines, in thousandths, within which each kill falls at random.
+const PARTS: [(u64, u64); 3] = [(200, 400), (400, 600), (600, 800)];
+
+/// What the kills need to know.
+pub(super) struct HardKills<'a> {
+    /// The server.
+    pub(super) server: &'a Server,
+    /// Lines of this appending.
+    pub(super) lines: u64,
+    /// Lines that were applied before it began.
+    pub(super) lines_before: u64,
+}
+
+impl HardKills<'_> {
+    /// Kills three times and waits for the end of the appending. Gives the address of the last server.
+    ///
+    /// # Errors
+    /// The appending was over before a kill; nothing was ever in flight inside the server; the server does not recover.
+    pub(super) fn run(&self, appending: &Appending<'_>, progress: &mut Progress) -> Result<String, Failed> {
+        let mut rng = SystemRng::new();
+        let mut unapplied = 0;
+        let mut address = String::new();
+        for (from, to) in PARTS {
+            let at = self.lines * (from + rng.next_u64() % (to - from)) / 1_000;
+            while appending.wait_for(at, progress) {}
+            self.server.check_running()?;
+            self.server.kill();
+            appending.hold();
+            let acked = appending.acked();
+            if appending.is_over() || acked >= self.lines {
+                return Err(Failed::new(Exit::No, "the appending was over before the kill; take more lines"));
+            }
+            let (next, line, behind) = self.restart(acked)?;
+            progress.say(&line);
+            unapplied += behind;
+            appending.go_on(&next);
+            address = next;
+        }
+        if unapplied == 0 {
+            let message = "no kill found an acknowledged line that was not yet applied, so nothing was shown";
+            return Err(Failed::new(Exit::No, message));
+        }
+        appending.finish(progress)?;
+        Ok(address)
+    }
+
+    /// Starts the server again. Gives its address, what is to be told, and how many acknowledged lines had not been
+    /// applied. Those are counted over the network as soon as the server answers and before anything is appended. By
+    /// then it has gone on with what waited, and lines may have become durable without their acknowledgement; both make
+    /// the number smaller than it was at the kill, never larger.
+    fn restart(&self, acked: u64) -> Result<(String, String, u64), Failed> {
+        let (address, recovery) = self.server.start()?;
+        let mut client = Client::connect(Config::new(address.clone())).map_err(failed)?;
+        let applied: u64 = documents(&mut client)?.values().map(|it| it.lines).sum();
+        let look = watch::look(&mut client)?;
+        let behind = (self.lines_before + acked).saturating_sub(applied);
+        let line = format!(
+            "killed at line {} of {}, {} acked lines not yet applied\n  recovered in {:.0} ms, {} inputs and other \
+             records replayed",
+            grouped(acked),
+            grouped(self.lines),
+            grouped(behind),
+            recovery.as_secs_f64() * 1e3,
+            grouped(look.replayed),
+        );
+        Ok((address, line, behind))
+    }
+}
