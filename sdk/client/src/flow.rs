@@ -274,23 +274,34 @@ impl Client {
     }
 
     fn connect_shard(&mut self, shard: usize) {
-        // Every other attempt asks the configured address, in case that the shards live elsewhere now.
-        let own = self.shards[shard].failures.is_multiple_of(2);
+        // From the second failure on, every other attempt asks the configured address, in case that the shards live
+        // elsewhere now.
+        let failures = self.shards[shard].failures;
+        let own = failures == 0 || !failures.is_multiple_of(2);
         let address = if own { self.topology.shards[shard].clone() } else { self.config.address.clone() };
+        match self.dial(&address) {
+            Ok((_, topology)) if !own && topology.is_same_place(&self.topology) => {
+                // The server is there, at the same places: the shard's own port saves a hop per operation.
+                let own = self.topology.shards[shard].clone();
+                self.on_dialled(shard, self.dial(&own));
+            }
+            dialled => self.on_dialled(shard, dialled),
+        }
+    }
+
+    fn dial(&self, address: &str) -> Result<(Connection, Topology), Error> {
         // Short, because nothing else happens meanwhile; a server that is starting answers a later attempt.
         let timeout = self.config.connect_timeout.min(RECONNECT_TIMEOUT_MAX);
-        let connected = Connection::connect(&address, self.session, &self.config.name, timeout).and_then(|c| {
-            let topology = Topology::new(c.hello(), &address).map_err(Error::protocol)?;
-            Ok((c, topology))
-        });
-        match connected {
+        let connection = Connection::connect(address, self.session, &self.config.name, timeout)?;
+        let topology = Topology::new(connection.hello(), address).map_err(Error::protocol)?;
+        Ok((connection, topology))
+    }
+
+    fn on_dialled(&mut self, shard: usize, dialled: Result<(Connection, Topology), Error>) {
+        match dialled {
             Ok((connection, topology)) => self.on_hello(shard, connection, topology),
-            Err(error) if error.status() == Some(Status::Expired) => {
-                self.renewing = true;
-                self.last_trouble = error.to_string();
-                self.shards[shard].failed();
-            }
             Err(error) => {
+                self.renewing |= error.status() == Some(Status::Expired);
                 self.last_trouble = error.to_string();
                 self.shards[shard].failed();
             }
