@@ -57,6 +57,8 @@ impl Server {
     pub fn start(data: &Path, shards: u16) -> Self {
         let text = data.to_str().expect("a path of text");
         let mut child = gristmill(&["serve", "--data", text, "--port-base", "0", "--shards", &shards.to_string()])
+            // Small segments, so that a start is quick.
+            .env("GRISTMILL_LOG_SEGMENT_BYTES", "4194304")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
