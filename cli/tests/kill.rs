@@ -2,6 +2,7 @@
 
 mod support;
 
+use gristmill_base::datatype::{decode_u64, encode_u64};
 use gristmill_client::{Client, Config, OwnedOperation, OwnedReply, Ticket};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +20,7 @@ fn counter(client: &mut Client) -> impl Fn(usize) -> OwnedOperation + use<> {
 
 fn count_of(reply: OwnedReply) -> u64 {
     let OwnedReply::Value(bytes) = reply else { panic!("{reply:?} to an invoke") };
-    u64::from_be_bytes(bytes.try_into().expect("a count has 8 bytes"))
+    decode_u64(bytes.try_into().expect("a count has 8 bytes"))
 }
 
 #[test]
@@ -35,9 +36,8 @@ fn counts_are_exact_over_hard_kills() {
     let mut expected: HashMap<usize, u64> = HashMap::new();
     let mut caught = 0;
     for wave in 0..WAVES {
-        let tickets: Vec<(usize, Ticket)> = (0..WAVE)
-            .map(|at| (at * 7 % KEYS, client.submit(invoke(at * 7 % KEYS)).expect("there is room")))
-            .collect();
+        let tickets: Vec<(usize, Ticket)> =
+            (0..WAVE).map(|at| (at * 7 % KEYS, client.submit(invoke(at * 7 % KEYS)).expect("there is room"))).collect();
         client.flush();
         // Each wave is killed a little later, so that kills fall before, within and after the commits.
         std::thread::sleep(Duration::from_millis(wave as u64 * 3));
@@ -56,7 +56,7 @@ fn counts_are_exact_over_hard_kills() {
     assert!(caught > 0, "no kill fell into a wave");
     for (key, count) in expected {
         let value = client.get("loadgen/counter", format!("key {key}").as_bytes()).expect("a read");
-        assert_eq!(value, Some(count.to_be_bytes().to_vec()), "key {key}");
+        assert_eq!(value, Some(encode_u64(count).to_vec()), "key {key}");
     }
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.errors());
