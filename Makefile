@@ -62,7 +62,7 @@ unit: ## cargo test over the whole workspace
 fmt: ## format all Rust code
 	cargo fmt --all
 
-fmt-check:
+fmt-check: ## check that all Rust code is formatted
 	cargo fmt --all --check
 
 clean: ## remove everything that was built and the demo's data

@@ -1,6 +1,6 @@
 //! What the checks look at: the files that git knows or would take, and the packages of the workspace.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,11 +38,10 @@ impl Repository {
         let root = text(&metadata["workspace_root"])?;
         let mut repository = Self { packages: packages(&metadata, &root)?, ..Self::default() };
         std::env::set_current_dir(&root).with_context(|| format!("entering {root}"))?;
-        let listed = output("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
-        for path in listed.split('\0').filter(|path| !path.is_empty() && Path::new(path).is_file()) {
-            match String::from_utf8(std::fs::read(path).with_context(|| format!("reading {path}"))?) {
-                Ok(text) => drop(repository.files.insert(path.to_owned(), text)),
-                Err(_) => repository.binaries.push(path.to_owned()),
+        for path in paths()? {
+            match String::from_utf8(std::fs::read(&path).with_context(|| format!("reading {path}"))?) {
+                Ok(text) => drop(repository.files.insert(path, text)),
+                Err(_) => repository.binaries.push(path),
             }
         }
         Ok(repository)
@@ -84,6 +83,30 @@ impl Repository {
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
         Self { files, ..Self::default() }
     }
+}
+
+/// Files that git knows or would take; all but what is built, if this is no checkout.
+fn paths() -> Result<Vec<String>> {
+    let list = ["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    if let Ok(listed) = output("git", &list) {
+        let there = listed.split('\0').filter(|path| !path.is_empty() && Path::new(path).is_file());
+        return Ok(there.map(str::to_owned).collect());
+    }
+    let mut paths = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(if folder.is_empty() { "." } else { &folder })? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().map_err(|name| anyhow!("{name:?} is no UTF-8"))?;
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            if entry.file_type()?.is_file() {
+                paths.push(path);
+            } else if entry.file_type()?.is_dir() && !matches!(name.as_str(), ".git" | "target" | "__pycache__") {
+                folders.push(path);
+            }
+        }
+    }
+    Ok(paths)
 }
 
 fn packages(metadata: &Value, root: &str) -> Result<Vec<Package>> {
