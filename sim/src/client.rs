@@ -1,0 +1,346 @@
+//! A simulated client: sessions, operations in sequence per slot, retries in order, duplicates, cut connections.
+
+use crate::auditor::Auditor;
+use crate::machine::{Knobs, Machine};
+use crate::rng::SimRng;
+use crate::workload::{Act, Names, Workload};
+use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
+use gristmill_base::sometimes::reached;
+use gristmill_core::request::{Answer, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
+use std::collections::{BTreeMap, VecDeque};
+
+/// An operation that is not known to be answered with all before it.
+struct Open {
+    seq: u64,
+    id: u64,
+    act: Act,
+    answered: bool,
+    /// When it is sent again, nanoseconds.
+    resend: u64,
+}
+
+/// The client's side of one session in one slot.
+struct Lane {
+    session: SessionId,
+    next: u64,
+    open: VecDeque<Open>,
+    /// Numbers from here on are sent again at that time.
+    gap: Option<(u64, u64)>,
+    /// When something was sent last that did not come back as expired.
+    alive: u64,
+}
+
+/// What a tag stands for.
+enum Sent {
+    Session,
+    Numbered { slot: SlotId, session: SessionId, id: Option<u64>, at: u64 },
+    Read { act: Act, floor: usize },
+}
+
+/// See the module.
+pub struct Client {
+    number: usize,
+    rng: SimRng,
+    /// 0 while it has none.
+    session: SessionId,
+    session_asked: u64,
+    conn: u64,
+    /// The core at whose door it stands.
+    door: usize,
+    lanes: BTreeMap<SlotId, Lane>,
+    tags: BTreeMap<u64, Sent>,
+    next_tag: u64,
+    next_id: u64,
+    /// When it does the next thing, nanoseconds.
+    wake: u64,
+    /// Operations that it still wants to begin.
+    pub left: u64,
+}
+
+/// What a client needs to act.
+pub struct World<'a> {
+    /// The machine.
+    pub machine: &'a mut Machine,
+    /// Names of the app.
+    pub names: &'a Names,
+    /// The auditor.
+    pub auditor: &'a mut Auditor,
+    /// What to do.
+    pub workload: &'a mut dyn Workload,
+}
+
+impl Client {
+    /// A client that begins so many operations.
+    #[must_use]
+    pub fn new(number: usize, rng: SimRng, left: u64) -> Self {
+        Self {
+            number,
+            rng,
+            session: SessionId(0),
+            session_asked: 0,
+            conn: (number as u64 + 1) << 32,
+            door: 0,
+            lanes: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            next_tag: 1,
+            next_id: 1,
+            wake: 0,
+            left,
+        }
+    }
+
+    /// Whether it has begun everything and every operation is answered or lost with its session.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.left == 0 && self.unanswered() == 0
+    }
+
+    fn unanswered(&self) -> usize {
+        self.lanes.values().map(|lane| lane.open.iter().filter(|open| !open.answered).count()).sum()
+    }
+
+    /// When it wants to act, nanoseconds.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        self.wake
+    }
+
+    /// Whether a reply is for the connection that it has now.
+    #[must_use]
+    pub fn hears(&self, reply: &Reply) -> bool {
+        reply.responder.conn == ConnId(self.conn)
+    }
+
+    /// Its connection is cut, or the machine went down: nothing that is on its way will be heard.
+    pub fn cut(&mut self, now: u64) {
+        self.conn += 1;
+        self.tags.clear();
+        self.session_asked = 0;
+        for open in self.lanes.values_mut().flat_map(|lane| &mut lane.open) {
+            open.resend = now + self.rng.between(1_000, 3_000_000);
+        }
+    }
+
+    /// Does what is due.
+    pub fn act(&mut self, world: &mut World<'_>) {
+        let now = world.machine.clock.nanos();
+        if now < self.wake {
+            return;
+        }
+        let knobs = world.machine.knobs.clone();
+        self.wake = now + self.rng.between(1_000, knobs.think_nanos);
+        if world.machine.cores.is_empty() {
+            return;
+        }
+        if self.session.0 == 0 {
+            self.ask_session(world.machine, now);
+        }
+        self.resend(world, now);
+        if self.session.0 == 0 || self.left == 0 || self.unanswered() >= knobs.window {
+            self.wake = self.wake.max(now + 100_000);
+            return;
+        }
+        self.begin(world, &knobs, now);
+    }
+
+    fn ask_session(&mut self, machine: &mut Machine, now: u64) {
+        if self.session_asked > now {
+            return;
+        }
+        self.session_asked = now + 50_000_000;
+        let tag = self.tag(Sent::Session);
+        self.send(machine, tag, SessionId(0), Operation::OpenSession);
+    }
+
+    fn tag(&mut self, sent: Sent) -> u64 {
+        self.tags.insert(self.next_tag, sent);
+        self.next_tag += 1;
+        self.next_tag - 1
+    }
+
+    fn send(&mut self, machine: &mut Machine, tag: u64, session: SessionId, operation: Operation) {
+        let cores = machine.cores.len();
+        if self.rng.below(20) == 0 {
+            self.door = self.rng.below(16) as usize;
+        }
+        let door = self.door % cores;
+        let responder = Responder { shard: ShardId(door as u16), conn: ConnId(self.conn), tag };
+        machine.request(door, Request { responder, session, operation });
+    }
+
+    /// Begins something new.
+    fn begin(&mut self, world: &mut World<'_>, knobs: &Knobs, now: u64) {
+        let id = ((self.number as u64 + 1) << 32) | self.next_id;
+        self.next_id += 1;
+        let padding = self.rng.between(0, knobs.padding) as usize;
+        let act = world.workload.act(self.number, id, padding, &mut self.rng);
+        if act.is_read() {
+            let floor = world.auditor.floor(&act);
+            let operation = world.names.operation(&act, Sequence { seq: 0, ack: 0 }).1;
+            let tag = self.tag(Sent::Read { act, floor });
+            let session = self.session;
+            return self.send(world.machine, tag, session, operation);
+        }
+        self.left -= 1;
+        world.auditor.issue(id, &act);
+        let (slot, _) = world.names.operation(&act, Sequence { seq: 0, ack: 0 });
+        let session = self.session;
+        let lane = self.lanes.entry(slot).or_insert_with(|| Lane {
+            session,
+            next: 1,
+            open: VecDeque::new(),
+            gap: None,
+            alive: 0,
+        });
+        let seq = lane.next;
+        lane.next += 1;
+        lane.open.push_back(Open { seq, id, act, answered: false, resend: 0 });
+        self.send_numbers(world, slot, seq, seq, now);
+        if self.rng.below(1_000) < knobs.duplicates {
+            self.send_numbers(world, slot, seq, seq, now);
+        }
+        if self.rng.below(1_000) < knobs.cuts {
+            reached("connection cut");
+            self.cut(now);
+        }
+        if self.rng.below(1_000) < knobs.sleeps {
+            let idle = knobs.boot.session_idle_micros * 1_000;
+            let until = now + idle + self.rng.between(0, idle) + 1_100_000_000;
+            self.conn += 1;
+            self.tags.clear();
+            self.wake = until;
+            self.lanes.values_mut().flat_map(|lane| &mut lane.open).for_each(|open| open.resend = until);
+        }
+    }
+
+    /// Sends these numbers of a slot: unanswered ones as they were, the others as void.
+    fn send_numbers(&mut self, world: &mut World<'_>, slot: SlotId, from: u64, to: u64, now: u64) {
+        for seq in from..=to {
+            let lane = self.lanes.get_mut(&slot).expect("the slot has a lane");
+            let session = lane.session;
+            let ack = lane.open.front().map_or(lane.next, |open| open.seq) - 1;
+            let sequence = Sequence { seq, ack };
+            let open = lane.open.iter_mut().find(|open| open.seq == seq && !open.answered);
+            let (id, operation) = match open {
+                Some(open) => {
+                    open.resend = now + self.rng.between(20_000_000, 400_000_000);
+                    (Some(open.id), world.names.operation(&open.act, sequence).1)
+                }
+                None => {
+                    reached("void sent");
+                    (None, Operation::Void { slot, sequence })
+                }
+            };
+            let tag = self.tag(Sent::Numbered { slot, session, id, at: now });
+            self.send(world.machine, tag, session, operation);
+        }
+    }
+
+    /// Sends again what has waited too long, or what a core misses, in order.
+    fn resend(&mut self, world: &mut World<'_>, now: u64) {
+        let slots: Vec<SlotId> = self.lanes.keys().copied().collect();
+        for slot in slots {
+            let lane = self.lanes.get_mut(&slot).expect("it was just listed");
+            let last = lane.next - 1;
+            if let Some((from, _)) = lane.gap.take_if(|(_, at)| *at <= now) {
+                self.send_numbers(world, slot, from, last, now);
+                continue;
+            }
+            let late = lane.open.iter().find(|open| !open.answered && open.resend <= now).map(|open| open.seq);
+            if late.is_none() {
+                continue;
+            }
+            let unanswered: Vec<u64> = lane.open.iter().filter(|open| !open.answered).map(|open| open.seq).collect();
+            for seq in unanswered {
+                self.send_numbers(world, slot, seq, seq, now);
+            }
+        }
+    }
+
+    /// Hears a reply.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn hear(&mut self, reply: Reply, world: &mut World<'_>) -> Result<(), String> {
+        let now = world.machine.clock.nanos();
+        let Some(sent) = self.tags.remove(&reply.responder.tag) else {
+            return Err(format!("P2: request {} was answered twice: {:?}", reply.responder.tag, reply.outcome));
+        };
+        match sent {
+            Sent::Session => {
+                if let Ok(Answer::Session(session)) = reply.outcome {
+                    self.session = session;
+                }
+                Ok(())
+            }
+            Sent::Read { act, floor } => match reply.outcome {
+                Ok(answer) => world.auditor.read(&act, floor, &answer),
+                Err(refusal) if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity) => Ok(()),
+                Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
+            },
+            Sent::Numbered { slot, session, id, at } => {
+                let Some(lane) = self.lanes.get_mut(&slot).filter(|lane| lane.session == session) else {
+                    return Ok(());
+                };
+                let expired = matches!(&reply.outcome, Err(refusal) if refusal.code == Code::Expired);
+                if expired {
+                    return self.expired(slot, now, world);
+                }
+                lane.alive = lane.alive.max(at);
+                self.numbered(slot, id, reply.outcome, now, world)
+            }
+        }
+    }
+
+    fn expired(&mut self, slot: SlotId, now: u64, world: &mut World<'_>) -> Result<(), String> {
+        let lane = self.lanes.remove(&slot).expect("it was just looked at");
+        let idle = world.machine.knobs.boot.session_idle_micros * 1_000;
+        if lane.alive > 0 && now - lane.alive < idle {
+            let nanos = now - lane.alive;
+            return Err(format!("session {} in slot {slot} expired {nanos} ns after it was heard of", lane.session));
+        }
+        reached("client lost its session");
+        self.session = SessionId(0);
+        self.session_asked = 0;
+        Ok(())
+    }
+
+    fn numbered(
+        &mut self,
+        slot: SlotId,
+        id: Option<u64>,
+        outcome: Result<Answer, Refusal>,
+        now: u64,
+        world: &mut World<'_>,
+    ) -> Result<(), String> {
+        let soon = now + self.rng.between(100_000, 5_000_000);
+        let lane = self.lanes.get_mut(&slot).expect("it was just looked at");
+        match outcome.as_ref().map_err(|refusal| refusal.code) {
+            Err(Code::Gap { expected }) => {
+                if expected < lane.next && lane.open.iter().any(|open| !open.answered) {
+                    lane.gap.get_or_insert((expected, soon));
+                }
+                return Ok(());
+            }
+            Err(Code::Capacity | Code::NotReady) => {
+                if let Some(open) = lane.open.iter_mut().find(|open| Some(open.id) == id) {
+                    open.resend = open.resend.min(soon);
+                }
+                return Ok(());
+            }
+            // The outcome is unknown until the machine was started again.
+            Err(Code::Failed) => return Ok(()),
+            Err(Code::Internal | Code::Expired) => return Err(format!("{outcome:?}")),
+            _ => {}
+        }
+        let Some(id) = id else { return Ok(()) };
+        world.auditor.answer(id, &outcome)?;
+        if let Some(open) = lane.open.iter_mut().find(|open| open.id == id) {
+            open.answered = true;
+        }
+        while lane.open.front().is_some_and(|open| open.answered) {
+            lane.open.pop_front();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! The digest of a data directory's state: what must be the same however often, and at whichever core count, the same
+//! bytes are recovered.
+
+use crate::trace::TraceHash;
+use gristmill_base::ids::SlotId;
+use gristmill_core::Shard;
+use gristmill_state::slot::Slot;
+use std::fmt::Write;
+
+/// The digest of the slots of these shards.
+pub fn digest_of<'a>(shards: impl Iterator<Item = &'a Shard> + Clone, slot_count: u16) -> u64 {
+    let mut hash = TraceHash::default();
+    for id in (0..slot_count).map(SlotId) {
+        match shards.clone().find_map(|shard| shard.slot(id)) {
+            Some(slot) => digest_slot(&mut hash, slot),
+            None => hash.mix(u64::MAX),
+        }
+    }
+    hash.value()
+}
+
+/// Mixes in a slot: everything that its records say, but not where its lanes' bytes lie.
+fn digest_slot(hash: &mut TraceHash, slot: &Slot) {
+    hash.mix(slot.last_ssn().0);
+    hash.mix(slot.session_floor().0);
+    hash.mix(slot.session_count() as u64);
+    for (id, stream) in slot.streams() {
+        say(hash, format_args!("{id:?} {} {:?}", stream.cursor(), stream.done()));
+    }
+    for (to, channel) in &slot.outbox {
+        say(hash, format_args!("{to} {}", channel.next()));
+        for row in channel.rows() {
+            say(hash, format_args!("{} {:?}", row.seq, row.target));
+        }
+    }
+    for (key, row) in slot.timers.iter() {
+        say(hash, format_args!("{key:?} {row:?}"));
+    }
+    for (key, lane) in &slot.lanes {
+        say(hash, format_args!("{key:?} {} {}", lane.start, lane.end()));
+    }
+    say(hash, format_args!("{:?}", slot.counters));
+    let mut grains: Vec<_> = slot.grains.iter().map(|(_, grain)| grain).collect();
+    grains.sort_by(|left, right| (left.table, &left.key).cmp(&(right.table, &right.key)));
+    for grain in grains {
+        let backlog = grain.work.as_ref().map(|work| &work.backlog).filter(|backlog| !backlog.is_empty());
+        if !grain.has_rows() && backlog.is_none() && grain.parked().is_none() {
+            continue;
+        }
+        say(hash, format_args!("{} {:?} {:?} {:?}", grain.table, grain.key, grain.value, grain.maps));
+        say(hash, format_args!("{backlog:?} {:?}", grain.parked()));
+    }
+}
+
+fn say(hash: &mut TraceHash, words: std::fmt::Arguments<'_>) {
+    // Writing into a hash never fails.
+    let _ = hash.write_fmt(words);
+}

@@ -1,0 +1,113 @@
+//! What differs from seed to seed: sizes, rates and classes of faults, each drawn or switched off.
+
+use crate::disk::FaultPlan;
+use crate::rng::SimRng;
+use gristmill_base::tuning::Tuning;
+use gristmill_core::boot::BootConfig;
+
+/// The settings of one run.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// How a data directory is opened; the shard count is that of the next start.
+    pub boot: BootConfig,
+    /// Limits of the engine.
+    pub tuning: Tuning,
+    /// Runs in a million that stay pending.
+    pub pending: u32,
+    /// Longest time of a pending run, nanoseconds.
+    pub pending_nanos: u64,
+    /// Reads in a million that miss.
+    pub misses: u32,
+    /// Longest delay of a parcel, nanoseconds.
+    pub mesh_nanos: u64,
+    /// Parcels between two shards.
+    pub mesh_parcels: usize,
+    /// Longest wait of a background job before it is run, nanoseconds.
+    pub job_nanos: u64,
+    /// Longest pause between two turns, nanoseconds.
+    pub turn_nanos: u64,
+    /// A shard whose turns are rare, if there is one.
+    pub starved: Option<usize>,
+    /// Faults of the disk while clients work.
+    pub faults: FaultPlan,
+    /// Crashes while clients work.
+    pub crashes: u32,
+    /// Turns between two crashes, about.
+    pub crash_turns: u64,
+    /// Recoveries in a hundred that are crashed in turn.
+    pub recovery_crashes: u64,
+    /// Restarts in a hundred that take another core count.
+    pub rehomes: u64,
+    /// Most shards.
+    pub cores_max: u16,
+    /// Clients.
+    pub clients: usize,
+    /// Operations of each client.
+    pub operations: u64,
+    /// Longest pause of a client between operations, nanoseconds.
+    pub think_nanos: u64,
+    /// Operations of a client in flight.
+    pub window: usize,
+    /// Requests in a thousand that are sent twice.
+    pub duplicates: u64,
+    /// Replies in a thousand that cut their connection.
+    pub cuts: u64,
+    /// Operations in a thousand behind which a client sleeps long enough for its session to expire.
+    pub sleeps: u64,
+    /// Bytes that make operations larger.
+    pub padding: u64,
+}
+
+fn one_of<T: Copy>(rng: &mut SimRng, of: &[T]) -> T {
+    of[rng.below(of.len() as u64) as usize]
+}
+
+impl Knobs {
+    /// The settings of a seed; `cores` shards at the first start.
+    #[must_use]
+    pub fn draw(rng: &mut SimRng, cores: u16) -> Self {
+        let boot = BootConfig {
+            shard_count: cores,
+            slot_count: one_of(rng, &[8, 16]),
+            segment_bytes: one_of(rng, &[64 << 10, 128 << 10, 256 << 10]),
+            checkpoint_bytes: one_of(rng, &[128 << 10, 256 << 10, 1 << 20]),
+            queued_bytes_max: one_of(rng, &[16 << 20, 16 << 20, 16 << 20, 12 << 10]),
+            session_idle_micros: one_of(rng, &[3_600_000_000, 3_600_000_000, 1_500_000]),
+            ..BootConfig::default()
+        };
+        let small = rng.below(2) == 0;
+        let tuning = Tuning {
+            stream_window: if small { one_of(rng, &[8, 32]) } else { Tuning::DEFAULT.stream_window },
+            channel_window: if rng.below(2) == 0 { one_of(rng, &[2, 16]) } else { Tuning::DEFAULT.channel_window },
+            session_replies: if small { 16 } else { Tuning::DEFAULT.session_replies },
+            run_inputs: one_of(rng, &[1, 4, 256]),
+        };
+        let idle = boot.session_idle_micros;
+        Self {
+            boot,
+            tuning,
+            pending: one_of(rng, &[0, 50_000, 300_000]),
+            pending_nanos: one_of(rng, &[1_000_000, 50_000_000, 4_000_000_000]),
+            misses: one_of(rng, &[0, 20_000, 200_000]),
+            mesh_nanos: one_of(rng, &[0, 50_000, 2_000_000]),
+            mesh_parcels: one_of(rng, &[1, 4, 256]),
+            job_nanos: one_of(rng, &[100_000, 5_000_000, 100_000_000]),
+            turn_nanos: one_of(rng, &[2_000, 50_000, 300_000]),
+            starved: (rng.below(4) == 0).then(|| rng.below(4) as usize),
+            faults: FaultPlan::draw(rng),
+            crashes: one_of(rng, &[0, 2, 4, 8]),
+            crash_turns: one_of(rng, &[200, 800, 3_000]),
+            recovery_crashes: one_of(rng, &[0, 30]),
+            rehomes: one_of(rng, &[0, 40]),
+            cores_max: 4,
+            clients: rng.between(2, 6) as usize,
+            operations: rng.between(40, 160),
+            think_nanos: one_of(rng, &[20_000, 1_000_000, 10_000_000]),
+            window: one_of(rng, &[1, 4, 16]),
+            duplicates: one_of(rng, &[0, 30, 150]),
+            cuts: one_of(rng, &[0, 20, 100]),
+            sleeps: if idle < 60_000_000 { 20 } else { 0 },
+            padding: one_of(rng, &[0, 100, 1_500]),
+        }
+    }
+}

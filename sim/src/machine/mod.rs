@@ -1,0 +1,293 @@
+//! One simulated machine: shards recovered from one disk, driven in an order that the seed draws, killed and started
+//! again.
+
+mod core;
+mod knobs;
+
+pub use self::core::Core;
+pub use knobs::Knobs;
+
+use crate::clock::SimClock;
+use crate::digest::digest_of;
+use crate::disk::{CrashPlan, FaultPlan, SimDisk};
+use crate::host::{Dice, SimHost};
+use crate::mesh::SimMesh;
+use crate::rng::SimRng;
+use crate::trace::TraceHash;
+use crate::workload::Names;
+use gristmill_base::env::{Clock, Rng};
+use gristmill_base::ids::{SlotId, TableId};
+use gristmill_base::sometimes::reached;
+use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::request::{Reply, Request};
+use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
+use gristmill_state::grain::Grain;
+use gristmill_state::input::GrainAddress;
+use gristmill_state::slot::Slot;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc::channel;
+
+/// See the module.
+pub struct Machine {
+    /// Both clocks.
+    pub clock: SimClock,
+    /// Its disk, a handle of nobody.
+    pub disk: SimDisk,
+    /// Settings.
+    pub knobs: Knobs,
+    /// Every step, mixed.
+    pub trace: TraceHash,
+    /// Turns so far.
+    pub turns: u64,
+    /// Crashes so far, of recoveries too.
+    pub crashes: u64,
+    /// Replies that came out of the shards.
+    pub replies: Vec<Reply>,
+    /// Its cores; none while it is down.
+    pub cores: Vec<Core>,
+    apps: LinkedApps,
+    rng: SimRng,
+}
+
+impl Machine {
+    /// A machine with an empty disk, down.
+    #[must_use]
+    pub fn new(apps: LinkedApps, knobs: Knobs, rng: &mut SimRng) -> Self {
+        let clock = SimClock::new();
+        let disk = SimDisk::new(rng.next_u64(), clock.clone());
+        let rng = rng.fork();
+        Self {
+            clock,
+            disk,
+            knobs,
+            trace: TraceHash::default(),
+            turns: 0,
+            crashes: 0,
+            replies: Vec::new(),
+            cores: Vec::new(),
+            apps,
+            rng,
+        }
+    }
+
+    /// A slot, at whichever shard it is.
+    #[must_use]
+    pub fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.cores.iter().find_map(|core| core.shard.slot(id))
+    }
+
+    /// All slots, in order.
+    #[must_use]
+    pub fn slots(&self) -> Vec<&Slot> {
+        (0..self.knobs.boot.slot_count).filter_map(|id| self.slot(SlotId(id))).collect()
+    }
+
+    /// Puts a request at the door of a core. Lost if the machine is down.
+    pub fn request(&mut self, core: usize, request: Request) {
+        if let Some(core) = self.cores.get_mut(core) {
+            core.requests.push_back(request);
+        }
+    }
+
+    /// When a core has something to do, nanoseconds; it may have passed.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        let now = self.clock.nanos();
+        self.cores.iter().map(|core| core.due(now)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Lets one core that has something to do take a turn.
+    ///
+    /// # Errors
+    /// A promise that was seen broken.
+    pub fn step(&mut self) -> Result<(), String> {
+        let now = self.clock.nanos();
+        let mut ready: Vec<usize> = (0..self.cores.len()).filter(|core| self.cores[*core].due(now) <= now).collect();
+        if let Some(starved) = self.knobs.starved.filter(|_| ready.len() > 1 && self.rng.below(16) > 0) {
+            ready.retain(|core| *core != starved);
+        }
+        let Some(at) = self.rng.pick(&ready).copied() else { return Ok(()) };
+        self.trace.mix(at as u64);
+        self.turns += 1;
+        let before = self.cores[at].running.len();
+        self.cores[at].step(&self.knobs, &mut self.rng, &mut self.trace, &mut self.replies)?;
+        if self.cores[at].running.len() > before {
+            reached("run left pending");
+        }
+        self.clock.advance(self.rng.between(500, self.knobs.turn_nanos));
+        Ok(())
+    }
+
+    /// Whether the log of a shard has failed: then the process must be started again.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.cores.iter().any(|core| core.shard.failed().is_some())
+    }
+
+    /// Stops all faults of the disk.
+    pub fn heal(&mut self) {
+        self.disk.set_faults(FaultPlan::default());
+    }
+
+    /// The machine loses power, or (with [`CrashPlan::KeepAll`]) the process dies. Nothing in memory is left.
+    pub fn crash(&mut self, plan: CrashPlan) {
+        self.note_crash(plan);
+        self.cores.clear();
+        self.replies.clear();
+        self.trace.mix(self.disk.trace_hash());
+        self.disk.crash(plan);
+        self.crashes += 1;
+    }
+
+    fn note_crash(&self, plan: CrashPlan) {
+        reached(if plan == CrashPlan::KeepAll { "process killed" } else { "power lost" });
+        let slots = self.cores.iter().flat_map(|core| (0..self.knobs.boot.slot_count).map(|id| core.shard.slot(SlotId(id))));
+        for slot in slots.flatten() {
+            if slot.streams().iter().any(|(_, stream)| !stream.done().is_empty()) {
+                reached("done set at a crash");
+                break;
+            }
+        }
+        if self.cores.iter().any(|core| !core.running.is_empty()) {
+            reached("run pending at a crash");
+        }
+        if self.cores.iter().any(|core| !core.jobs.is_empty()) {
+            reached("background job at a crash");
+        }
+    }
+
+    /// A seeded fate of what was not flushed.
+    pub fn draw_plan(&mut self) -> CrashPlan {
+        match self.rng.below(10) {
+            0..=2 => CrashPlan::KeepAll,
+            3..=5 => CrashPlan::LoseAll,
+            _ => CrashPlan::Random(self.rng.next_u64()),
+        }
+    }
+
+    /// Starts the machine: the disk if it is down, recovery (which may be crashed in turn), then every shard.
+    ///
+    /// # Errors
+    /// A recovery that refuses what a crash left, or that comes to another state than a second one.
+    pub fn start(&mut self, faults: bool) -> Result<(), String> {
+        let twin = self.twin();
+        let mut tries = 0;
+        loop {
+            if self.disk.is_down() {
+                self.disk = self.disk.restart();
+            }
+            let crash = faults && tries < 3 && self.rng.below(100) < self.knobs.recovery_crashes;
+            let last = if crash { self.disk.ops() + self.rng.between(1, 400) } else { u64::MAX };
+            self.disk.crash_at_op(last);
+            let opened = self.open_cores();
+            if self.disk.is_down() {
+                tries += 1;
+                reached("crash during recovery");
+                let plan = self.draw_plan();
+                self.crash(plan);
+                continue;
+            }
+            self.disk.crash_at_op(u64::MAX);
+            opened?;
+            break;
+        }
+        if faults {
+            self.disk.set_faults(self.knobs.faults.clone());
+        }
+        self.compare(twin)
+    }
+
+    /// The digest to which another recovery of the same image comes, at another core count.
+    fn twin(&mut self) -> Option<Result<u64, String>> {
+        if !self.disk.is_down() || self.rng.below(4) > 0 {
+            return None;
+        }
+        let image = self.disk.fork();
+        let mut disk = image.restart();
+        let mut config = self.knobs.boot.clone();
+        config.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;
+        let mut rng = self.rng.fork();
+        let mut clock = disk.clock();
+        let seeds = match recover(&mut disk, &config, clock.now(), &mut rng) {
+            Ok(seeds) => seeds,
+            Err(error) => return Some(Err(format!("a recovery refused what a crash left: {error}"))),
+        };
+        let mut shards = Vec::new();
+        for seed in seeds {
+            let host = Box::new(self.apps.clone());
+            match seed.open(&mut disk.handle(), host, Box::new(rng.fork())) {
+                Ok(shard) => shards.push(shard),
+                Err(error) => return Some(Err(format!("a log cannot be resumed: {error}"))),
+            }
+        }
+        Some(Ok(digest_of(shards.iter(), config.slot_count)))
+    }
+
+    fn compare(&self, twin: Option<Result<u64, String>>) -> Result<(), String> {
+        let Some(twin) = twin else { return Ok(()) };
+        let here = digest_of(self.cores.iter().map(|core| &core.shard), self.knobs.boot.slot_count);
+        if twin? == here { Ok(()) } else { Err("P11: two recoveries of one image came to different states".into()) }
+    }
+
+    fn open_cores(&mut self) -> Result<(), String> {
+        self.disk.set_faults(FaultPlan::default());
+        if self.rng.below(100) < self.knobs.rehomes && !self.trace_is_new() {
+            self.knobs.boot.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;
+        }
+        let config: BootConfig = self.knobs.boot.clone();
+        let now = self.clock.now();
+        let seeds = recover(&mut self.disk, &config, now, &mut self.rng)
+            .map_err(|error| format!("P1: recovery refused what a crash left: {error}"))?;
+        let ends = SimMesh::ends(seeds.len(), self.knobs.mesh_nanos, &self.clock, self.rng.fork());
+        ends[0].set_capacity(self.knobs.mesh_parcels);
+        let mut cores = Vec::new();
+        for (seed, mesh) in seeds.into_iter().zip(ends) {
+            if self.disk.is_down() {
+                return Err("the machine went down".into());
+            }
+            let mut disk = self.disk.handle();
+            let (sender, notices) = channel();
+            let host = SimHost::new(self.apps.clone(), self.rng.fork(), self.knobs.pending, sender);
+            let mut shard: Shard = seed
+                .open(&mut disk, Box::new(host), Box::new(self.rng.fork()))
+                .map_err(|error| format!("P1: a log cannot be resumed: {error}"))?;
+            if self.disk.is_down() {
+                return Err("the machine went down".into());
+            }
+            shard.set_dice(Box::new(Dice::new(self.rng.fork(), self.knobs.misses)));
+            cores.push(Core {
+                shard,
+                disk,
+                background: self.disk.handle(),
+                mesh,
+                notices,
+                inbox: Inbox::default(),
+                outbox: Outbox::default(),
+                completions: Vec::new(),
+                requests: VecDeque::new(),
+                opening: Vec::new(),
+                jobs: Vec::new(),
+                jobs_done: Vec::new(),
+                verdicts: Vec::new(),
+                running: BTreeSet::new(),
+                unsent: BTreeMap::new(),
+                deadline: 0,
+            });
+        }
+        self.cores = cores;
+        Ok(())
+    }
+
+    fn trace_is_new(&self) -> bool {
+        self.turns == 0
+    }
+}
+
+impl Machine {
+    /// A grain of a table, wherever it is.
+    #[must_use]
+    pub fn grain(&self, names: &Names, table: &str, key: &str) -> Option<&Grain> {
+        let address = GrainAddress { table: TableId(names.table(table).id), key: key.as_bytes().into() };
+        self.slot(names.slot(key))?.grain(&address)
+    }
+}

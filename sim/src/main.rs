@@ -1,0 +1,202 @@
+//! The simulator's command line. See `gristmill-sim --help`.
+
+use gristmill_base::planted::Bug;
+use gristmill_sim::run::{Options, Report, quiet_panics, run};
+use gristmill_sim::workload::NAMES;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from seeds
+
+  --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
+  --seeds A..B        many seeds, B not included
+  --workload NAME     bank or words; all of them in turn if it is left out
+  --cores N           shards at the first start, 1 to 4; drawn if it is left out
+  --planted NAME|all  plants a known bug, or each of the first thirteen, and looks for it; NAME as in base/src/planted.rs
+  --stats             prints how often rare situations were reached
+  --crash-points      cuts a short run at every operation of its disk
+
+Exit status 0: as it should be. 1: a promise is broken, or a planted bug was not found. 2: usage.
+";
+
+/// Seeds after which a planted bug counts as not found.
+const PLANTED_SEEDS: u64 = 400;
+
+#[derive(Default)]
+struct Arguments {
+    seeds: std::ops::Range<u64>,
+    workload: Option<String>,
+    cores: u16,
+    planted: Option<String>,
+    stats: bool,
+    crash_points: bool,
+}
+
+fn parse() -> Result<Arguments, String> {
+    let mut arguments = Arguments { seeds: 1..2, ..Arguments::default() };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{word}: {text} is no number"));
+        match word.as_str() {
+            "--seed" => {
+                let seed = number(&value()?)?;
+                arguments.seeds = seed..seed + 1;
+            }
+            "--seeds" => {
+                let range = value()?;
+                let (from, to) = range.split_once("..").ok_or_else(|| format!("--seeds: {range} is not A..B"))?;
+                arguments.seeds = number(from)?..number(to)?;
+            }
+            "--workload" => arguments.workload = Some(value()?),
+            "--cores" => arguments.cores = number(&value()?)?.clamp(1, 4) as u16,
+            "--planted" => arguments.planted = Some(value()?),
+            "--stats" => arguments.stats = true,
+            "--crash-points" => arguments.crash_points = true,
+            "--help" => return Err(String::new()),
+            _ => return Err(format!("{word} is not known")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}\n{HELP}");
+            return ExitCode::from(if error.is_empty() { 0 } else { 2 });
+        }
+    };
+    quiet_panics();
+    let good = match (&arguments.planted, arguments.crash_points) {
+        (_, true) => crash_points(),
+        (Some(name), _) => planted(name, &arguments),
+        (None, _) => seeds(&arguments),
+    };
+    ExitCode::from(u8::from(!good))
+}
+
+fn workload_of(arguments: &Arguments, seed: u64) -> String {
+    arguments.workload.clone().unwrap_or_else(|| NAMES[(seed % NAMES.len() as u64) as usize].to_owned())
+}
+
+fn seeds(arguments: &Arguments) -> bool {
+    let single = arguments.seeds.end - arguments.seeds.start == 1;
+    let started = Watch::start();
+    let mut sum = Report::default();
+    let mut bad = 0_u64;
+    for seed in arguments.seeds.clone() {
+        let workload = workload_of(arguments, seed);
+        let options = Options { seed, workload: workload.clone(), cores: arguments.cores, planted: None };
+        match run(&options) {
+            Ok(report) => {
+                sum.events += report.events;
+                sum.crashes += report.crashes;
+                for (what, count) in &report.reached {
+                    *sum.reached.entry(what).or_default() += count;
+                }
+                if single {
+                    print_stats(arguments.stats, &sum.reached);
+                    let Report { events, crashes, trace, .. } = report;
+                    println!("ok seed={seed} events={events} crashes={crashes} trace={trace:016x}");
+                    return true;
+                }
+            }
+            Err(what) => {
+                println!("FAILED seed={seed} workload={workload} cores={}: {what}", arguments.cores);
+                bad += 1;
+            }
+        }
+        if seed % 100 == 99 {
+            println!("{} seeds, {} events, {bad} bad", seed + 1 - arguments.seeds.start, sum.events);
+            let _ = std::io::stdout().flush();
+        }
+    }
+    if !single {
+        print_stats(arguments.stats, &sum.reached);
+        let seconds = started.seconds();
+        println!(
+            "{} seeds={} bad={bad} events={} crashes={} events/s={:.0}",
+            if bad == 0 { "ok" } else { "failed" },
+            arguments.seeds.end - arguments.seeds.start,
+            sum.events,
+            sum.crashes,
+            sum.events as f64 / seconds
+        );
+    }
+    bad == 0
+}
+
+fn print_stats(wanted: bool, reached: &BTreeMap<&'static str, u64>) {
+    if wanted {
+        for (what, count) in reached {
+            println!("{count:>10}  {what}");
+        }
+    }
+}
+
+fn planted(name: &str, arguments: &Arguments) -> bool {
+    let bugs: Vec<Bug> = if name == "all" {
+        Bug::ALL[..13].to_vec()
+    } else {
+        Bug::ALL.into_iter().filter(|bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', ""))).collect()
+    };
+    if bugs.is_empty() {
+        eprintln!("no planted bug {name}; there are: {:?}", Bug::ALL);
+        return false;
+    }
+    let mut found = 0;
+    for bug in &bugs {
+        let started = Watch::start();
+        let mut first = None;
+        for seed in 1..=PLANTED_SEEDS {
+            let workload = arguments.workload.clone().unwrap_or_else(|| "bank".to_owned());
+            let options = Options { seed, workload, cores: arguments.cores, planted: Some(*bug) };
+            if let Err(what) = run(&options) {
+                first = Some((seed, what));
+                break;
+            }
+        }
+        let seconds = started.seconds();
+        match first {
+            Some((seed, what)) => {
+                found += 1;
+                let line = what.lines().next_back().unwrap_or_default();
+                println!("found {bug:?} seed={seed} seconds={seconds:.1}: {line}");
+            }
+            None => println!("NOT FOUND {bug:?} in {PLANTED_SEEDS} seeds, {seconds:.1} s"),
+        }
+        let _ = std::io::stdout().flush();
+    }
+    println!("planted: {found}/{} found", bugs.len());
+    found == bugs.len()
+}
+
+fn crash_points() -> bool {
+    match gristmill_sim::engine_points::enumerate_all() {
+        Ok(words) => {
+            println!("ok {words}");
+            true
+        }
+        Err(what) => {
+            println!("FAILED {what}");
+            false
+        }
+    }
+}
+
+/// How long something took, for the person who waits.
+struct Watch(std::time::Instant);
+
+impl Watch {
+    #[expect(clippy::disallowed_methods, reason = "shown to a person; nothing simulated sees it")]
+    fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}

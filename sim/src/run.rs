@@ -1,0 +1,453 @@
+//! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
+
+use crate::auditor::Auditor;
+use crate::client::{Client, World};
+use crate::disk::CrashPlan;
+use crate::machine::{Knobs, Machine};
+use crate::rng::SimRng;
+use crate::workload::{Names, Workload, by_name};
+use gristmill_base::env::Rng;
+use gristmill_base::ids::{ConnId, LaneId, LaneKey, Offset, SessionId, ShardId};
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes;
+use gristmill_base::tuning::{Tuning, tune};
+use gristmill_core::LinkedApps;
+use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed of everything.
+    pub seed: u64,
+    /// Name of the workload.
+    pub workload: String,
+    /// Shards at the first start; 0 lets the seed say.
+    pub cores: u16,
+    /// A planted bug.
+    pub planted: Option<Bug>,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Turns, operations of the disk, and replies.
+    pub events: u64,
+    /// Crashes, of recoveries too.
+    pub crashes: u64,
+    /// Hash of every step.
+    pub trace: u64,
+    /// Rare situations that were reached.
+    pub reached: BTreeMap<&'static str, u64>,
+}
+
+/// Connection of the operator, who loads the app and reads lanes.
+const OPERATOR: ConnId = ConnId(1);
+/// Turns after which the load must be over.
+const LOAD_TURNS_MAX: u64 = 150_000;
+/// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
+const SETTLE_NANOS: u64 = 60_000_000_000;
+
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps what panics say for the report, instead of printing it. For the whole process.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|panic| *panic.borrow_mut() = info.to_string());
+    }));
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// What is wrong: a broken promise, a panic, or a run that does not end.
+pub fn run(options: &Options) -> Result<Report, String> {
+    planted::plant(options.planted);
+    let _ = sometimes::take();
+    let result = catch_unwind(AssertUnwindSafe(|| Run::new(options)?.go()));
+    planted::plant(None);
+    tune(Tuning::DEFAULT);
+    let reached = sometimes::take();
+    match result {
+        Ok(done) => done.map(|report| Report { reached, ..report }),
+        Err(panic) => {
+            let hooked = PANIC.with(|panic| std::mem::take(&mut *panic.borrow_mut()));
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Err(format!("panic: {}", if hooked.is_empty() { text } else { hooked }))
+        }
+    }
+}
+
+struct Run {
+    rng: SimRng,
+    machine: Machine,
+    workload: Box<dyn Workload>,
+    auditor: Auditor,
+    clients: Vec<Client>,
+    names: Option<Names>,
+    /// Replies on their way to clients, by arrival.
+    network: BTreeMap<(u64, u64), Reply>,
+    replies: u64,
+    crashes_left: u32,
+    next_crash: u64,
+    faults: bool,
+}
+
+impl Run {
+    fn new(options: &Options) -> Result<Self, String> {
+        let workload = by_name(&options.workload)
+            .ok_or_else(|| format!("no workload {}; there are: {}", options.workload, crate::workload::NAMES.join(", ")))?;
+        let mut rng = SimRng::new(options.seed);
+        let drawn = rng.between(1, 4) as u16;
+        let mut knobs = Knobs::draw(&mut rng, if options.cores == 0 { drawn } else { options.cores });
+        aim(options.planted, &mut knobs);
+        tune(knobs.tuning);
+        let apps = LinkedApps::new([workload.app()]);
+        let clients = (0..knobs.clients).map(|at| Client::new(at, rng.fork(), knobs.operations)).collect();
+        let crashes_left = knobs.crashes;
+        let machine = Machine::new(apps, knobs, &mut rng);
+        Ok(Self {
+            rng,
+            machine,
+            workload,
+            auditor: Auditor::default(),
+            clients,
+            names: None,
+            network: BTreeMap::new(),
+            replies: 0,
+            crashes_left,
+            next_crash: 0,
+            faults: true,
+        })
+    }
+
+    fn go(mut self) -> Result<Report, String> {
+        self.machine.start(false)?;
+        self.load_app()?;
+        self.draw_crash();
+        self.load()?;
+        self.faults = false;
+        self.machine.heal();
+        if self.machine.disk.is_down() || self.machine.failed() {
+            self.restart()?;
+        }
+        self.settle()?;
+        self.final_check()?;
+        self.machine.crash(CrashPlan::LoseAll);
+        self.after_crash()?;
+        self.settle()?;
+        self.final_check()?;
+        let mut trace = self.machine.trace;
+        trace.mix(self.machine.disk.trace_hash());
+        let events = self.machine.turns + self.machine.disk.ops() + self.replies;
+        Ok(Report { events, crashes: self.machine.crashes, trace: trace.value(), reached: BTreeMap::new() })
+    }
+
+    /// Loads the app, across a crash now and then.
+    fn load_app(&mut self) -> Result<(), String> {
+        let app = self.workload.app();
+        if self.rng.below(4) == 0 {
+            sometimes::reached("crash while the app is loaded");
+            self.machine.disk.crash_at_op(self.machine.disk.ops() + self.rng.between(1, 40));
+        }
+        for _ in 0..10 {
+            let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: false };
+            if let Some(outcome) = self.ask(operation)? {
+                let Ok(Answer::Json(_)) = outcome else { return Err(format!("the app was not loaded: {outcome:?}")) };
+                self.machine.disk.crash_at_op(u64::MAX);
+                let catalog = self.machine.cores[0].shard.catalog().clone();
+                let entry = catalog.app(app.name).ok_or("the app is loaded, but the catalog has no such app")?.clone();
+                self.names = Some(Names::new(entry, self.machine.knobs.boot.slot_count));
+                return Ok(());
+            }
+            self.restart()?;
+        }
+        Err("the app was not loaded in ten starts".into())
+    }
+
+    /// Asks as the operator and waits; `None` if the machine went down meanwhile.
+    fn ask(
+        &mut self,
+        operation: Operation,
+    ) -> Result<Option<Result<Answer, gristmill_core::request::Refusal>>, String> {
+        let door = self.rng.below(self.machine.cores.len() as u64) as usize;
+        let responder = Responder { shard: ShardId(door as u16), conn: OPERATOR, tag: self.rng.next_u64() };
+        self.machine.request(door, Request { responder, session: SessionId(0), operation });
+        let until = self.machine.clock.nanos() + SETTLE_NANOS;
+        while self.machine.clock.nanos() < until {
+            if self.machine.disk.is_down() {
+                return Ok(None);
+            }
+            self.step(false)?;
+            let replies = std::mem::take(&mut self.machine.replies);
+            for reply in replies {
+                if reply.responder == responder {
+                    return Ok(Some(reply.outcome));
+                }
+                self.post(reply);
+            }
+        }
+        Err("the operator got no answer within the time in which everything must settle".into())
+    }
+
+    /// One turn of a core; or time passes until there is something to do.
+    fn step(&mut self, with_clients: bool) -> Result<(), String> {
+        let now = self.machine.clock.nanos();
+        let due = self.machine.due();
+        if due <= now {
+            return self.machine.step();
+        }
+        let mut next = due;
+        if with_clients {
+            next = self.clients.iter().map(Client::due).fold(next, u64::min);
+            next = self.network.keys().next().map_or(next, |(due, _)| next.min(*due));
+        }
+        if next == u64::MAX {
+            return Err("nothing will ever happen again".into());
+        }
+        self.machine.clock.advance_to(next.max(now + 1));
+        Ok(())
+    }
+
+    /// Sends a reply on its way, which takes a while.
+    fn post(&mut self, reply: Reply) {
+        self.replies += 1;
+        let due = self.machine.clock.nanos() + self.rng.between(0, 200_000);
+        self.network.insert((due, self.replies), reply);
+    }
+
+    fn deliver(&mut self) -> Result<(), String> {
+        let now = self.machine.clock.nanos();
+        while let Some(entry) = self.network.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let reply = entry.remove();
+            let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
+            let (client, mut world) = self.client(at);
+            client.hear(reply, &mut world)?;
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, at: usize) -> (&mut Client, World<'_>) {
+        let names = self.names.as_ref().expect("clients begin once the app is loaded");
+        let world = World {
+            machine: &mut self.machine,
+            names,
+            auditor: &mut self.auditor,
+            workload: self.workload.as_mut(),
+        };
+        (&mut self.clients[at], world)
+    }
+
+    /// Clients act, cores turn, replies come.
+    fn round(&mut self) -> Result<(), String> {
+        for at in 0..self.clients.len() {
+            let (client, mut world) = self.client(at);
+            client.act(&mut world);
+        }
+        self.step(true)?;
+        for reply in std::mem::take(&mut self.machine.replies) {
+            self.post(reply);
+        }
+        self.deliver()
+    }
+
+    /// The part with faults and crashes.
+    fn load(&mut self) -> Result<(), String> {
+        self.machine.disk.set_faults(self.machine.knobs.faults.clone());
+        let until = self.machine.turns + LOAD_TURNS_MAX;
+        while self.machine.turns < until && !self.clients.iter().all(Client::is_done) {
+            if self.machine.failed() {
+                sometimes::reached("log failed");
+                self.restart()?;
+            }
+            if self.crashes_left > 0 && self.machine.turns >= self.next_crash {
+                self.crash_soon();
+            }
+            if self.machine.disk.is_down() {
+                self.restart()?;
+            }
+            self.round()?;
+        }
+        self.machine.disk.crash_at_op(u64::MAX);
+        for client in &mut self.clients {
+            client.left = 0;
+        }
+        Ok(())
+    }
+
+    fn draw_crash(&mut self) {
+        let about = self.machine.knobs.crash_turns;
+        self.next_crash = self.machine.turns + self.rng.between(about / 2, about * 2);
+    }
+
+    fn crash_soon(&mut self) {
+        self.crashes_left -= 1;
+        self.draw_crash();
+        if self.rng.below(2) == 0 {
+            self.machine.disk.power_off();
+        } else {
+            let op = self.machine.disk.ops() + self.rng.between(1, 50);
+            self.machine.disk.crash_at_op(op);
+        }
+    }
+
+    fn restart(&mut self) -> Result<(), String> {
+        let plan = self.machine.draw_plan();
+        self.machine.crash(plan);
+        self.after_crash()
+    }
+
+    fn after_crash(&mut self) -> Result<(), String> {
+        self.network.clear();
+        let now = self.machine.clock.nanos();
+        for client in &mut self.clients {
+            client.cut(now);
+        }
+        self.machine.start(self.faults)?;
+        match &self.names {
+            Some(names) => self.auditor.check_recovered(&self.machine, names),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that was begun must come to its end.
+    fn settle(&mut self) -> Result<(), String> {
+        let until = self.machine.clock.nanos() + SETTLE_NANOS;
+        while !(self.clients.iter().all(Client::is_done) && self.is_quiet()) {
+            if self.machine.clock.nanos() > until {
+                return Err(format!("full service did not come back: {}", self.complaint()));
+            }
+            if self.machine.disk.is_down() || self.machine.failed() {
+                return Err("the log failed although the disk did not".into());
+            }
+            for _ in 0..20 {
+                self.round()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing waits anywhere, but for parked grains.
+    fn is_quiet(&self) -> bool {
+        let slots = self.machine.slots();
+        let still = slots.iter().all(|slot| {
+            slot.outbox_rows == 0
+                && slot.timers.iter().next().is_none()
+                && slot.grains.iter().all(|(_, grain)| {
+                    grain.work.as_ref().is_none_or(|work| work.parked.is_some() || work.queue.is_empty())
+                })
+        });
+        still && self.lag().is_none()
+    }
+
+    /// A lane that a subscriber has not passed yet.
+    fn lag(&self) -> Option<String> {
+        let core = self.machine.cores.first()?;
+        let catalog = core.shard.catalog().clone();
+        for slot in self.machine.slots() {
+            for (key, lane) in &slot.lanes {
+                for entry in catalog.subscriptions_of(key.topic) {
+                    let subscription = gristmill_base::ids::SubscriptionId(entry.id);
+                    let stream = gristmill_state::slot::Slot::topic_stream(subscription, *key);
+                    let slots = self.machine.slots();
+                    let highest = slots.iter().filter_map(|slot| slot.stream(stream)).map(|stream| stream.received());
+                    if highest.max().unwrap_or(0) < lane.end().0 {
+                        return Some(format!("subscription {} has not passed {key:?}", entry.name));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn complaint(&self) -> String {
+        let clients = self.clients.iter().filter(|client| !client.is_done()).count();
+        let slots = self.machine.slots();
+        let rows: usize = slots.iter().map(|slot| slot.outbox_rows).sum();
+        let timers = slots.iter().map(|slot| slot.timers.iter().count()).sum::<usize>();
+        let grains = slots.iter().flat_map(|slot| slot.grains.iter()).filter(|(_, grain)| {
+            grain.work.as_ref().is_some_and(|work| work.parked.is_none() && !work.queue.is_empty())
+        });
+        format!(
+            "{clients} clients wait, {rows} outbox rows, {timers} timers, {} grains with inputs; {}",
+            grains.count(),
+            self.lag().unwrap_or_default()
+        )
+    }
+
+    /// Reads every lane to its end, then checks everything.
+    fn final_check(&mut self) -> Result<(), String> {
+        let topics = self.workload.topics();
+        for topic in topics {
+            let names = self.names.as_ref().expect("the app is loaded");
+            let (id, lanes) = names.topic(topic);
+            for lane in 0..lanes {
+                self.read_lane(topic, LaneKey { topic: id, lane: LaneId(lane) })?;
+            }
+        }
+        let names = self.names.as_ref().expect("the app is loaded");
+        self.auditor.check_recovered(&self.machine, names)?;
+        self.workload.check(&self.machine, names, &self.auditor)
+    }
+
+    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {
+        let mut from = Offset(1);
+        loop {
+            let operation = Operation::Read {
+                topic: key.topic,
+                lane: key.lane,
+                from,
+                max_events: 50,
+                max_bytes: 1 << 20,
+                wait_millis: 0,
+            };
+            let answer = self.ask(operation)?.ok_or("the machine went down in the end phase")?;
+            let answer = answer.map_err(|refusal| format!("P1: {topic}-{} cannot be read: {refusal:?}", key.lane))?;
+            let Answer::Events { end, next, events } = &answer else { return Err(format!("{answer:?}")) };
+            let dense = events.iter().zip(from.0..).all(|(event, offset)| event.offset.0 == offset);
+            if !dense {
+                return Err(format!("P1: offsets of {topic}-{} are not dense", key.lane));
+            }
+            let (end, next) = (*end, *next);
+            let act = crate::workload::Act::Read(topic, key.lane.0, from.0);
+            self.auditor.read(&act, 0, &answer)?;
+            if next >= end {
+                return Ok(());
+            }
+            if next <= from {
+                return Err(format!("{topic}-{} cannot be read from {from}, although it ends at {end}", key.lane));
+            }
+            from = next;
+        }
+    }
+}
+
+/// Makes the situations of a planted bug more frequent; everything else stays drawn.
+fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
+    let Some(bug) = bug else { return };
+    knobs.crashes = knobs.crashes.max(4);
+    knobs.crash_turns = knobs.crash_turns.min(800);
+    match bug {
+        Bug::ExpiredSessionRunAgain => {
+            knobs.boot.session_idle_micros = 1_500_000;
+            knobs.sleeps = 30;
+        }
+        Bug::SpillCopiesRunInFlight => {
+            knobs.pending = 100_000;
+            knobs.pending_nanos = 4_000_000_000;
+        }
+        Bug::CheckpointAheadOfDurable => {
+            knobs.boot.checkpoint_bytes = 128 << 10;
+            knobs.job_nanos = 100_000;
+        }
+        Bug::RecoveredButUnflushed => knobs.recovery_crashes = 60,
+        _ => {}
+    }
+}

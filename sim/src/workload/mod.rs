@@ -1,0 +1,204 @@
+//! What the simulated clients do, with apps whose state says which inputs it has handled.
+
+pub mod bank;
+pub mod words;
+
+use crate::auditor::Auditor;
+use crate::machine::Machine;
+use crate::rng::SimRng;
+use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
+use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_core::catalog::{AppEntry, Table};
+use gristmill_core::request::{Operation, Sequence};
+use gristmill_sdk::App;
+
+/// Something that a client does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Append an event: topic, key, value.
+    Produce(&'static str, String, Vec<u8>),
+    /// Call a handler: table, handler, key, payload.
+    Invoke(&'static str, &'static str, String, Vec<u8>),
+    /// Set a value: table, key, value.
+    Put(&'static str, String, Vec<u8>),
+    /// Delete a grain: table, key.
+    Delete(&'static str, String),
+    /// Set a map entry: table, map, key, entry, value.
+    MapPut(&'static str, &'static str, String, String, Vec<u8>),
+    /// Read a value: table, key.
+    Get(&'static str, String),
+    /// Read a map entry: table, map, key, entry.
+    MapGet(&'static str, &'static str, String, String),
+    /// Read a whole map: table, map, key.
+    Range(&'static str, &'static str, String),
+    /// Read a lane from an offset: topic, lane.
+    Read(&'static str, u16, u64),
+}
+
+impl Act {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Read(..))
+    }
+}
+
+/// The numbers of a loaded app.
+pub struct Names {
+    app: AppEntry,
+    slot_count: u16,
+}
+
+impl Names {
+    /// The names of an app.
+    #[must_use]
+    pub fn new(app: AppEntry, slot_count: u16) -> Self {
+        Self { app, slot_count }
+    }
+
+    /// A topic and how many lanes it has.
+    ///
+    /// # Panics
+    /// The app has no such topic.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> (TopicId, u16) {
+        let topic = self.app.topics.iter().find(|topic| topic.name == name).expect("a workload names its own topics");
+        (TopicId(topic.id), topic.lanes)
+    }
+
+    /// A table.
+    ///
+    /// # Panics
+    /// The app has no such table.
+    #[must_use]
+    pub fn table(&self, name: &str) -> &Table {
+        self.app.tables.iter().find(|table| table.name == name).expect("a workload names its own tables")
+    }
+
+    /// The name of a table.
+    #[must_use]
+    pub fn table_name(&self, id: TableId) -> &str {
+        self.app.tables.iter().find(|table| table.id == id.0).map_or("?", |table| table.name.as_str())
+    }
+
+    /// The number of a map.
+    ///
+    /// # Panics
+    /// The table has no such map.
+    #[must_use]
+    pub fn map(&self, table: &str, map: &str) -> MapId {
+        MapId(self.table(table).map_named(map).expect("a workload names its own maps").id)
+    }
+
+    /// The slot of a key.
+    #[must_use]
+    pub fn slot(&self, key: &str) -> SlotId {
+        slot_of(key.as_bytes(), self.slot_count)
+    }
+
+    /// The slot that homes a lane.
+    #[must_use]
+    pub fn home(&self, topic: &str, lane: u16) -> (SlotId, LaneKey) {
+        let (topic, lanes) = self.topic(topic);
+        let lane = LaneKey { topic, lane: LaneId(lane) };
+        (lane_home(topic, lane.lane, lanes, self.slot_count), lane)
+    }
+
+    /// The slot in which an act is sequenced, and the operation.
+    #[must_use]
+    pub fn operation(&self, act: &Act, sequence: Sequence) -> (SlotId, Operation) {
+        let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+        let table = |name: &str| TableId(self.table(name).id);
+        match act {
+            Act::Produce(topic, key, value) => {
+                let (id, lanes) = self.topic(topic);
+                let slot = self.home(topic, lane_of(key.as_bytes(), lanes).0).0;
+                let value = value.as_slice().into();
+                let headers = vec![(bytes("n"), bytes(key))];
+                (slot, Operation::Produce { topic: id, sequence, key: bytes(key), value, headers, event_micros: 7 })
+            }
+            Act::Invoke(name, handler, key, payload) => {
+                let entry = self.table(name).handler_named(handler).expect("a workload names its own handlers");
+                let handler = HandlerId(entry.id);
+                let payload = payload.as_slice().into();
+                (self.slot(key), Operation::Invoke { table: table(name), handler, sequence, key: bytes(key), payload })
+            }
+            Act::Put(name, key, value) => {
+                let value = value.as_slice().into();
+                (self.slot(key), Operation::Put { table: table(name), sequence, key: bytes(key), value })
+            }
+            Act::Delete(name, key) => {
+                (self.slot(key), Operation::Delete { table: table(name), sequence, key: bytes(key) })
+            }
+            Act::MapPut(name, map, key, entry, value) => {
+                let (id, map) = (table(name), self.map(name, map));
+                let (entry, value) = (bytes(entry), value.as_slice().into());
+                (self.slot(key), Operation::MapPut { table: id, map, sequence, key: bytes(key), entry, value })
+            }
+            read => self.read(read),
+        }
+    }
+
+    fn read(&self, act: &Act) -> (SlotId, Operation) {
+        let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+        let table = |name: &str| TableId(self.table(name).id);
+        match act {
+            Act::Get(name, key) => (self.slot(key), Operation::Get { table: table(name), key: bytes(key) }),
+            Act::MapGet(name, map, key, entry) => {
+                let (id, map) = (table(name), self.map(name, map));
+                (self.slot(key), Operation::MapGet { table: id, map, key: bytes(key), entry: bytes(entry) })
+            }
+            Act::Range(name, map, key) => {
+                let (id, map) = (table(name), self.map(name, map));
+                let (from, to) = (bytes(""), None);
+                let range =
+                    Operation::Range { table: id, map, key: bytes(key), from, to, limit: 10_000, reverse: false };
+                (self.slot(key), range)
+            }
+            Act::Read(topic, lane, from) => {
+                let (home, lane) = self.home(topic, *lane);
+                let read = Operation::Read {
+                    topic: lane.topic,
+                    lane: lane.lane,
+                    from: Offset(*from),
+                    max_events: 1_000,
+                    max_bytes: 1 << 20,
+                    wait_millis: 0,
+                };
+                (home, read)
+            }
+            other => unreachable!("{other:?} is sequenced"),
+        }
+    }
+}
+
+/// A workload: an app, what clients do to it, and what must be true at the end.
+pub trait Workload {
+    /// The app with its handlers.
+    fn app(&self) -> App;
+
+    /// Topics, all of whose lanes are read at the end.
+    fn topics(&self) -> &'static [&'static str];
+
+    /// The next thing that a client does. `id` is a number that nothing else has; of one client they grow.
+    fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act;
+
+    /// Checks the settled state against what was acked and what the lanes hold.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String>;
+}
+
+/// A workload by name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
+    match name {
+        "bank" => Some(Box::<bank::Bank>::default()),
+        "words" => Some(Box::<words::Words>::default()),
+        _ => None,
+    }
+}
+
+/// Names of all workloads.
+pub const NAMES: [&str; 2] = ["bank", "words"];
