@@ -7,6 +7,7 @@
 mod crosscheck;
 mod layout;
 mod placement;
+mod unapplied;
 
 pub use placement::Placement;
 
@@ -25,6 +26,7 @@ use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_state::input::StreamId;
+use gristmill_state::record::Record;
 use gristmill_state::slot::Slot;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -129,6 +131,7 @@ pub struct ShardSeed {
     cursors: FeedCursors,
     engine_micros: u64,
     replayed: u64,
+    unapplied: u64,
 }
 
 /// One log with the slots that it holds, read but not cut.
@@ -141,6 +144,7 @@ struct Recovered {
     /// First record of each slot behind its checkpoint.
     first: BTreeMap<SlotId, Lsn>,
     replayed: u64,
+    recent: unapplied::Recent,
 }
 
 /// Recovers a data directory, or makes a new one. Blocking; `disk` may be any disk of that directory. The directory
@@ -177,6 +181,7 @@ pub fn recover(
         }
     }
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
+    let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
     let boot = placement.boot + 1;
     let mut next = Placement { boot, ..placement.clone() };
     if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {
@@ -190,7 +195,9 @@ pub fn recover(
     if next.layout != placement.layout {
         layout::retire(&mut files, &placement)?;
     }
-    Ok(seeds(config, &identity, &next, &catalog, catalog_root, logs, now))
+    let mut seeds = seeds(config, &identity, &next, &catalog, catalog_root, logs, now);
+    seeds[0].unapplied = unapplied;
+    Ok(seeds)
 }
 
 fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) -> Result<Identity, BootError> {
@@ -247,13 +254,16 @@ fn read_log(
     let log = layout::log_config(config, identity, placement.layout, shard);
     let mut first = BTreeMap::new();
     let mut replayed = 0;
+    let mut recent = unapplied::Recent::default();
     let mut wrong: Option<String> = None;
     let scan = scan(files, &log, content.log_from, &mut |lsn, head, body| {
         let Some(slot) = slots.get_mut(&head.slot) else {
             wrong.get_or_insert_with(|| format!("record {lsn} is of slot {}, which this log does not hold", head.slot));
             return;
         };
-        match slot.replay(head.kind, head.term, head.ssn, body, |topic| catalog.lane_count(TopicId(topic))) {
+        let lanes = |topic| catalog.lane_count(TopicId(topic));
+        let note = |record: &Record| recent.note(lsn, head.slot, record, catalog);
+        match slot.replay_noted(head.kind, head.term, head.ssn, body, lanes, note) {
             Ok(true) => {
                 replayed += 1;
                 first.entry(head.slot).or_insert(lsn);
@@ -267,7 +277,7 @@ fn read_log(
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });
     }
-    Ok(Recovered { log, scan, root, content, slots, first, replayed })
+    Ok(Recovered { log, scan, root, content, slots, first, replayed, recent })
 }
 
 fn load_slot(
@@ -333,6 +343,7 @@ fn seeds(
                 cursors: cursors.remove(&ShardId(at as u16)).unwrap_or_default(),
                 engine_micros,
                 replayed: recovered.replayed,
+                unapplied: 0,
             }
         })
         .collect()
@@ -415,6 +426,7 @@ impl ShardSeed {
             cursors: self.cursors,
             engine_micros: self.engine_micros,
             replayed: self.replayed,
+            unapplied: self.unapplied,
         }))
     }
 }

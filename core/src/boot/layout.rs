@@ -1,6 +1,7 @@
 //! Folders of shards, and their change when a data directory is opened with another number of shards: one checkpoint
 //! per slot, new empty logs, then the new placement is the commit, then the old logs are retired.
 
+use super::unapplied::Recent;
 use super::{BootConfig, BootError, Placement, Recovered};
 use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
 use crate::shard::{CheckpointMark, RootContent, next_chunk, seal_checkpoint};
@@ -92,7 +93,16 @@ pub(super) fn rehome(
         scan.time_micros = time_micros;
         let replayed = if shard.0 == 0 { replayed } else { 0 };
         let slots = slots.remove(&shard).unwrap_or_default();
-        new.push(Recovered { log, scan, root, content, slots, first: BTreeMap::new(), replayed });
+        new.push(Recovered {
+            log,
+            scan,
+            root,
+            content,
+            slots,
+            first: BTreeMap::new(),
+            replayed,
+            recent: Recent::default(),
+        });
     }
     Ok(new)
 }

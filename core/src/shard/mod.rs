@@ -145,6 +145,7 @@ struct Counts {
     flushes: u64,
     checkpoints: u64,
     replayed: u64,
+    unapplied: u64,
     events_sent: u64,
     events_received: u64,
 }
@@ -251,6 +252,8 @@ pub struct ShardParts {
     pub engine_micros: u64,
     /// Records that recovery applied.
     pub replayed: u64,
+    /// Acknowledged events whose effects recovery found unfinished, of the whole data directory; shard 0 has the number.
+    pub unapplied: u64,
 }
 
 impl Shard {
@@ -303,7 +306,7 @@ impl Shard {
             next_timer_micros: u64::MAX,
             new_jobs: Vec::new(),
             fetching: Vec::new(),
-            counts: Counts { replayed: parts.replayed, ..Counts::default() },
+            counts: Counts { replayed: parts.replayed, unapplied: parts.unapplied, ..Counts::default() },
             gauges: Vec::new(),
             last_session: 0,
             post: BTreeMap::new(),

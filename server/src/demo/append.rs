@@ -4,6 +4,7 @@ use super::corpus::{Corpus, Document};
 use super::progress::Progress;
 use crate::commands::failed;
 use crate::exit::Failed;
+use gristmill_client::clock::{now, until};
 use gristmill_client::{Client, Config, Topic};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,13 @@ const PRODUCERS: usize = 2;
 const DOCUMENTS_AT_ONCE: usize = 16;
 /// Lines in flight per client; below the client's own window, so that submitting never waits.
 const IN_FLIGHT: usize = 3_000;
+/// Lines submitted before results are looked at again, so that acknowledgements are never late.
+const SUBMIT_AT_ONCE: usize = 256;
+/// Between the last line submitted and a kill: a client that sends into a dead connection drops it, and with it the
+/// acknowledgements that it has not read.
+const STILL: Duration = Duration::from_millis(1);
+/// After a kill, acknowledgements that are under way arrive within this time.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// How long a line may wait for its acknowledgement, restarts included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -28,8 +36,10 @@ pub(super) struct Appending<'a> {
     address: Mutex<(u64, String)>,
     /// The clients are to wait: the server is down.
     held: AtomicBool,
-    /// Clients that wait, or are done.
+    /// Clients that wait.
     waiting: AtomicUsize,
+    /// Clients that have nothing more to do.
+    ended: AtomicUsize,
     acked: AtomicU64,
     /// The clients are to give up.
     stopped: AtomicBool,
@@ -65,6 +75,7 @@ impl<'a> Appending<'a> {
             address: Mutex::new((0, address.to_owned())),
             held: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             acked: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         };
@@ -74,7 +85,7 @@ impl<'a> Appending<'a> {
                 .map(|at| {
                     scope.spawn(move || {
                         let ended = appending.produce(at);
-                        appending.waiting.fetch_add(1, Ordering::SeqCst);
+                        appending.ended.fetch_add(1, Ordering::SeqCst);
                         if ended.is_err() {
                             appending.stopped.store(true, Ordering::SeqCst);
                         }
@@ -122,14 +133,19 @@ impl<'a> Appending<'a> {
 
     /// Whether no line will be appended any more.
     pub(super) fn is_over(&self) -> bool {
-        let held = self.held.load(Ordering::SeqCst);
-        self.stopped.load(Ordering::SeqCst) || !held && self.waiting.load(Ordering::SeqCst) == PRODUCERS
+        self.stopped.load(Ordering::SeqCst) || self.ended.load(Ordering::SeqCst) == PRODUCERS
     }
 
-    /// Makes the clients wait; returns when they have taken in what the server told before it was gone.
+    /// Has the clients submit nothing more and only listen. What is in flight by then keeps the server busy.
     pub(super) fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
-        while self.waiting.load(Ordering::SeqCst) < PRODUCERS && !self.stopped.load(Ordering::SeqCst) {
+        std::thread::sleep(STILL);
+    }
+
+    /// Returns when the clients have taken in what a server told before it was gone.
+    pub(super) fn listen(&self) {
+        let idle = || self.waiting.load(Ordering::SeqCst) + self.ended.load(Ordering::SeqCst);
+        while idle() < PRODUCERS && !self.stopped.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -157,7 +173,8 @@ impl<'a> Appending<'a> {
         let mut open = VecDeque::new();
         while !self.stopped.load(Ordering::SeqCst) {
             if self.held.load(Ordering::SeqCst) {
-                self.take(&mut client, Duration::ZERO)?;
+                // What the server said before it was gone still arrives.
+                self.take_all(&mut client)?;
                 self.wait();
                 let (version, address) = self.address();
                 if version != known {
@@ -169,7 +186,8 @@ impl<'a> Appending<'a> {
             if client.in_flight() == 0 && open.is_empty() {
                 return self.take(&mut client, Duration::ZERO);
             }
-            self.take(&mut client, Duration::from_millis(5))?;
+            let busy = client.in_flight() < IN_FLIGHT && !open.is_empty();
+            self.take(&mut client, if busy { Duration::ZERO } else { Duration::from_millis(5) })?;
         }
         Ok(())
     }
@@ -189,7 +207,10 @@ impl<'a> Appending<'a> {
         open: &mut VecDeque<Open<'a>>,
         documents: &mut impl Iterator<Item = &'a Document>,
     ) -> Result<(), Failed> {
-        while client.in_flight() < IN_FLIGHT {
+        for _ in 0..SUBMIT_AT_ONCE.min(IN_FLIGHT.saturating_sub(client.in_flight())) {
+            if self.held.load(Ordering::SeqCst) {
+                break;
+            }
             while open.len() < DOCUMENTS_AT_ONCE {
                 let Some(document) = documents.next() else { break };
                 open.push_back((document, 0));
@@ -203,6 +224,14 @@ impl<'a> Appending<'a> {
             }
         }
         client.flush();
+        Ok(())
+    }
+
+    fn take_all(&self, client: &mut Client) -> Result<(), Failed> {
+        let deadline = now() + LAST_WORDS;
+        while !until(deadline).is_zero() {
+            self.take(client, until(deadline).min(Duration::from_millis(5)))?;
+        }
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl Counts {
 ///
 /// # Errors
 /// The server does not answer.
-pub(super) fn documents(client: &mut Client) -> Result<BTreeMap<String, Totals>, Failed> {
+fn documents(client: &mut Client) -> Result<BTreeMap<String, Totals>, Failed> {
     let mut all = BTreeMap::new();
     let mut after: Option<Vec<u8>> = None;
     loop {

@@ -1,7 +1,6 @@
 //! The second appending: SIGKILL at random points, and on it goes.
 
 use super::append::Appending;
-use super::counts::documents;
 use super::process::Server;
 use super::progress::Progress;
 use super::watch;
@@ -20,8 +19,6 @@ pub(super) struct HardKills<'a> {
     pub(super) server: &'a Server,
     /// Lines of this appending.
     pub(super) lines: u64,
-    /// Lines that were applied before it began.
-    pub(super) lines_before: u64,
 }
 
 impl HardKills<'_> {
@@ -37,8 +34,9 @@ impl HardKills<'_> {
             let at = self.lines * (from + rng.next_u64() % (to - from)) / 1_000;
             while appending.wait_for(at, progress) {}
             self.server.check_running()?;
-            self.server.kill();
             appending.hold();
+            self.server.kill();
+            appending.listen();
             let acked = appending.acked();
             if appending.is_over() || acked >= self.lines {
                 return Err(Failed::new(Exit::No, "the appending was over before the kill; take more lines"));
@@ -58,24 +56,21 @@ impl HardKills<'_> {
     }
 
     /// Starts the server again. Gives its address, what is to be told, and how many acknowledged lines had not been
-    /// applied. Those are counted over the network as soon as the server answers and before anything is appended. By
-    /// then it has gone on with what waited, and lines may have become durable without their acknowledgement; both make
-    /// the number smaller than it was at the kill, never larger.
+    /// applied, as recovery counted them before it went on: those that no run had taken, and those whose counts were
+    /// still on their way to the words.
     fn restart(&self, acked: u64) -> Result<(String, String, u64), Failed> {
         let (address, recovery) = self.server.start()?;
         let mut client = Client::connect(Config::new(address.clone())).map_err(failed)?;
-        let applied: u64 = documents(&mut client)?.values().map(|it| it.lines).sum();
         let look = watch::look(&mut client)?;
-        let behind = (self.lines_before + acked).saturating_sub(applied);
         let line = format!(
             "killed at line {} of {}, {} acked lines not yet applied\n  recovered in {:.0} ms, {} inputs and other \
              records replayed",
             grouped(acked),
             grouped(self.lines),
-            grouped(behind),
+            grouped(look.unapplied),
             recovery.as_secs_f64() * 1e3,
             grouped(look.replayed),
         );
-        Ok((address, line, behind))
+        Ok((address, line, look.unapplied))
     }
 }

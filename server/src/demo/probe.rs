@@ -7,8 +7,8 @@ use crate::commands::failed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::encode_u64;
 use gristmill_client::clock::{now, until};
-use gristmill_client::{Client, Config, OwnedOperation, OwnedReply};
 use gristmill_client::wire::Status;
+use gristmill_client::{Client, Config, OwnedOperation, OwnedReply};
 use hdrhistogram::Histogram;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -135,8 +135,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(probes: &'a Probes, address: &str) -> Result<Self, Failed> {
         let client = Client::connect(Config::new(address)).map_err(failed)?;
-        let latencies = Histogram::new(3)
-            .map_err(|error| Failed::new(Exit::Internal, format!("no histogram: {error}")))?;
+        let latencies =
+            Histogram::new(3).map_err(|error| Failed::new(Exit::Internal, format!("no histogram: {error}")))?;
         Ok(Self { probes, client, outstanding: Vec::new(), latencies })
     }
 
@@ -189,7 +189,8 @@ impl<'a> Reader<'a> {
             }
             Err(error) if error.status() == Some(Status::NotFound) => {
                 if now() - due > LOST {
-                    let message = format!("the word {} cannot be read after {} s", self.probes.words[at], LOST.as_secs());
+                    let message =
+                        format!("the word {} cannot be read after {} s", self.probes.words[at], LOST.as_secs());
                     return Err(Failed::new(Exit::No, message));
                 }
                 self.outstanding.push(probe);

@@ -61,7 +61,8 @@ impl Children {
     /// The signals cannot be had.
     pub(super) fn new() -> Result<Self, Failed> {
         let children = Self::default();
-        let failed = |error: std::io::Error| Failed::new(Exit::Internal, format!("signals cannot be listened to: {error}"));
+        let failed =
+            |error: std::io::Error| Failed::new(Exit::Internal, format!("signals cannot be listened to: {error}"));
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let mine = children.clone();
         let body = move || {
@@ -86,7 +87,8 @@ impl Children {
     /// # Errors
     /// There is no shell.
     pub(super) fn shell(&self, script: &str, folder: &Path, output: &Path) -> Result<bool, Failed> {
-        let failed = |error: std::io::Error| Failed::new(Exit::Configuration, format!("the shell cannot be run: {error}"));
+        let failed =
+            |error: std::io::Error| Failed::new(Exit::Configuration, format!("the shell cannot be run: {error}"));
         let output = File::create(output).map_err(failed)?;
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder).stdin(Stdio::null()).stdout(output).process_group(0);
@@ -163,7 +165,10 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Err(Failed::new(Exit::TimeOut, format!("the server is not ready after {} s{}", READY_WAIT.as_secs(), self.printed())))
+        Err(Failed::new(
+            Exit::TimeOut,
+            format!("the server is not ready after {} s{}", READY_WAIT.as_secs(), self.printed()),
+        ))
     }
 
     /// An error if the process has ended.
@@ -222,7 +227,10 @@ impl Server {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.kill();
-        Err(Failed::new(Exit::TimeOut, format!("the server did not stop within {} s and was killed", STOP_WAIT.as_secs())))
+        Err(Failed::new(
+            Exit::TimeOut,
+            format!("the server did not stop within {} s and was killed", STOP_WAIT.as_secs()),
+        ))
     }
 
     /// Leaves it running when the demo ends.

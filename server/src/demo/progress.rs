@@ -38,7 +38,13 @@ impl Progress {
             bar.set_position(done);
         } else if now() >= self.next_line {
             self.next_line = now() + LINE_EVERY;
-            println!("  {} {} of {} lines, {} lines/s", self.what, grouped(done), grouped(self.total), grouped(self.rate(done)));
+            println!(
+                "  {} {} of {} lines, {} lines/s",
+                self.what,
+                grouped(done),
+                grouped(self.total),
+                grouped(self.rate(done))
+            );
         }
     }
 

@@ -35,7 +35,10 @@ pub(super) fn run(arguments: &WordCount, apps: &[App]) -> Result<(), Failed> {
         Failed::configuration(format!("the app {APP} is not linked into this program; the stock binary has it"))
     })?;
     if arguments.sabotage.is_some() && !cfg!(feature = "sabotage") {
-        return Err(Failed::new(Exit::Usage, "this is no test build: --sabotage needs one with the feature `sabotage`"));
+        return Err(Failed::new(
+            Exit::Usage,
+            "this is no test build: --sabotage needs one with the feature `sabotage`",
+        ));
     }
     let corpus = Corpus::read(arguments.text.as_deref(), arguments.lines)?;
     let seconds = PROBE_SECONDS.min(corpus.lines / 10_000).max(1);
@@ -74,7 +77,8 @@ fn prepare(folder: &Path) -> Result<(), Failed> {
     if folder.join(MARK).exists() {
         fs::remove_dir_all(folder).map_err(failed)?;
     } else if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!("{} is not empty and not of an earlier demo; name another folder with --data", folder.display());
+        let message =
+            format!("{} is not empty and not of an earlier demo; name another folder with --data", folder.display());
         return Err(Failed::configuration(message));
     }
     fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(MARK), "")).map_err(failed)
@@ -86,7 +90,9 @@ fn try_next(data: &Path) {
     println!("The server is still up. Try next:");
     println!("  gristmill status --data {data}");
     println!("  gristmill table get word-count/words t --map counts --limit 10 --data {data}");
-    println!("  echo 'the quick brown fox' | gristmill topic append word-count/lines --lines --fields doc,text --data {data}");
+    println!(
+        "  echo 'the quick brown fox' | gristmill topic append word-count/lines --lines --fields doc,text --data {data}"
+    );
     println!("and stop it with: gristmill serve's process ends on SIGTERM, its number is in {data}/endpoints.json");
 }
 
@@ -133,13 +139,20 @@ impl Story<'_> {
         watch::settle(client)?;
         let settled = progress.seconds();
         println!("appended in {appended:.1} s: {} durable lines/s", grouped(rate));
-        println!("settled after {settled:.1} s: {} events/s from line to counts", grouped((lines as f64 / settled) as u64));
+        println!(
+            "settled after {settled:.1} s: {} events/s from line to counts",
+            grouped((lines as f64 / settled) as u64)
+        );
         print_counts(&Counts::read(client)?);
         Ok(())
     }
 
     fn live_probes(&self) -> Result<(), Failed> {
-        println!("live: {} lines/s for {} s, from append to the word's count readable", grouped(RATE), self.probes.lines() / RATE);
+        println!(
+            "live: {} lines/s for {} s, from append to the word's count readable",
+            grouped(RATE),
+            self.probes.lines() / RATE
+        );
         let latencies = self.probes.run(&self.address)?;
         let at = |quantile: f64| latencies.value_at_quantile(quantile) as f64 / 1e3;
         println!(
@@ -157,7 +170,7 @@ impl Story<'_> {
         let lines = self.corpus.lines;
         println!("appending the same lines again, with three kills (SIGKILL) on the way");
         let mut progress = Progress::new("appended", lines);
-        let kills = HardKills { server, lines, lines_before: lines + self.probes.lines() };
+        let kills = HardKills { server, lines };
         let mut address = String::new();
         Appending::run(&self.corpus, &self.address, |appending| {
             address = kills.run(appending, &mut progress)?;

@@ -21,8 +21,8 @@ pub(super) struct Look {
     pub(super) sent: u64,
     /// Records that recovery applied.
     pub(super) replayed: u64,
-    /// Inputs that handlers have handled since the start.
-    pub(super) inputs: u64,
+    /// Acknowledged lines whose effects recovery found unfinished, before it went on with them.
+    pub(super) unapplied: u64,
 }
 
 /// Asks for the status.
@@ -37,13 +37,12 @@ pub(super) fn look(client: &mut Client) -> Result<Look, Failed> {
 fn parse(text: &str) -> Option<Look> {
     let status: Value = serde_json::from_str(text).ok()?;
     let number = |name: &str| status[name].as_u64();
-    let inputs = status["shards"].as_array()?.iter().filter_map(|shard| shard["inputs"].as_u64()).sum();
     Some(Look {
         unsettled: number("unsettled")?,
         parked: number("parked")?,
         sent: number("sent")?,
         replayed: number("replayed")?,
-        inputs,
+        unapplied: number("unapplied_at_start")?,
     })
 }
 
@@ -79,9 +78,9 @@ mod tests {
 
     #[test]
     fn a_status_is_read() {
-        let text = r#"{"unsettled": 3, "parked": 0, "sent": 9, "replayed": 4, "shards": [{"inputs": 5}, {"inputs": 6}]}"#;
+        let text = r#"{"unsettled": 3, "parked": 0, "sent": 9, "replayed": 4, "unapplied_at_start": 5, "shards": []}"#;
         let look = parse(text).unwrap();
-        assert_eq!((look.unsettled, look.sent, look.replayed, look.inputs), (3, 9, 4, 11));
+        assert_eq!((look.unsettled, look.sent, look.replayed, look.unapplied), (3, 9, 4, 5));
         assert_eq!(parse("{}"), None);
     }
 }

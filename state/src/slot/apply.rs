@@ -59,6 +59,22 @@ impl Slot {
         body: &[u8],
         lane_count: impl Fn(u32) -> u16,
     ) -> Result<bool, ReplayError> {
+        self.replay_noted(kind, term, ssn, body, lane_count, |_| {})
+    }
+
+    /// As [`Self::replay`]; `note` sees the record before it is applied, and none that was applied before.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn replay_noted(
+        &mut self,
+        kind: u8,
+        term: Term,
+        ssn: Ssn,
+        body: &[u8],
+        lane_count: impl Fn(u32) -> u16,
+        note: impl FnOnce(&Record),
+    ) -> Result<bool, ReplayError> {
         if ssn <= self.last_ssn {
             return Ok(false);
         }
@@ -69,6 +85,7 @@ impl Slot {
             return Err(ReplayError::TermWentBack { at: self.term, found: term });
         }
         let record = Record::decode(kind, body).map_err(ReplayError::Body)?;
+        note(&record);
         self.term = term;
         self.last_ssn = ssn;
         match record {
