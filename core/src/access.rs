@@ -68,6 +68,24 @@ pub struct RunPlace<'a> {
 }
 
 impl Effects {
+    /// Bytes that a record of these effects carries, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let value = self.value.iter().flatten().map(|value| value.len()).sum::<usize>();
+        let entries =
+            self.entries.iter().map(|((_, key), value)| 16 + key.len() + value.as_ref().map_or(0, |value| value.len()));
+        let sent = self.sent.iter().map(|(_, target)| match target {
+            Target::Grain(address, input) => 32 + address.key.len() + input.weight(),
+            Target::Lane(_, key, value) => 32 + key.len() + value.len(),
+        });
+        let timers = self.timers.iter().map(|change| match change {
+            TimerChange::Set { name, payload, .. } => 32 + name.len() + payload.len(),
+            TimerChange::Cancel(name) => 8 + name.len(),
+        });
+        let counters = self.counters.iter().map(|(name, _)| 16 + name.len());
+        value + entries.sum::<usize>() + sent.sum::<usize>() + timers.sum::<usize>() + counters.sum::<usize>()
+    }
+
     /// The changes of rows, as a commit carries them.
     #[must_use]
     pub fn mutations(&mut self) -> Vec<Mutation> {

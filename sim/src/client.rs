@@ -69,6 +69,10 @@ pub struct World<'a> {
     pub workload: &'a mut dyn Workload,
 }
 
+fn is_passing(code: Code) -> bool {
+    matches!(code, Code::Capacity | Code::NotReady | Code::Failed)
+}
+
 impl Client {
     /// A client that begins so many operations.
     #[must_use]
@@ -87,6 +91,16 @@ impl Client {
             wake: 0,
             left,
         }
+    }
+
+    /// What it waits for, in words.
+    #[must_use]
+    pub fn waits(&self) -> String {
+        let lane = |(slot, lane): (&SlotId, &Lane)| {
+            let open = lane.open.iter().map(|open| format!("{}{}", open.seq, if open.answered { "+" } else { "" }));
+            format!("slot {slot}: open {:?} of {}, gap {:?}", open.collect::<Vec<_>>(), lane.next, lane.gap)
+        };
+        self.lanes.iter().filter(|(_, lane)| !lane.open.is_empty()).map(lane).collect::<Vec<_>>().join("; ")
     }
 
     /// Whether it has begun everything and every operation is answered or lost with its session.
@@ -279,6 +293,7 @@ impl Client {
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
             Sent::Numbered { slot, session, id, at } => {
+                if std::env::var_os("TRACE").is_some() { eprintln!("{now} {} {slot} {id:?} {:?}", self.number, reply.outcome); }
                 let Some(lane) = self.lanes.get_mut(&slot).filter(|lane| lane.session == session) else {
                     return Ok(());
                 };
@@ -286,7 +301,11 @@ impl Client {
                 if expired {
                     return self.expired(slot, now, world);
                 }
-                lane.alive = lane.alive.max(at);
+                // A refusal for want of room says nothing of the session.
+                let heard = !matches!(&reply.outcome, Err(refusal) if is_passing(refusal.code));
+                if heard {
+                    lane.alive = lane.alive.max(at);
+                }
                 self.numbered(slot, id, reply.outcome, now, world)
             }
         }

@@ -4,6 +4,8 @@ use crate::rng::SimRng;
 use gristmill_core::access::{Effects, MissDice, RunAccess};
 use gristmill_core::host::{Called, HandlerHost, LinkedApps, Started, Target};
 use gristmill_sdk::{Access, Input};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
 /// A run that was started.
@@ -20,15 +22,15 @@ pub struct Notice {
 pub struct SimHost {
     apps: LinkedApps,
     rng: SimRng,
-    /// How many runs in a million stay pending.
-    pending: u32,
+    /// How many runs in a million stay pending; the machine may change it.
+    pending: Arc<AtomicU32>,
     notices: Sender<Notice>,
 }
 
 impl SimHost {
     /// A host that tells of every run.
     #[must_use]
-    pub fn new(apps: LinkedApps, rng: SimRng, pending: u32, notices: Sender<Notice>) -> Self {
+    pub fn new(apps: LinkedApps, rng: SimRng, pending: Arc<AtomicU32>, notices: Sender<Notice>) -> Self {
         Self { apps, rng, pending, notices }
     }
 }
@@ -41,7 +43,7 @@ impl HandlerHost for SimHost {
     fn start(&mut self, run: u64, target: Target<'_>, inputs: &[Input<'_>], access: &mut RunAccess<'_>) -> Started {
         let grain = (target.table.id, access.key().to_vec());
         let called = self.apps.call(target, inputs, access);
-        let stays = self.rng.chance(self.pending);
+        let stays = self.rng.chance(self.pending.load(Ordering::Relaxed));
         let (pending, started) = if stays {
             (Some((std::mem::take(&mut access.effects), called)), Started::Pending)
         } else {
@@ -58,21 +60,28 @@ pub struct Dice {
     rng: SimRng,
     per_million: u32,
     next: u64,
+    /// Reads that hit before one may miss again: what was fetched is there when the run is made again.
+    hits: u64,
 }
 
 impl Dice {
     /// Dice that miss in so many of a million reads.
     #[must_use]
     pub fn new(rng: SimRng, per_million: u32) -> Self {
-        Self { rng, per_million, next: 0 }
+        Self { rng, per_million, next: 0, hits: 0 }
     }
 }
 
 impl MissDice for Dice {
     fn roll(&mut self) -> Option<u64> {
+        if self.hits > 0 {
+            self.hits -= 1;
+            return None;
+        }
         if !self.rng.chance(self.per_million) {
             return None;
         }
+        self.hits = self.rng.between(0, 2_000);
         self.next += 1;
         Some(self.next)
     }

@@ -156,7 +156,8 @@ impl Run {
         }
         for _ in 0..10 {
             let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: false };
-            if let Some(outcome) = self.ask(operation)? {
+            let outcome = self.ask(operation)?;
+            if let Some(outcome) = outcome.filter(|_| !self.machine.disk.is_down()) {
                 let Ok(Answer::Json(_)) = outcome else { return Err(format!("the app was not loaded: {outcome:?}")) };
                 self.machine.disk.crash_at_op(u64::MAX);
                 let catalog = self.machine.cores[0].shard.catalog().clone();
@@ -368,17 +369,29 @@ impl Run {
     }
 
     fn complaint(&self) -> String {
-        let clients = self.clients.iter().filter(|client| !client.is_done()).count();
+        let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::waits).collect();
         let slots = self.machine.slots();
         let rows: usize = slots.iter().map(|slot| slot.outbox_rows).sum();
         let timers = slots.iter().map(|slot| slot.timers.iter().count()).sum::<usize>();
-        let grains = slots.iter().flat_map(|slot| slot.grains.iter()).filter(|(_, grain)| {
-            grain.work.as_ref().is_some_and(|work| work.parked.is_none() && !work.queue.is_empty())
+        let grains = slots.iter().flat_map(|slot| slot.grains.iter().map(|(_, grain)| grain));
+        let mut grains = grains.filter_map(|grain| {
+            let work = grain.work.as_ref().filter(|work| work.parked.is_none() && !work.queue.is_empty())?;
+            let key = String::from_utf8_lossy(&grain.key);
+            Some(format!(
+                "{}/{key}: {} queued, running {:?}, attempts {}, listed {}, head {:?}",
+                grain.table,
+                work.queue.len(),
+                work.running,
+                work.attempts,
+                work.listed,
+                work.queue.front()
+            ))
         });
         format!(
-            "{clients} clients wait, {rows} outbox rows, {timers} timers, {} grains with inputs; {}",
-            grains.count(),
-            self.lag().unwrap_or_default()
+            "clients wait: {clients:?}, {rows} outbox rows, {timers} timers, {}; {}; {}",
+            grains.next().unwrap_or_default(),
+            self.lag().unwrap_or_default(),
+            self.machine.waits()
         )
     }
 

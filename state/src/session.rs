@@ -68,7 +68,9 @@ impl Session {
         if pos <= self.mark {
             return SessionOffer::Forgotten;
         }
-        if pos > self.stream.received() && self.replies.len() >= tuning().session_replies {
+        // A number before one that was answered is always let in: after a restart the mark can only move once it is done.
+        let is_newest = pos > self.stream.received() && self.replies.back().is_none_or(|last| pos > last.pos);
+        if is_newest && self.replies.len() >= tuning().session_replies {
             return SessionOffer::Capacity;
         }
         match self.stream.offer(pos - 1, pos) {
@@ -149,6 +151,9 @@ impl Session {
     pub fn restart(&mut self, now_micros: u64) {
         self.last_active_micros = self.last_active_micros.max(now_micros);
         self.stream.restart();
+        // The client has the replies up to its mark, so none of these is offered again, although a cursor that a refusal
+        // moved need not have been recorded.
+        self.stream.cover(0, self.mark);
         self.waiting.clear();
         self.replies.retain(|reply| reply.stored);
     }
@@ -176,6 +181,23 @@ mod tests {
         assert_eq!(session.offer(1, 0, who(4), 5), SessionOffer::Kept(Outcome::Done, Lsn(9)));
         assert_eq!(session.offer(2, 1, who(5), 5), SessionOffer::Fresh);
         assert_eq!(session.offer(1, 1, who(6), 5), SessionOffer::Forgotten);
+    }
+
+    #[test]
+    fn a_retry_before_kept_replies_is_taken_although_no_more_are_kept() {
+        let count = tuning().session_replies as u64;
+        let done = (2..=count + 1).collect();
+        let replies = (2..=count + 1).map(|pos| KeptReply { pos, outcome: Outcome::Done, lsn: Lsn(0), stored: true });
+        let mut session = Session::restore(Stream::restore(0, done), 0, replies.collect(), 0);
+        assert_eq!(session.offer(1, 0, who(1), 5), SessionOffer::Fresh);
+        assert_eq!(session.offer(count + 2, 0, who(2), 5), SessionOffer::Capacity);
+    }
+
+    #[test]
+    fn a_mark_ahead_of_the_cursor_does_not_leave_a_gap_that_nobody_fills() {
+        let mut session = Session::restore(Stream::restore(1, BTreeSet::new()), 3, VecDeque::new(), 0);
+        session.restart(7);
+        assert_eq!(session.offer(4, 3, who(1), 8), SessionOffer::Fresh);
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub(super) struct PendingRun {
     time_micros: u64,
 }
 
+/// What a commit record needs beside effects and replies, bytes: positions, names, addresses.
+const RECORD_SPARE_BYTES: usize = 256 << 10;
+/// Most bytes of a failure's message that are kept.
+const FAILURE_BYTES_MAX: usize = 8 << 10;
+
 /// What the head of a queue asks for.
 enum Head {
     /// Changes without a handler: this many inputs.
@@ -66,7 +71,7 @@ impl Shard {
 
     /// Runs one grain once.
     fn run(&mut self, slot: SlotId, grain: GrainId) {
-        let now = self.now_nanos;
+        let (now, bytes) = (self.now_nanos, self.copied_bytes_max());
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work.as_deref().expect("a ready grain has work");
         if work.not_before_nanos > now {
@@ -74,7 +79,7 @@ impl Shard {
             self.retries.insert((at, slot, grain.0), ());
             return;
         }
-        match head(state, grain, work) {
+        match head(state, grain, work, bytes) {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Stale | Head::Nothing => {
@@ -170,6 +175,7 @@ impl Shard {
     }
 
     fn called(&mut self, run: u64, slot: SlotId, grain: GrainId, time_micros: u64, effects: Effects, called: Called) {
+        let called = self.fit_record(&effects, called);
         let work = self.slot_mut(slot).grains.get_mut(grain).work.as_mut().expect("a grain that runs has work");
         let running = work.running.expect("a run that ended was running");
         assert_eq!(running.run, run, "a grain has one run at a time");
@@ -185,6 +191,28 @@ impl Shard {
                 work.running = None;
                 self.failed_run(slot, grain, running.count, handled, message);
             }
+        }
+    }
+
+    /// Bytes of inputs that one record takes over at most; one input always fits.
+    pub(super) fn copied_bytes_max(&self) -> usize {
+        RUN_BYTES_MAX.min(self.log.0.config().record_bytes_max() / 4)
+    }
+
+    /// A run whose effects no record can hold has failed.
+    fn fit_record(&self, effects: &Effects, called: Called) -> Called {
+        let Called::Done(replies) = &called else { return called };
+        let max = self.log.0.config().record_bytes_max();
+        let allowed = max - (max / 4).min(RECORD_SPARE_BYTES);
+        // A reply is in the record twice if a sender asked for a response.
+        let replies: usize = replies.iter().filter_map(|reply| reply.0.as_ref()).map(|bytes| 2 * bytes.len()).sum();
+        let found = effects.weight() + replies;
+        if found <= allowed {
+            return called;
+        }
+        Called::Failed {
+            handled: 0,
+            message: format!("the run's effects and replies have {found} bytes; at most {allowed} are allowed"),
         }
     }
 
@@ -263,7 +291,8 @@ impl Shard {
     }
 
     /// A run failed: try again later, or deal with it for good. The failing input is at the head of the queue.
-    fn failed_run(&mut self, slot: SlotId, grain: GrainId, count: usize, handled: usize, message: String) {
+    fn failed_run(&mut self, slot: SlotId, grain: GrainId, count: usize, handled: usize, mut message: String) {
+        message.truncate(message.floor_char_boundary(FAILURE_BYTES_MAX));
         self.counts.failures += 1;
         let now = self.now_nanos;
         let catalog = self.catalog.clone();
@@ -377,8 +406,9 @@ impl Shard {
 
     fn park(&mut self, slot: SlotId, grain: GrainId, parked: Parked) {
         self.counts.parks += 1;
+        let bytes = self.copied_bytes_max();
         let (state, log) = self.slot_and_log(slot);
-        let committed = state.park(log, grain, parked);
+        let committed = state.park(log, grain, parked, bytes);
         self.committed(slot, committed);
     }
 
@@ -415,7 +445,7 @@ fn response(
 }
 
 /// What the head of a queue asks for: the longest run of the same kind that a run may take.
-fn head(state: &Slot, grain: GrainId, work: &Work) -> Head {
+fn head(state: &Slot, grain: GrainId, work: &Work, bytes_max: usize) -> Head {
     let limit = if work.run_limit > 0 { work.run_limit } else { gristmill_base::tuning::tuning().run_inputs };
     let front = work.queue.front().expect("a ready grain has inputs");
     if matches!(front, Queued::Nothing) {
@@ -431,7 +461,7 @@ fn head(state: &Slot, grain: GrainId, work: &Work) -> Head {
         .iter()
         .take(limit)
         .take_while(|queued| {
-            let fits = bytes < RUN_BYTES_MAX;
+            let fits = bytes < bytes_max;
             bytes += work.input_of(queued).map_or(64, Input::weight);
             fits && !matches!(queued, Queued::Nothing)
                 && !is_stale(state, grain, queued)

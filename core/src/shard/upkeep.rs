@@ -103,9 +103,9 @@ impl Shard {
     }
 
     fn spill(&mut self, slot: SlotId, grain: GrainId) -> bool {
-        let time = self.engine_micros;
+        let (time, bytes) = (self.engine_micros, self.copied_bytes_max());
         let (state, log) = self.slot_and_log(slot);
-        let Some(committed) = state.spill(log, grain, time) else { return false };
+        let Some(committed) = state.spill(log, grain, time, bytes) else { return false };
         self.counts.spills += 1;
         self.committed(slot, committed);
         true

@@ -25,6 +25,8 @@ use gristmill_state::grain::Grain;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::Slot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 
 /// See the module.
@@ -46,6 +48,8 @@ pub struct Machine {
     /// Its cores; none while it is down.
     pub cores: Vec<Core>,
     apps: LinkedApps,
+    /// Runs in a million that stay pending now.
+    pending: Arc<AtomicU32>,
     rng: SimRng,
 }
 
@@ -56,6 +60,7 @@ impl Machine {
         let clock = SimClock::new();
         let disk = SimDisk::new(rng.next_u64(), clock.clone());
         let rng = rng.fork();
+        let pending = Arc::new(AtomicU32::new(knobs.pending));
         Self {
             clock,
             disk,
@@ -66,6 +71,7 @@ impl Machine {
             replies: Vec::new(),
             cores: Vec::new(),
             apps,
+            pending,
             rng,
         }
     }
@@ -124,8 +130,18 @@ impl Machine {
         self.cores.iter().any(|core| core.shard.failed().is_some())
     }
 
-    /// Stops all faults of the disk.
+    /// What each core waits for, in words.
+    #[must_use]
+    pub fn waits(&self) -> String {
+        let core = |core: &Core| {
+            format!("{} verdicts, {} jobs, {} jobs done", core.verdicts.len(), core.jobs.len(), core.jobs_done.len())
+        };
+        self.cores.iter().map(core).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Stops all faults of the disk, and handlers that take their time.
     pub fn heal(&mut self) {
+        self.pending.store(0, Ordering::Relaxed);
         self.disk.set_faults(FaultPlan::default());
     }
 
@@ -204,6 +220,7 @@ impl Machine {
         }
         let image = self.disk.fork();
         let mut disk = image.restart();
+        disk.set_faults(FaultPlan::default());
         let mut config = self.knobs.boot.clone();
         config.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;
         let mut rng = self.rng.fork();
@@ -247,7 +264,7 @@ impl Machine {
             }
             let mut disk = self.disk.handle();
             let (sender, notices) = channel();
-            let host = SimHost::new(self.apps.clone(), self.rng.fork(), self.knobs.pending, sender);
+            let host = SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender);
             let mut shard: Shard = seed
                 .open(&mut disk, Box::new(host), Box::new(self.rng.fork()))
                 .map_err(|error| format!("P1: a log cannot be resumed: {error}"))?;

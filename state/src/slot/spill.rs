@@ -37,18 +37,26 @@ impl Slot {
 
     /// Moves all stream inputs that wait for a grain into its backlog, durably; from then on their positions are done.
     /// The inputs of a run in flight are relabelled: its commit then consumes the backlog rows. Timer firings stay as
-    /// they are: their row is their copy. `None` if there is nothing to spill.
-    pub fn spill(&mut self, journal: &mut impl Journal, id: GrainId, time_micros: u64) -> Option<Committed> {
+    /// they are: their row is their copy. One record copies about `bytes_max` bytes, and one input at least; what is left
+    /// waits for the next call. `None` if there is nothing to spill.
+    pub fn spill(
+        &mut self,
+        journal: &mut impl Journal,
+        id: GrainId,
+        time_micros: u64,
+        bytes_max: usize,
+    ) -> Option<Committed> {
         let mut commit = Commit::new(self.address(id), 0, time_micros);
-        self.move_to_backlog(&mut commit, id);
+        self.move_to_backlog(&mut commit, id, bytes_max);
         if commit.spilled.is_empty() {
             return None;
         }
         Some(self.finish(journal, RecordKind::Spill, commit, vec![], vec![], vec![], vec![], None, Some(id)))
     }
 
-    /// Parks a grain: answers the session inputs that wait with `parked` without copying them, and spills the rest.
-    pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked) -> Committed {
+    /// Parks a grain: answers the session inputs that wait with `parked` without copying them, and spills the rest, as
+    /// much of it as [`Self::spill`] does.
+    pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked, bytes_max: usize) -> Committed {
         let mut commit = Commit::new(self.address(id), 0, parked.since_micros);
         let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
         work.running = None;
@@ -64,7 +72,7 @@ impl Slot {
                 other => self.grains.get_mut(id).work.as_mut().expect("it has work").queue.push_back(other),
             }
         }
-        self.move_to_backlog(&mut commit, id);
+        self.move_to_backlog(&mut commit, id, bytes_max);
         self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], Some(Some(parked)), Some(id))
     }
 
@@ -79,7 +87,7 @@ impl Slot {
     }
 
     /// Relabels a grain's queue and notes the consumption in `commit`.
-    fn move_to_backlog(&mut self, commit: &mut Commit, id: GrainId) {
+    fn move_to_backlog(&mut self, commit: &mut Commit, id: GrainId, bytes_max: usize) {
         let work = self.grains.get_mut(id).work.as_mut().expect("a grain with inputs has work");
         let in_flight = work.running.map_or(0, |running: Running| running.count);
         let queue = std::mem::take(&mut work.queue);
@@ -88,9 +96,11 @@ impl Slot {
         }
         let mut relabelled = VecDeque::with_capacity(queue.len());
         let mut again = Vec::new();
+        let mut bytes = 0;
         for (at, queued) in queue.into_iter().enumerate() {
             match queued {
-                Queued::Stream(stream, pos, input) => {
+                Queued::Stream(stream, pos, input) if bytes < bytes_max => {
+                    bytes += input.weight();
                     let n = self.next_backlog + commit.spilled.len() as u64;
                     self.queued_bytes -= input.weight();
                     commit.consumed_position(stream, pos);
