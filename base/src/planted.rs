@@ -38,10 +38,12 @@ pub enum Bug {
     SkippedDirectorySync = 14,
     /// Recovery cuts the log at the first bad checksum, whatever the watermarks say.
     TruncateAtFirstBadChecksum = 15,
+    /// Recovery forgets which events of topics were consumed. The word-count demo must notice; not in [`Bug::ALL`].
+    TopicPositionsForgotten = 16,
 }
 
 impl Bug {
-    /// All of them, in order.
+    /// Those that simulation must find, in order.
     pub const ALL: [Bug; 15] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,

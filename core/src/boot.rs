@@ -182,6 +182,7 @@ pub fn recover(
     }
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
     let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
+    logs.iter_mut().flat_map(|recovered| recovered.slots.values_mut()).for_each(Slot::forget_topics_if_planted);
     let boot = placement.boot + 1;
     let mut next = Placement { boot, ..placement.clone() };
     if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {

@@ -4,6 +4,8 @@ mod doors;
 mod endpoints;
 mod plan;
 mod recovery;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod threads;
 mod watch;
 
@@ -39,6 +41,8 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let doors = Doors::open(&config.listen, plan.shards.len())?;
     let (tell, hear) = channel();
     watch::listen_to_signals(tell.clone())?;
+    #[cfg(feature = "sabotage")]
+    sabotage::plant()?;
     let recovered = Recovered::read(root, config, plan.shards.len())?;
     let endpoints = Endpoints {
         host: config.listen.host,

@@ -88,8 +88,11 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
         Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
     })?;
+    #[cfg_attr(feature = "sabotage", expect(unused_mut, reason = "it is wrapped before it is used"))]
     let mut ring = ShardRing::new(&RingSettings::default(), &parts.root, parts.sockets, parts.waker.clone())
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
+    #[cfg(feature = "sabotage")]
+    let mut ring = super::sabotage::HeldWrites::over(ring)?;
     let engine = parts
         .seed
         .open(&mut ring, Box::new(parts.apps), Box::new(SystemRng::new()))
