@@ -101,7 +101,9 @@ impl Stream {
             }
             return Offered::Expected(self.received);
         }
-        if self.pending.len() + self.done.len() >= tuning().stream_window {
+        // Positions before one that is done are always let in: after a restart a full done set can only drain by them.
+        let is_newest = self.done.last().is_none_or(|&last| pos > last);
+        if is_newest && self.pending.len() + self.done.len() >= tuning().stream_window {
             reached("stream window full");
             return Offered::Full;
         }
@@ -170,6 +172,9 @@ impl Stream {
             self.cursor = consumed.iter().copied().fold(self.cursor.max(cursor), u64::max);
             self.done.clear();
             self.received = self.received.max(self.cursor);
+            return;
+        }
+        if cursor < self.cursor && planted::is(Bug::TopicPositionsForgotten) {
             return;
         }
         assert!(cursor >= self.cursor, "a cursor never goes back: {} to {cursor}", self.cursor);
@@ -254,6 +259,21 @@ mod tests {
         let next = STREAM_WINDOW_MAX as u64 + 1;
         assert_eq!(stream.offer(next - 1, next), Offered::Full);
         commit(&mut stream, &[1]);
+        assert_eq!(stream.offer(next - 1, next), Offered::Fresh);
+    }
+
+    #[test]
+    fn a_full_done_set_drains_by_the_positions_before_it() {
+        let done = (2..=STREAM_WINDOW_MAX as u64 + 1).collect();
+        let mut stream = Stream::restore(0, done);
+        let next = STREAM_WINDOW_MAX as u64 + 2;
+        assert_eq!(stream.offer(0, 1), Offered::Fresh);
+        for pos in 2..next {
+            assert_eq!(stream.offer(pos - 1, pos), Offered::Known);
+        }
+        assert_eq!(stream.offer(next - 1, next), Offered::Full);
+        commit(&mut stream, &[1]);
+        assert_eq!(stream.cursor(), next - 1);
         assert_eq!(stream.offer(next - 1, next), Offered::Fresh);
     }
 }

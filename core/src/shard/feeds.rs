@@ -8,7 +8,7 @@ use super::Shard;
 use crate::catalog::Subscription;
 use crate::parcel::Item;
 use gristmill_base::ids::{HandlerId, LaneKey, Offset, SlotId, SubscriptionId, TableId};
-use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, OUTBOX_ROWS_MAX};
+use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, KEY_BYTES_MAX, OUTBOX_ROWS_MAX};
 use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::input::{Bytes, GrainAddress, GrainOperation, Input, InputCause, StreamId};
@@ -77,16 +77,18 @@ struct Route<'a> {
 }
 
 impl Route<'_> {
-    /// The grain that an event goes to; `None` if the value has no such field.
+    /// The grain that an event goes to; `None` if the value has no such field, or one that is too long for a key.
     fn grain_key(&self, event: &LaneEvent) -> Option<Bytes> {
         match &self.subscription.field {
             None => Some(event.event.key.clone()),
             Some(field) => {
                 let value: serde_json::Value = serde_json::from_slice(&event.event.value).ok()?;
-                match value.get(field)? {
-                    serde_json::Value::String(text) => Some(text.as_bytes().into()),
-                    other => Some(other.to_string().into_bytes().into()),
-                }
+                let key: Bytes = match value.get(field)? {
+                    serde_json::Value::String(text) => text.as_bytes().into(),
+                    other => other.to_string().into_bytes().into(),
+                };
+                // A record with a longer key could not be read back.
+                (key.len() <= KEY_BYTES_MAX).then_some(key)
             }
         }
     }

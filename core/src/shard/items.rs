@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::parcel::Item;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, TopicId};
+use gristmill_base::limits::OUTBOX_ROWS_MAX;
 use gristmill_state::input::{GrainAddress, Input, StreamId};
 use gristmill_state::slot::Acceptance;
 
@@ -17,7 +18,7 @@ impl Shard {
                 self.answer_expected(from, StreamId::Slot(source), to, accepted);
             }
             Item::Event { stream, to, prev, pos, grain, input } => {
-                let accepted = self.deliver_event(stream, to, prev, pos, grain, *input);
+                let accepted = self.deliver_remote_event(stream, to, prev, pos, grain, *input);
                 self.answer_expected(from, stream, to, accepted);
             }
             Item::Cover { stream, to, prev, pos } => {
@@ -52,6 +53,26 @@ impl Shard {
         };
         gristmill_base::sometimes::reached("expected answered");
         self.say(sender, Item::Expected { stream, at, received });
+    }
+
+    /// Accepts an event of another shard's lane, unless there is no room for more work now: then its feed goes back and
+    /// tries again, as feeds of this shard do.
+    fn deliver_remote_event(
+        &mut self,
+        stream: StreamId,
+        to: SlotId,
+        prev: u64,
+        pos: u64,
+        grain: GrainAddress,
+        input: Input,
+    ) -> Acceptance {
+        let no_room = self.crowded || !self.has_room() || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2;
+        let received = self.slot_mut(to).stream(stream).map_or(0, gristmill_state::stream::Stream::received);
+        if no_room && prev <= received && received < pos {
+            gristmill_base::sometimes::reached("event of another shard refused for capacity");
+            return Acceptance::Full;
+        }
+        self.deliver_event(stream, to, prev, pos, grain, input)
     }
 
     /// Accepts an event for a grain of a slot of this shard and queues it.

@@ -13,6 +13,12 @@ use gristmill_state::input::GrainAddress;
 use gristmill_state::lane::LaneRead;
 use std::ops::Bound;
 
+/// Longest time that a read waits for events; it is answered with nothing then. One whose connection is gone at another
+/// shard stays for so long.
+const READ_WAIT_MILLIS_MAX: u32 = 30_000;
+/// Reads that wait for events; further ones are answered at once.
+const READS_WAITING_MAX: usize = 16_384;
+
 /// A page of a map.
 struct RangeAsk {
     map: MapId,
@@ -50,7 +56,8 @@ impl Shard {
             Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
                 self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
                 let lane = LaneKey { topic, lane };
-                let until = self.now_nanos + u64::from(wait_millis) * 1_000_000;
+                let wait_millis = if self.waiting_reads.len() < READS_WAITING_MAX { wait_millis } else { 0 };
+                let until = self.now_nanos + u64::from(wait_millis.min(READ_WAIT_MILLIS_MAX)) * 1_000_000;
                 if !self.read_lane(slot, responder, lane, from, max_events, max_bytes, wait_millis == 0) {
                     let operation =
                         Operation::Read { topic, lane: lane.lane, from, max_events, max_bytes, wait_millis };
@@ -142,14 +149,18 @@ impl Shard {
         after: Option<&[u8]>,
         limit: u32,
     ) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
-        let mut rows: Vec<(Bytes, Option<Bytes>)> = Vec::new();
+        let mut rows: Vec<(Bytes, Option<&[u8]>)> = Vec::new();
         let limit = limit as usize;
         for slot in self.slots.iter().flatten() {
             for (key, id) in slot.grains.scan(table, prefix, after, limit + 1) {
-                rows.push((key, slot.grains.get(id).value.as_ref().map(|row| row.bytes.clone())));
+                rows.push((key, slot.grains.get(id).value.as_ref().map(|row| &*row.bytes)));
             }
+            // Keys of other slots may take the place of these: only so many can be in the page.
+            rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            rows.truncate(limit + 1);
         }
-        cut_page(rows, limit)
+        let (rows, more) = cut_page(rows, limit);
+        (rows.into_iter().map(|(key, value)| (key, value.map(Into::into))).collect(), more)
     }
 
     /// Answers a read of a lane if there is something to say; `must` answers also with nothing.
@@ -228,6 +239,12 @@ impl Shard {
     pub(super) fn retry_reads(&mut self) {
         for (until, request) in std::mem::take(&mut self.waiting_reads) {
             let Operation::Read { topic, lane, from, max_events, max_bytes, .. } = request.operation else { continue };
+            if self.catalog.topic(topic).is_none() {
+                // Deleted while the read waited: its lanes have no home any more.
+                let refusal = self.unknown("topic", topic.0);
+                self.reply(Lsn(0), request.responder, Err(refusal));
+                continue;
+            }
             let slot = self.lane_home(topic, lane);
             let key = LaneKey { topic, lane };
             if !self.read_lane(
@@ -267,7 +284,10 @@ impl Shard {
 }
 
 /// Sorts rows and keeps one page of them.
-pub(super) fn cut_page(mut rows: Vec<(Bytes, Option<Bytes>)>, limit: usize) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
+pub(super) fn cut_page<V: AsRef<[u8]>>(
+    mut rows: Vec<(Bytes, Option<V>)>,
+    limit: usize,
+) -> (Vec<(Bytes, Option<V>)>, bool) {
     rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
     let mut bytes = 0;
     let fits = rows
@@ -275,7 +295,7 @@ pub(super) fn cut_page(mut rows: Vec<(Bytes, Option<Bytes>)>, limit: usize) -> (
         .take(limit)
         .take_while(|(key, value)| {
             let first = bytes == 0;
-            bytes += key.len() + value.as_ref().map_or(0, |value| value.len()) + 1;
+            bytes += key.len() + value.as_ref().map_or(0, |value| value.as_ref().len()) + 1;
             first || bytes <= PAGE_BYTES_MAX
         })
         .count();

@@ -130,7 +130,10 @@ impl Shard {
         let visible = self.visible();
         while self.held.front().is_some_and(|held| visible.covers(held.lsn)) {
             let held = self.held.pop_front().expect("it was just looked at");
-            self.leaving.push(held.what);
+            match held.what {
+                Leaving::Reply(reply) if reply.responder.shard == self.config.shard => outbox.replies.push(reply),
+                what => self.leaving.push(what),
+            }
         }
         for what in std::mem::take(&mut self.leaving) {
             match what {

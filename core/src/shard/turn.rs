@@ -2,6 +2,7 @@
 
 use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
+use crate::request::Responder;
 use gristmill_base::env::Now;
 use gristmill_base::ids::ShardId;
 use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
@@ -51,7 +52,9 @@ impl Shard {
             }
         }
         for conn in inbox.closed.drain(..) {
-            self.waiting_reads.retain(|(_, request)| request.responder.conn != conn);
+            // Connections of other shards have the same numbers.
+            let gone = |who: Responder| who.shard == self.config.shard && who.conn == conn;
+            self.waiting_reads.retain(|(_, request)| !gone(request.responder));
         }
     }
 
@@ -109,7 +112,9 @@ impl Shard {
         }
         let log = self.log.0.next_deadline().unwrap_or(u64::MAX);
         let retry = self.retries.first_key_value().map_or(u64::MAX, |((at, ..), ())| *at);
-        let read = self.waiting_reads.iter().map(|(at, _)| *at).min().unwrap_or(u64::MAX);
+        // One whose time is up waits for a chunk of its lane to come: the chunk wakes the shard.
+        let reads = self.waiting_reads.iter().map(|(at, _)| *at).filter(|at| *at > self.now_nanos);
+        let read = reads.min().unwrap_or(u64::MAX);
         let timer = self.next_timer_nanos();
         log.min(retry).min(read).min(timer).min(self.upkeep_nanos)
     }

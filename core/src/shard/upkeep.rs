@@ -16,6 +16,9 @@ impl Shard {
     pub(super) fn upkeep(&mut self) {
         self.fire_timers();
         self.retry_due();
+        if self.waiting_reads.iter().any(|(until, _)| *until <= self.now_nanos) {
+            self.retry_reads();
+        }
         if self.now_nanos < self.upkeep_nanos {
             return;
         }

@@ -3,17 +3,17 @@
 use super::Shard;
 use super::release::answer;
 use crate::catalog::{Table, data_type};
-use crate::request::{Code, Operation, Refusal, Request, Sequence};
+use crate::request::{Answer, Code, Operation, Refusal, Request, Sequence};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
-use gristmill_state::grain::Queued;
+use gristmill_state::grain::{GrainId, Queued};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
 use gristmill_state::record::{Event, Mutation, Outcome};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::Draft;
+use gristmill_state::slot::{Draft, Row};
 
 /// A client's operation that is fit to be done.
 enum Fit {
@@ -81,8 +81,10 @@ impl Shard {
         }
         let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let slot = self.slot_mut(slot);
-        let known = slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received());
-        if known || (room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2) {
+        if room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2 {
+            return Ok(());
+        }
+        if slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
             return Ok(());
         }
         Err((Code::Capacity, "the shard has no room for more work now; send it again".into()))
@@ -126,12 +128,22 @@ impl Shard {
         let stream = StreamId::Session(session);
         let (now_nanos, time_micros) = (self.now_nanos, self.engine_micros);
         let state = self.slot_mut(slot);
-        let grain = state.grain(&address);
+        let found = state.grains.find(address.table, &address.key);
+        let grain = found.map(|id| state.grains.get(id));
         if let Some(parked) = grain.and_then(|grain| grain.parked()) {
             let refusal = Refusal::new(Code::Parked, format!("the grain is parked: {}", parked.reason));
             return self.refuse_for_good(slot, session, pos, refusal);
         }
         let idle = grain.is_none_or(|grain| grain.is_idle());
+        let operation = match operation {
+            GrainOperation::Put(value) if idle => {
+                return self.put(slot, found, address, (session, pos), Row::Value(value));
+            }
+            GrainOperation::MapPut(map, key, value) if idle => {
+                return self.put(slot, found, address, (session, pos), Row::Entry(map, key, value));
+            }
+            other => other,
+        };
         match builtin(operation) {
             Ok(mutation) if idle => {
                 let draft =
@@ -147,6 +159,17 @@ impl Shard {
                 state.enqueue(id, Queued::Stream(stream, pos, Input::new(InputCause::Client, operation)), now_nanos);
                 self.mark_ready(slot);
             }
+        }
+    }
+
+    /// A put at an idle grain: the short way.
+    fn put(&mut self, slot: SlotId, grain: Option<GrainId>, address: GrainAddress, origin: (SessionId, u64), row: Row) {
+        let time = self.engine_micros;
+        let (state, log) = self.slot_and_log(slot);
+        let (lsn, responder) = state.put_direct(log, grain, address, origin, row, time);
+        self.counts.inputs += 1;
+        if let Some(responder) = responder {
+            self.reply(lsn, responder, Ok(Answer::Done));
         }
     }
 

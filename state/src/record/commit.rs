@@ -1,5 +1,6 @@
 use super::Outcome;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
+use crate::slot::Row;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
@@ -240,6 +241,44 @@ impl Commit {
         }
     }
 
+    /// Adds the bytes of the commonest commit without making it: a client's put. The same bytes as
+    /// [`encode`](Self::encode) gives, which a test holds.
+    pub(crate) fn encode_put(
+        out: &mut Vec<u8>,
+        grain: &GrainAddress,
+        time_micros: u64,
+        (stream, cursor, pos): (StreamId, u64, u64),
+        session: SessionId,
+        row: &Row,
+    ) {
+        out.put_u16(has::CONSUMED | has::MUTATIONS | has::REPLIES);
+        grain.encode(out);
+        out.put_varint(0);
+        out.put_varint(time_micros);
+        out.put_varint(1);
+        stream.encode(out);
+        out.put_varint(cursor);
+        out.put_varint(1);
+        out.put_varint(pos);
+        out.put_varint(1);
+        match row {
+            Row::Value(value) => {
+                out.put_u8(1);
+                out.put_bytes(value);
+            }
+            Row::Entry(map, key, value) => {
+                out.put_u8(3);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+                out.put_bytes(value);
+            }
+        }
+        out.put_varint(1);
+        out.put_varint(session.0);
+        out.put_varint(pos);
+        Outcome::Done.encode(out);
+    }
+
     /// Decodes a whole body.
     ///
     /// # Errors
@@ -450,5 +489,32 @@ impl Parked {
             attempts: from.varint_as("attempts")?,
             since_micros: from.varint()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::TableId;
+
+    #[test]
+    fn the_short_way_of_a_put_makes_the_same_bytes() {
+        let grain = GrainAddress { table: TableId(7), key: b"key".as_slice().into() };
+        for row in [Row::Value([1, 2].into()), Row::Entry(MapId(3), [4].into(), [5].into())] {
+            let mut commit = Commit::new(grain.clone(), 0, 99);
+            let stream = StreamId::Session(SessionId(300));
+            commit.consumed = vec![Consumed { stream, cursor: 40, positions: vec![41] }];
+            commit.replies = vec![StoredReply { session: SessionId(300), pos: 41, outcome: Outcome::Done }];
+            let mut short = Vec::new();
+            Commit::encode_put(&mut short, &grain, 99, (stream, 40, 41), SessionId(300), &row);
+            commit.mutations = vec![match row {
+                Row::Value(value) => Mutation::Value(value),
+                Row::Entry(map, key, value) => Mutation::Entry(map, key, value),
+            }];
+            let mut long = Vec::new();
+            commit.encode(&mut long);
+            assert_eq!(short, long);
+            assert_eq!(Commit::decode(&short), Ok(commit));
+        }
     }
 }

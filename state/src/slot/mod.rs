@@ -4,12 +4,14 @@
 mod accept;
 mod apply;
 mod commit;
+mod direct;
 mod dump;
 mod sessions;
 mod spill;
 
 pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
+pub use direct::Row;
 pub use dump::{CHECKPOINT_VERSION, DumpError};
 
 use crate::grain::{Grain, GrainId, Queued};

@@ -17,10 +17,10 @@ impl Slot {
         responder: Responder,
         now_micros: u64,
     ) -> Option<SessionOffer> {
-        if session < self.session_floor
-            && !self.sessions.contains_key(&session)
-            && !planted::is(Bug::ExpiredSessionRunAgain)
-        {
+        if let Some(known) = self.sessions.get_mut(&session) {
+            return Some(known.offer(pos, ack, responder, now_micros));
+        }
+        if session < self.session_floor && !planted::is(Bug::ExpiredSessionRunAgain) {
             return None;
         }
         Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))

@@ -2,7 +2,7 @@
 
 use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued, Running};
-use crate::input::{Input, Origin, StreamId};
+use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use gristmill_base::planted::{self, Bug};
 use std::collections::VecDeque;
@@ -54,11 +54,14 @@ impl Slot {
         Some(self.finish(journal, RecordKind::Spill, commit, vec![], vec![], vec![], vec![], None, Some(id)))
     }
 
-    /// Parks a grain: answers the session inputs that wait with `parked` without copying them, and spills the rest, as
-    /// much of it as [`Self::spill`] does.
+    /// Parks a grain: answers the session inputs that wait with `parked`, those in its backlog too, without copying
+    /// them, and spills the rest, as much of it as [`Self::spill`] does.
     pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked, bytes_max: usize) -> Committed {
-        let mut commit = Commit::new(self.address(id), 0, parked.since_micros);
-        let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
+        let address = self.address(id);
+        let mut replies = self.answer_backlog(journal, id, &parked);
+        let id = self.grains.find_or_make(address.table, &address.key);
+        let mut commit = Commit::new(address, 0, parked.since_micros);
+        let work = self.grains.get_mut(id).work.get_or_insert_default();
         work.running = None;
         let queue = std::mem::take(&mut work.queue);
         for queued in queue {
@@ -73,7 +76,48 @@ impl Slot {
             }
         }
         self.move_to_backlog(&mut commit, id, bytes_max);
-        self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], Some(Some(parked)), Some(id))
+        let park = Some(Some(parked));
+        let mut committed =
+            self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], park, Some(id));
+        replies.append(&mut committed.replies);
+        Committed { lsn: committed.lsn, replies }
+    }
+
+    /// Answers the session inputs in a grain's backlog with `parked`: one record for each range of rows. Otherwise
+    /// their clients would wait for as long as the grain is parked.
+    fn answer_backlog(
+        &mut self,
+        journal: &mut impl Journal,
+        id: GrainId,
+        parked: &Parked,
+    ) -> Vec<(Responder, Outcome)> {
+        let address = self.address(id);
+        let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
+        let mut ranges: Vec<Vec<(u64, StoredReply)>> = vec![Vec::new()];
+        for row in work.backlog.values() {
+            match row.origin {
+                Origin::Stream(StreamId::Session(session), pos) => {
+                    let reply = StoredReply { session, pos, outcome: Outcome::Parked(parked.reason.clone()) };
+                    ranges.last_mut().expect("there is a range").push((row.n, reply));
+                }
+                _ => ranges.push(Vec::new()),
+            }
+        }
+        ranges.retain(|range| !range.is_empty());
+        let is_answered =
+            |queued: &Queued| matches!(queued, Queued::Backlog(n) if ranges.iter().flatten().any(|(of, _)| of == n));
+        let before = work.queue.len();
+        work.queue.retain(|queued| !is_answered(queued));
+        self.queued_inputs -= before - work.queue.len();
+        let mut replies = Vec::new();
+        for range in ranges {
+            let mut commit = Commit::new(address.clone(), 0, parked.since_micros);
+            commit.backlog = Some((range[0].0, range[range.len() - 1].0));
+            commit.replies = range.into_iter().map(|(_, reply)| reply).collect();
+            let kind = RecordKind::FailedRun;
+            replies.extend(self.finish(journal, kind, commit, vec![], vec![], vec![], vec![], None, None).replies);
+        }
+        replies
     }
 
     /// Lets a parked grain run again.
