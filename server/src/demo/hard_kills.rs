@@ -22,11 +22,12 @@ pub(super) struct HardKills<'a> {
 }
 
 impl HardKills<'_> {
-    /// Kills three times and waits for the end of the appending. Gives the address of the last server.
+    /// Kills three times and waits for the end of the appending. Gives the address of the last server, and how many
+    /// acknowledged lines the kills found not yet applied.
     ///
     /// # Errors
-    /// The appending was over before a kill; nothing was ever in flight inside the server; the server does not recover.
-    pub(super) fn run(&self, appending: &Appending<'_>, progress: &mut Progress) -> Result<String, Failed> {
+    /// The appending was over before a kill; the server does not recover.
+    pub(super) fn run(&self, appending: &Appending<'_>, progress: &mut Progress) -> Result<(String, u64), Failed> {
         let mut rng = SystemRng::new();
         let mut unapplied = 0;
         let mut address = String::new();
@@ -47,12 +48,8 @@ impl HardKills<'_> {
             appending.go_on(&next);
             address = next;
         }
-        if unapplied == 0 {
-            let message = "no kill found an acknowledged line that was not yet applied, so nothing was shown";
-            return Err(Failed::new(Exit::No, message));
-        }
         appending.finish(progress)?;
-        Ok(address)
+        Ok((address, unapplied))
     }
 
     /// Starts the server again. Gives its address, what is to be told, and how many acknowledged lines had not been

@@ -22,6 +22,8 @@ const DOCUMENTS: u64 = 64;
 const MARK: &str = "qxzj";
 /// Between two rounds of reading, so that the reading does not take the cores from what it measures.
 const ROUND_EVERY: Duration = Duration::from_micros(200);
+/// Longest latency that is told apart, microseconds.
+const LATENCY_MAX_MICROS: u64 = 60_000_000;
 /// A line whose word cannot be read by then is lost.
 const LOST: Duration = Duration::from_secs(30);
 
@@ -135,8 +137,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(probes: &'a Probes, address: &str) -> Result<Self, Failed> {
         let client = Client::connect(Config::new(address)).map_err(failed)?;
-        let latencies =
-            Histogram::new(3).map_err(|error| Failed::new(Exit::Internal, format!("no histogram: {error}")))?;
+        let latencies = Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 3)
+            .map_err(|error| Failed::new(Exit::Internal, format!("no histogram: {error}")))?;
         Ok(Self { probes, client, outstanding: Vec::new(), latencies })
     }
 

@@ -117,12 +117,18 @@ impl Story<'_> {
         self.live_probes()?;
         watch::settle(&mut client)?;
         drop(client);
-        self.second_appending(server)?;
+        let unapplied = self.second_appending(server)?;
         let mut client = self.client()?;
         let waiting = now();
         watch::settle(&mut client)?;
         println!("settled after another {:.1} s", (now() - waiting).as_secs_f64());
-        self.compare(&mut client)
+        self.compare(&mut client)?;
+        if unapplied == 0 {
+            let message =
+                "no kill found an acknowledged line that was not yet applied, so the kills have shown nothing";
+            return Err(Failed::new(Exit::No, message));
+        }
+        Ok(())
     }
 
     fn client(&self) -> Result<Client, Failed> {
@@ -166,20 +172,20 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn second_appending(&mut self, server: &Server) -> Result<(), Failed> {
+    fn second_appending(&mut self, server: &Server) -> Result<u64, Failed> {
         let lines = self.corpus.lines;
         println!("appending the same lines again, with three kills (SIGKILL) on the way");
         let mut progress = Progress::new("appended", lines);
         let kills = HardKills { server, lines };
-        let mut address = String::new();
+        let mut last = (String::new(), 0);
         Appending::run(&self.corpus, &self.address, |appending| {
-            address = kills.run(appending, &mut progress)?;
+            last = kills.run(appending, &mut progress)?;
             Ok(())
         })?;
         progress.end();
         println!("appended in {:.1} s, three restarts included", progress.seconds());
-        self.address = address;
-        Ok(())
+        self.address = last.0;
+        Ok(last.1)
     }
 
     /// Compares what is served with what the shell counts.
