@@ -14,9 +14,9 @@ SECONDS_FUZZ ?= 60
 
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
-TEST_STEPS := setup fmt-check lint tidy unit loom
+TEST_STEPS := setup fmt-check lint tidy unit loom demo-sabotage
 
-.PHONY: help setup build demo test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
+.PHONY: help setup build demo demo-sabotage test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -31,6 +31,10 @@ demo: setup ## the word-count demo across hard kills; TEXT=dir, LINES=n, KEEP=1 
 	@echo "building in release mode; the first build takes some minutes"
 	@started=$$SECONDS; cargo build --release --package gristmill && echo "built in $$((SECONDS - started)) s"
 	@KEEP=$(KEEP) $(TARGET_DIR)/release/gristmill demo word-count $(if $(TEXT),--text '$(TEXT)') $(if $(LINES),--lines '$(LINES)')
+
+demo-sabotage: ## the demo with promises broken on purpose, which it must notice
+	cargo build --package gristmill --features sabotage
+	@scripts/demo-sabotage.sh $(TARGET_DIR)/debug/gristmill
 
 test: ## everything that must hold before a change is taken: TEST_STEPS of the Makefile, one after the other
 	@scripts/steps.sh $(TEST_STEPS)

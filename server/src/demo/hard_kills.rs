@@ -62,9 +62,9 @@ impl HardKills<'_> {
         let line = format!(
             "killed at line {} of {}, {} acked lines not yet applied\n  recovered in {:.0} ms, {} inputs and other \
              records replayed",
-            grouped(acked),
-            grouped(self.lines),
-            grouped(look.unapplied),
+            acked,
+            self.lines,
+            look.unapplied,
             recovery.as_secs_f64() * 1e3,
             grouped(look.replayed),
         );

@@ -208,9 +208,9 @@ impl Story<'_> {
         println!(
             "{}: {} words, {} distinct, {} documents, {} differences",
             if exact { "exact" } else { "NOT exact" },
-            grouped(served.total()),
-            grouped(served.words.len() as u64),
-            grouped(served.documents.len() as u64),
+            served.total(),
+            served.words.len(),
+            served.documents.len(),
             differences.len(),
         );
         if exact { Ok(()) } else { Err(Failed::new(Exit::No, "")) }
