@@ -32,6 +32,8 @@ pub struct Effects {
     pub timers: Vec<TimerChange>,
     /// Increments of counters.
     pub counters: Vec<(Box<str>, i64)>,
+    /// Something that no record can hold, asked for where the handler hears of no failure: the run fails with this.
+    pub fault: Option<String>,
 }
 
 /// See the module. Lives for one call of a handler.
@@ -123,6 +125,13 @@ impl<'a> RunAccess<'a> {
         }
     }
 
+    /// Fails the run if something is too large, where the handler cannot be told.
+    fn must_fit(&mut self, what: &str, found: usize, allowed: usize) {
+        if let Err(failure) = check_size(what, found, allowed) {
+            self.effects.fault.get_or_insert_with(|| failure.to_string());
+        }
+    }
+
     fn map_id(&self, name: &str) -> Result<MapId, Failure> {
         let known = || self.table.maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>().join(", ");
         let map = self.table.map_named(name).ok_or_else(|| {
@@ -149,10 +158,15 @@ impl<'a> RunAccess<'a> {
             MessageOperation::Put(value) => GrainOperation::Put(value.into()),
             MessageOperation::Delete => GrainOperation::Delete,
             MessageOperation::MapPut { map: name, key, value } => {
+                check_size("a map key", key.len(), KEY_BYTES_MAX)?;
                 GrainOperation::MapPut(map(&name)?, key.into(), value.into())
             }
-            MessageOperation::MapDelete { map: name, key } => GrainOperation::MapDelete(map(&name)?, key.into()),
+            MessageOperation::MapDelete { map: name, key } => {
+                check_size("a map key", key.len(), KEY_BYTES_MAX)?;
+                GrainOperation::MapDelete(map(&name)?, key.into())
+            }
             MessageOperation::MapDeleteRange { map: name, from, to } => {
+                check_size("a map key", from.len().max(to.as_ref().map_or(0, Vec::len)), KEY_BYTES_MAX)?;
                 GrainOperation::MapDeleteRange(map(&name)?, from.into(), to.map(Into::into))
             }
             MessageOperation::Invoke { handler, payload } => {
@@ -171,6 +185,9 @@ impl<'a> RunAccess<'a> {
         check_size("a message", operation.weight(), VALUE_BYTES_MAX)?;
         let callback = match send.callback {
             None => None,
+            Some(callback) if callback.cookie.len() > KEY_BYTES_MAX => {
+                return Err(too_large("a callback's cookie", callback.cookie.len(), KEY_BYTES_MAX));
+            }
             Some(callback) => Some(CallbackAddress {
                 grain: GrainAddress { table: self.grain.table, key: self.grain.key.clone() },
                 handler: Self::handler_id(self.table, &callback.handler)?,
@@ -210,10 +227,11 @@ impl<'a> RunAccess<'a> {
 }
 
 fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {
-    if found > allowed {
-        return Err(Failure::new(format!("{what} of {found} bytes; at most {allowed} are allowed")));
-    }
-    Ok(())
+    if found > allowed { Err(too_large(what, found, allowed)) } else { Ok(()) }
+}
+
+fn too_large(what: &str, found: usize, allowed: usize) -> Failure {
+    Failure::new(format!("{what} of {found} bytes; at most {allowed} are allowed"))
 }
 
 impl Access for RunAccess<'_> {
@@ -241,6 +259,7 @@ impl Access for RunAccess<'_> {
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
+        self.must_fit("a value", value.as_ref().map_or(0, Vec::len), VALUE_BYTES_MAX);
         self.effects.value = Some(value.map(Into::into));
     }
 
@@ -329,12 +348,16 @@ impl Access for RunAccess<'_> {
     }
 
     fn cancel_timer(&mut self, name: &str) {
+        if name.len() > NAME_BYTES_MAX {
+            return; // No timer has such a name, and no record can hold it.
+        }
         self.effects.timers.push(TimerChange::Cancel(name.into()));
     }
 
     fn count(&mut self, counter: &str, by: i64) {
+        self.must_fit("a counter's name", counter.len(), NAME_BYTES_MAX);
         match self.effects.counters.iter_mut().find(|(name, _)| **name == *counter) {
-            Some((_, sum)) => *sum += by,
+            Some((_, sum)) => *sum = sum.wrapping_add(by),
             None => self.effects.counters.push((counter.into(), by)),
         }
     }

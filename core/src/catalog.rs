@@ -233,6 +233,12 @@ impl Catalog {
         self.apps.iter().flat_map(|app| &app.subscriptions).find(|subscription| subscription.id == id.0)
     }
 
+    /// Whether a topic was there and is deleted.
+    #[must_use]
+    pub fn is_deleted_topic(&self, id: TopicId) -> bool {
+        self.deleted.iter().any(|deleted| deleted.topics.contains(&id.0))
+    }
+
     /// Number of lanes of a topic, also if it is unknown (deleted): then 1.
     #[must_use]
     pub fn lane_count(&self, topic: TopicId) -> u16 {

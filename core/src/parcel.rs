@@ -94,6 +94,11 @@ pub enum Item {
         /// Whether this shard has more.
         more: bool,
     },
+    /// A part of a scan cannot be shown: what it holds will not become durable.
+    ScanFailed {
+        /// The asker's number.
+        gather: u64,
+    },
     /// Another shard's status is wanted.
     StatusAsk {
         /// Who asks, and its number for it.

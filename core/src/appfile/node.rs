@@ -5,6 +5,11 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::fmt;
 
+/// Nodes of an app file: reading holds the shard's core, and the largest app has some thousands.
+const NODES_MAX: usize = 50_000;
+/// Nodes inside each other; the app file's own are six deep.
+const DEPTH_MAX: usize = 16;
+
 /// A node: `referenced` is its place.
 pub(super) type Node = Spanned<Content>;
 
@@ -29,7 +34,17 @@ pub(super) enum Content {
 
 /// The tree of one YAML document.
 pub(super) fn parse(text: &str) -> Result<Node, AppFileError> {
-    serde_saphyr::from_str::<Node>(text).map_err(|error| {
+    let mut options = serde_saphyr::Options::default();
+    options.budget = serde_saphyr::budget! {
+        max_nodes: NODES_MAX,
+        max_events: 2 * NODES_MAX,
+        max_anchors: 0,
+        max_aliases: 0,
+        max_merge_keys: 0,
+        max_depth: DEPTH_MAX,
+        max_documents: 1,
+    };
+    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let place = error.location();
         AppFileError {
             file: String::new(),

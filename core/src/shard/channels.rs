@@ -75,6 +75,9 @@ impl Shard {
         let stream = StreamId::Slot(from);
         match target {
             Target::Grain(grain, input) => self.deliver_event(stream, to, seq - 1, seq, grain, *input),
+            Target::Lane(lane, ..) if self.catalog.is_deleted_topic(lane.topic) => {
+                self.slot_mut(to).cover(stream, seq - 1, seq)
+            }
             Target::Lane(lane, key, value) => {
                 let accepted = self.accept(to, stream, seq - 1, seq);
                 if accepted == Acceptance::Taken {

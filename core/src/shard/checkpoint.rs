@@ -12,6 +12,7 @@ use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Extent, Lane};
+use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Where a slot's newest checkpoint is.
@@ -38,19 +39,28 @@ impl Default for RootContent {
     }
 }
 
+/// Version of the archive of a root's content.
+const ROOT_CONTENT_VERSION: u32 = 1;
+
+/// How a root's content lies on disk: an rkyv archive with its version outside.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRoot {
+    log_from: u64,
+    /// Slot, number of its checkpoint, last record in it.
+    marks: Vec<(u16, u64, u64)>,
+}
+
 impl RootContent {
     /// The bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.put_u16(1);
-        out.put_u64(self.log_from.0);
-        out.put_varint(self.marks.len() as u64);
-        for (slot, mark) in &self.marks {
-            out.put_u16(slot.0);
-            out.put_u64(mark.number);
-            out.put_u64(mark.ssn.0);
-        }
+        let marks = self.marks.iter().map(|(slot, mark)| (slot.0, mark.number, mark.ssn.0)).collect();
+        let stored = StoredRoot { log_from: self.log_from.0, marks };
+        let mut out = ROOT_CONTENT_VERSION.to_le_bytes().to_vec();
+        out.resize(16, 0); // The archive starts aligned.
+        out.extend_from_slice(
+            &rkyv::to_bytes::<rkyv::rancor::Error>(&stored).expect("numbers in memory can be archived"),
+        );
         out
     }
 
@@ -58,19 +68,18 @@ impl RootContent {
     ///
     /// # Errors
     /// Another version, or bytes that are no content of a root.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut from = Reader::new(bytes);
-        let version = from.u16()?;
-        if version != 1 {
-            return Err(DecodeError::Unknown { what: "version of a shard's root", found: version.into() });
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let head = bytes.first_chunk::<4>().ok_or("it is empty")?;
+        let version = u32::from_le_bytes(*head);
+        if version != ROOT_CONTENT_VERSION {
+            return Err(format!("version {version}; this program reads version {ROOT_CONTENT_VERSION}"));
         }
-        let mut content = Self { log_from: Lsn(from.u64()?), marks: BTreeMap::new() };
-        for _ in 0..from.count(18)? {
-            let slot = SlotId(from.u16()?);
-            content.marks.insert(slot, CheckpointMark { number: from.u64()?, ssn: Ssn(from.u64()?) });
-        }
-        from.end()?;
-        Ok(content)
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
+        let stored =
+            rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned).map_err(|error| error.to_string())?;
+        let mark = |(slot, number, ssn)| (SlotId(slot), CheckpointMark { number, ssn: Ssn(ssn) });
+        Ok(Self { log_from: Lsn(stored.log_from), marks: stored.marks.into_iter().map(mark).collect() })
     }
 }
 

@@ -33,6 +33,7 @@ impl Shard {
                 self.say_after(lsn, asker, Item::ScanPart { gather, rows, more });
             }
             Item::ScanPart { gather, rows, more } => self.scan_part(gather, rows, more),
+            Item::ScanFailed { gather } => self.scan_failed(gather),
             Item::StatusAsk { from: (asker, gather) } => {
                 let json = self.own_status();
                 self.say(asker, Item::StatusPart { gather, json });

@@ -72,6 +72,8 @@ pub struct Outbox {
     pub replies: Vec<Reply>,
     /// Files to open for writing on the shard's own disk.
     pub open: Vec<String>,
+    /// Files of the shard's own disk that it is done with: to be closed, or descriptors run out.
+    pub close: Vec<FileId>,
     /// Background jobs to start.
     pub jobs: Vec<Job>,
     /// When the shard wants its next turn, monotonic nanoseconds: 0 at once, `u64::MAX` only when something comes in.

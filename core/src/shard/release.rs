@@ -150,6 +150,9 @@ impl Shard {
         for held in std::mem::take(&mut self.held) {
             match held.what {
                 what if durable.covers(held.lsn) => self.leaving.push(what),
+                Leaving::Item(to, Item::ScanPart { gather, .. }) => {
+                    self.leaving.push(Leaving::Item(to, Item::ScanFailed { gather }));
+                }
                 Leaving::Item(..) => {}
                 Leaving::Reply(mut reply) => {
                     let message = "the shard's log has failed; whether the operation took effect is not known";

@@ -6,6 +6,10 @@ use crate::request::{Answer, Code, Operation, Request};
 use gristmill_base::ids::{Lsn, SessionId, ShardId, SlotId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 
+/// By how much the number of a session may be ahead of the milliseconds: sessions opened faster than one in a
+/// millisecond, and clocks of other shards.
+const SESSIONS_AHEAD: u64 = 1 << 20;
+
 impl Shard {
     /// Takes an operation of a client, from a connection of this shard or of another.
     pub(super) fn request(&mut self, request: Request) {
@@ -87,9 +91,19 @@ impl Shard {
     /// An id that no client has had: the number of this start, milliseconds, and the shard. Ids of later sessions are
     /// higher, whichever shard gives them, so that an expired session raises the floor over none that lives.
     fn new_session(&mut self) -> SessionId {
-        let millis = (self.engine_micros / 1_000) & ((1 << 38) - 1);
-        self.last_session = self.last_session.max(millis.saturating_sub(1)) + 1;
+        self.last_session = self.last_session.max(self.session_millis().saturating_sub(1)) + 1;
         SessionId((u64::from(self.config.boot) << 44) | (self.last_session << 6) | u64::from(self.config.shard.0))
+    }
+
+    fn session_millis(&self) -> u64 {
+        (self.engine_micros / 1_000) & ((1 << 38) - 1)
+    }
+
+    /// Whether a session's id can have been given out, by any shard. One that was made up must not get in: when it
+    /// expires, it would raise the floor over sessions that live.
+    pub(super) fn may_exist(&self, session: SessionId) -> bool {
+        let begin = u64::from(self.config.boot) << 44;
+        session.0 < begin + ((self.session_millis() + SESSIONS_AHEAD) << 6)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, Exhausted};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
-use gristmill_base::limits::{RUN_BYTES_MAX, TURN_RUNS_MAX};
+use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_RUNS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{Cause, Interrupt, Reply};
@@ -175,7 +175,7 @@ impl Shard {
     }
 
     fn called(&mut self, run: u64, slot: SlotId, grain: GrainId, time_micros: u64, effects: Effects, called: Called) {
-        let called = self.fit_record(&effects, called);
+        let called = self.fit_record(slot, grain, &effects, called);
         let work = self.slot_mut(slot).grains.get_mut(grain).work.as_mut().expect("a grain that runs has work");
         let running = work.running.expect("a run that ended was running");
         assert_eq!(running.run, run, "a grain has one run at a time");
@@ -199,14 +199,30 @@ impl Shard {
         RUN_BYTES_MAX.min(self.log.0.config().record_bytes_max() / 4)
     }
 
-    /// A run whose effects no record can hold has failed.
-    fn fit_record(&self, effects: &Effects, called: Called) -> Called {
+    /// A run whose effects no record can hold, or the slot's outbox has no room for, has failed.
+    fn fit_record(&self, slot: SlotId, grain: GrainId, effects: &Effects, called: Called) -> Called {
         let Called::Done(replies) = &called else { return called };
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let work = state.grains.get(grain).work.as_deref().expect("a grain that runs has work");
+        let count = work.running.map_or(0, |running| running.count);
+        let inputs = || work.queue.iter().take(count).filter_map(|queued| work.input_of(queued));
+        let fault = effects.fault.clone().or_else(|| self.no_reply(replies)).or_else(|| {
+            let by_message =
+                inputs().any(|input| matches!(input.cause, InputCause::Message | InputCause::Response { .. }));
+            let rows = state.outbox_rows + effects.sent.len();
+            (by_message && !effects.sent.is_empty() && rows > OUTBOX_ROWS_MAX).then(|| {
+                format!("the slot would have {rows} messages under way; at most {OUTBOX_ROWS_MAX} are allowed")
+            })
+        });
+        if let Some(message) = fault {
+            return Called::Failed { handled: 0, message };
+        }
         let max = self.log.0.config().record_bytes_max();
         let allowed = max - (max / 4).min(RECORD_SPARE_BYTES);
         // A reply is in the record twice if a sender asked for a response.
         let replies: usize = replies.iter().filter_map(|reply| reply.0.as_ref()).map(|bytes| 2 * bytes.len()).sum();
-        let found = effects.weight() + replies;
+        let responses: usize = inputs().filter_map(|input| input.callback.as_ref()).map(CallbackAddress::weight).sum();
+        let found = effects.weight() + replies + responses;
         if found <= allowed {
             return called;
         }
@@ -214,6 +230,12 @@ impl Shard {
             handled: 0,
             message: format!("the run's effects and replies have {found} bytes; at most {allowed} are allowed"),
         }
+    }
+
+    /// Why these replies cannot be kept.
+    fn no_reply(&self, replies: &[Reply]) -> Option<String> {
+        let found = replies.iter().filter_map(|reply| reply.0.as_ref()).map(Vec::len).max()?;
+        (found > VALUE_BYTES_MAX).then(|| format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed"))
     }
 
     /// What a read waited for is there: the runs that wait for it are made again, from the start.
@@ -386,7 +408,7 @@ impl Shard {
         message: &str,
     ) -> (SlotId, Target) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let payload = match input.map(|input| &input.operation) {
+        let mut payload = match input.map(|input| &input.operation) {
             Some(GrainOperation::Call(_, payload)) => text(payload),
             other => format!("{other:?}"),
         };
@@ -394,14 +416,28 @@ impl Shard {
             .catalog
             .table(grain.table)
             .map_or_else(String::new, |(app, table)| format!("{}/{}", app.name, table.name));
-        let cause = input.map_or_else(|| "timer".to_owned(), |input| format!("{:?}", input.cause));
-        let value = serde_json::json!({
-            "table": table, "key": text(&grain.key), "payload": payload, "cause": cause, "attempts": attempts, "error": message,
-        });
+        let mut cause = input.map_or_else(|| "timer".to_owned(), |input| format!("{:?}", input.cause));
+        cause.truncate(cause.floor_char_boundary(FAILURE_BYTES_MAX));
+        let event = |payload: &str, cut: bool| {
+            let mut event = serde_json::json!({
+                "table": table, "key": text(&grain.key), "payload": payload, "cause": cause, "attempts": attempts, "error": message,
+            });
+            if cut {
+                event["payload_cut"] = true.into();
+            }
+            event.to_string()
+        };
+        // As JSON text a byte may take six; what does not fit an event is cut, and says so.
+        let allowed = VALUE_BYTES_MAX.min(self.log.0.config().record_bytes_max() / 2);
+        let mut value = event(&payload, false);
+        if value.len() > allowed {
+            payload.truncate(payload.floor_char_boundary(allowed / 8));
+            value = event(&payload, true);
+        }
         let lanes = self.catalog.lane_count(topic);
         let lane = LaneKey { topic, lane: lane_of(&grain.key, lanes) };
         let home = lane_home(topic, lane.lane, lanes, self.config.slot_count);
-        (home, Target::Lane(lane, grain.key.clone(), value.to_string().into_bytes().into()))
+        (home, Target::Lane(lane, grain.key.clone(), value.into_bytes().into()))
     }
 
     fn park(&mut self, slot: SlotId, grain: GrainId, parked: Parked) {

@@ -78,6 +78,7 @@ impl Shard {
         let now = Now { monotonic_nanos: self.now_nanos, wall_micros: self.engine_micros };
         self.log.0.drive(now, self.engine_micros, &mut outbox.disk);
         self.want_segment(outbox);
+        outbox.close.extend(std::iter::from_fn(|| self.log.0.next_closable()));
         self.release_into(outbox);
         for (to, items) in std::mem::take(&mut self.post) {
             self.counts.events_sent += events_in(&items);

@@ -15,6 +15,9 @@ use gristmill_state::record::{Event, Mutation, Outcome};
 use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::{Draft, Row};
 
+/// What a record needs beside an operation, bytes: positions, names, addresses.
+const RECORD_SPARE_BYTES: usize = 64 << 10;
+
 /// A client's operation that is fit to be done.
 enum Fit {
     /// For a grain.
@@ -33,13 +36,20 @@ impl Shard {
         if let Err((code, message)) = self.admit(slot, session, sequence) {
             return self.refuse(responder, code, message);
         }
+        if let Operation::Produce { topic, .. } = &operation
+            && self.catalog.topic(*topic).is_none()
+        {
+            // Its lanes are not known, hence nor is the slot whose position it means: none is touched.
+            let refusal = self.unknown("topic", topic.0);
+            return self.refuse(responder, refusal.code, refusal.message);
+        }
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
             None => {
                 reached("expired session refused");
                 self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one"));
             }
-            Some(SessionOffer::Fresh) => match self.fit(operation) {
+            Some(SessionOffer::Fresh) => match self.fit(operation).and_then(|fit| self.fit_log(fit)) {
                 Ok(fit) => self.perform(slot, session, sequence.seq, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
             },
@@ -78,6 +88,10 @@ impl Shard {
         }
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
+        }
+        if !self.may_exist(session) {
+            let message = format!("session {session} was not given out by this server; open a new one");
+            return Err((Code::Expired, message));
         }
         let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let slot = self.slot_mut(slot);
@@ -171,6 +185,22 @@ impl Shard {
         if let Some(responder) = responder {
             self.reply(lsn, responder, Ok(Answer::Done));
         }
+    }
+
+    /// Checks that a record can hold the operation; small segments hold less than the limits of values say.
+    fn fit_log(&self, fit: Fit) -> Result<Fit, Refusal> {
+        let found = match &fit {
+            Fit::Grain(address, operation) => address.key.len() + operation.weight(),
+            Fit::Event(_, _, event) => event.weight(),
+            Fit::Void => 0,
+        };
+        let max = self.log.0.config().record_bytes_max();
+        let allowed = max - (max / 4).min(RECORD_SPARE_BYTES);
+        if found > allowed {
+            let message = format!("the operation has {found} bytes; the log's segments allow {allowed}");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        Ok(fit)
     }
 
     /// Checks names, types and sizes.

@@ -33,6 +33,8 @@ pub(crate) struct Rig {
     now: Now,
     tag: u64,
     replies: Vec<Reply>,
+    /// Files that the shards were done with.
+    pub(crate) closed: usize,
 }
 
 /// An empty folder that is removed with the test.
@@ -77,7 +79,7 @@ impl Rig {
                 Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new() }
+        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0 }
     }
 
     /// One turn of every shard, with everything that it asks for done at once.
@@ -98,6 +100,10 @@ impl Rig {
             for path in node.outbox.open.drain(..) {
                 let file = node.disk.open(&path, OpenMode::Write);
                 node.inbox.opened.push((path, file));
+            }
+            for file in node.outbox.close.drain(..) {
+                self.closed += 1;
+                node.disk.close(file);
             }
             for job in node.outbox.jobs.drain(..) {
                 moved = true;
