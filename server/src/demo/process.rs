@@ -233,11 +233,11 @@ impl Server {
         ))
     }
 
-    /// Leaves it running when the demo ends.
-    pub(super) fn keep(&mut self) {
+    /// Leaves it running when the demo ends. Gives the number of its process, 0 if there is none.
+    pub(super) fn keep(&mut self) -> u32 {
         self.kept = true;
         // A child that is not waited for simply goes on.
-        drop(self.children.lock().server.take());
+        self.children.lock().server.take().map_or(0, |child| child.id())
     }
 
     /// Where its data lies.

@@ -58,8 +58,8 @@ pub(super) fn run(arguments: &WordCount, apps: &[App]) -> Result<(), Failed> {
     let mut story = Story { arguments, corpus, probes, children, address: String::new(), started };
     let told = story.tell(&server, app);
     if arguments.keep && server.check_running().is_ok() {
-        server.keep();
-        try_next(server.data());
+        let pid = server.keep();
+        try_next(server.data(), pid);
         return told;
     }
     told.and(server.stop())
@@ -84,7 +84,7 @@ fn prepare(folder: &Path) -> Result<(), Failed> {
     fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(MARK), "")).map_err(failed)
 }
 
-fn try_next(data: &Path) {
+fn try_next(data: &Path, pid: u32) {
     let data = data.display();
     println!();
     println!("The server is still up. Try next:");
@@ -93,7 +93,7 @@ fn try_next(data: &Path) {
     println!(
         "  echo 'the quick brown fox' | gristmill topic append word-count/lines --lines --fields doc,text --data {data}"
     );
-    println!("and stop it with: gristmill serve's process ends on SIGTERM, its number is in {data}/endpoints.json");
+    println!("It stops on SIGTERM: kill {pid}");
 }
 
 /// What the demo is about.
