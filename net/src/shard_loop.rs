@@ -203,6 +203,9 @@ where
             let file = self.world.open(&path, OpenMode::Write);
             self.opened.push((path, file));
         }
+        for file in outbox.close.drain(..) {
+            self.world.close(file);
+        }
         for job in outbox.jobs.drain(..) {
             self.jobs.start(job);
         }

@@ -27,7 +27,7 @@ pub enum Queued {
     Backlog(u64),
     /// A timer came due. Valid only while its row has this generation.
     Timer(Box<str>, Ssn),
-    /// Nothing, left behind by a planted bug.
+    /// Nothing: the input of a stream that has ended since, or what a planted bug left behind.
     Nothing,
 }
 
@@ -103,7 +103,7 @@ impl Work {
 }
 
 impl Queued {
-    /// What a commit of this input consumes; nothing for what a planted bug left.
+    /// What a commit of this input consumes; nothing for one whose stream has ended.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         match self {

@@ -143,6 +143,14 @@ pub enum Target {
     Lane(LaneKey, Bytes, Bytes),
 }
 
+impl CallbackAddress {
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        64 + self.grain.key.len() + self.cookie.len()
+    }
+}
+
 fn put_opt(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => out.put_u8(0),
@@ -371,7 +379,12 @@ impl Input {
     /// Bytes that it carries, for accounting.
     #[must_use]
     pub fn weight(&self) -> usize {
-        64 + self.operation.weight()
+        let cause = match &self.cause {
+            InputCause::Event { key, .. } => key.as_ref().map_or(0, |key| key.len()),
+            InputCause::Response { cookie, .. } => cookie.len(),
+            InputCause::Client | InputCause::Message | InputCause::Timer { .. } => 0,
+        };
+        64 + cause + self.operation.weight() + self.callback.as_ref().map_or(0, CallbackAddress::weight)
     }
 }
 

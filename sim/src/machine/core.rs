@@ -171,6 +171,9 @@ impl Core {
             self.jobs.push((now + rng.between(0, knobs.job_nanos), job));
         }
         self.opening.append(&mut self.outbox.open);
+        for file in self.outbox.close.drain(..) {
+            self.disk.close(file);
+        }
         for (to, parcel) in self.outbox.parcels.drain(..) {
             trace.mix(u64::from(to.0) ^ ((parcel.len() as u64) << 16));
             self.unsent.entry(to).or_default().push_back(parcel);

@@ -2,6 +2,7 @@
 //! it.
 
 use super::Slot;
+use crate::grain::Queued;
 use crate::input::{GrainAddress, Origin, StreamId};
 use crate::outbox::OutboxRow;
 use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled, TimerChange};
@@ -244,6 +245,7 @@ impl Slot {
 
     fn apply_tombstone(&mut self, tables: &[u32], topics: &[u32], subscriptions: &[u32]) {
         self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
+        self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
         let gone: Vec<_> =
             self.grains.iter().filter(|(_, grain)| tables.contains(&grain.table.0)).map(|(id, _)| id).collect();
@@ -254,6 +256,23 @@ impl Slot {
             grain.timer_count = 0;
             grain.apply(Mutation::NoGrain, self.last_ssn);
             self.forget_work_if_empty(id);
+        }
+    }
+
+    /// Inputs that still wait of streams that end: their positions go with the streams, so nothing may consume them. A run
+    /// in flight keeps its places in the queue.
+    fn void_queued(&mut self, subscriptions: &[u32]) {
+        let busy: Vec<_> = self.grains.iter().filter(|(_, grain)| grain.work.is_some()).map(|(id, _)| id).collect();
+        for id in busy {
+            let Some(work) = &mut self.grains.get_mut(id).work else { continue };
+            for queued in &mut work.queue {
+                if let Queued::Stream(stream, _, input) = queued
+                    && Control::ends(*stream, subscriptions)
+                {
+                    self.queued_bytes -= input.weight();
+                    *queued = Queued::Nothing;
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::input::{Responder, StreamId};
 use crate::record::{Control, Journal, Outcome, RecordKind};
 use crate::session::{KeptReply, SessionOffer};
 use gristmill_base::ids::{Lsn, SessionId};
+use gristmill_base::limits::{EXPIRE_SESSIONS_MAX, SLOT_SESSIONS_MAX};
 use gristmill_base::planted::{self, Bug};
 
 impl Slot {
@@ -22,6 +23,13 @@ impl Slot {
         }
         if session < self.session_floor && !planted::is(Bug::ExpiredSessionRunAgain) {
             return None;
+        }
+        // Of a session that has not begun here nothing is kept: who makes numbers up must not make the slot grow.
+        if pos > 1 {
+            return Some(SessionOffer::Gap(1));
+        }
+        if self.sessions.len() >= SLOT_SESSIONS_MAX {
+            return Some(SessionOffer::Capacity);
         }
         Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))
     }
@@ -55,8 +63,10 @@ impl Slot {
             .map(|(id, _)| *id)
             .collect();
         expired.sort_unstable();
+        expired.truncate(EXPIRE_SESSIONS_MAX);
         let last = *expired.last()?;
-        let control = Control::Expire { floor: self.session_floor.max(SessionId(last.0 + 1)), sessions: expired };
+        let floor = self.session_floor.max(SessionId(last.0.saturating_add(1)));
+        let control = Control::Expire { floor, sessions: expired };
         self.scratch.clear();
         control.encode(&mut self.scratch);
         let (_, lsn) = self.write(journal, RecordKind::Control);
