@@ -178,6 +178,10 @@ pub fn recover(
     if !planted::is(Bug::RecoveredButUnflushed) {
         for recovered in &logs {
             flush_all(&mut files, &recovered.log)?;
+            recovered.root.flush(&mut files)?;
+        }
+        for root in [&placement_file, &catalog_root] {
+            root.flush(&mut files)?;
         }
     }
     crosscheck::check(&logs, &catalog, identity.slot_count)?;

@@ -167,7 +167,8 @@ fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskErro
     }
     files.flush(file)?;
     files.close(file);
-    if made { files.flush_dir(LANES_DIR) } else { Ok(()) }
+    // The name may be one that a killed process made and did not flush, as long as no root names a chunk of the file.
+    if made || chunk.extent.position == 0 { files.flush_dir(LANES_DIR) } else { Ok(()) }
 }
 
 /// Reads a chunk and checks it.

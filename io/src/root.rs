@@ -121,6 +121,24 @@ impl RootFile {
         Ok(self.sequence)
     }
 
+    /// Makes durable what [`Self::load`] has read: a process that was killed may have written it and flushed nothing, and
+    /// what is built on it must not outlive it. Blocking; at start-up, before anything that was read is used.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn flush(&self, files: &mut Files<'_>) -> Result<(), DiskError> {
+        for copy in ["a", "b"] {
+            let file = match files.open(&self.path(copy), OpenMode::Write) {
+                Err(error) if error.kind == DiskErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let flushed = files.flush(file);
+            files.close(file);
+            flushed?;
+        }
+        files.flush_dir(&self.dir)
+    }
+
     fn path(&self, copy: &str) -> String {
         let slash = if self.dir.is_empty() { "" } else { "/" };
         format!("{}{slash}{}.{copy}", self.dir, self.name)

@@ -293,7 +293,6 @@ impl Client {
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
             Sent::Numbered { slot, session, id, at } => {
-                if std::env::var_os("TRACE").is_some() { eprintln!("{now} {} {slot} {id:?} {:?}", self.number, reply.outcome); }
                 let Some(lane) = self.lanes.get_mut(&slot).filter(|lane| lane.session == session) else {
                     return Ok(());
                 };

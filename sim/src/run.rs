@@ -3,7 +3,7 @@
 use crate::auditor::Auditor;
 use crate::client::{Client, World};
 use crate::disk::CrashPlan;
-use crate::machine::{Knobs, Machine};
+use crate::machine::{Knobs, Machine, SLOW_DISK};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::env::Rng;
@@ -445,9 +445,19 @@ impl Run {
 /// Makes the situations of a planted bug more frequent; everything else stays drawn.
 fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
-    knobs.crashes = knobs.crashes.max(4);
+    knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
     match bug {
+        // The time between append and flush is what these get wrong: it is long.
+        Bug::LeaveBeforeDurable | Bug::TrimOnUndurableAck | Bug::CheckpointAheadOfDurable | Bug::AckBeforeFlush => {
+            knobs.boot.flush_spacing_nanos = 20_000_000;
+            knobs.boot.checkpoint_bytes = 64 << 10;
+            knobs.boot.segment_bytes = 64 << 10;
+            knobs.job_nanos = 100_000;
+            knobs.padding = 1_500;
+            knobs.crash_turns = 300;
+            knobs.crashes = 12;
+        }
         Bug::ExpiredSessionRunAgain => {
             knobs.boot.session_idle_micros = 1_500_000;
             knobs.sleeps = 30;
@@ -456,11 +466,20 @@ fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.pending = 100_000;
             knobs.pending_nanos = 4_000_000_000;
         }
-        Bug::CheckpointAheadOfDurable => {
-            knobs.boot.checkpoint_bytes = 128 << 10;
-            knobs.job_nanos = 100_000;
+        // The second crash must come before the log has been flushed again.
+        Bug::RecoveredButUnflushed => {
+            knobs.latency = SLOW_DISK;
+            knobs.turn_nanos = 20_000;
+            knobs.think_nanos = 20_000;
+            knobs.crash_turns = 60;
+            knobs.crashes = 40;
         }
-        Bug::RecoveredButUnflushed => knobs.recovery_crashes = 60,
+        Bug::RetryDroppedByExpected => {
+            knobs.mesh_parcels = 1;
+            knobs.mesh_nanos = 2_000_000;
+            knobs.cuts = 100;
+            knobs.window = 16;
+        }
         _ => {}
     }
 }

@@ -88,8 +88,11 @@ impl Tear {
 pub enum CrashPlan {
     /// Only what was flushed is left.
     LoseAll,
-    /// Everything is left, as after the death of the process alone.
+    /// Everything is left and durable.
     KeepAll,
+    /// The process dies and the machine goes on: everything is left as it reads, and what was not flushed may still be
+    /// lost by a later crash.
+    KillProcess,
     /// Everything is lost but one thing.
     KeepOne(usize),
     /// Everything is kept but one thing.
@@ -120,7 +123,7 @@ impl CrashPlan {
             next += 1;
             match self {
                 Self::LoseAll => Fate::Lost,
-                Self::KeepAll => Fate::Kept,
+                Self::KeepAll | Self::KillProcess => Fate::Kept,
                 Self::KeepOne(one) => either(index == one),
                 Self::LoseOne(one) => either(index != one),
                 Self::TearOne { index: one, tear, .. } if index == one => Fate::Torn(tear),

@@ -362,7 +362,9 @@ impl World {
 
     pub(crate) fn choose_image(&mut self, plan: CrashPlan) {
         assert!(self.down && !self.image_is_chosen, "an image is chosen once for each crash");
-        self.fs = std::mem::take(&mut self.fs).survive(plan);
+        if plan != CrashPlan::KillProcess {
+            self.fs = std::mem::take(&mut self.fs).survive(plan);
+        }
         self.image_is_chosen = true;
     }
 

@@ -1,6 +1,6 @@
 //! What differs from seed to seed: sizes, rates and classes of faults, each drawn or switched off.
 
-use crate::disk::FaultPlan;
+use crate::disk::{FaultPlan, Latency};
 use crate::rng::SimRng;
 use gristmill_base::tuning::Tuning;
 use gristmill_core::boot::BootConfig;
@@ -30,6 +30,8 @@ pub struct Knobs {
     pub starved: Option<usize>,
     /// Faults of the disk while clients work.
     pub faults: FaultPlan,
+    /// How long operations of the disk take.
+    pub latency: Latency,
     /// Crashes while clients work.
     pub crashes: u32,
     /// Turns between two crashes, about.
@@ -57,6 +59,9 @@ pub struct Knobs {
     /// Bytes that make operations larger.
     pub padding: u64,
 }
+
+/// A disk beside which everything else is quick.
+pub const SLOW_DISK: Latency = Latency { low_nanos: 1_000_000, high_nanos: 8_000_000, tail: 10_000, tail_times: 10 };
 
 fn one_of<T: Copy>(rng: &mut SimRng, of: &[T]) -> T {
     of[rng.below(of.len() as u64) as usize]
@@ -95,6 +100,7 @@ impl Knobs {
             turn_nanos: one_of(rng, &[2_000, 50_000, 300_000]),
             starved: (rng.below(4) == 0).then(|| rng.below(4) as usize),
             faults: FaultPlan::draw(rng),
+            latency: one_of(rng, &[Latency::default(), Latency::default(), SLOW_DISK]),
             crashes: one_of(rng, &[0, 2, 4, 8]),
             crash_turns: one_of(rng, &[200, 800, 3_000]),
             recovery_crashes: one_of(rng, &[0, 30]),
