@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it may not go on")]
 
+mod hostile;
 mod rig;
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, TableId, TopicId};

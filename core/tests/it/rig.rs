@@ -140,6 +140,11 @@ impl Rig {
         self.tag
     }
 
+    /// A connection of a shard is gone.
+    pub(crate) fn close(&mut self, shard: u16, conn: ConnId) {
+        self.nodes[usize::from(shard)].inbox.closed.push(conn);
+    }
+
     pub(crate) fn take(&mut self, tag: u64) -> Option<Result<Answer, Refusal>> {
         let at = self.replies.iter().position(|reply| reply.responder.tag == tag)?;
         Some(self.replies.swap_remove(at).outcome)

@@ -5,7 +5,10 @@ use crate::grain::{GrainId, Queued, Running};
 use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use gristmill_base::planted::{self, Bug};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Bytes of the reason that the reply to each parked input keeps.
+const REPLY_REASON_BYTES_MAX: usize = 512;
 
 impl Slot {
     /// The grain whose queue holds the oldest pending position of a stream.
@@ -55,26 +58,13 @@ impl Slot {
     }
 
     /// Parks a grain: answers the session inputs that wait with `parked`, those in its backlog too, without copying
-    /// them, and spills the rest, as much of it as [`Self::spill`] does.
+    /// them, and spills the rest, as much of it as [`Self::spill`] does. All replies depend on the last record.
     pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked, bytes_max: usize) -> Committed {
         let address = self.address(id);
-        let mut replies = self.answer_backlog(journal, id, &parked);
+        let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut commit = Commit::new(address, 0, parked.since_micros);
-        let work = self.grains.get_mut(id).work.get_or_insert_default();
-        work.running = None;
-        let queue = std::mem::take(&mut work.queue);
-        for queued in queue {
-            match queued {
-                Queued::Stream(StreamId::Session(session), pos, input) => {
-                    self.queued_bytes -= input.weight();
-                    self.queued_inputs -= 1;
-                    commit.consumed_position(StreamId::Session(session), pos);
-                    commit.replies.push(StoredReply { session, pos, outcome: Outcome::Parked(parked.reason.clone()) });
-                }
-                other => self.grains.get_mut(id).work.as_mut().expect("it has work").queue.push_back(other),
-            }
-        }
+        self.grains.get_mut(id).work.get_or_insert_default().running = None;
         self.move_to_backlog(&mut commit, id, bytes_max);
         let park = Some(Some(parked));
         let mut committed =
@@ -83,37 +73,46 @@ impl Slot {
         Committed { lsn: committed.lsn, replies }
     }
 
-    /// Answers the session inputs in a grain's backlog with `parked`: one record for each range of rows. Otherwise
-    /// their clients would wait for as long as the grain is parked.
-    fn answer_backlog(
+    /// Answers the session inputs of a grain with `parked`, so that their clients do not wait for as long as it is
+    /// parked: one record for so many as `bytes_max` bytes hold, of a range of backlog rows or of the queue.
+    fn answer_parked(
         &mut self,
         journal: &mut impl Journal,
         id: GrainId,
         parked: &Parked,
+        bytes_max: usize,
     ) -> Vec<(Responder, Outcome)> {
         let address = self.address(id);
+        let reason = &parked.reason[..parked.reason.floor_char_boundary(REPLY_REASON_BYTES_MAX)];
+        let count_max = (bytes_max / (reason.len() + 64)).max(1);
         let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
-        let mut ranges: Vec<Vec<(u64, StoredReply)>> = vec![Vec::new()];
-        for row in work.backlog.values() {
-            match row.origin {
-                Origin::Stream(StreamId::Session(session), pos) => {
-                    let reply = StoredReply { session, pos, outcome: Outcome::Parked(parked.reason.clone()) };
-                    ranges.last_mut().expect("there is a range").push((row.n, reply));
-                }
-                _ => ranges.push(Vec::new()),
-            }
-        }
-        ranges.retain(|range| !range.is_empty());
-        let is_answered =
-            |queued: &Queued| matches!(queued, Queued::Backlog(n) if ranges.iter().flatten().any(|(of, _)| of == n));
+        let ranges = session_ranges(&work.backlog, count_max);
+        let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
         let before = work.queue.len();
-        work.queue.retain(|queued| !is_answered(queued));
+        let mut waiting = Vec::new();
+        work.queue.retain(|queued| match queued {
+            Queued::Backlog(n) => !answered.contains(n),
+            Queued::Stream(StreamId::Session(session), pos, input) => {
+                waiting.push((0, *session, *pos));
+                self.queued_bytes -= input.weight();
+                false
+            }
+            _ => true,
+        });
         self.queued_inputs -= before - work.queue.len();
+        let from_queue = waiting.chunks(count_max).map(|chunk| (false, chunk));
         let mut replies = Vec::new();
-        for range in ranges {
+        for (backlog, chunk) in ranges.iter().map(|range| (true, &range[..])).chain(from_queue) {
             let mut commit = Commit::new(address.clone(), 0, parked.since_micros);
-            commit.backlog = Some((range[0].0, range[range.len() - 1].0));
-            commit.replies = range.into_iter().map(|(_, reply)| reply).collect();
+            if backlog {
+                commit.backlog = Some((chunk[0].0, chunk[chunk.len() - 1].0));
+            }
+            for (_, session, pos) in chunk.iter().copied() {
+                if !backlog {
+                    commit.consumed_position(StreamId::Session(session), pos);
+                }
+                commit.replies.push(StoredReply { session, pos, outcome: Outcome::Parked(reason.to_owned()) });
+            }
             let kind = RecordKind::FailedRun;
             replies.extend(self.finish(journal, kind, commit, vec![], vec![], vec![], vec![], None, None).replies);
         }
@@ -164,6 +163,24 @@ impl Slot {
         }
         self.grains.get_mut(id).work.as_mut().expect("it has work").queue = relabelled;
     }
+}
+
+/// Rows of a backlog that come from sessions, in ranges without another row between, of at most `count_max` rows.
+fn session_ranges(backlog: &BTreeMap<u64, Spilled>, count_max: usize) -> Vec<Vec<(u64, SessionId, u64)>> {
+    let mut ranges: Vec<Vec<(u64, SessionId, u64)>> = vec![Vec::new()];
+    for row in backlog.values() {
+        match row.origin {
+            Origin::Stream(StreamId::Session(session), pos) => {
+                if ranges.last().is_some_and(|range| range.len() >= count_max) {
+                    ranges.push(Vec::new());
+                }
+                ranges.last_mut().expect("there is a range").push((row.n, session, pos));
+            }
+            _ => ranges.push(Vec::new()),
+        }
+    }
+    ranges.retain(|range| !range.is_empty());
+    ranges
 }
 
 fn spilled(n: u64, stream: StreamId, pos: u64, input: Input) -> Spilled {

@@ -1,0 +1,247 @@
+//! What clients and handlers may not do to a shard: stop it, make it grow, or write what it cannot read back.
+
+use crate::rig::{Folder, Rig, config};
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SlotId, TableId, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::placement::{lane_home, lane_of};
+use gristmill_core::boot::BootConfig;
+use gristmill_core::request::{Answer, Code, Operation, Refusal, Sequence};
+use gristmill_sdk::{App, Context, Failure, Input, Reply};
+
+const FILE: &str = "
+app: rough
+language: rust
+topics:
+  - {name: orders, key: string, value: json, lanes: 4}
+  - {name: rejected, key: string, value: json, lanes: 1}
+tables:
+  - name: customers
+    key: string
+    value: bytes
+    handlers:
+      - name: order
+        subscribe: [{name: orders, topic: orders, key: customer}]
+        retry: {attempts: 9, backoff: 300ms}
+      - {name: grow}
+      - {name: reject, on_exhausted: dead-letter, dead_letter_topic: rejected}
+";
+
+fn order(_input: &Input<'_>, _context: &mut Context<'_>) -> Result<Reply, Failure> {
+    Err(Failure::new("not now"))
+}
+
+/// Does what the payload says with things that are too large.
+fn grow(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    match input.payload {
+        b"value" => context.set_value(vec![1; VALUE_BYTES_MAX + 1]),
+        b"reply" => return Ok(Reply::value(vec![1; VALUE_BYTES_MAX + 1])),
+        b"counter" => context.count(&"n".repeat(1_000), 1),
+        b"timer" => context.cancel_timer(&"n".repeat(1_000)),
+        _ => context.set_value(input.payload.to_vec()),
+    }
+    Ok(Reply::none())
+}
+
+fn reject(_input: &Input<'_>, _context: &mut Context<'_>) -> Result<Reply, Failure> {
+    Err(Failure::new("never"))
+}
+
+fn apps() -> Vec<App> {
+    vec![
+        App::new("rough", FILE)
+            .each("customers", "order", order)
+            .each("customers", "grow", grow)
+            .each("customers", "reject", reject),
+    ]
+}
+
+fn large(shards: u16) -> BootConfig {
+    BootConfig { segment_bytes: 32 << 20, ..config(shards) }
+}
+
+struct Ids {
+    session: SessionId,
+    topic: TopicId,
+    rejected: TopicId,
+    table: TableId,
+    handlers: Vec<HandlerId>,
+}
+
+fn load(rig: &mut Rig) -> Ids {
+    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+    let id = |path: &str| loaded.pointer(path).and_then(serde_json::Value::as_u64).unwrap() as u32;
+    let Ok(Answer::Session(session)) = rig.ask(0, SessionId(0), Operation::OpenSession) else { panic!("no session") };
+    Ids {
+        session,
+        topic: TopicId(id("/topics/0/id")),
+        rejected: TopicId(id("/topics/1/id")),
+        table: TableId(id("/tables/0/id")),
+        handlers: (0..3).map(|at| HandlerId(id(&format!("/tables/0/handlers/{at}/id")))).collect(),
+    }
+}
+
+impl Ids {
+    fn invoke(&self, handler: usize, seq: u64, payload: &[u8]) -> Operation {
+        let sequence = Sequence { seq, ack: seq - 1 };
+        let handler = self.handlers[handler];
+        Operation::Invoke { table: self.table, handler, sequence, key: (*b"k").into(), payload: payload.into() }
+    }
+
+    fn produce(&self, seq: u64, key: &str, customer: &str) -> Operation {
+        let value = serde_json::json!({"customer": customer}).to_string().into_bytes().into();
+        let sequence = Sequence { seq, ack: seq - 1 };
+        let key = key.as_bytes().into();
+        Operation::Produce { topic: self.topic, sequence, key, value, headers: vec![], event_micros: 0 }
+    }
+
+    fn read(&self, topic: TopicId, lane: u16, wait_millis: u32) -> Operation {
+        let (lane, from) = (LaneId(lane), Offset(1));
+        Operation::Read { topic, lane, from, max_events: 10, max_bytes: 1 << 20, wait_millis }
+    }
+}
+
+fn code(outcome: Result<Answer, Refusal>) -> Code {
+    outcome.expect_err("a refusal").code
+}
+
+#[test]
+fn what_no_record_holds_fails_the_run_and_the_log_stays_readable() {
+    let folder = Folder::new("too-large");
+    {
+        let mut rig = Rig::start(&folder.0, &large(1), apps);
+        let ids = load(&mut rig);
+        for (seq, what) in (1..).zip(["value", "reply", "counter"]) {
+            let outcome = rig.ask(0, ids.session, ids.invoke(1, seq, what.as_bytes()));
+            assert_eq!(code(outcome), Code::HandlerFailed, "{what}");
+        }
+        assert_eq!(rig.ask(0, ids.session, ids.invoke(1, 4, b"timer")), Ok(Answer::Value(None)));
+        // Six bytes of JSON for each: the dead letter is cut, and says so.
+        let outcome = rig.ask(0, ids.session, ids.invoke(2, 5, &vec![1; 2 << 20]));
+        assert_eq!(code(outcome), Code::HandlerFailed);
+        rig.settle();
+        let Ok(Answer::Events { events, .. }) = rig.ask(0, ids.session, ids.read(ids.rejected, 0, 0)) else {
+            panic!("no events")
+        };
+        let letter: serde_json::Value = serde_json::from_slice(&events[0].value).unwrap();
+        assert_eq!((letter["payload_cut"].as_bool(), letter["error"].is_string()), (Some(true), true));
+    }
+    let mut rig = Rig::start(&folder.0, &large(1), apps);
+    rig.settle();
+}
+
+#[test]
+fn a_field_too_long_for_a_key_routes_nowhere() {
+    let folder = Folder::new("long-field");
+    {
+        let mut rig = Rig::start(&folder.0, &large(1), apps);
+        let ids = load(&mut rig);
+        let outcome = rig.ask(0, ids.session, ids.produce(1, "o", &"c".repeat(KEY_BYTES_MAX + 1)));
+        assert!(outcome.is_ok());
+        for _ in 0..20_000 {
+            rig.step();
+        }
+    }
+    Rig::start(&folder.0, &large(1), apps).settle();
+}
+
+#[test]
+fn an_app_is_deleted_while_its_events_wait_and_are_waited_for() {
+    for shards in [1, 2, 3] {
+        let folder = Folder::new(&format!("delete-{shards}"));
+        let mut rig = Rig::start(&folder.0, &config(shards), apps);
+        let ids = load(&mut rig);
+        for (seq, n) in (1..4).zip(0..) {
+            let outcome = rig.ask(0, ids.session, ids.produce(seq, "o", &format!("c{n}")));
+            assert!(matches!(outcome, Ok(Answer::Appended { .. })));
+        }
+        let used = lane_of(b"o", 4).0;
+        let reads: Vec<u64> = (0..4)
+            .filter(|lane| *lane != used)
+            .map(|lane| rig.send(0, SessionId(0), ids.read(ids.topic, lane, 20_000)))
+            .collect();
+        for _ in 0..20 {
+            rig.step();
+        }
+        assert!(rig.ask(0, SessionId(0), Operation::AppDelete { name: "rough".into() }).is_ok());
+        for tag in reads {
+            rig.settle_reply(tag);
+            assert_eq!(code(rig.take(tag).unwrap()), Code::UnknownName);
+        }
+        // The next try of the failed events would be due now.
+        for _ in 0..6_000 {
+            rig.step();
+        }
+        assert_eq!(rig.json(Operation::Status)["unsettled"], 0);
+        drop(rig);
+        Rig::start(&folder.0, &config(shards), apps).settle();
+    }
+}
+
+#[test]
+fn sessions_that_nobody_gave_out_are_refused_and_not_kept() {
+    let folder = Folder::new("made-up");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    for made_up in [u64::MAX, u64::MAX - 1, (1 << 45) - 1, 1 << 62] {
+        assert_eq!(code(rig.ask(0, SessionId(made_up), ids.invoke(1, 1, b"x"))), Code::Expired);
+    }
+    // Of numbers of sessions that may have been, nothing is kept before their first operation.
+    for n in 0..100 {
+        assert_eq!(code(rig.ask(0, SessionId(64 + n), ids.invoke(1, 7, b"x"))), Code::Gap { expected: 1 });
+    }
+    assert_eq!(rig.json(Operation::Status)["shards"][0]["sessions"], 0);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 1, b"x")).is_ok());
+}
+
+#[test]
+fn a_produce_to_an_unknown_topic_touches_no_position() {
+    let folder = Folder::new("unknown-topic");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    let wrong = Ids { topic: TopicId(77), ..load(&mut rig) };
+    assert_eq!(code(rig.ask(0, ids.session, wrong.produce(1, "o", "c"))), Code::UnknownName);
+    for slot in 0..16 {
+        let sequence = Sequence { seq: 2, ack: 0 };
+        let void = Operation::Void { slot: SlotId(slot), sequence };
+        assert_eq!(code(rig.ask(0, ids.session, void)), Code::Gap { expected: 1 }, "slot {slot}");
+    }
+}
+
+#[test]
+fn a_read_outlives_a_connection_of_another_shard_with_its_number() {
+    let folder = Folder::new("same-number");
+    let mut rig = Rig::start(&folder.0, &config(2), apps);
+    let ids = load(&mut rig);
+    for lane in 0..4 {
+        let home = lane_home(ids.topic, LaneId(lane), 4, 16);
+        let (owner, asker) = if home.0 < 8 { (0, 1) } else { (1, 0) };
+        let tag = rig.send(asker, SessionId(0), ids.read(ids.topic, lane, 50));
+        for _ in 0..20 {
+            rig.step();
+        }
+        rig.close(owner, ConnId(1));
+        rig.settle_reply(tag);
+        assert!(rig.take(tag).unwrap().is_ok());
+    }
+}
+
+#[test]
+fn files_of_the_log_are_closed() {
+    let folder = Folder::new("closed");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    for seq in 1..=40 {
+        assert!(rig.ask(0, ids.session, ids.invoke(1, seq, &[7; 60_000])).is_ok());
+    }
+    rig.settle();
+    assert!(rig.closed >= 2, "{} files were closed", rig.closed);
+}
+
+#[test]
+fn an_operation_that_small_segments_cannot_hold_is_refused() {
+    let folder = Folder::new("small-segments");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    assert_eq!(code(rig.ask(0, ids.session, ids.invoke(1, 1, &vec![7; 600_000]))), Code::TooLarge);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).is_ok());
+}
