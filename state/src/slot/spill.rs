@@ -4,6 +4,7 @@ use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued, Running};
 use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
+use gristmill_base::ids::SessionId;
 use gristmill_base::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
