@@ -29,6 +29,12 @@ pub struct Issued {
 /// Key of a value with one writer: table, grain, map entry.
 type CellKey = (&'static str, String, Option<String>);
 
+/// Topic, lane and offset of an event.
+type Place = (&'static str, u16, u64);
+type KeyAndValue = (Vec<u8>, Vec<u8>);
+/// Entries of a map.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The writes to one cell by its only writer, in order, and how much of them is known to have happened.
 #[derive(Default)]
 struct Cell {
@@ -44,9 +50,9 @@ pub struct Auditor {
     /// Operations by id.
     pub operations: BTreeMap<u64, Issued>,
     /// Events of lanes that somebody was told of: key and value.
-    events: BTreeMap<(&'static str, u16, u64), (Vec<u8>, Vec<u8>)>,
+    events: BTreeMap<Place, KeyAndValue>,
     /// Map entries that were read and are never taken back: table, grain, entry → value.
-    observed: BTreeMap<(&'static str, String), BTreeMap<Vec<u8>, Vec<u8>>>,
+    observed: BTreeMap<(&'static str, String), Entries>,
     cells: BTreeMap<CellKey, Cell>,
     /// Reads that were checked.
     pub reads: u64,
@@ -233,5 +239,63 @@ impl Auditor {
         }
         let found = found.map(String::from_utf8_lossy);
         Err(format!("P1: {key:?} holds {found:?}, but write {} of {} was acked", cell.floor, cell.writes.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::LaneId;
+
+    fn put(auditor: &mut Auditor, id: u64, value: &[u8]) {
+        auditor.issue(id, &Act::Put("kv", "a".into(), value.to_vec()));
+    }
+
+    fn get(auditor: &mut Auditor, floor: usize, value: Option<&[u8]>) -> Result<(), String> {
+        auditor.read(&Act::Get("kv", "a".into()), floor, &Answer::Value(value.map(Into::into)))
+    }
+
+    #[test]
+    fn reads_behind_an_acked_write_are_found_and_later_ones_are_not() {
+        let mut auditor = Auditor::default();
+        put(&mut auditor, 1, b"one");
+        put(&mut auditor, 2, b"two");
+        assert!(get(&mut auditor, 0, None).is_ok());
+        auditor.answer(1, &Ok(Answer::Done)).unwrap();
+        let floor = auditor.floor(&Act::Get("kv", "a".into()));
+        assert!(get(&mut auditor, floor, None).is_err(), "an acked write is lost");
+        assert!(get(&mut auditor, floor, Some(b"three")).is_err(), "nobody wrote that");
+        assert!(get(&mut auditor, floor, Some(b"two")).is_ok(), "an unanswered write may have happened");
+        let floor = auditor.floor(&Act::Get("kv", "a".into()));
+        assert!(get(&mut auditor, floor, Some(b"one")).is_err(), "what was read is gone");
+    }
+
+    #[test]
+    fn refused_writes_have_no_effect_and_retries_get_the_same_answer() {
+        let mut auditor = Auditor::default();
+        put(&mut auditor, 1, b"one");
+        let refusal = Refusal::new(Code::Parked, "parked");
+        auditor.answer(1, &Err(refusal.clone())).unwrap();
+        assert!(get(&mut auditor, 0, Some(b"one")).is_err());
+        auditor.answer(1, &Err(refusal)).unwrap();
+        assert!(auditor.answer(1, &Ok(Answer::Done)).is_err());
+    }
+
+    #[test]
+    fn an_offset_holds_one_event_for_ever() {
+        let mut auditor = Auditor::default();
+        auditor.issue(1, &Act::Produce("t", "k".into(), b"v".to_vec()));
+        auditor.answer(1, &Ok(Answer::Appended { lane: LaneId(2), offset: Offset(5) })).unwrap();
+        let event = |value: &[u8]| EventView {
+            offset: Offset(5),
+            event_micros: 0,
+            append_micros: 0,
+            key: b"k".as_slice().into(),
+            value: value.into(),
+            headers: Vec::new(),
+        };
+        let read = |value| Answer::Events { end: Offset(6), next: Offset(6), events: vec![event(value)] };
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v")).is_ok());
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w")).is_err());
     }
 }

@@ -229,6 +229,7 @@ fn poke(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     let key = [b"log-", context.key()].concat();
     context.invoke("log", key, "note", input.payload)?;
     if mode == 'd' {
+        gristmill_base::sometimes::reached("grain deleted by its handler");
         context.delete_grain();
     } else {
         context.set_value("here");

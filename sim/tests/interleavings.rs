@@ -1,0 +1,81 @@
+//! The interleavings that DESIGN 4.1 guards against, each as a named seed that is known to reach it.
+//!
+//! A change of the engine moves the schedules, so a test looks a little further than its seed; every seed on the way
+//! must be clean, and one of them must reach the situation.
+
+use gristmill_sim::run::{Options, run};
+
+/// Seeds behind the named one that a test may look at.
+const FURTHER: u64 = 80;
+
+fn reaches(what: &str, workload: &str, seed: u64) {
+    for seed in seed..seed + FURTHER {
+        let options = Options { seed, workload: workload.to_owned(), cores: 0, planted: None };
+        let report = run(&options).unwrap_or_else(|wrong| panic!("seed {seed} of {workload}: {wrong}"));
+        if report.reached.contains_key(what) {
+            return;
+        }
+    }
+    panic!("{FURTHER} seeds of {workload} from {seed} on did not reach: {what}");
+}
+
+macro_rules! interleavings {
+    ($($(#[$doc:meta])* $name:ident: $what:literal, $workload:literal, $seed:literal;)*) => {
+        $($(#[$doc])* #[test] fn $name() { reaches($what, $workload, $seed); })*
+    };
+}
+
+interleavings! {
+    /// ACCEPT, session: attach while pending or in a backlog.
+    a_retry_attaches_to_what_is_pending: "retry attached", "bank", 1;
+    /// ACCEPT, session: else the stored reply, from memory.
+    a_retry_gets_the_stored_reply: "retry got the stored reply", "bank", 1;
+    /// ACCEPT, session: the stored reply survives a crash.
+    a_retry_after_a_crash_gets_the_stored_reply: "retry after a crash got the stored reply", "bank", 1;
+    /// ACCEPT, session: later numbers are answered gap; the client sends what is missing, or void.
+    a_gap_is_answered: "gap answered", "bank", 1;
+    /// 4.2, session: a definite refusal covers its number; what a restart forgot is sent as void.
+    a_gap_is_filled_with_void: "void sent", "bank", 1;
+    /// 4.2, session: at the limit of kept replies new numbers are refused for capacity.
+    a_session_is_refused_for_capacity: "session refused for capacity", "bank", 1;
+    /// PRUNE, session: an expired session is refused, never run.
+    an_expired_session_is_refused: "expired session refused", "bank", 1;
+    /// COMMIT: runs commit out of order, the machine goes down, and the done set skips what was done.
+    a_done_set_is_there_at_a_crash: "done set at a crash", "bank", 1;
+    /// RECOVERY: the sender sends from the cursor on, and what the done set names is not handled again.
+    a_done_set_skips_after_a_restart: "done set skipped a position", "bank", 1;
+    /// ACCEPT: a cover goes past what is pending; the cursor must not.
+    a_cover_goes_beyond_what_is_pending: "cover beyond pending", "words", 1;
+    /// RUN: a timer fires only with the generation that its row has.
+    an_overtaken_timer_is_dropped: "stale timer dropped", "bank", 1;
+    /// SPILL: the inputs of a run in flight are relabelled.
+    a_spill_meets_a_run_in_flight: "spill with a run in flight", "bank", 1;
+    /// SPILL: a full window spills the grain with the oldest pending position.
+    a_window_is_full: "stream window full", "bank", 1;
+    /// RECOVERY: backlog first, later inputs behind it.
+    a_backlog_is_there_at_a_restart: "backlog at a restart", "bank", 1;
+    /// DELETE: rows and timers go, positions stay.
+    a_grain_is_deleted_and_comes_back: "grain deleted by its handler", "bank", 1;
+    /// RECOVERY: a slot channel resends its rows in order; PRUNE took only what was durable at the receiver.
+    a_channel_resends_after_a_restart: "channel with rows at a restart", "bank", 1;
+    /// RECOVERY: another core count at the start.
+    slots_move_to_another_core_count: "slots moved to another core count", "bank", 1;
+    /// RECOVERY: crashed itself, then done again.
+    a_recovery_is_crashed: "crash during recovery", "bank", 1;
+    /// RECOVERY: a torn tail is cut.
+    a_torn_tail_is_cut: "torn tail cut", "bank", 1;
+    /// The catalog is stored, or half stored, when the machine goes down.
+    a_crash_meets_the_loading_of_an_app: "crash while the app is loaded", "words", 1;
+    /// A process dies, and the next one reads what was never flushed.
+    a_process_is_killed: "process killed", "bank", 1;
+    /// A checkpoint or a root is being written when the machine goes down.
+    a_background_job_meets_a_crash: "background job at a crash", "bank", 1;
+    /// A run has no verdict yet when the machine goes down: nothing of it is left, and it is made again.
+    a_run_is_pending_at_a_crash: "run pending at a crash", "bank", 1;
+    /// Checkpoints are taken under load, and lanes are read back from their files.
+    a_lane_is_read_back_from_its_file: "lane chunk read back", "words", 1;
+    /// The queue between two shards is full; order is kept.
+    the_mesh_is_full: "mesh full", "bank", 1;
+    /// P9: after a failed write or flush nothing is acked until the restart.
+    a_log_fails: "log failed", "bank", 1;
+}

@@ -1,0 +1,45 @@
+//! Fixed seeds: clean, the same every time; crash points of the engine; planted bugs that must be found.
+
+use gristmill_base::planted::Bug;
+use gristmill_base::sometimes;
+use gristmill_sim::crash_points::Budget;
+use gristmill_sim::engine_points;
+use gristmill_sim::run::{Options, run};
+
+fn options(seed: u64, workload: &str, planted: Option<Bug>) -> Options {
+    Options { seed, workload: workload.to_owned(), cores: 3, planted }
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    for workload in ["bank", "words"] {
+        for seed in 1..4 {
+            let first = run(&options(seed, workload, None)).unwrap();
+            let second = run(&options(seed, workload, None)).unwrap();
+            assert_eq!((first.trace, first.events, first.crashes), (second.trace, second.events, second.crashes));
+        }
+    }
+}
+
+#[test]
+fn other_seeds_are_other_runs() {
+    let traces: Vec<u64> = (1..6).map(|seed| run(&options(seed, "words", None)).unwrap().trace).collect();
+    assert!(traces.windows(2).all(|pair| pair[0] != pair[1]), "{traces:x?}");
+}
+
+#[test]
+fn crash_points_of_the_engine() {
+    let _ = sometimes::take();
+    let tally = engine_points::visit(2, Budget { random_images: 2, stride: 1, recovery_crashes: 1 }).unwrap();
+    assert!(tally.points > 150 && tally.images > 500, "{tally:?}");
+    let reached = sometimes::take();
+    assert!(reached.contains_key("checkpoint"), "the run must reach a checkpoint: {reached:?}");
+}
+
+#[test]
+fn crash_points_find_what_is_acked_before_its_flush() {
+    gristmill_base::planted::plant(Some(Bug::AckBeforeFlush));
+    let found = engine_points::visit(3, Budget { random_images: 0, stride: 1, recovery_crashes: 0 });
+    gristmill_base::planted::plant(None);
+    assert!(found.is_err());
+}
