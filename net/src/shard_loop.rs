@@ -204,7 +204,7 @@ where
             self.opened.push((path, file));
         }
         for file in outbox.close.drain(..) {
-            self.world.close(file);
+            Disk::close(&mut self.world, file);
         }
         for job in outbox.jobs.drain(..) {
             self.jobs.start(job);
