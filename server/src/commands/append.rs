@@ -19,7 +19,7 @@ pub(super) struct Append {
     #[arg(value_name = "APP/TOPIC")]
     topic: String,
     /// Key of the event. With --lines the default is the name of the line's file, or "stdin".
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     key: Option<String>,
     /// Append each line as an event of its own, in order. The line is the value.
     #[arg(long)]
@@ -29,7 +29,7 @@ pub(super) struct Append {
     #[arg(long, value_name = "NAME,NAME", requires = "lines", value_parser = members)]
     fields: Option<(String, String)>,
     /// The value; with --lines any number of files instead (standard input if there is none, or for -).
-    #[arg(value_name = "VALUE|FILE")]
+    #[arg(value_name = "VALUE|FILE", allow_negative_numbers = true)]
     values: Vec<String>,
 }
 

@@ -14,11 +14,12 @@ pub struct Arguments {
     #[arg(value_name = "APP/TABLE")]
     table: String,
     /// Key of the grain.
+    #[arg(allow_negative_numbers = true)]
     key: String,
     /// The handler.
     handler: String,
     /// What the handler gets; nothing if not given.
-    #[arg(default_value = "")]
+    #[arg(default_value = "", allow_negative_numbers = true)]
     value: String,
     /// Type of the value that the handler wants: handlers declare none.
     #[arg(long, value_name = "TYPE", default_value = "bytes", value_parser = typed::parse_type)]

@@ -27,6 +27,7 @@ enum Action {
         #[command(flatten)]
         grain: Grain,
         /// The value.
+        #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Delete a grain: its value, maps and timers.
@@ -57,6 +58,7 @@ struct Grain {
     #[arg(value_name = "APP/TABLE")]
     table: String,
     /// Key of the grain.
+    #[arg(allow_negative_numbers = true)]
     key: String,
 }
 
@@ -68,10 +70,10 @@ struct Get {
     #[arg(long, value_name = "NAME")]
     map: Option<String>,
     /// First entry key wanted.
-    #[arg(long, value_name = "A", requires = "map")]
+    #[arg(long, value_name = "A", requires = "map", allow_negative_numbers = true)]
     from: Option<String>,
     /// First entry key no longer wanted.
-    #[arg(long, value_name = "B", requires = "map")]
+    #[arg(long, value_name = "B", requires = "map", allow_negative_numbers = true)]
     to: Option<String>,
     /// Last key first.
     #[arg(long, requires = "map")]
@@ -89,7 +91,7 @@ struct Entry {
     #[arg(value_name = "NAME")]
     map: String,
     /// Key of the entry.
-    #[arg(value_name = "ENTRY")]
+    #[arg(value_name = "ENTRY", allow_negative_numbers = true)]
     entry: String,
 }
 
@@ -105,6 +107,7 @@ enum OnMap {
         #[command(flatten)]
         entry: Entry,
         /// The value.
+        #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Delete an entry.
