@@ -154,7 +154,9 @@ pub fn status(code: Code) -> Status {
         Code::BadRequest => Status::BadRequest,
         Code::UnknownName => Status::UnknownName,
         Code::WrongType => Status::WrongType,
-        Code::TooLarge => Status::TooLarge,
+        // The shard's definite refusals cover their position. `too_large` says that the position is free: it is of
+        // bytes that no shard has seen.
+        Code::TooLarge => Status::BadRequest,
         Code::Parked => Status::Parked,
         Code::Capacity => Status::Capacity,
         Code::Gap { .. } => Status::Gap,
@@ -324,6 +326,16 @@ mod tests {
         written(tag(OpCode::Put), &unknown, |it| {
             assert_eq!(it.unwrap_err(), Failure::new(Status::UnknownName, "no table 9"));
         });
+    }
+
+    #[test]
+    fn definite_refusals_of_the_shard_cover_their_position() {
+        for code in [Code::BadRequest, Code::UnknownName, Code::WrongType, Code::TooLarge, Code::Parked] {
+            assert_eq!(status(code).position(), gristmill_wire::Position::Taken, "{code:?}");
+        }
+        for code in [Code::Capacity, Code::Gap { expected: 1 }, Code::Expired] {
+            assert_eq!(status(code).position(), gristmill_wire::Position::Free, "{code:?}");
+        }
     }
 
     #[test]

@@ -232,3 +232,14 @@ fn the_apps_of_the_stock_binary_are_good() {
         assert_eq!(app.app, name);
     }
 }
+
+#[test]
+fn a_file_that_would_hold_the_core_is_refused_at_once() {
+    let many = format!("app: [{}]", "1, ".repeat(60_000));
+    let deep = format!("app: {}{}", "[".repeat(40), "]".repeat(40));
+    let anchor = "app: &name word-count\nlanguage: *name\n".to_owned();
+    for text in [many, deep, anchor] {
+        let error = AppFile::parse(&text, "app.yaml").expect_err("over a limit").to_string();
+        assert!(error.contains("this is no YAML of an app file"), "{error}");
+    }
+}
