@@ -89,7 +89,7 @@ fn seeds(arguments: &Arguments) -> bool {
     let mut bad = 0_u64;
     for seed in arguments.seeds.clone() {
         let workload = workload_of(arguments, seed);
-        let options = Options { seed, workload: workload.clone(), cores: arguments.cores, planted: None };
+        let options = Options { seed, workload: workload.clone(), cores: arguments.cores, planted: None, aim: None };
         match run(&options) {
             Ok(report) => {
                 sum.events += report.events;
@@ -150,15 +150,7 @@ fn planted(name: &str, arguments: &Arguments) -> bool {
     let mut found = 0;
     for bug in &bugs {
         let started = Watch::start();
-        let mut first = None;
-        for seed in 1..=PLANTED_SEEDS {
-            let workload = arguments.workload.clone().unwrap_or_else(|| "bank".to_owned());
-            let options = Options { seed, workload, cores: arguments.cores, planted: Some(*bug) };
-            if let Err(what) = run(&options) {
-                first = Some((seed, what));
-                break;
-            }
-        }
+        let first = find(*bug, arguments);
         let seconds = started.seconds();
         match first {
             Some((seed, what)) => {
@@ -172,6 +164,20 @@ fn planted(name: &str, arguments: &Arguments) -> bool {
     }
     println!("planted: {found}/{} found", bugs.len());
     found == bugs.len()
+}
+
+/// The first seed that fails because of the bug: without it the same run must be clean.
+fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
+    for seed in 1..=PLANTED_SEEDS {
+        let workload = arguments.workload.clone().unwrap_or_else(|| "bank".to_owned());
+        let planted = Options { seed, workload, cores: arguments.cores, planted: Some(bug), aim: Some(bug) };
+        let Err(what) = run(&planted) else { continue };
+        match run(&Options { planted: None, ..planted }) {
+            Ok(_) => return Some((seed, what)),
+            Err(without) => println!("seed={seed} aimed at {bug:?} fails without it as well: {without}"),
+        }
+    }
+    None
 }
 
 fn crash_points() -> bool {

@@ -28,6 +28,8 @@ pub struct Options {
     pub cores: u16,
     /// A planted bug.
     pub planted: Option<Bug>,
+    /// A bug whose situations are made more frequent, planted or not.
+    pub aim: Option<Bug>,
 }
 
 /// How a run went.
@@ -104,7 +106,7 @@ impl Run {
         let mut rng = SimRng::new(options.seed);
         let drawn = rng.between(1, 4) as u16;
         let mut knobs = Knobs::draw(&mut rng, if options.cores == 0 { drawn } else { options.cores });
-        aim(options.planted, &mut knobs);
+        aim(options.aim, &mut knobs);
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
         let clients = (0..knobs.clients).map(|at| Client::new(at, rng.fork(), knobs.operations)).collect();

@@ -10,7 +10,7 @@ const FURTHER: u64 = 80;
 
 fn reaches(what: &str, workload: &str, seed: u64) {
     for seed in seed..seed + FURTHER {
-        let options = Options { seed, workload: workload.to_owned(), cores: 0, planted: None };
+        let options = Options { seed, workload: workload.to_owned(), cores: 0, planted: None, aim: None };
         let report = run(&options).unwrap_or_else(|wrong| panic!("seed {seed} of {workload}: {wrong}"));
         if report.reached.contains_key(what) {
             return;

@@ -7,7 +7,7 @@ use gristmill_sim::engine_points;
 use gristmill_sim::run::{Options, run};
 
 fn options(seed: u64, workload: &str, planted: Option<Bug>) -> Options {
-    Options { seed, workload: workload.to_owned(), cores: 3, planted }
+    Options { seed, workload: workload.to_owned(), cores: 3, planted, aim: planted }
 }
 
 #[test]

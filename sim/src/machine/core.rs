@@ -85,7 +85,7 @@ impl Core {
     ) -> Result<(), String> {
         let mut clock = self.disk.clock();
         self.run_jobs(rng, clock.nanos());
-        self.fill(knobs, rng, clock.nanos());
+        self.fill(rng, clock.nanos());
         trace.mix(clock.nanos());
         trace.mix(self.inbox.completions.len() as u64 ^ ((self.inbox.requests.len() as u64) << 32));
         self.shard.turn(clock.now(), &mut self.inbox, &mut self.outbox);
@@ -112,7 +112,7 @@ impl Core {
         self.jobs = later;
     }
 
-    fn fill(&mut self, knobs: &Knobs, rng: &mut SimRng, now: u64) {
+    fn fill(&mut self, rng: &mut SimRng, now: u64) {
         self.disk.poll(&mut self.completions);
         let all = rng.below(3) > 0;
         let mut kept = Vec::new();
@@ -146,7 +146,6 @@ impl Core {
             self.running.remove(&grain);
             self.inbox.verdicts.push((run, effects, called));
         }
-        let _ = knobs;
     }
 
     /// Takes note of the runs that the turn has made. Two of one grain must not overlap.
