@@ -172,15 +172,20 @@ impl<'a> Files<'a> {
     pub fn create_file(&mut self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
         let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
         let file = self.open(&path, OpenMode::Create)?;
-        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
-            self.write(file, (index << 20) as u64, AlignedBuf::copy_of(piece))?;
-        }
-        self.flush(file)?;
+        let filled = self.fill(file, bytes);
         self.close(file);
+        filled?;
         if crate::planted::is(crate::planted::Bug::SkippedDirectorySync) {
             return Ok(());
         }
         self.flush_dir(folder)
+    }
+
+    fn fill(&mut self, file: FileId, bytes: &[u8]) -> Result<(), DiskError> {
+        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
+            self.write(file, (index << 20) as u64, AlignedBuf::copy_of(piece))?;
+        }
+        self.flush(file)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::{Disk, DiskError, DiskErrorKind, OpenMode};
+use gristmill_base::env::{Disk, DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, SlotId};
 use gristmill_io::log::{ReadySegment, SegmentJob, run_segment_job};
@@ -160,24 +160,24 @@ fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskErro
         Err(error) if error.kind == DiskErrorKind::NotFound => (files.open(&path, OpenMode::Create)?, true),
         Err(error) => return Err(error),
     };
+    // Closed also after a failure: it is tried again for as long as a disk is full.
+    let filled = fill_chunk(files, file, chunk);
+    files.close(file);
+    filled?;
+    // The name may be one that a killed process made and did not flush, as long as no root names a chunk of the file.
+    if made || chunk.extent.position == 0 { files.flush_dir(LANES_DIR) } else { Ok(()) }
+}
+
+fn fill_chunk(files: &mut Files<'_>, file: FileId, chunk: &ChunkWrite) -> Result<(), DiskError> {
     let mut at = chunk.extent.position;
     for piece in chunk.body.chunks(1 << 20) {
         files.write(file, at, AlignedBuf::copy_of(piece))?;
         at += piece.len() as u64;
     }
-    files.flush(file)?;
-    files.close(file);
-    // The name may be one that a killed process made and did not flush, as long as no root names a chunk of the file.
-    if made || chunk.extent.position == 0 { files.flush_dir(LANES_DIR) } else { Ok(()) }
+    files.flush(file)
 }
 
-/// Reads a chunk and checks it.
-///
-/// # Errors
-/// What the disk says, or damage.
-pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, DiskError> {
-    let path = format!("{LANES_DIR}/{}", lane_name(lane));
-    let file = files.open(&path, OpenMode::Read)?;
+fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<Vec<u8>, DiskError> {
     let mut body = Vec::new();
     while (body.len() as u64) < extent.bytes {
         let want = (extent.bytes - body.len() as u64).min(1 << 20) as usize;
@@ -187,7 +187,19 @@ pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Resul
             break;
         }
     }
+    Ok(body)
+}
+
+/// Reads a chunk and checks it.
+///
+/// # Errors
+/// What the disk says, or damage.
+pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, DiskError> {
+    let path = format!("{LANES_DIR}/{}", lane_name(lane));
+    let file = files.open(&path, OpenMode::Read)?;
+    let body = read_chunk(files, file, extent);
     files.close(file);
+    let body = body?;
     if body.len() as u64 != extent.bytes || crc32c(&body) != extent.crc {
         let what =
             format!("{path}: events {} to {} at byte {} are damaged", extent.first, extent.last, extent.position);

@@ -47,12 +47,11 @@ fn reject(_input: &Input<'_>, _context: &mut Context<'_>) -> Result<Reply, Failu
 }
 
 fn apps() -> Vec<App> {
-    vec![
-        App::new("rough", FILE)
-            .each("customers", "order", order)
-            .each("customers", "grow", grow)
-            .each("customers", "reject", reject),
-    ]
+    vec![App::new("rough", FILE).each("customers", "order", order).each("customers", "grow", grow).each(
+        "customers",
+        "reject",
+        reject,
+    )]
 }
 
 fn large(shards: u16) -> BootConfig {
