@@ -51,7 +51,7 @@ fuzz: ## fuzz the codec of the native protocol for SECONDS_FUZZ=60 (needs cargo-
 loom: ## model-check the queue between cores
 	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --test loom_mesh --release --target-dir $(TARGET_DIR)/loom
 
-bench: ## micro-benchmarks
+bench: ## micro-benchmarks; tables go to target/bench/NAME.json
 	cargo bench --package gristmill-benches
 
 lint: ## clippy over the whole workspace, warnings are errors

@@ -27,6 +27,28 @@ impl Grains {
         index.find(self.hasher.hash_one(key), |id| &*self.get(*id).key == key).copied()
     }
 
+    /// The place that a key most likely has: the first with its hash, the key itself not compared. For warming caches.
+    #[must_use]
+    pub fn likely(&self, table: TableId, key: &[u8]) -> Option<GrainId> {
+        let index = &self.tables.iter().find(|(id, _)| *id == table)?.1;
+        index.iter_hash(self.hasher.hash_one(key)).next().copied()
+    }
+
+    /// Reads a grain's own memory, so that it is in the caches; the result means nothing.
+    #[must_use]
+    pub fn touch(&self, id: GrainId) -> usize {
+        let grain = self.slab[id.0 as usize].as_ref();
+        grain.map_or(0, |grain| grain.key.len() + grain.value.as_ref().map_or(0, |row| row.bytes.len()))
+    }
+
+    /// Reads the first bytes of a grain's key and value, so that they are in the caches; the result means nothing.
+    #[must_use]
+    pub fn touch_bytes(&self, id: GrainId) -> usize {
+        let first = |bytes: &[u8]| usize::from(bytes.first().copied().unwrap_or(0));
+        let grain = self.slab[id.0 as usize].as_ref();
+        grain.map_or(0, |grain| first(&grain.key) + grain.value.as_ref().map_or(0, |row| first(&row.bytes)))
+    }
+
     /// The grain with that key, made empty if it is not there.
     pub fn find_or_make(&mut self, table: TableId, key: &[u8]) -> GrainId {
         if let Some(id) = self.find(table, key) {

@@ -151,6 +151,8 @@ pub(super) struct Checkpoints {
     writing: Option<(SlotId, CheckpointMark, Lsn, BTreeMap<LaneKey, Extent>)>,
     /// Slots that this round has yet to dump.
     round: VecDeque<SlotId>,
+    /// Bytes that the round has dumped so far, chunks of lanes not counted.
+    round_bytes: u64,
     /// Whether a round has ended whose root is to be written.
     root_due: bool,
     /// What the root that is being written says.
@@ -171,6 +173,7 @@ impl Checkpoints {
             dumped: None,
             writing: None,
             round: VecDeque::new(),
+            round_bytes: 0,
             root_due: false,
             publishing: None,
             stale: Vec::new(),
@@ -204,15 +207,23 @@ impl Shard {
         let checkpoints = &self.checkpoints;
         let idle = checkpoints.round.is_empty() && checkpoints.dumped.is_none() && checkpoints.writing.is_none();
         let free = checkpoints.root.is_some() && !checkpoints.root_due;
-        if !idle || !free || self.log.0.bytes_kept() < self.config.checkpoint_bytes {
+        if !idle || !free || self.log.0.bytes_kept() < self.checkpoint_due_bytes() {
             return;
         }
         let mut dirty: Vec<(Lsn, SlotId)> =
             self.slots.iter().flatten().filter_map(|slot| slot.first_dirty_lsn.map(|lsn| (lsn, slot.id))).collect();
         dirty.sort_unstable();
+        self.checkpoints.round_bytes = 0;
         self.checkpoints.round = dirty.into_iter().map(|(_, slot)| slot).collect();
         self.checkpoints.root_due =
             self.checkpoints.round.is_empty() && self.next_log_from() > self.checkpoints.content.log_from;
+    }
+
+    /// Bytes of log at which a round begins: twice what the last round wrote, so that checkpoints cost at most half of
+    /// what the log does, within what replay may take.
+    fn checkpoint_due_bytes(&self) -> u64 {
+        let least = (2 * self.log.0.config().segment_bytes).min(self.config.checkpoint_bytes);
+        (2 * self.checkpoints.round_bytes).clamp(least, self.config.checkpoint_bytes)
     }
 
     fn dump_next(&mut self) {
@@ -233,6 +244,7 @@ impl Shard {
         let first = slot.first_dirty_lsn.take().unwrap_or(slot.last_lsn());
         let (lsn, ssn) = (slot.last_lsn(), slot.last_ssn());
         let bytes = seal_checkpoint(identity, id, number, &dump);
+        self.checkpoints.round_bytes += bytes.len() as u64;
         self.checkpoints.dumped =
             Some(Dumped { first, lsn, ssn, write: CheckpointWrite { slot: id, number, bytes, chunks } });
     }

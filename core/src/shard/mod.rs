@@ -15,6 +15,7 @@ mod runs;
 mod status;
 mod turn;
 mod upkeep;
+mod warm;
 mod writes;
 
 pub(crate) use checkpoint::next_chunk;

@@ -1,5 +1,6 @@
 //! One turn: everything that came in, then everything that can go on, then the log.
 
+use super::warm::WARM_REQUESTS;
 use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
 use crate::request::Responder;
@@ -22,8 +23,12 @@ impl Shard {
             self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum::<usize>() > self.config.queued_bytes_max;
         self.take_in(inbox);
         self.release();
-        for request in inbox.requests.drain(..) {
-            self.request(request);
+        let mut requests = std::mem::take(&mut inbox.requests).into_iter();
+        while !requests.as_slice().is_empty() {
+            self.warm(requests.as_slice());
+            for request in requests.by_ref().take(WARM_REQUESTS) {
+                self.request(request);
+            }
         }
         self.go_on(outbox);
         self.give_out(outbox);

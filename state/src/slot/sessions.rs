@@ -34,6 +34,12 @@ impl Slot {
         Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))
     }
 
+    /// Reads a session's memory, so that it is in the caches; the result means nothing.
+    #[must_use]
+    pub fn touch_session(&self, session: SessionId) -> u64 {
+        self.sessions.get(&session).map_or(0, |session| session.stream.received() + session.mark())
+    }
+
     /// Ends an offered operation without effect: a definite refusal covers its position. The reply is kept in memory
     /// until the client's mark passes it.
     pub fn refuse(&mut self, session: SessionId, pos: u64, outcome: Outcome) -> Option<Responder> {
