@@ -1,5 +1,7 @@
-//! The stock binary: the whole command line with the sample apps linked.
+//! The stock binary: the whole command line with the sample apps and the load generator linked.
 
+use clap::{ArgMatches, FromArgMatches, Subcommand};
+use gristmill_loadgen::cli::{Command as Loadgen, execute};
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
@@ -7,5 +9,18 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    gristmill_server::cli().app(word_count::app()).app(gristmill_loadgen_app::app()).run()
+    let about = "Make load on a running server and measure it; needs the app of loadgen/app, which it loads";
+    let loadgen = Loadgen::augment_subcommands(clap::Command::new("loadgen").about(about));
+    gristmill_server::cli()
+        .app(word_count::app())
+        .app(gristmill_loadgen_app::app())
+        .command(loadgen.subcommand_required(true), run_loadgen)
+        .run()
+}
+
+fn run_loadgen(matches: &ArgMatches) -> ExitCode {
+    match Loadgen::from_arg_matches(matches) {
+        Ok(command) => execute(&command),
+        Err(error) => error.exit(),
+    }
 }

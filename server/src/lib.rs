@@ -13,7 +13,7 @@ pub mod demo;
 pub mod exit;
 pub mod serve;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use commands::Command;
 use gristmill_sdk::App;
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ use std::process::ExitCode;
 #[derive(Default)]
 pub struct Cli {
     apps: Vec<App>,
+    more: Vec<(clap::Command, fn(&ArgMatches) -> ExitCode)>,
 }
 
 /// The command line without any app.
@@ -46,11 +47,30 @@ impl Cli {
         self
     }
 
+    /// Adds a subcommand of a tool that this crate does not link; `run` gets what was said behind its name.
+    #[must_use]
+    pub fn command(mut self, command: clap::Command, run: fn(&ArgMatches) -> ExitCode) -> Self {
+        self.more.push((command, run));
+        self
+    }
+
     /// Does what the command line says. A failure is told on standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let arguments = match Arguments::try_parse() {
-            Ok(arguments) => arguments,
+        let all = Arguments::command().subcommands(self.more.iter().map(|(command, _)| command.clone()));
+        let parsed = all.try_get_matches().and_then(|matches| {
+            let named = matches.subcommand();
+            let added = named.and_then(|(name, inner)| {
+                self.more.iter().find(|(command, _)| command.get_name() == name).zip(Some(inner))
+            });
+            match added {
+                Some(((_, run), inner)) => Ok(Err(run(inner))),
+                None => Arguments::from_arg_matches(&matches).map(Ok),
+            }
+        });
+        let arguments = match parsed {
+            Ok(Ok(arguments)) => arguments,
+            Ok(Err(done)) => return done,
             Err(error) => {
                 // Nothing can be done where even the usage cannot be printed.
                 let _ = error.print();
