@@ -12,7 +12,7 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes;
 use gristmill_base::tuning::{Tuning, tune};
 use gristmill_core::LinkedApps;
-use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
+use gristmill_core::request::{Answer, Code, Operation, Reply, Request, Responder};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -160,6 +160,10 @@ impl Run {
             let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: false };
             let outcome = self.ask(operation)?;
             if let Some(outcome) = outcome.filter(|_| !self.machine.disk.is_down()) {
+                if matches!(&outcome, Err(refusal) if refusal.code == Code::Failed) {
+                    // The catalog could not be stored; whether it is there is not known.
+                    continue;
+                }
                 let Ok(Answer::Json(_)) = outcome else { return Err(format!("the app was not loaded: {outcome:?}")) };
                 self.machine.disk.crash_at_op(u64::MAX);
                 let catalog = self.machine.cores[0].shard.catalog().clone();

@@ -74,6 +74,10 @@ interleavings! {
     a_run_is_pending_at_a_crash: "run pending at a crash", "bank", 1;
     /// Checkpoints are taken under load, and lanes are read back from their files.
     a_lane_is_read_back_from_its_file: "lane chunk read back", "words", 1;
+    /// ACCEPT: what is behind a gap is dropped, and the sender hears what is expected.
+    a_sender_hears_what_is_expected: "expected answered", "bank", 1;
+    /// SEND: a feed goes back to what its receiver misses.
+    a_feed_is_rewound: "feed rewound", "bank", 1;
     /// The queue between two shards is full; order is kept.
     the_mesh_is_full: "mesh full", "bank", 1;
     /// P9: after a failed write or flush nothing is acked until the restart.

@@ -173,10 +173,12 @@ impl Machine {
         }
     }
 
-    /// A seeded fate of what was not flushed.
+    /// A seeded fate of what was not flushed. Where flushes may fail no process is killed alone: what such a flush lost
+    /// would still be read, and no reader can know that it is lost.
     pub fn draw_plan(&mut self) -> CrashPlan {
+        let may_kill = self.knobs.faults.flush_fails == 0;
         match self.rng.below(10) {
-            0..=2 => CrashPlan::KillProcess,
+            0..=2 if may_kill => CrashPlan::KillProcess,
             3..=5 => CrashPlan::LoseAll,
             _ => CrashPlan::Random(self.rng.next_u64()),
         }
