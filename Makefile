@@ -9,14 +9,14 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 # Simulated seeds of `make sim` and of `make test`, seconds of `make fuzz`.
 SEEDS ?= 1000
-SEEDS_TEST ?= 60
+SEEDS_TEST ?= 200
 SECONDS_FUZZ ?= 60
 
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
-TEST_STEPS := setup fmt-check lint tidy unit loom demo-sabotage
+TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage
 
-.PHONY: help setup build demo demo-sabotage test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -40,13 +40,19 @@ test: ## everything that must hold before a change is taken: TEST_STEPS of the M
 	@scripts/steps.sh $(TEST_STEPS)
 
 sim: ## simulate SEEDS=1000 seeds of every workload
-	cargo run --release --package gristmill-sim -- --seeds $(SEEDS)
+	cargo run --package gristmill-sim -- --seeds 1..$$(($(SEEDS) + 1)) --stats
+
+simulate: ## the simulation of make test: SEEDS_TEST=200 seeds, every planted bug, crash points of the engine
+	cargo run --package gristmill-sim -- --seeds 1..$$(($(SEEDS_TEST) + 1)) --stats
+	cargo run --package gristmill-sim -- --planted all
+	cargo run --package gristmill-sim -- --crash-points
 
 planted: ## find every planted bug by simulation
-	cargo run --release --package gristmill-sim -- --planted all
+	cargo run --package gristmill-sim -- --planted all
 
-fuzz: ## fuzz the codec of the native protocol for SECONDS_FUZZ=60 (needs cargo-fuzz and a nightly toolchain)
+fuzz: ## fuzz frames and everything read from disk, SECONDS_FUZZ=60 each (needs cargo-fuzz and a nightly toolchain)
 	cd net/wire/fuzz && cargo +nightly fuzz run frames -- -max_total_time=$(SECONDS_FUZZ)
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_FUZZ) || exit 1; done
 
 loom: ## model-check the queue between cores
 	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --test loom_mesh --release --target-dir $(TARGET_DIR)/loom

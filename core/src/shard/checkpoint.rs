@@ -107,10 +107,9 @@ pub fn seal_checkpoint(identity: u128, slot: SlotId, number: u64, dump: &[u8]) -
 pub fn unseal_checkpoint(identity: u128, slot: SlotId, number: u64, file: &[u8]) -> Result<&[u8], String> {
     let mut from = Reader::new(file);
     let mut parse = || -> Result<(bool, &[u8], u32), DecodeError> {
-        let known = from.take(4)? == MAGIC
-            && from.take(16)? == identity.to_le_bytes()
-            && from.u16()? == slot.0
-            && from.u64()? == number;
+        // All are taken, whatever they are, so that the length is read from its place.
+        let (magic, directory, of, numbered) = (from.take(4)?, from.take(16)?, from.u16()?, from.u64()?);
+        let known = magic == MAGIC && directory == identity.to_le_bytes() && of == slot.0 && numbered == number;
         let bytes = from.u64()?;
         let dump = from.take(usize::try_from(bytes).unwrap_or(usize::MAX))?;
         Ok((known, dump, from.u32()?))
@@ -219,11 +218,11 @@ impl Shard {
             self.checkpoints.round.is_empty() && self.next_log_from() > self.checkpoints.content.log_from;
     }
 
-    /// Bytes of log at which a round begins: twice what the last round wrote, so that checkpoints cost at most half of
+    /// Bytes of log at which a round begins: four times what the last round wrote, so that checkpoints cost a quarter of
     /// what the log does, within what replay may take.
     fn checkpoint_due_bytes(&self) -> u64 {
         let least = (2 * self.log.0.config().segment_bytes).min(self.config.checkpoint_bytes);
-        (2 * self.checkpoints.round_bytes).clamp(least, self.config.checkpoint_bytes)
+        (4 * self.checkpoints.round_bytes).clamp(least, self.config.checkpoint_bytes)
     }
 
     fn dump_next(&mut self) {
