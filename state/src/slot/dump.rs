@@ -353,16 +353,24 @@ fn row(from: &mut Reader<'_>) -> Result<Row, DecodeError> {
 fn lane(from: &mut Reader<'_>) -> Result<Lane, DecodeError> {
     let key = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
     let start = Offset(from.varint()?);
+    if start.0 == 0 {
+        return Err(DecodeError::Unknown { what: "first offset of a lane", found: 0 });
+    }
     let spread = from.u8()? != 0;
-    let mut extents = Vec::new();
+    let mut extents: Vec<Extent> = Vec::new();
     for _ in 0..from.count(1)? {
-        extents.push(Extent {
+        let extent = Extent {
             first: Offset(from.varint()?),
             last: Offset(from.varint()?),
             position: from.varint()?,
             bytes: from.varint()?,
             crc: from.u32()?,
-        });
+        };
+        let next = extents.last().map_or(start.0, |before| before.last.0.saturating_add(1));
+        if extent.first.0 != next || extent.last < extent.first {
+            return Err(DecodeError::Unknown { what: "first offset of a chunk", found: extent.first.0 });
+        }
+        extents.push(extent);
     }
     Ok(Lane::restore(key, start, extents, spread))
 }

@@ -1,0 +1,163 @@
+//! Seeded fuzzing as a plain test: record bodies, dumps and lane chunks with a few bytes changed. Whatever comes, nothing
+//! panics, and nothing is allocated by what the bytes declare. Cargo-fuzz targets in `fuzz/` call the same functions.
+
+use gristmill_base::ids::{
+    HandlerId, LaneId, LaneKey, MapId, Offset, SessionId, SlotId, Ssn, SubscriptionId, TableId, TopicId,
+};
+use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
+use gristmill_state::lane::{Extent, Lane};
+use gristmill_state::record::{
+    AppendRecord, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record, Sent, Spilled,
+    StoredReply, TimerChange,
+};
+use gristmill_state::slot::Slot;
+use std::path::Path;
+use std::time::Duration;
+
+/// Inputs tried of each kind; about two seconds.
+const ROUNDS: usize = 400_000;
+
+/// Marsaglia's xorshift: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        let at = self.below(bytes.len() + 1);
+        match self.below(7) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, self.below(256) as u8),
+            2 if at < bytes.len() => drop(bytes.remove(at)),
+            3 if at < bytes.len() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
+            4 => drop(bytes.splice(at..at, [0xff, 0xff, 0xff, 0xff, 0x0f])),
+            5 => drop(bytes.splice(at..at, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01])),
+            _ if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+            _ => {}
+        }
+    }
+}
+
+/// Tries mutants of the seeds; gives how many were taken.
+fn fuzz(seed: u64, seeds: &[Vec<u8>], mut check: impl FnMut(&[u8]) -> bool) -> usize {
+    assert!(seeds.iter().all(|seed| check(seed)), "what is good is taken");
+    let mut random = Random(seed);
+    let mut taken = 0;
+    for _ in 0..ROUNDS {
+        let mut bytes = seeds[random.below(seeds.len())].clone();
+        for _ in 0..=random.below(4) {
+            random.mutate(&mut bytes);
+        }
+        taken += usize::from(check(&bytes));
+    }
+    assert!(taken < ROUNDS, "nothing was ever refused");
+    taken
+}
+
+fn commit() -> Commit {
+    let grain = GrainAddress { table: TableId(3), key: b"key"[..].into() };
+    let topic = StreamId::Topic { subscription: SubscriptionId(7), lane: LaneId(1) };
+    let input = Input::new(InputCause::Message, GrainOperation::Call(HandlerId(9), b"payload"[..].into()));
+    let lane = LaneKey { topic: TopicId(2), lane: LaneId(3) };
+    Commit {
+        consumed: vec![
+            Consumed { stream: topic, cursor: 4, positions: vec![4, 6, 9] },
+            Consumed { stream: StreamId::Session(SessionId(77)), cursor: 1, positions: vec![1] },
+        ],
+        backlog: Some((1, 2)),
+        fired: vec![Fired { name: "tick".into(), generation: Ssn(5) }],
+        mutations: vec![
+            Mutation::Value(b"value"[..].into()),
+            Mutation::Entry(MapId(1), b"a"[..].into(), b"b"[..].into()),
+            Mutation::NoRange(MapId(1), b"c"[..].into(), Some(b"d"[..].into())),
+            Mutation::NoGrain,
+        ],
+        sent: vec![
+            Sent { to: SlotId(4), seq: 1, target: Target::Grain(grain.clone(), Box::new(input.clone())) },
+            Sent { to: SlotId(5), seq: 2, target: Target::Lane(lane, b"k"[..].into(), b"v"[..].into()) },
+        ],
+        timers: vec![TimerChange::Set {
+            name: "tick".into(),
+            due_micros: 99,
+            handler: HandlerId(9),
+            payload: b"p"[..].into(),
+        }],
+        counters: vec![("words".into(), -3)],
+        replies: vec![StoredReply { session: SessionId(77), pos: 1, outcome: Outcome::Value(Some(b"r"[..].into())) }],
+        spilled: vec![Spilled { n: 3, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input }],
+        parked: Some(Some(Parked { reason: "bad".into(), attempts: 2, since_micros: 5 })),
+        ..Commit::new(grain, 1, 1_000)
+    }
+}
+
+fn event(n: u64) -> Event {
+    let headers = vec![(b"h"[..].into(), b"x"[..].into())];
+    Event { event_micros: n, key: b"key"[..].into(), value: b"value"[..].into(), headers }
+}
+
+#[test]
+fn record_bodies() {
+    let lane = LaneKey { topic: TopicId(2), lane: LaneId(3) };
+    let consumed = Some((StreamId::Session(SessionId(1)), 1, 1));
+    let (mut run, mut append, mut control) = (vec![1], vec![9], vec![8]);
+    commit().encode(&mut run);
+    let events = vec![event(1), event(2)];
+    AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, events }.encode(&mut append);
+    Control::Tombstone { tables: vec![1, 2], topics: vec![3], subscriptions: vec![] }.encode(&mut control);
+    fuzz(1, &[run, append, control], |bytes| {
+        let Some((kind, body)) = bytes.split_first() else { return false };
+        Record::decode(*kind, body).is_ok()
+    });
+}
+
+/// The dumps in the golden data directory.
+fn dumps() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/golden/v1/data/slots");
+    let files = std::fs::read_dir(folder).expect("the golden directory has checkpoints");
+    let mut dumps: Vec<Vec<u8>> = files
+        .map(|file| std::fs::read(file.expect("a file").path()).expect("it can be read"))
+        .map(|bytes| bytes[38..38 + usize::from(u16::from_le_bytes([bytes[30], bytes[31]]))].to_vec())
+        .collect();
+    dumps.sort();
+    dumps
+}
+
+#[test]
+fn dumps_of_slots() {
+    fuzz(2, &dumps(), |bytes| {
+        let slot = bytes.get(2..4).map_or(0, |id| u16::from_le_bytes([id[0], id[1]]));
+        Slot::load(SlotId(slot), bytes, 0).is_ok()
+    });
+}
+
+#[test]
+fn chunks_of_lanes() {
+    let key = LaneKey { topic: TopicId(2), lane: LaneId(3) };
+    let mut made = Lane::new(key);
+    made.append(Offset(1), 5, gristmill_base::ids::Lsn(1), vec![event(1), event(2), event(3)], 1);
+    let (first, last, body) = made.next_chunk().expect("it has events");
+    let extent = Extent { first, last, position: 0, bytes: body.len() as u64, crc: 0 };
+    fuzz(3, &[body], |bytes| Lane::restore(key, Offset(1), vec![extent], false).load(extent, bytes).is_ok());
+}
+
+/// A body that declares four thousand million things is refused at once.
+#[test]
+fn declared_sizes_are_not_believed() {
+    let started = std::thread::spawn(|| {
+        let mut body = vec![3];
+        body.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
+        Record::decode(8, &body).is_err()
+    });
+    for _ in 0..100 {
+        if started.is_finished() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(started.is_finished() && started.join().expect("no panic"));
+}
