@@ -113,6 +113,8 @@ pub enum Item {
     },
     /// A new snapshot of the catalog. Only shard 0 sends it.
     Catalog(Arc<Catalog>),
-    /// The snapshot of that version is in use.
+    /// The snapshot of that version is in use; after [`Item::CatalogShow`]: it is shown.
     CatalogUsed(u64),
+    /// Every shard uses the snapshot of that version: show it to clients.
+    CatalogShow(u64),
 }

@@ -9,9 +9,13 @@ pub mod clock;
 #[cfg(not(loom))]
 mod folder;
 #[cfg(not(loom))]
+pub mod identity;
+#[cfg(not(loom))]
 pub mod listen;
 #[cfg(not(loom))]
 pub mod lock;
+#[cfg(not(loom))]
+pub mod log;
 pub mod mesh;
 #[cfg(not(loom))]
 pub mod placement;
@@ -24,10 +28,6 @@ pub mod random;
 #[cfg(not(loom))]
 pub mod ring;
 #[cfg(not(loom))]
-mod sys;
-#[cfg(not(loom))]
-pub mod identity;
-#[cfg(not(loom))]
-pub mod log;
-#[cfg(not(loom))]
 pub mod root;
+#[cfg(not(loom))]
+mod sys;

@@ -18,11 +18,14 @@ use commands::Command;
 use gristmill_sdk::App;
 use std::process::ExitCode;
 
+/// What does an added subcommand.
+type RunMatches = fn(&ArgMatches) -> ExitCode;
+
 /// A program in the making: the command line and the apps linked into it.
 #[derive(Default)]
 pub struct Cli {
     apps: Vec<App>,
-    more: Vec<(clap::Command, fn(&ArgMatches) -> ExitCode)>,
+    more: Vec<(clap::Command, RunMatches)>,
 }
 
 /// The command line without any app.

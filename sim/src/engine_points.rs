@@ -139,9 +139,11 @@ fn work(disk: SimDisk) -> Promise {
 /// Opens what is left and holds it against the promise; what is there now is shown, so it is promised from now on.
 fn open(disk: SimDisk, promise: &mut Promise) -> Result<(), Verdict> {
     let solo = Solo::open(disk)?;
-    let table = solo.shard.catalog().app("bank").map(|app| {
-        TableId(app.tables.iter().find(|table| table.name == "kv").expect("the app has the table").id)
-    });
+    let table = solo
+        .shard
+        .catalog()
+        .app("bank")
+        .map(|app| TableId(app.tables.iter().find(|table| table.name == "kv").expect("the app has the table").id));
     for key in (0..3).map(key) {
         let found = table.and_then(|table| {
             let slot = gristmill_base::placement::slot_of(key.as_bytes(), config().slot_count);

@@ -101,8 +101,9 @@ struct Run {
 
 impl Run {
     fn new(options: &Options) -> Result<Self, String> {
-        let workload = by_name(&options.workload)
-            .ok_or_else(|| format!("no workload {}; there are: {}", options.workload, crate::workload::NAMES.join(", ")))?;
+        let workload = by_name(&options.workload).ok_or_else(|| {
+            format!("no workload {}; there are: {}", options.workload, crate::workload::NAMES.join(", "))
+        })?;
         let mut rng = SimRng::new(options.seed);
         let drawn = rng.between(1, 4) as u16;
         let mut knobs = Knobs::draw(&mut rng, if options.cores == 0 { drawn } else { options.cores });
@@ -243,12 +244,8 @@ impl Run {
 
     fn client(&mut self, at: usize) -> (&mut Client, World<'_>) {
         let names = self.names.as_ref().expect("clients begin once the app is loaded");
-        let world = World {
-            machine: &mut self.machine,
-            names,
-            auditor: &mut self.auditor,
-            workload: self.workload.as_mut(),
-        };
+        let world =
+            World { machine: &mut self.machine, names, auditor: &mut self.auditor, workload: self.workload.as_mut() };
         (&mut self.clients[at], world)
     }
 

@@ -14,9 +14,9 @@ impl Shard {
         let answer = match operation {
             Operation::AppLoad { text, force } => return self.load_app(responder, &text, force),
             Operation::AppDelete { name } => return self.delete_app(responder, &name),
-            Operation::AppList => Ok(self.catalog.apps.iter().map(app_line).collect()),
+            Operation::AppList => Ok(self.shown.apps.iter().map(app_line).collect()),
             Operation::TopicList => Ok(Value::Array(self.topic_lines())),
-            Operation::Describe { name } => match self.catalog.app(&name) {
+            Operation::Describe { name } => match self.shown.app(&name) {
                 Some(app) => Ok(describe(app)),
                 None => Err(self.unknown_app(&name)),
             },
@@ -27,7 +27,7 @@ impl Shard {
 
     /// A refusal that names the apps that are loaded.
     pub(super) fn unknown_app(&self, name: &str) -> Refusal {
-        let known: Vec<&str> = self.catalog.apps.iter().map(|app| app.name.as_str()).collect();
+        let known: Vec<&str> = self.shown.apps.iter().map(|app| app.name.as_str()).collect();
         let hint =
             nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -35,7 +35,7 @@ impl Shard {
     }
 
     fn topic_lines(&self) -> Vec<Value> {
-        let topics = self.catalog.apps.iter().flat_map(|app| app.topics.iter().map(move |topic| (app, topic)));
+        let topics = self.shown.apps.iter().flat_map(|app| app.topics.iter().map(move |topic| (app, topic)));
         topics
             .map(|(app, topic)| {
                 json!({"app": app.name, "name": topic.name, "id": topic.id, "lanes": topic.lanes,

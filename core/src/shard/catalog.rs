@@ -22,8 +22,10 @@ pub(super) struct Change {
     answer: String,
     /// Whether it has been handed to the background executor.
     storing: bool,
-    /// Shards that do not use it yet.
+    /// Shards that do not use it yet; then, those that do not show it yet.
     missing: u16,
+    /// Whether every shard uses it.
+    used: bool,
 }
 
 impl Shard {
@@ -82,7 +84,8 @@ impl Shard {
             return self.refuse(responder, Code::Capacity, "another change of the apps is under way; try again");
         }
         let missing = self.config.shard_count;
-        self.change = Some(Change { responder, catalog: Arc::new(catalog), answer, storing: false, missing });
+        self.change =
+            Some(Change { responder, catalog: Arc::new(catalog), answer, storing: false, missing, used: false });
     }
 
     /// Hands a change to the background executor.
@@ -144,9 +147,26 @@ impl Shard {
     pub(super) fn catalog_used(&mut self, version: u64) {
         let Some(change) = self.change.as_mut().filter(|change| change.catalog.version == version) else { return };
         change.missing -= 1;
-        if change.missing == 0 {
-            let change = self.change.take().expect("it was just looked at");
-            self.reply(Lsn(0), change.responder, Ok(Answer::Json(change.answer)));
+        if change.missing > 0 {
+            return;
         }
+        if change.used {
+            let change = self.change.take().expect("it was just looked at");
+            return self.reply(Lsn(0), change.responder, Ok(Answer::Json(change.answer)));
+        }
+        change.used = true;
+        change.missing = self.config.shard_count;
+        for shard in 0..self.config.shard_count {
+            self.say(ShardId(shard), Item::CatalogShow(version));
+        }
+    }
+
+    /// Every shard uses the snapshot of that version: from now on clients may learn its numbers here. Had they learned
+    /// them before, an event could have reached a shard that does not know its handler yet.
+    pub(super) fn show_catalog(&mut self, from: ShardId, version: u64) {
+        if self.catalog.version == version {
+            self.shown = self.catalog.clone();
+        }
+        self.say(from, Item::CatalogUsed(version));
     }
 }

@@ -41,6 +41,7 @@ impl Shard {
             Item::StatusPart { gather, json } => self.status_part(gather, json),
             Item::Catalog(catalog) => self.use_catalog(from, catalog),
             Item::CatalogUsed(version) => self.catalog_used(version),
+            Item::CatalogShow(version) => self.show_catalog(from, version),
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Shard {
     slots: Vec<Option<Box<Slot>>>,
     log: ShardLog,
     catalog: Arc<Catalog>,
+    /// The snapshot that clients are told of: every shard uses it.
+    shown: Arc<Catalog>,
     host: Box<dyn HandlerHost>,
     rng: Box<dyn Rng + Send>,
     /// Only the simulator sets it.
@@ -273,6 +275,7 @@ impl Shard {
         let mut shard = Self {
             slots,
             log: ShardLog(parts.log),
+            shown: parts.catalog.clone(),
             catalog: parts.catalog,
             host: parts.host,
             rng: parts.rng,

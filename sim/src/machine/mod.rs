@@ -158,7 +158,8 @@ impl Machine {
 
     fn note_crash(&self, plan: CrashPlan) {
         reached(if plan == CrashPlan::KillProcess { "process killed" } else { "power lost" });
-        let slots = self.cores.iter().flat_map(|core| (0..self.knobs.boot.slot_count).map(|id| core.shard.slot(SlotId(id))));
+        let slots =
+            self.cores.iter().flat_map(|core| (0..self.knobs.boot.slot_count).map(|id| core.shard.slot(SlotId(id))));
         for slot in slots.flatten() {
             if slot.streams().iter().any(|(_, stream)| !stream.done().is_empty()) {
                 reached("done set at a crash");

@@ -10,9 +10,7 @@ use crate::machine::Machine;
 use crate::rng::SimRng;
 use gristmill_base::datatype::decode_u64;
 use gristmill_core::request::Answer;
-use gristmill_sdk::{
-    App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send,
-};
+use gristmill_sdk::{App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send};
 use gristmill_state::grain::Grain;
 use gristmill_state::input::GrainOperation;
 use std::collections::{BTreeMap, BTreeSet};
@@ -507,7 +505,8 @@ fn check_event(
     value: &[u8],
 ) -> Result<(), String> {
     let issued = auditor.operations.get(&id).ok_or_else(|| format!("P2: event {id} was never sent"))?;
-    let same = matches!(&issued.act, Act::Produce(name, from, bytes) if *name == topic && from == key && bytes == value);
+    let same =
+        matches!(&issued.act, Act::Produce(name, from, bytes) if *name == topic && from == key && bytes == value);
     if !same {
         return Err(format!("P1: event {id} is not what its client sent"));
     }
@@ -516,4 +515,3 @@ fn check_event(
     }
     if there.insert(id) { Ok(()) } else { Err(format!("P2: event {id} was appended twice")) }
 }
-

@@ -40,7 +40,8 @@ pub struct Words;
 
 fn text_of(payload: &[u8]) -> Result<(String, String), Failure> {
     let value: serde_json::Value = serde_json::from_slice(payload).map_err(|error| Failure::new(error.to_string()))?;
-    let field = |name: &str| value[name].as_str().map(str::to_owned).ok_or_else(|| Failure::new("a line lacks a field"));
+    let field =
+        |name: &str| value[name].as_str().map(str::to_owned).ok_or_else(|| Failure::new("a line lacks a field"));
     Ok((field("doc")?, field("text")?))
 }
 
