@@ -11,9 +11,9 @@ use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
 use gristmill_state::grain::{GrainId, Queued};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::record::{Event, Mutation, Outcome};
+use gristmill_state::record::{Event, Mutation, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::{Draft, Row};
+use gristmill_state::slot::Draft;
 
 /// What a record needs beside an operation, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 64 << 10;
@@ -151,10 +151,10 @@ impl Shard {
         let idle = grain.is_none_or(|grain| grain.is_idle());
         let operation = match operation {
             GrainOperation::Put(value) if idle => {
-                return self.put(slot, found, address, (session, pos), Row::Value(value));
+                return self.put(slot, found, address, (session, pos), PutRow::Value(value));
             }
             GrainOperation::MapPut(map, key, value) if idle => {
-                return self.put(slot, found, address, (session, pos), Row::Entry(map, key, value));
+                return self.put(slot, found, address, (session, pos), PutRow::Entry(map, key, value));
             }
             other => other,
         };
@@ -177,7 +177,14 @@ impl Shard {
     }
 
     /// A put at an idle grain: the short way.
-    fn put(&mut self, slot: SlotId, grain: Option<GrainId>, address: GrainAddress, origin: (SessionId, u64), row: Row) {
+    fn put(
+        &mut self,
+        slot: SlotId,
+        grain: Option<GrainId>,
+        address: GrainAddress,
+        origin: (SessionId, u64),
+        row: PutRow,
+    ) {
         let time = self.engine_micros;
         let (state, log) = self.slot_and_log(slot);
         let (lsn, responder) = state.put_direct(log, grain, address, origin, row, time);

@@ -1,6 +1,5 @@
 use super::Outcome;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
-use crate::slot::Row;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
@@ -40,6 +39,15 @@ pub enum Mutation {
     NoRange(MapId, Bytes, Option<Bytes>),
     /// Deletes the grain's rows and timers; what follows in the record starts an empty grain.
     NoGrain,
+}
+
+/// The one row that a client's put sets.
+#[derive(Debug)]
+pub enum PutRow {
+    /// The grain's value.
+    Value(Bytes),
+    /// A map entry.
+    Entry(MapId, Bytes, Bytes),
 }
 
 /// An outbox row that a commit adds.
@@ -249,7 +257,7 @@ impl Commit {
         time_micros: u64,
         (stream, cursor, pos): (StreamId, u64, u64),
         session: SessionId,
-        row: &Row,
+        row: &PutRow,
     ) {
         out.put_u16(has::CONSUMED | has::MUTATIONS | has::REPLIES);
         grain.encode(out);
@@ -262,11 +270,11 @@ impl Commit {
         out.put_varint(pos);
         out.put_varint(1);
         match row {
-            Row::Value(value) => {
+            PutRow::Value(value) => {
                 out.put_u8(1);
                 out.put_bytes(value);
             }
-            Row::Entry(map, key, value) => {
+            PutRow::Entry(map, key, value) => {
                 out.put_u8(3);
                 out.put_varint(map.0.into());
                 out.put_bytes(key);
@@ -500,7 +508,7 @@ mod tests {
     #[test]
     fn the_short_way_of_a_put_makes_the_same_bytes() {
         let grain = GrainAddress { table: TableId(7), key: b"key".as_slice().into() };
-        for row in [Row::Value([1, 2].into()), Row::Entry(MapId(3), [4].into(), [5].into())] {
+        for row in [PutRow::Value([1, 2].into()), PutRow::Entry(MapId(3), [4].into(), [5].into())] {
             let mut commit = Commit::new(grain.clone(), 0, 99);
             let stream = StreamId::Session(SessionId(300));
             commit.consumed = vec![Consumed { stream, cursor: 40, positions: vec![41] }];
@@ -508,8 +516,8 @@ mod tests {
             let mut short = Vec::new();
             Commit::encode_put(&mut short, &grain, 99, (stream, 40, 41), SessionId(300), &row);
             commit.mutations = vec![match row {
-                Row::Value(value) => Mutation::Value(value),
-                Row::Entry(map, key, value) => Mutation::Entry(map, key, value),
+                PutRow::Value(value) => Mutation::Value(value),
+                PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),
             }];
             let mut long = Vec::new();
             commit.encode(&mut long);

@@ -8,7 +8,7 @@ mod control;
 mod outcome;
 
 pub use append::{AppendRecord, Event};
-pub use commit::{Commit, Consumed, Fired, Mutation, Parked, Sent, Spilled, StoredReply, TimerChange};
+pub use commit::{Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange};
 pub use control::Control;
 pub use outcome::Outcome;
 

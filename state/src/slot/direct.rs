@@ -3,19 +3,10 @@
 
 use super::Slot;
 use crate::grain::GrainId;
-use crate::input::{Bytes, GrainAddress, Responder, StreamId};
-use crate::record::{Commit, Journal, Mutation, Outcome, RecordKind};
+use crate::input::{GrainAddress, Responder, StreamId};
+use crate::record::{Commit, Journal, Mutation, Outcome, PutRow, RecordKind};
 use crate::session::KeptReply;
-use gristmill_base::ids::{Lsn, MapId, SessionId};
-
-/// A row that is set.
-#[derive(Debug)]
-pub enum Row {
-    /// The grain's value.
-    Value(Bytes),
-    /// A map entry.
-    Entry(MapId, Bytes, Bytes),
-}
+use gristmill_base::ids::{Lsn, SessionId};
 
 impl Slot {
     /// Commits a put of a session at an idle grain: `grain` is its place, if it exists. The position must be pending.
@@ -26,7 +17,7 @@ impl Slot {
         grain: Option<GrainId>,
         address: GrainAddress,
         origin: (SessionId, u64),
-        row: Row,
+        row: PutRow,
         time_micros: u64,
     ) -> (Lsn, Option<Responder>) {
         let (id, pos) = origin;
@@ -41,8 +32,8 @@ impl Slot {
         let responder = session.take_waiting(pos);
         let grain = grain.unwrap_or_else(|| self.grains.find_or_make(address.table, &address.key));
         let mutation = match row {
-            Row::Value(value) => Mutation::Value(value),
-            Row::Entry(map, key, value) => Mutation::Entry(map, key, value),
+            PutRow::Value(value) => Mutation::Value(value),
+            PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),
         };
         self.grains.get_mut(grain).apply(mutation, ssn);
         (lsn, responder)

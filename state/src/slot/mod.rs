@@ -11,7 +11,6 @@ mod spill;
 
 pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
-pub use direct::Row;
 pub use dump::{CHECKPOINT_VERSION, DumpError};
 
 use crate::grain::{Grain, GrainId, Queued};
