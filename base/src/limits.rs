@@ -118,6 +118,9 @@ pub const MESH_PARCELS_MAX: usize = 256;
 pub const TURN_REQUESTS_MAX: usize = 1_024;
 /// Runs that one turn makes.
 pub const TURN_RUNS_MAX: usize = 512;
+/// Inputs that one turn handles, give or take one run: with runs of many inputs this ends a turn before the runs do, so
+/// that the flush of a finished write is not late.
+pub const TURN_INPUTS_MAX: u64 = 4_096;
 
 const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");

@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, Exhausted};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
-use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_RUNS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, TURN_RUNS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{Cause, Interrupt, Reply};
@@ -55,11 +55,14 @@ struct Finished {
 impl Shard {
     /// Runs ready grains, in order, as many as a turn may.
     pub(super) fn run_ready(&mut self) {
-        let mut runs = 0;
-        while runs < TURN_RUNS_MAX && self.has_room() {
+        let (mut runs, inputs) = (0, self.counts.inputs);
+        let may_go_on = |shard: &Self, runs| {
+            runs < TURN_RUNS_MAX && shard.counts.inputs - inputs < TURN_INPUTS_MAX && shard.has_room()
+        };
+        while may_go_on(self, runs) {
             let Some(slot) = self.ready.pop_front() else { break };
             self.is_ready[usize::from(slot.0)] = false;
-            while runs < TURN_RUNS_MAX && self.has_room() {
+            while may_go_on(self, runs) {
                 let Some(grain) = self.slot_mut(slot).next_ready() else { break };
                 self.run(slot, grain);
                 runs += 1;
