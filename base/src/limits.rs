@@ -21,6 +21,8 @@ pub const SECTOR_BYTES: usize = 512;
 pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest log segment: a header pair and one batch of the largest size must fit. Tests use it.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest log segment: zero-filling one takes seconds on a slow disk.
+pub const LOG_SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// Segments kept ready ahead of the log, so that appending never waits for file creation.
 pub const LOG_SEGMENTS_AHEAD: usize = 2;
 /// A log batch is sealed when it reaches this many bytes.
@@ -82,6 +84,14 @@ pub const FRAME_SECONDS_MAX: u64 = 30;
 pub const PAGE_ENTRIES_MAX: u32 = 10_000;
 /// Bytes that one page of a range, scan or read returns at most (one entry is always returned).
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of values that one turn reads for clients; further reads of the turn are refused for capacity, so that a frame
+/// full of reads of large values cannot make the server grow.
+pub const TURN_READ_BYTES_MAX: usize = 32 << 20;
+/// Scans that one turn begins; further ones are refused for capacity, so that a frame full of them cannot hold a core.
+pub const TURN_SCANS_MAX: u32 = 4;
+/// Whole-table scans that one shard puts together at a time; further ones are refused for capacity.
+pub const SCANS_UNDER_WAY_MAX: usize = 32;
 
 /// Pending and done positions that one stream may hold before its grains spill.
 pub const STREAM_WINDOW_MAX: usize = 8_192;

@@ -260,6 +260,24 @@ pub enum Answer {
     Json(String),
 }
 
+impl Answer {
+    /// Bytes of values that it carries.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
+        match self {
+            Self::Done | Self::Session(_) | Self::Appended { .. } => 0,
+            Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
+            Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
+            Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
+            Self::Rows { rows, .. } => {
+                rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+            }
+            Self::Json(text) => text.len(),
+        }
+    }
+}
+
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {

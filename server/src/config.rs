@@ -2,7 +2,9 @@
 //! not known is refused with the nearest one that is.
 
 use crate::exit::Failed;
-use gristmill_base::limits::{LOG_SEGMENT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_MIN, SHARD_COUNT_MAX};
+use gristmill_base::limits::{
+    BLOCK_BYTES, LOG_SEGMENT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, SHARD_COUNT_MAX,
+};
 use gristmill_base::nearest::nearest;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -121,8 +123,15 @@ impl Config {
                 self.shards.count = Some(parse(value, place, &allowed)?);
             }
             ("log", "segment_bytes") => {
-                let allowed = format!("a number of bytes, at least {LOG_SEGMENT_BYTES_MIN}");
-                self.log.segment_bytes = parse(value, place, &allowed)?;
+                let allowed = format!(
+                    "a number of bytes, a multiple of {BLOCK_BYTES}, {LOG_SEGMENT_BYTES_MIN} to {LOG_SEGMENT_BYTES_MAX}"
+                );
+                let bytes: u64 = parse(value, place, &allowed)?;
+                let whole = bytes.is_multiple_of(BLOCK_BYTES as u64);
+                if !whole || !(LOG_SEGMENT_BYTES_MIN..=LOG_SEGMENT_BYTES_MAX).contains(&bytes) {
+                    return Err(Failed::configuration(format!("{place} is {bytes}, allowed is {allowed}")));
+                }
+                self.log.segment_bytes = bytes;
             }
             _ => unreachable!("every key of the list is set here"),
         }
@@ -184,6 +193,9 @@ mod tests {
             refused("[listen]\nport_base = 70000\n"),
             "f.toml: listen.port_base is 70000, allowed is a port, 0 to 65535"
         );
+        for bytes in [1, 65_537, u64::from(u32::MAX) << 8] {
+            assert!(refused(&format!("[log]\nsegment_bytes = {bytes}\n")).contains("a multiple of 4096"));
+        }
         assert!(refused("listen = 3\n").contains("[listen]"));
         assert!(refused("[listen\n").contains("f.toml"));
     }

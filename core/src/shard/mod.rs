@@ -175,6 +175,10 @@ pub struct Shard {
     leaving: Vec<Leaving>,
     /// Whether too many bytes of inputs wait; looked at once a turn.
     crowded: bool,
+    /// Bytes of values that this turn has read for clients.
+    read_bytes: usize,
+    /// Scans that this turn has begun.
+    scans: u32,
     released: Released,
     /// Slots with ready grains, each once.
     ready: VecDeque<SlotId>,
@@ -285,6 +289,8 @@ impl Shard {
             held: VecDeque::new(),
             leaving: Vec::new(),
             crowded: false,
+            read_bytes: 0,
+            scans: 0,
             released: Released::default(),
             ready: VecDeque::new(),
             is_ready: vec![false; slot_count],

@@ -8,7 +8,9 @@ use crate::jobs::Job;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Request, Responder};
 use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, ShardId, SlotId, Ssn, TableId, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use gristmill_base::limits::{
+    KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
+};
 use gristmill_state::input::GrainAddress;
 use gristmill_state::lane::LaneRead;
 use std::ops::Bound;
@@ -32,6 +34,10 @@ impl Shard {
     /// Answers a read of a slot of this shard.
     pub(super) fn read(&mut self, slot: SlotId, request: Request) {
         let responder = request.responder;
+        if self.read_bytes >= TURN_READ_BYTES_MAX {
+            let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
+            return self.refuse(responder, Code::Capacity, message);
+        }
         if let Err(refusal) = self.try_read(slot, request) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
@@ -127,6 +133,11 @@ impl Shard {
         if self.catalog.table(table).is_none() {
             let refusal = self.unknown("table", table.0);
             return self.reply(Lsn(0), responder, Err(refusal));
+        }
+        self.scans += 1;
+        let crowd = self.scans > TURN_SCANS_MAX || self.gathers.len() >= SCANS_UNDER_WAY_MAX;
+        if crowd || self.read_bytes >= TURN_READ_BYTES_MAX {
+            return self.refuse(responder, Code::Capacity, "too many scans are under way; send it again");
         }
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
         if local || self.config.shard_count == 1 {

@@ -34,6 +34,9 @@ impl Shard {
     }
 
     fn hold(&mut self, lsn: Lsn, what: Leaving) {
+        if let Leaving::Reply(reply) = &what {
+            self.read_bytes += reply.outcome.as_ref().map_or(0, Answer::weight);
+        }
         if self.visible().covers(lsn) {
             return self.leaving.push(what);
         }

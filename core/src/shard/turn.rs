@@ -21,6 +21,7 @@ impl Shard {
         }
         self.crowded =
             self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum::<usize>() > self.config.queued_bytes_max;
+        (self.read_bytes, self.scans) = (0, 0);
         self.take_in(inbox);
         self.release();
         let mut requests = std::mem::take(&mut inbox.requests).into_iter();

@@ -101,7 +101,11 @@ impl Shard {
         if slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
             return Ok(());
         }
-        Err((Code::Capacity, "the shard has no room for more work now; send it again".into()))
+        Err((
+            Code::Capacity,
+            "the shard has no room for more work now: its log waits for the disk, or for space on it; send it again"
+                .into(),
+        ))
     }
 
     fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {

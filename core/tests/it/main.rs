@@ -7,6 +7,7 @@ mod rig;
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
 use rig::{Folder, Rig, config};
@@ -277,4 +278,29 @@ fn events_are_read_back_from_memory_and_from_files() {
         }
         from = next.0;
     }
+}
+
+#[test]
+fn a_frame_full_of_large_reads_or_of_scans_is_served_in_part() {
+    let folder = Folder::new("greedy");
+    let mut rig = Rig::start(&folder.0, &BootConfig { segment_bytes: 64 << 20, ..config(1) }, apps);
+    let mut client = Client::new(&mut rig);
+    let table = client.table("kv");
+    let large = client.put("large", &vec![7; 4 << 20]);
+    assert_eq!(rig.ask(0, client.session, large), Ok(Answer::Done));
+    let get = || Operation::Get { table, key: b"large".as_slice().into() };
+    let scan = || Operation::Scan { table, prefix: [].into(), after: None, limit: 10, local: false };
+    let gets: Vec<u64> = (0..100).map(|_| rig.send(0, client.session, get())).collect();
+    rig.settle();
+    let scans: Vec<u64> = (0..100).map(|_| rig.send(0, client.session, scan())).collect();
+    rig.settle();
+    for tags in [gets, scans] {
+        let outcomes: Vec<_> = tags.into_iter().map(|tag| rig.take(tag).unwrap()).collect();
+        let refused =
+            outcomes.iter().filter(|outcome| matches!(outcome, Err(refusal) if refusal.code == Code::Capacity));
+        let refused = refused.count();
+        assert!((90..100).contains(&refused), "{refused} of {} refused", outcomes.len());
+    }
+    assert!(rig.ask(0, client.session, get()).is_ok(), "the next turn serves again");
+    assert!(rig.ask(0, client.session, scan()).is_ok(), "the next turn serves again");
 }
