@@ -9,6 +9,12 @@ use gristmill_base::ids::ShardId;
 use gristmill_base::limits::BLOCK_BYTES;
 use std::collections::BTreeMap;
 
+pub use net::{FreshNet, NetWorld, Peer, net};
+pub use park::{Cause, ParkWorld, park};
+
+mod net;
+mod park;
+
 /// Makes disks of fresh, empty data directories.
 pub type Fresh<'a> = &'a mut dyn FnMut() -> Box<dyn Disk>;
 

@@ -18,6 +18,7 @@ pub mod host;
 pub mod machine;
 pub mod mesh;
 pub mod net;
+pub mod park;
 pub mod rng;
 pub mod run;
 pub mod trace;

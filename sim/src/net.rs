@@ -102,6 +102,12 @@ impl SimNet {
         SimClient { conn, wires: Rc::clone(&self.wires) }
     }
 
+    /// Whether a poll may have something to tell.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.wires.borrow().conns.values().any(Wire::has_news)
+    }
+
     /// Cuts every connection, as the death of the process does. The shard is told nothing.
     pub fn cut_all(&self) {
         for wire in self.wires.borrow_mut().conns.values_mut() {
@@ -170,6 +176,15 @@ impl Drop for SimClient {
 impl Wire {
     fn is_over(&self) -> bool {
         self.cut || self.closed
+    }
+
+    /// Whether a step may say something. A send that waits for its reader does not.
+    fn has_news(&self) -> bool {
+        let is_heard = !self.paused && !self.closing && !self.to_shard.is_empty();
+        let is_sent = self.sending.is_some() && self.to_client.len() < WINDOW_BYTES;
+        let is_left = self.client_left && self.to_shard.is_empty() && self.sending.is_none();
+        let is_ending = self.cut || is_left || (self.closing && self.sending.is_none());
+        !self.closed && (!self.accepted || is_heard || is_sent || is_ending)
     }
 
     /// Moves a little, and says what happened.
