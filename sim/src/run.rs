@@ -360,9 +360,13 @@ impl Run {
                 for entry in catalog.subscriptions_of(key.topic) {
                     let subscription = gristmill_base::ids::SubscriptionId(entry.id);
                     let stream = gristmill_state::slot::Slot::topic_stream(subscription, *key);
-                    let slots = self.machine.slots();
-                    let highest = slots.iter().filter_map(|slot| slot.stream(stream)).map(|stream| stream.received());
-                    if highest.max().unwrap_or(0) < lane.end().0 {
+                    // Every slot in which its grains can be: one that was refused for lack of room lags behind others.
+                    let lanes = catalog.lane_count(key.topic);
+                    let behind = self.machine.slots().iter().any(|other| {
+                        let may_hold = entry.field.is_some() || other.id.0 % lanes == key.lane.0;
+                        may_hold && other.stream(stream).map_or(0, |stream| stream.received()) < lane.end().0
+                    });
+                    if behind {
                         return Some(format!("subscription {} has not passed {key:?}", entry.name));
                     }
                 }
