@@ -125,7 +125,7 @@ pub const PARCEL_ITEMS_MAX: usize = 256;
 /// Parcels that wait between two shards.
 pub const MESH_PARCELS_MAX: usize = 256;
 /// Requests that one turn takes in.
-pub const TURN_REQUESTS_MAX: usize = 1_024;
+pub const TURN_REQUESTS_MAX: usize = 256;
 /// Runs that one turn makes.
 pub const TURN_RUNS_MAX: usize = 512;
 /// Inputs that one turn handles, give or take one run: with runs of many inputs this ends a turn before the runs do, so

@@ -171,7 +171,15 @@ impl Grain {
     /// Applies a change that the record `ssn` makes. Deleting the grain's timers is the slot's part.
     pub fn apply(&mut self, mutation: Mutation, ssn: Ssn) {
         match mutation {
-            Mutation::Value(bytes) => self.value = Some(Row { ssn, bytes }),
+            // A value of the same length takes the memory of the old one, which a load of updates then never gives back
+            // to the allocator piece by piece.
+            Mutation::Value(bytes) => match &mut self.value {
+                Some(row) if row.bytes.len() == bytes.len() => {
+                    row.bytes.copy_from_slice(&bytes);
+                    row.ssn = ssn;
+                }
+                value => *value = Some(Row { ssn, bytes }),
+            },
             Mutation::NoValue => self.value = None,
             Mutation::Entry(map, key, bytes) => {
                 self.map_mut(map).insert(key, Row { ssn, bytes });

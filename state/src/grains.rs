@@ -7,6 +7,11 @@ use gristmill_base::ids::TableId;
 use hashbrown::HashTable;
 use std::collections::BinaryHeap;
 
+/// Bytes that a processor's cache loads together.
+const LINE_BYTES: usize = 64;
+/// Lines of a value that are read ahead; the processor finds the ones behind by itself.
+const LINES_TOUCHED: usize = 4;
+
 /// Grains of one slot. Iteration follows the slab, so it is the same for the same history.
 #[derive(Default)]
 pub struct Grains {
@@ -41,12 +46,17 @@ impl Grains {
         grain.map_or(0, |grain| grain.key.len() + grain.value.as_ref().map_or(0, |row| row.bytes.len()))
     }
 
-    /// Reads the first bytes of a grain's key and value, so that they are in the caches; the result means nothing.
+    /// Reads a byte of each of the first lines of a grain's key and value, so that they are in the caches; the result
+    /// means nothing.
     #[must_use]
     pub fn touch_bytes(&self, id: GrainId) -> usize {
-        let first = |bytes: &[u8]| usize::from(bytes.first().copied().unwrap_or(0));
+        let lines = |bytes: &[u8]| -> usize {
+            let first: usize =
+                bytes.iter().step_by(LINE_BYTES).take(LINES_TOUCHED).map(|byte| usize::from(*byte)).sum();
+            first + bytes.last().map_or(0, |byte| usize::from(*byte))
+        };
         let grain = self.slab[id.0 as usize].as_ref();
-        grain.map_or(0, |grain| first(&grain.key) + grain.value.as_ref().map_or(0, |row| first(&row.bytes)))
+        grain.map_or(0, |grain| lines(&grain.key) + grain.value.as_ref().map_or(0, |row| lines(&row.bytes)))
     }
 
     /// The grain with that key, made empty if it is not there.

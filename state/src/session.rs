@@ -42,8 +42,11 @@ pub enum SessionOffer {
 pub struct Session {
     /// Its operations.
     pub stream: Stream,
-    /// Kept replies, ascending by position, all above `mark`.
+    /// Kept replies, ascending by position, all above `mark` and, unless there is none, below `newest`.
     replies: VecDeque<KeptReply>,
+    /// The newest kept reply, if it is a plain [`Outcome::Done`]: position, above `mark`, and record. Most sessions have
+    /// no other in a slot, and need no memory of their own for it.
+    newest: Option<(u64, Lsn)>,
     /// The client has every reply up to here.
     mark: u64,
     /// Operations that were spilled and not handled yet: done for the stream, without a reply.
@@ -69,8 +72,9 @@ impl Session {
             return SessionOffer::Forgotten;
         }
         // A number before one that was answered is always let in: after a restart the mark can only move once it is done.
-        let is_newest = pos > self.stream.received() && self.replies.back().is_none_or(|last| pos > last.pos);
-        if is_newest && self.replies.len() >= tuning().session_replies {
+        let last = self.newest.map(|(pos, _)| pos).or_else(|| self.replies.back().map(|last| last.pos));
+        let is_newest = pos > self.stream.received() && last.is_none_or(|last| pos > last);
+        if is_newest && self.has_all_replies() {
             return SessionOffer::Capacity;
         }
         match self.stream.offer(pos - 1, pos) {
@@ -84,7 +88,43 @@ impl Session {
         }
     }
 
+    /// Whether no more replies may be kept.
+    fn has_all_replies(&self) -> bool {
+        self.replies.len() + usize::from(self.newest.is_some()) >= tuning().session_replies
+    }
+
+    /// Whether operation `pos`, with the client's mark `ack`, is the next one and nothing else of this session is under
+    /// way here: it can be done at once, by [`Self::done_at_once`], without being offered.
+    #[must_use]
+    pub fn is_next(&self, pos: u64) -> bool {
+        self.stream.is_next(pos) && self.waiting.is_empty() && self.backlogged.is_empty() && !self.has_all_replies()
+    }
+
+    /// Takes note that operation `pos` was done by the record `lsn`; the client has the replies up to `ack`.
+    ///
+    /// # Panics
+    /// It is not next: see [`Self::is_next`].
+    pub fn done_at_once(&mut self, pos: u64, ack: u64, lsn: Lsn, now_micros: u64) {
+        self.last_active_micros = now_micros;
+        self.acknowledge(ack.min(pos - 1));
+        self.stream.step(pos);
+        self.keep_newest();
+        self.newest = Some((pos, lsn));
+    }
+
+    /// Moves the newest reply to the others, so that another can be the newest.
+    fn keep_newest(&mut self) {
+        if let Some((pos, lsn)) = self.newest.take() {
+            self.replies.push_back(KeptReply { pos, outcome: Outcome::Done, lsn, stored: true });
+        }
+    }
+
     fn known(&mut self, pos: u64, responder: Responder) -> SessionOffer {
+        if let Some((newest, lsn)) = self.newest
+            && newest == pos
+        {
+            return SessionOffer::Kept(Outcome::Done, lsn);
+        }
         if let Ok(at) = self.replies.binary_search_by_key(&pos, |reply| reply.pos) {
             let reply = &self.replies[at];
             return SessionOffer::Kept(reply.outcome.clone(), reply.lsn);
@@ -110,6 +150,7 @@ impl Session {
         while self.replies.front().is_some_and(|reply| reply.pos <= self.mark) {
             self.replies.pop_front();
         }
+        self.newest = self.newest.filter(|(pos, _)| *pos > self.mark);
     }
 
     /// Takes who waits for a position.
@@ -124,6 +165,7 @@ impl Session {
         if reply.pos <= self.mark {
             return;
         }
+        self.keep_newest();
         match self.replies.binary_search_by_key(&reply.pos, |kept| kept.pos) {
             Ok(at) => self.replies[at] = reply,
             Err(at) => self.replies.insert(at, reply),
@@ -142,8 +184,9 @@ impl Session {
     }
 
     /// Replies that a checkpoint keeps.
-    pub fn stored_replies(&self) -> impl Iterator<Item = &KeptReply> {
-        self.replies.iter().filter(|reply| reply.stored)
+    pub fn stored_replies(&self) -> impl Iterator<Item = KeptReply> {
+        let newest = self.newest.map(|(pos, lsn)| KeptReply { pos, outcome: Outcome::Done, lsn, stored: true });
+        self.replies.iter().filter(|reply| reply.stored).cloned().chain(newest)
     }
 
     /// Forgets what is volatile, as a restart does. When the session was last active is not recorded: a session counts

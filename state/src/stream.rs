@@ -137,6 +137,21 @@ impl Stream {
         !std::mem::replace(&mut self.complained, true)
     }
 
+    /// Whether `pos` is the next position and everything before it is done: a commit of it alone moves the cursor to it.
+    #[must_use]
+    pub fn is_next(&self, pos: u64) -> bool {
+        self.pending.is_empty() && self.done.is_empty() && self.received == self.cursor && self.cursor + 1 == pos
+    }
+
+    /// Applies the record that consumed `pos` alone, without its having been pending.
+    ///
+    /// # Panics
+    /// `pos` is not next: see [`Self::is_next`].
+    pub fn step(&mut self, pos: u64) {
+        assert!(self.is_next(pos), "position {pos} is not next behind {}", self.cursor);
+        (self.cursor, self.received, self.complained) = (pos, pos, false);
+    }
+
     /// The cursor that a commit of `consumed` (ascending, all pending) must record.
     ///
     /// # Panics

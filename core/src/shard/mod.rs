@@ -32,7 +32,7 @@ use ahash::AHashSet;
 use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
 use gristmill_base::ids::{ConnId, Lsn, ShardId, SlotId, Ssn, SubscriptionId, Term};
-use gristmill_base::position::Released;
+use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
 use gristmill_state::input::StreamId;
@@ -230,8 +230,12 @@ pub struct Shard {
 struct ShardLog(Log);
 
 impl Journal for ShardLog {
-    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: &[u8]) -> Lsn {
-        self.0.append(RecordHead { kind: kind as u8, slot, term, ssn }, |out| out.extend_from_slice(body))
+    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: impl FnOnce(&mut Vec<u8>)) -> Lsn {
+        self.0.append(RecordHead { kind: kind as u8, slot, term, ssn }, body)
+    }
+
+    fn durable(&self) -> Durable {
+        self.0.durable()
     }
 }
 

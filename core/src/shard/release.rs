@@ -88,9 +88,6 @@ impl Shard {
             return;
         }
         self.released = Released(durable.0);
-        for slot in self.slots.iter_mut().flatten() {
-            slot.durable(durable);
-        }
         while self.reports.front().is_some_and(|due| durable.covers(due.lsn)) {
             let due = self.reports.pop_front().expect("it was just looked at");
             self.report_queued.remove(&(due.at, due.stream));

@@ -9,6 +9,9 @@ use gristmill_base::ids::ShardId;
 use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
 use gristmill_io::log::Log;
 
+/// Turns between two looks at how much waits, where no parcel came.
+const CROWD_TURNS: u64 = 8;
+
 impl Shard {
     /// Takes in the inbox, does what can be done now, fills the outbox. Never waits. Called by the shard's loop, or by
     /// the simulator, and by nobody else.
@@ -19,8 +22,7 @@ impl Shard {
         if !inbox.gauges.is_empty() {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
-        self.crowded =
-            self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum::<usize>() > self.config.queued_bytes_max;
+        self.look_for_crowd(!inbox.parcels.is_empty());
         (self.read_bytes, self.scans) = (0, 0);
         self.take_in(inbox);
         self.release();
@@ -33,6 +35,15 @@ impl Shard {
         }
         self.go_on(outbox);
         self.give_out(outbox);
+    }
+
+    /// Sums up what waits, over all slots. That touches memory of every slot, so a turn with nothing but requests, of
+    /// which few wait for long, leaves it to every eighth of them.
+    fn look_for_crowd(&mut self, parcels: bool) {
+        if parcels || self.crowded || self.counts.turns.is_multiple_of(CROWD_TURNS) {
+            let bytes: usize = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
+            self.crowded = bytes > self.config.queued_bytes_max;
+        }
     }
 
     fn take_in(&mut self, inbox: &mut Inbox) {

@@ -29,7 +29,9 @@ impl Shard {
         for (request, slot) in requests.iter().zip(&mut slots) {
             if let Some((_, key)) = grain_of(&request.operation) {
                 *slot = slot_of(key, self.config.slot_count);
-                seen += self.slot(*slot).map_or(0, |slot| slot.touch_session(request.session) as usize);
+                if request.operation.sequence().is_some() {
+                    seen += self.slot(*slot).map_or(0, |slot| slot.touch_session(request.session) as usize);
+                }
             }
         }
         for ((request, slot), grain) in requests.iter().zip(slots).zip(&mut grains) {

@@ -3,17 +3,17 @@
 use super::Shard;
 use super::release::answer;
 use crate::catalog::{Table, data_type};
-use crate::request::{Answer, Code, Operation, Refusal, Request, Sequence};
+use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
-use gristmill_state::grain::{GrainId, Queued};
+use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
 use gristmill_state::record::{Event, Mutation, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::Draft;
+use gristmill_state::slot::{Draft, SessionPosition};
 
 /// What a record needs beside an operation, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 64 << 10;
@@ -43,13 +43,20 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return self.refuse(responder, refusal.code, refusal.message);
         }
+        let fit = match self.fit(operation).and_then(|fit| self.fit_log(fit)) {
+            Ok(fit) => match self.put_at_once(slot, responder, session, sequence, fit) {
+                Some(fit) => Ok(fit),
+                None => return,
+            },
+            Err(refusal) => Err(refusal),
+        };
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
             None => {
                 reached("expired session refused");
                 self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one"));
             }
-            Some(SessionOffer::Fresh) => match self.fit(operation).and_then(|fit| self.fit_log(fit)) {
+            Some(SessionOffer::Fresh) => match fit {
                 Ok(fit) => self.perform(slot, session, sequence.seq, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
             },
@@ -153,15 +160,6 @@ impl Shard {
             return self.refuse_for_good(slot, session, pos, refusal);
         }
         let idle = grain.is_none_or(|grain| grain.is_idle());
-        let operation = match operation {
-            GrainOperation::Put(value) if idle => {
-                return self.put(slot, found, address, (session, pos), PutRow::Value(value));
-            }
-            GrainOperation::MapPut(map, key, value) if idle => {
-                return self.put(slot, found, address, (session, pos), PutRow::Entry(map, key, value));
-            }
-            other => other,
-        };
         match builtin(operation) {
             Ok(mutation) if idle => {
                 let draft =
@@ -180,22 +178,36 @@ impl Shard {
         }
     }
 
-    /// A put at an idle grain: the short way.
-    fn put(
+    /// Does a put at an idle grain that is the next operation of its session, the short way. Gives back what has to go
+    /// the long way.
+    fn put_at_once(
         &mut self,
         slot: SlotId,
-        grain: Option<GrainId>,
-        address: GrainAddress,
-        origin: (SessionId, u64),
-        row: PutRow,
-    ) {
+        responder: Responder,
+        session: SessionId,
+        sequence: Sequence,
+        fit: Fit,
+    ) -> Option<Fit> {
+        let Fit::Grain(address, GrainOperation::Put(_) | GrainOperation::MapPut(..)) = &fit else { return Some(fit) };
         let time = self.engine_micros;
         let (state, log) = self.slot_and_log(slot);
-        let (lsn, responder) = state.put_direct(log, grain, address, origin, row, time);
-        self.counts.inputs += 1;
-        if let Some(responder) = responder {
-            self.reply(lsn, responder, Ok(Answer::Done));
+        if !state.is_next(session, sequence.seq) {
+            return Some(fit);
         }
+        let grain = state.grains.find(address.table, &address.key);
+        if grain.is_some_and(|id| !state.grains.get(id).is_idle()) {
+            return Some(fit);
+        }
+        let (address, row) = match fit {
+            Fit::Grain(address, GrainOperation::Put(value)) => (address, PutRow::Value(value)),
+            Fit::Grain(address, GrainOperation::MapPut(map, key, value)) => (address, PutRow::Entry(map, key, value)),
+            other => return Some(other),
+        };
+        let at = SessionPosition { session, pos: sequence.seq, ack: sequence.ack };
+        let lsn = state.put_at_once(log, grain, &address, at, row, time);
+        self.counts.inputs += 1;
+        self.reply(lsn, responder, Ok(Answer::Done));
+        None
     }
 
     /// Checks that a record can hold the operation; small segments hold less than the limits of values say.

@@ -14,6 +14,7 @@ pub use outcome::Outcome;
 
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, SlotId, Ssn, Term};
+use gristmill_base::position::Durable;
 
 /// Kind of a record, as the log carries it. Numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,11 @@ impl RecordKind {
 /// Where records go: the shard's log, or a double of it in tests.
 pub trait Journal {
     /// Appends a record and says its position. Never fails and never waits: room was reserved by admission.
-    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: &[u8]) -> Lsn;
+    /// `body` adds the record's body to what the buffer holds, and touches nothing of that.
+    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: impl FnOnce(&mut Vec<u8>)) -> Lsn;
+
+    /// Up to where the log is durable.
+    fn durable(&self) -> Durable;
 }
 
 /// A record's body, decoded.

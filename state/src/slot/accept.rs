@@ -90,9 +90,7 @@ impl Slot {
             return None;
         }
         let control = Control::Cursors(cursors);
-        self.scratch.clear();
-        control.encode(&mut self.scratch);
-        let (_, lsn) = self.write(journal, RecordKind::Control);
+        let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));
         self.apply_control(control);
         Some(lsn)
     }

@@ -155,9 +155,7 @@ impl Slot {
         if Self::forgets_positions(&commit) {
             commit.consumed.clear();
         }
-        self.scratch.clear();
-        commit.encode(&mut self.scratch);
-        let (ssn, lsn) = self.write(journal, kind);
+        let (ssn, lsn) = self.write(journal, kind, |out| commit.encode(out));
         let replies: Vec<(SessionId, u64)> = commit.replies.iter().map(|reply| (reply.session, reply.pos)).collect();
         let outcomes: Vec<Outcome> = commit.replies.iter().map(|reply| reply.outcome.clone()).collect();
         self.apply_commit(commit, ssn, lsn);
@@ -217,9 +215,7 @@ impl Slot {
         let base = Offset(self.lanes.get(&lane).map_or(0, |lane| lane.end().0) + 1);
         let consumed = origin.map(|(stream, pos)| (stream, pos, self.stream_mut(stream).settle(&[pos])));
         let record = AppendRecord { lane, base, append_micros, consumed, events };
-        self.scratch.clear();
-        record.encode(&mut self.scratch);
-        let (_, lsn) = self.write(journal, RecordKind::Append);
+        let (_, lsn) = self.write(journal, RecordKind::Append, |out| record.encode(out));
         self.apply_append(record, lsn, lane_count);
         let mut committed = Committed { lsn, replies: Vec::new() };
         if let Some((StreamId::Session(session), pos)) = origin

@@ -1,41 +1,56 @@
-//! The short way of a client's put: one accepted position, one row, one reply. The same record and the same change as
-//! by the long way, made with one look-up of the session and none of a grain that is known.
+//! The short way of a client's put: one position that is the next of its session, one row, one reply. The same record
+//! and the same change as by the long way, without an acceptance that the same turn would end.
 
 use super::Slot;
 use crate::grain::GrainId;
-use crate::input::{GrainAddress, Responder, StreamId};
-use crate::record::{Commit, Journal, Mutation, Outcome, PutRow, RecordKind};
-use crate::session::KeptReply;
+use crate::input::{GrainAddress, StreamId};
+use crate::record::{Commit, Journal, Mutation, PutRow, RecordKind};
 use gristmill_base::ids::{Lsn, SessionId};
 
+/// Position of an operation in a session, with the client's mark.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionPosition {
+    /// The session.
+    pub session: SessionId,
+    /// Its operation.
+    pub pos: u64,
+    /// The client has the replies up to here.
+    pub ack: u64,
+}
+
 impl Slot {
-    /// Commits a put of a session at an idle grain: `grain` is its place, if it exists. The position must be pending.
-    /// Returns the record's position and who waits for the reply, which is [`Outcome::Done`].
-    pub fn put_direct(
+    /// Whether operation `pos` of a session is the next one, with nothing of the session under way in this slot.
+    #[must_use]
+    pub fn is_next(&self, session: SessionId, pos: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.is_next(pos))
+    }
+
+    /// Commits a put at an idle grain: `grain` is its place, if it exists. Returns the record's position; the reply,
+    /// which the session keeps, is [`Outcome::Done`](crate::record::Outcome::Done).
+    ///
+    /// # Panics
+    /// The operation is not next: see [`Self::is_next`].
+    pub fn put_at_once(
         &mut self,
         journal: &mut impl Journal,
         grain: Option<GrainId>,
-        address: GrainAddress,
-        origin: (SessionId, u64),
+        address: &GrainAddress,
+        at: SessionPosition,
         row: PutRow,
         time_micros: u64,
-    ) -> (Lsn, Option<Responder>) {
-        let (id, pos) = origin;
-        let session = self.sessions.get_mut(&id).expect("an accepted position has a session");
-        let cursor = session.stream.settle(&[pos]);
-        self.scratch.clear();
-        Commit::encode_put(&mut self.scratch, &address, time_micros, (StreamId::Session(id), cursor, pos), id, &row);
-        let (ssn, lsn) = self.write(journal, RecordKind::Run);
-        let session = self.sessions.get_mut(&id).expect("it was just there");
-        session.stream.apply(&[pos], cursor);
-        session.keep(KeptReply { pos, outcome: Outcome::Done, lsn, stored: true });
-        let responder = session.take_waiting(pos);
+    ) -> Lsn {
+        let SessionPosition { session: id, pos, ack } = at;
+        let (ssn, lsn) = self.write(journal, RecordKind::Run, |out| {
+            Commit::encode_put(out, address, time_micros, (StreamId::Session(id), pos, pos), id, &row);
+        });
+        let session = self.sessions.get_mut(&id).expect("the operation is the next one of a session that is here");
+        session.done_at_once(pos, ack, lsn, time_micros);
         let grain = grain.unwrap_or_else(|| self.grains.find_or_make(address.table, &address.key));
         let mutation = match row {
             PutRow::Value(value) => Mutation::Value(value),
             PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),
         };
         self.grains.get_mut(grain).apply(mutation, ssn);
-        (lsn, responder)
+        lsn
     }
 }

@@ -11,6 +11,7 @@ mod spill;
 
 pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
+pub use direct::SessionPosition;
 pub use dump::{CHECKPOINT_VERSION, DumpError};
 
 use crate::grain::{Grain, GrainId, Queued};
@@ -75,8 +76,6 @@ pub struct Slot {
     moved: Vec<StreamId>,
     /// Volatile: streams of slots and topics whose cursor a record has moved since the shard last asked.
     touched: Vec<StreamId>,
-    /// Scratch for record bodies, so that making one allocates nothing.
-    scratch: Vec<u8>,
 }
 
 impl Slot {
@@ -106,7 +105,6 @@ impl Slot {
             outbox_rows: 0,
             moved: Vec::new(),
             touched: Vec::new(),
-            scratch: Vec::new(),
         }
     }
 
@@ -165,19 +163,20 @@ impl Slot {
         all
     }
 
-    /// Appends a record with the body in `scratch` and says its numbers.
-    fn write(&mut self, journal: &mut impl Journal, kind: RecordKind) -> (Ssn, Lsn) {
+    /// Appends a record whose body `body` adds to the log's buffer, and says its numbers.
+    fn write(&mut self, journal: &mut impl Journal, kind: RecordKind, body: impl FnOnce(&mut Vec<u8>)) -> (Ssn, Lsn) {
         let ssn = self.last_ssn.next();
-        let lsn = journal.append(kind, self.id, self.term, ssn, &self.scratch);
+        let lsn = journal.append(kind, self.id, self.term, ssn, body);
         assert!(lsn > self.last_lsn, "positions of a log ascend");
         self.last_ssn = ssn;
         self.last_lsn = lsn;
+        self.forget_durable(journal.durable());
         self.undurable.push_back((ssn, lsn));
         self.first_dirty_lsn.get_or_insert(lsn);
         (ssn, lsn)
     }
 
-    /// The log position that the record `ssn` of this slot depends on; 0 if it is durable for certain.
+    /// The log position of the record `ssn` of this slot, which may be durable already; 0 if it is for certain.
     #[must_use]
     pub fn lsn_of(&self, ssn: Ssn) -> Lsn {
         let at = self.undurable.partition_point(|(known, _)| *known < ssn);
@@ -187,8 +186,9 @@ impl Slot {
         }
     }
 
-    /// Takes note of what is durable now.
-    pub fn durable(&mut self, durable: Durable) {
+    /// Drops what is durable from the list of what may not be. Done where a record is added, so that the list never
+    /// holds more than was not durable then, and a flush costs nothing here.
+    fn forget_durable(&mut self, durable: Durable) {
         while self.undurable.front().is_some_and(|(_, lsn)| durable.covers(*lsn)) {
             self.undurable.pop_front();
         }

@@ -73,9 +73,7 @@ impl Slot {
         let last = *expired.last()?;
         let floor = self.session_floor.max(SessionId(last.0.saturating_add(1)));
         let control = Control::Expire { floor, sessions: expired };
-        self.scratch.clear();
-        control.encode(&mut self.scratch);
-        let (_, lsn) = self.write(journal, RecordKind::Control);
+        let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));
         self.apply_control(control);
         Some(lsn)
     }
@@ -89,9 +87,7 @@ impl Slot {
         if !(grains || lanes || streams) {
             return None;
         }
-        self.scratch.clear();
-        control.encode(&mut self.scratch);
-        let (_, lsn) = self.write(journal, RecordKind::Control);
+        let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));
         self.apply_control(control);
         Some(lsn)
     }
