@@ -189,7 +189,7 @@ impl<'a> RunAccess<'a> {
                 return Err(too_large("a callback's cookie", callback.cookie.len(), KEY_BYTES_MAX));
             }
             Some(callback) => Some(CallbackAddress {
-                grain: GrainAddress { table: self.grain.table, key: self.grain.key.clone() },
+                grain: GrainAddress { table: self.grain.table, key: (&*self.grain.key).into() },
                 handler: Self::handler_id(self.table, &callback.handler)?,
                 cookie: callback.cookie.into(),
                 only_on_error: callback.only_on_error,

@@ -101,7 +101,7 @@ fn raw(root: &Path) -> Result<Raw, BootError> {
             raw.timers += slot.timers.iter().count();
             raw.sessions += slot.session_count();
             raw.extents += slot.lanes.values().map(|lane| lane.extents().len()).sum::<usize>();
-            let works = slot.grains.iter().filter_map(|(_, grain)| grain.work.as_ref());
+            let works = slot.grains.iter().filter_map(|(_, grain)| grain.work());
             raw.backlog += works.map(|work| work.backlog.len()).sum::<usize>();
         }
     }

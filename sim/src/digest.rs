@@ -41,13 +41,13 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot) {
     }
     say(hash, format_args!("{:?}", slot.counters));
     let mut grains: Vec<_> = slot.grains.iter().map(|(_, grain)| grain).collect();
-    grains.sort_by(|left, right| (left.table, &left.key).cmp(&(right.table, &right.key)));
+    grains.sort_by(|left, right| (left.table, &*left.key).cmp(&(right.table, &*right.key)));
     for grain in grains {
-        let backlog = grain.work.as_ref().map(|work| &work.backlog).filter(|backlog| !backlog.is_empty());
+        let backlog = grain.work().map(|work| &work.backlog).filter(|backlog| !backlog.is_empty());
         if !grain.has_rows() && backlog.is_none() && grain.parked().is_none() {
             continue;
         }
-        say(hash, format_args!("{} {:?} {:?} {:?}", grain.table, grain.key, grain.value, grain.maps));
+        say(hash, format_args!("{} {:?} {:?} {:?}", grain.table, grain.key, grain.value, grain.maps()));
         say(hash, format_args!("{backlog:?} {:?}", grain.parked()));
     }
 }

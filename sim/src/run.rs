@@ -345,7 +345,7 @@ impl Run {
             slot.outbox_rows == 0
                 && slot.timers.iter().next().is_none()
                 && slot.grains.iter().all(|(_, grain)| {
-                    grain.work.as_ref().is_none_or(|work| work.parked.is_some() || work.queue.is_empty())
+                    grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty())
                 })
         });
         still && self.lag().is_none()
@@ -382,7 +382,7 @@ impl Run {
         let timers = slots.iter().map(|slot| slot.timers.iter().count()).sum::<usize>();
         let grains = slots.iter().flat_map(|slot| slot.grains.iter().map(|(_, grain)| grain));
         let mut grains = grains.filter_map(|grain| {
-            let work = grain.work.as_ref().filter(|work| work.parked.is_none() && !work.queue.is_empty())?;
+            let work = grain.work().filter(|work| work.parked.is_none() && !work.queue.is_empty())?;
             let key = String::from_utf8_lossy(&grain.key);
             Some(format!(
                 "{}/{key}: {} queued, running {:?}, attempts {}, listed {}, head {:?}",

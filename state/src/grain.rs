@@ -2,6 +2,7 @@
 
 use crate::input::{Bytes, Input, Origin, StreamId};
 use crate::record::{Mutation, Parked, Spilled};
+use compact_bytes::CompactBytes;
 use gristmill_base::ids::{MapId, Ssn, TableId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -63,22 +64,44 @@ pub struct Work {
     pub waiting_since_nanos: u64,
 }
 
-/// One grain. Owned by its slot, hence by one core.
+/// A grain's key: up to 23 bytes lie in it, so that comparing it needs no memory but the grain's own.
+pub type Key = CompactBytes;
+
+/// What few grains have. Exists only while there is something.
+#[derive(Debug, Default)]
+struct More {
+    /// Maps that have entries, few, in order of id.
+    maps: Vec<(MapId, BTreeMap<Bytes, Row>)>,
+    /// How many timers are set; a grain with timers is kept.
+    timer_count: u32,
+    /// What waits for the grain.
+    work: Option<Work>,
+}
+
+/// One grain. Owned by its slot, hence by one core. It fills one line of a processor's cache, because a point read or
+/// write of a grain that is not in the caches waits for each line once.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Grain {
-    /// Its table.
-    pub table: TableId,
     /// Its key.
-    pub key: Bytes,
+    pub key: Key,
     /// Its value.
     pub value: Option<Row>,
-    /// Its maps that have entries, few, in order of id.
-    pub maps: Vec<(MapId, BTreeMap<Bytes, Row>)>,
-    /// What waits for it.
-    pub work: Option<Box<Work>>,
-    /// How many timers are set; a grain with timers is kept.
-    pub timer_count: u32,
+    /// Its table.
+    pub table: TableId,
+    more: Option<Box<More>>,
+    #[expect(dead_code, reason = "its forbidden values are what a free place in the slab is told by")]
+    here: Here,
 }
+
+/// Has one value, so that a free place needs no word of its own beside the grain.
+#[derive(Debug)]
+#[repr(u8)]
+enum Here {
+    Yes = 1,
+}
+
+const _: () = assert!(size_of::<Option<Grain>>() == 64, "a place in the slab is one line");
 
 impl Work {
     /// Whether there is nothing to keep.
@@ -118,54 +141,117 @@ impl Queued {
 impl Grain {
     /// A grain without rows.
     #[must_use]
-    pub fn empty(table: TableId, key: Bytes) -> Self {
-        Self { table, key, value: None, maps: Vec::new(), work: None, timer_count: 0 }
+    pub fn empty(table: TableId, key: &[u8]) -> Self {
+        Self { key: Key::new(key), value: None, table, more: None, here: Here::Yes }
+    }
+
+    /// Its maps that have entries, in order of id.
+    #[must_use]
+    pub fn maps(&self) -> &[(MapId, BTreeMap<Bytes, Row>)] {
+        self.more.as_ref().map_or(&[], |more| &more.maps)
+    }
+
+    /// Adds a map with its entries. False, and nothing is added, where it has no entries or its id is not above those
+    /// that are there.
+    #[must_use]
+    pub fn push_map(&mut self, map: MapId, entries: BTreeMap<Bytes, Row>) -> bool {
+        let fits = !entries.is_empty() && self.maps().last().is_none_or(|(last, _)| *last < map);
+        if fits {
+            self.more.get_or_insert_default().maps.push((map, entries));
+        }
+        fits
+    }
+
+    /// What waits for it.
+    #[must_use]
+    pub fn work(&self) -> Option<&Work> {
+        self.more.as_ref()?.work.as_ref()
+    }
+
+    /// What waits for it, to change.
+    pub fn work_mut(&mut self) -> Option<&mut Work> {
+        self.more.as_mut()?.work.as_mut()
+    }
+
+    /// What waits for it; made, empty, if nothing does.
+    pub fn work_or_new(&mut self) -> &mut Work {
+        self.more.get_or_insert_default().work.get_or_insert_default()
+    }
+
+    /// Forgets what waits for it.
+    pub fn end_work(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.work = None;
+        }
+        self.drop_empty();
+    }
+
+    /// How many timers are set.
+    #[must_use]
+    pub fn timer_count(&self) -> u32 {
+        self.more.as_ref().map_or(0, |more| more.timer_count)
+    }
+
+    /// Takes note of how many timers are set.
+    pub fn set_timer_count(&mut self, count: u32) {
+        if count != self.timer_count() {
+            self.more.get_or_insert_default().timer_count = count;
+            self.drop_empty();
+        }
     }
 
     /// Whether it has a value or a map entry: whether a reader sees it.
     #[must_use]
     pub fn has_rows(&self) -> bool {
-        self.value.is_some() || !self.maps.is_empty()
+        self.value.is_some() || !self.maps().is_empty()
     }
 
     /// Whether it may be forgotten.
     #[must_use]
     pub fn is_forgettable(&self) -> bool {
-        !self.has_rows() && self.timer_count == 0 && self.work.as_ref().is_none_or(|work| work.is_empty())
+        !self.has_rows() && self.timer_count() == 0 && self.work().is_none_or(Work::is_empty)
     }
 
     /// Whether an input can be handled at once, ahead of nobody.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.work.as_ref().is_none_or(|work| work.queue.is_empty() && work.parked.is_none() && work.running.is_none())
+        self.work().is_none_or(|work| work.queue.is_empty() && work.parked.is_none() && work.running.is_none())
     }
 
     /// Why it does not run, if it is parked.
     #[must_use]
     pub fn parked(&self) -> Option<&Parked> {
-        self.work.as_ref().and_then(|work| work.parked.as_ref())
+        self.work().and_then(|work| work.parked.as_ref())
     }
 
     /// A map that has entries.
     #[must_use]
     pub fn map(&self, map: MapId) -> Option<&BTreeMap<Bytes, Row>> {
-        self.maps.binary_search_by_key(&map, |(id, _)| *id).ok().map(|at| &self.maps[at].1)
+        let maps = self.maps();
+        maps.binary_search_by_key(&map, |(id, _)| *id).ok().map(|at| &maps[at].1)
     }
 
     /// A map, made if it has no entries yet.
     fn map_mut(&mut self, map: MapId) -> &mut BTreeMap<Bytes, Row> {
-        let at = match self.maps.binary_search_by_key(&map, |(id, _)| *id) {
+        let maps = &mut self.more.get_or_insert_default().maps;
+        let at = match maps.binary_search_by_key(&map, |(id, _)| *id) {
             Ok(at) => at,
             Err(at) => {
-                self.maps.insert(at, (map, BTreeMap::new()));
+                maps.insert(at, (map, BTreeMap::new()));
                 at
             }
         };
-        &mut self.maps[at].1
+        &mut maps[at].1
     }
 
-    fn drop_empty_maps(&mut self) {
-        self.maps.retain(|(_, entries)| !entries.is_empty());
+    /// Gives back the memory of what is not there any more.
+    fn drop_empty(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.maps.retain(|(_, entries)| !entries.is_empty());
+            if more.maps.is_empty() && more.timer_count == 0 && more.work.is_none() {
+                self.more = None;
+            }
+        }
     }
 
     /// Applies a change that the record `ssn` makes. Deleting the grain's timers is the slot's part.
@@ -186,7 +272,7 @@ impl Grain {
             }
             Mutation::NoEntry(map, key) => {
                 self.map_mut(map).remove(&key);
-                self.drop_empty_maps();
+                self.drop_empty();
             }
             Mutation::NoRange(map, from, to) => {
                 let entries = self.map_mut(map);
@@ -194,11 +280,14 @@ impl Grain {
                 if let Some(to) = to {
                     entries.append(&mut tail.split_off(&to));
                 }
-                self.drop_empty_maps();
+                self.drop_empty();
             }
             Mutation::NoGrain => {
                 self.value = None;
-                self.maps.clear();
+                if let Some(more) = &mut self.more {
+                    more.maps.clear();
+                }
+                self.drop_empty();
             }
         }
     }

@@ -64,7 +64,7 @@ impl Grains {
         if let Some(id) = self.find(table, key) {
             return id;
         }
-        let grain = Some(Grain::empty(table, key.into()));
+        let grain = Some(Grain::empty(table, key));
         let id = if let Some(id) = self.free.pop() {
             self.slab[id.0 as usize] = grain;
             id

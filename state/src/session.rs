@@ -37,31 +37,41 @@ pub enum SessionOffer {
     Capacity,
 }
 
-/// One session in one slot.
+/// One session in one slot. A client has one in every slot that it writes to, so there are many: what few of them need
+/// is apart.
 #[derive(Debug, Default)]
 pub struct Session {
     /// Its operations.
     pub stream: Stream,
-    /// Kept replies, ascending by position, all above `mark` and, unless there is none, below `newest`.
-    replies: VecDeque<KeptReply>,
-    /// The newest kept reply, if it is a plain [`Outcome::Done`]: position, above `mark`, and record. Most sessions have
-    /// no other in a slot, and need no memory of their own for it.
-    newest: Option<(u64, Lsn)>,
     /// The client has every reply up to here.
     mark: u64,
+    /// Position of the newest kept reply, if that is a plain [`Outcome::Done`] that a record stores; else 0. It is above
+    /// `mark` and above all `replies`. Most sessions have no other in a slot.
+    newest: u64,
+    /// Record of the reply at `newest`.
+    newest_lsn: Lsn,
+    /// Engine time of the last offer, microseconds; decides expiry.
+    pub last_active_micros: u64,
+    more: Option<Box<More>>,
+}
+
+/// What a session has while operations wait, or once its replies are not all plain.
+#[derive(Debug, Default)]
+struct More {
+    /// Kept replies, ascending by position, all above `mark` and, unless there is none, below `newest`.
+    replies: VecDeque<KeptReply>,
     /// Operations that were spilled and not handled yet: done for the stream, without a reply.
     backlogged: BTreeSet<u64>,
     /// Who waits for which position.
     waiting: Vec<(u64, Responder)>,
-    /// Engine time of the last offer, microseconds; decides expiry.
-    pub last_active_micros: u64,
 }
 
 impl Session {
     /// A session as a checkpoint has it.
     #[must_use]
     pub fn restore(stream: Stream, mark: u64, replies: VecDeque<KeptReply>, now_micros: u64) -> Self {
-        Self { stream, replies, mark, last_active_micros: now_micros, ..Self::default() }
+        let more = (!replies.is_empty()).then(|| Box::new(More { replies, ..More::default() }));
+        Self { stream, mark, last_active_micros: now_micros, more, ..Self::default() }
     }
 
     /// Offers operation `pos`; the client has the replies up to `ack`.
@@ -72,14 +82,13 @@ impl Session {
             return SessionOffer::Forgotten;
         }
         // A number before one that was answered is always let in: after a restart the mark can only move once it is done.
-        let last = self.newest.map(|(pos, _)| pos).or_else(|| self.replies.back().map(|last| last.pos));
-        let is_newest = pos > self.stream.received() && last.is_none_or(|last| pos > last);
+        let is_newest = pos > self.stream.received().max(self.last_reply());
         if is_newest && self.has_all_replies() {
             return SessionOffer::Capacity;
         }
         match self.stream.offer(pos - 1, pos) {
             Offered::Fresh => {
-                self.waiting.push((pos, responder));
+                self.more_mut().waiting.push((pos, responder));
                 SessionOffer::Fresh
             }
             Offered::Expected(received) => SessionOffer::Gap(received + 1),
@@ -88,16 +97,28 @@ impl Session {
         }
     }
 
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Position of the last kept reply; 0 if there is none.
+    fn last_reply(&self) -> u64 {
+        let kept = self.more.as_ref().and_then(|more| more.replies.back()).map_or(0, |last| last.pos);
+        self.newest.max(kept)
+    }
+
     /// Whether no more replies may be kept.
     fn has_all_replies(&self) -> bool {
-        self.replies.len() + usize::from(self.newest.is_some()) >= tuning().session_replies
+        let kept = self.more.as_ref().map_or(0, |more| more.replies.len());
+        kept + usize::from(self.newest > 0) >= tuning().session_replies
     }
 
     /// Whether operation `pos`, with the client's mark `ack`, is the next one and nothing else of this session is under
     /// way here: it can be done at once, by [`Self::done_at_once`], without being offered.
     #[must_use]
     pub fn is_next(&self, pos: u64) -> bool {
-        self.stream.is_next(pos) && self.waiting.is_empty() && self.backlogged.is_empty() && !self.has_all_replies()
+        let waits = self.more.as_ref().is_some_and(|more| !more.waiting.is_empty() || !more.backlogged.is_empty());
+        self.stream.is_next(pos) && !waits && !self.has_all_replies()
     }
 
     /// Takes note that operation `pos` was done by the record `lsn`; the client has the replies up to `ack`.
@@ -109,29 +130,35 @@ impl Session {
         self.acknowledge(ack.min(pos - 1));
         self.stream.step(pos);
         self.keep_newest();
-        self.newest = Some((pos, lsn));
+        (self.newest, self.newest_lsn) = (pos, lsn);
     }
 
     /// Moves the newest reply to the others, so that another can be the newest.
     fn keep_newest(&mut self) {
-        if let Some((pos, lsn)) = self.newest.take() {
-            self.replies.push_back(KeptReply { pos, outcome: Outcome::Done, lsn, stored: true });
+        if let Some(reply) = self.newest_reply() {
+            self.more_mut().replies.push_back(reply);
+            self.newest = 0;
         }
     }
 
+    fn newest_reply(&self) -> Option<KeptReply> {
+        let (pos, lsn) = (self.newest, self.newest_lsn);
+        (pos > 0).then_some(KeptReply { pos, outcome: Outcome::Done, lsn, stored: true })
+    }
+
     fn known(&mut self, pos: u64, responder: Responder) -> SessionOffer {
-        if let Some((newest, lsn)) = self.newest
-            && newest == pos
-        {
-            return SessionOffer::Kept(Outcome::Done, lsn);
+        if self.newest == pos {
+            return SessionOffer::Kept(Outcome::Done, self.newest_lsn);
         }
-        if let Ok(at) = self.replies.binary_search_by_key(&pos, |reply| reply.pos) {
-            let reply = &self.replies[at];
+        let is_pending = self.stream.is_pending(pos);
+        let more = self.more_mut();
+        if let Ok(at) = more.replies.binary_search_by_key(&pos, |reply| reply.pos) {
+            let reply = &more.replies[at];
             return SessionOffer::Kept(reply.outcome.clone(), reply.lsn);
         }
-        if self.stream.is_pending(pos) || self.backlogged.contains(&pos) {
-            self.waiting.retain(|(waiting, _)| *waiting != pos);
-            self.waiting.push((pos, responder));
+        if is_pending || more.backlogged.contains(&pos) {
+            more.waiting.retain(|(waiting, _)| *waiting != pos);
+            more.waiting.push((pos, responder));
             return SessionOffer::Attached;
         }
         SessionOffer::Forgotten
@@ -140,41 +167,54 @@ impl Session {
     /// Whether something is pending, spilled or waited for: such a session does not expire.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.stream.pending_count() > 0 || !self.backlogged.is_empty() || !self.waiting.is_empty()
+        let waits = self.more.as_ref().is_some_and(|more| !more.backlogged.is_empty() || !more.waiting.is_empty());
+        waits || self.stream.pending_count() > 0
     }
 
     /// Drops replies up to the client's mark; never one above it.
     pub fn acknowledge(&mut self, ack: u64) {
         // A reply the client has not been sent yet cannot be acknowledged, whatever it says.
         self.mark = self.mark.max(ack.min(self.stream.received()));
-        while self.replies.front().is_some_and(|reply| reply.pos <= self.mark) {
-            self.replies.pop_front();
+        if let Some(more) = &mut self.more {
+            while more.replies.front().is_some_and(|reply| reply.pos <= self.mark) {
+                more.replies.pop_front();
+            }
         }
-        self.newest = self.newest.filter(|(pos, _)| *pos > self.mark);
+        if self.newest <= self.mark {
+            self.newest = 0;
+        }
     }
 
     /// Takes who waits for a position.
     pub fn take_waiting(&mut self, pos: u64) -> Option<Responder> {
-        let at = self.waiting.iter().position(|(waiting, _)| *waiting == pos)?;
-        Some(self.waiting.remove(at).1)
+        let waiting = &mut self.more.as_mut()?.waiting;
+        let at = waiting.iter().position(|(waiting, _)| *waiting == pos)?;
+        Some(waiting.remove(at).1)
     }
 
     /// Keeps a reply.
     pub fn keep(&mut self, reply: KeptReply) {
-        self.backlogged.remove(&reply.pos);
+        if let Some(more) = &mut self.more {
+            more.backlogged.remove(&reply.pos);
+        }
         if reply.pos <= self.mark {
             return;
         }
         self.keep_newest();
-        match self.replies.binary_search_by_key(&reply.pos, |kept| kept.pos) {
-            Ok(at) => self.replies[at] = reply,
-            Err(at) => self.replies.insert(at, reply),
+        if reply.outcome == Outcome::Done && reply.stored && reply.pos > self.last_reply() {
+            (self.newest, self.newest_lsn) = (reply.pos, reply.lsn);
+            return;
+        }
+        let replies = &mut self.more_mut().replies;
+        match replies.binary_search_by_key(&reply.pos, |kept| kept.pos) {
+            Ok(at) => replies[at] = reply,
+            Err(at) => replies.insert(at, reply),
         }
     }
 
     /// Takes note that an operation lies in a backlog.
     pub fn spill(&mut self, pos: u64) {
-        self.backlogged.insert(pos);
+        self.more_mut().backlogged.insert(pos);
     }
 
     /// The client has every reply up to here.
@@ -185,8 +225,8 @@ impl Session {
 
     /// Replies that a checkpoint keeps.
     pub fn stored_replies(&self) -> impl Iterator<Item = KeptReply> {
-        let newest = self.newest.map(|(pos, lsn)| KeptReply { pos, outcome: Outcome::Done, lsn, stored: true });
-        self.replies.iter().filter(|reply| reply.stored).cloned().chain(newest)
+        let kept = self.more.as_ref().into_iter().flat_map(|more| &more.replies).filter(|reply| reply.stored);
+        kept.cloned().chain(self.newest_reply())
     }
 
     /// Forgets what is volatile, as a restart does. When the session was last active is not recorded: a session counts
@@ -197,8 +237,10 @@ impl Session {
         // The client has the replies up to its mark, so none of these is offered again, although a cursor that a refusal
         // moved need not have been recorded.
         self.stream.cover(0, self.mark);
-        self.waiting.clear();
-        self.replies.retain(|reply| reply.stored);
+        if let Some(more) = &mut self.more {
+            more.waiting.clear();
+            more.replies.retain(|reply| reply.stored);
+        }
     }
 }
 

@@ -23,26 +23,55 @@ pub enum Offered {
 
 /// See the module. Invariants: every pending position is in `(cursor, received]`; no position is both pending and done;
 /// `done` holds only positions above `cursor`.
+///
+/// Most streams of sessions take one position after the other and never hold one: what they would need for that is made
+/// when it is first needed, so that a slot with many sessions stays small.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Stream {
     /// Everything up to here is done.
     cursor: u64,
-    /// Done positions above `cursor`.
-    done: BTreeSet<u64>,
     /// Last position that was accepted or covered; at least `cursor`.
     received: u64,
+    /// What is out of order or waits.
+    open: Option<Box<Open>>,
+}
+
+/// Positions of a stream above its cursor.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Open {
+    /// Done positions above `cursor`.
+    done: BTreeSet<u64>,
     /// Accepted and not done, ascending.
     pending: VecDeque<u64>,
     /// Whether "expected" was answered since `received` last moved.
     complained: bool,
 }
 
+static NONE_DONE: BTreeSet<u64> = BTreeSet::new();
+
 impl Stream {
     /// A stream as a record or a checkpoint says it is.
     #[must_use]
     pub fn restore(cursor: u64, done: BTreeSet<u64>) -> Self {
         assert!(done.first().is_none_or(|&first| first > cursor), "done positions lie above the cursor");
-        Self { cursor, done, received: cursor, pending: VecDeque::new(), complained: false }
+        let open = (!done.is_empty()).then(|| Box::new(Open { done, ..Open::default() }));
+        Self { cursor, received: cursor, open }
+    }
+
+    fn open_mut(&mut self) -> &mut Open {
+        self.open.get_or_insert_default()
+    }
+
+    /// Accepted positions that are not done, ascending.
+    fn pending(&self) -> Option<&VecDeque<u64>> {
+        self.open.as_ref().map(|open| &open.pending)
+    }
+
+    /// `received` has moved: another gap may be complained of.
+    fn moved(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.complained = false;
+        }
     }
 
     /// Everything up to here is done, by a record.
@@ -54,7 +83,7 @@ impl Stream {
     /// Done positions above the cursor, ascending.
     #[must_use]
     pub fn done(&self) -> &BTreeSet<u64> {
-        &self.done
+        self.open.as_ref().map_or(&NONE_DONE, |open| &open.done)
     }
 
     /// Last position accepted or covered.
@@ -66,25 +95,25 @@ impl Stream {
     /// The oldest position that waits.
     #[must_use]
     pub fn oldest_pending(&self) -> Option<u64> {
-        self.pending.front().copied()
+        self.pending()?.front().copied()
     }
 
     /// How many positions wait.
     #[must_use]
     pub fn pending_count(&self) -> usize {
-        self.pending.len()
+        self.pending().map_or(0, VecDeque::len)
     }
 
     /// Whether a position waits.
     #[must_use]
     pub fn is_pending(&self, pos: u64) -> bool {
-        self.pending.binary_search(&pos).is_ok()
+        self.pending().is_some_and(|pending| pending.binary_search(&pos).is_ok())
     }
 
     /// The highest position that this slot claims to have done, for the cross-check of recovery.
     #[must_use]
     pub fn highest_done(&self) -> u64 {
-        self.done.last().copied().unwrap_or(0).max(self.cursor)
+        self.done().last().copied().unwrap_or(0).max(self.cursor)
     }
 
     /// Accepts `pos`, whose predecessor in this stream is `prev`.
@@ -102,18 +131,19 @@ impl Stream {
             return Offered::Expected(self.received);
         }
         // Positions before one that is done are always let in: after a restart a full done set can only drain by them.
-        let is_newest = self.done.last().is_none_or(|&last| pos > last);
-        if is_newest && self.pending.len() + self.done.len() >= tuning().stream_window {
+        let is_newest = self.done().last().is_none_or(|&last| pos > last);
+        if is_newest && self.pending_count() + self.done().len() >= tuning().stream_window {
             reached("stream window full");
             return Offered::Full;
         }
         self.received = pos;
-        self.complained = false;
-        if self.done.contains(&pos) {
+        self.moved();
+        let open = self.open_mut();
+        if open.done.contains(&pos) {
             reached("done set skipped a position");
             return Offered::Known;
         }
-        self.pending.push_back(pos);
+        open.pending.push_back(pos);
         Offered::Fresh
     }
 
@@ -123,24 +153,25 @@ impl Stream {
             return false;
         }
         if pos > self.received {
-            if !self.pending.is_empty() {
+            if self.pending_count() > 0 {
                 reached("cover beyond pending");
             }
             self.received = pos;
-            self.complained = false;
+            self.moved();
         }
         true
     }
 
     /// Whether "expected" should be answered: once until `received` moves.
     pub fn complain_once(&mut self) -> bool {
-        !std::mem::replace(&mut self.complained, true)
+        !std::mem::replace(&mut self.open_mut().complained, true)
     }
 
     /// Whether `pos` is the next position and everything before it is done: a commit of it alone moves the cursor to it.
     #[must_use]
     pub fn is_next(&self, pos: u64) -> bool {
-        self.pending.is_empty() && self.done.is_empty() && self.received == self.cursor && self.cursor + 1 == pos
+        let open = self.open.as_ref().is_some_and(|open| !open.pending.is_empty() || !open.done.is_empty());
+        !open && self.received == self.cursor && self.cursor + 1 == pos
     }
 
     /// Applies the record that consumed `pos` alone, without its having been pending.
@@ -149,7 +180,8 @@ impl Stream {
     /// `pos` is not next: see [`Self::is_next`].
     pub fn step(&mut self, pos: u64) {
         assert!(self.is_next(pos), "position {pos} is not next behind {}", self.cursor);
-        (self.cursor, self.received, self.complained) = (pos, pos, false);
+        (self.cursor, self.received) = (pos, pos);
+        self.moved();
     }
 
     /// The cursor that a commit of `consumed` (ascending, all pending) must record.
@@ -157,13 +189,14 @@ impl Stream {
     /// # Panics
     /// A position is not pending: a commit would consume what it does not hold.
     pub fn settle(&mut self, consumed: &[u64]) -> u64 {
+        let pending = &mut self.open_mut().pending;
         for pos in consumed {
-            let at = self.pending.binary_search(pos);
+            let at = pending.binary_search(pos);
             let at = at.unwrap_or_else(|_| panic!("position {pos} is consumed but not pending"));
             if at == 0 {
-                self.pending.pop_front();
+                pending.pop_front();
             } else {
-                self.pending.remove(at);
+                pending.remove(at);
             }
         }
         self.cursor_now()
@@ -172,7 +205,7 @@ impl Stream {
     /// The cursor that a record written now may name.
     #[must_use]
     pub fn cursor_now(&self) -> u64 {
-        self.pending.front().map_or(self.received, |&oldest| oldest - 1)
+        self.oldest_pending().map_or(self.received, |oldest| oldest - 1)
     }
 
     /// How far the cursor could move without a commit.
@@ -185,7 +218,7 @@ impl Stream {
     pub fn apply(&mut self, consumed: &[u64], cursor: u64) {
         if planted::is(Bug::MaximumInsteadOfDoneSet) {
             self.cursor = consumed.iter().copied().fold(self.cursor.max(cursor), u64::max);
-            self.done.clear();
+            self.open_mut().done.clear();
             self.received = self.received.max(self.cursor);
             return;
         }
@@ -195,19 +228,25 @@ impl Stream {
         assert!(cursor >= self.cursor, "a cursor never goes back: {} to {cursor}", self.cursor);
         if cursor > self.cursor {
             self.cursor = cursor;
-            while self.done.first().is_some_and(|&first| first <= cursor) {
-                self.done.pop_first();
+            if let Some(open) = &mut self.open {
+                while open.done.first().is_some_and(|&first| first <= cursor) {
+                    open.done.pop_first();
+                }
             }
         }
-        self.done.extend(consumed.iter().copied().filter(|&pos| pos > cursor));
+        if consumed.last().is_some_and(|&last| last > cursor) {
+            self.open_mut().done.extend(consumed.iter().copied().filter(|&pos| pos > cursor));
+        }
         self.received = self.received.max(cursor);
     }
 
     /// Forgets what is volatile, as a restart does.
     pub fn restart(&mut self) {
         self.received = self.cursor;
-        self.pending.clear();
-        self.complained = false;
+        if let Some(open) = &mut self.open {
+            open.pending.clear();
+            open.complained = false;
+        }
     }
 }
 

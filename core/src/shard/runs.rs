@@ -76,7 +76,7 @@ impl Shard {
     fn run(&mut self, slot: SlotId, grain: GrainId) {
         let (now, bytes) = (self.now_nanos, self.copied_bytes_max());
         let state = self.slot_mut(slot);
-        let work = state.grains.get(grain).work.as_deref().expect("a ready grain has work");
+        let work = state.grains.get(grain).work().expect("a ready grain has work");
         if work.not_before_nanos > now {
             let at = work.not_before_nanos;
             self.retries.insert((at, slot, grain.0), ());
@@ -97,7 +97,7 @@ impl Shard {
         let mut finished =
             Finished { effects: Effects::default(), replies: Vec::new(), count, time_micros: self.engine_micros };
         let state = self.slot_mut(slot);
-        let work = state.grains.get(grain).work.as_deref().expect("a ready grain has work");
+        let work = state.grains.get(grain).work().expect("a ready grain has work");
         let mutations = work
             .queue
             .iter()
@@ -132,7 +132,7 @@ impl Shard {
             let message = format!("handler {handler} of table {} does not exist any more", here.table);
             return self.exhausted(slot, grain, count, message, None);
         };
-        let work = here.work.as_deref().expect("a ready grain has work");
+        let work = here.work().expect("a ready grain has work");
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
         let hops = work
@@ -160,7 +160,7 @@ impl Shard {
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
         let effects = access.effects;
         drop(inputs);
-        state.grains.get_mut(grain).work.as_mut().expect("it has work").running = Some(Running { run, count });
+        state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
         match started {
             Started::Pending => {
                 self.pending_runs.insert(run, PendingRun { slot, grain, fetch: None, time_micros });
@@ -179,7 +179,7 @@ impl Shard {
 
     fn called(&mut self, run: u64, slot: SlotId, grain: GrainId, time_micros: u64, effects: Effects, called: Called) {
         let called = self.fit_record(slot, grain, &effects, called);
-        let work = self.slot_mut(slot).grains.get_mut(grain).work.as_mut().expect("a grain that runs has work");
+        let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
         let running = work.running.expect("a run that ended was running");
         assert_eq!(running.run, run, "a grain has one run at a time");
         match called {
@@ -206,7 +206,7 @@ impl Shard {
     fn fit_record(&self, slot: SlotId, grain: GrainId, effects: &Effects, called: Called) -> Called {
         let Called::Done(replies) = &called else { return called };
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
-        let work = state.grains.get(grain).work.as_deref().expect("a grain that runs has work");
+        let work = state.grains.get(grain).work().expect("a grain that runs has work");
         let count = work.running.map_or(0, |running| running.count);
         let inputs = || work.queue.iter().take(count).filter_map(|queued| work.input_of(queued));
         let fault = effects.fault.clone().or_else(|| self.no_reply(replies)).or_else(|| {
@@ -248,7 +248,7 @@ impl Shard {
         for run in waiting {
             let pending = self.pending_runs.remove(&run).expect("it was just listed");
             let state = self.slot_mut(pending.slot);
-            state.grains.get_mut(pending.grain).work.as_mut().expect("a grain that runs has work").running = None;
+            state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work").running = None;
             state.list(pending.grain);
             self.mark_ready(pending.slot);
         }
@@ -297,7 +297,7 @@ impl Shard {
         replies: &[Reply],
     ) -> (Vec<(SlotId, Target)>, Vec<Outcome>) {
         let slot_count = self.config.slot_count;
-        let work = self.slot_mut(slot).grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let work = self.slot_mut(slot).grains.get(grain).work().expect("a grain that ran has work");
         let mut sent = Vec::new();
         let mut outcomes = Vec::with_capacity(count);
         for (at, queued) in work.queue.iter().take(count).enumerate() {
@@ -323,7 +323,7 @@ impl Shard {
         let catalog = self.catalog.clone();
         let state = self.slot_mut(slot);
         let table = state.grains.get(grain).table;
-        let work = state.grains.get_mut(grain).work.as_mut().expect("a grain that ran has work");
+        let work = state.grains.get_mut(grain).work_mut().expect("a grain that ran has work");
         if handled > 0 || count > 1 {
             // Whether to blame is the input behind the handled ones, or not known: fewer inputs tell.
             work.run_limit = handled.clamp(1, count - 1);
@@ -332,7 +332,7 @@ impl Shard {
         }
         work.attempts += 1;
         let attempts = work.attempts;
-        let work = state.grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let work = state.grains.get(grain).work().expect("a grain that ran has work");
         let entry = match work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
             Some(handler) => catalog.handler(table, handler).map(|(_, _, entry)| entry.clone()),
             None => None,
@@ -344,7 +344,7 @@ impl Shard {
                 .backoff_nanos
                 .saturating_mul(1 << (attempts - 1).min(32))
                 .min(entry.backoff_max_nanos.max(entry.backoff_nanos));
-            let work = state.grains.get_mut(grain).work.as_mut().expect("it has work");
+            let work = state.grains.get_mut(grain).work_mut().expect("it has work");
             work.not_before_nanos = now + wait;
             work.run_limit = 1;
             self.retries.insert((now + wait, slot, grain.0), ());
@@ -370,7 +370,7 @@ impl Shard {
     ) {
         let (exhausted, dead_letter) = policy.unwrap_or((Some(Exhausted::Fail), None));
         let state = self.slot_mut(slot);
-        let work = state.grains.get(grain).work.as_deref().expect("a grain that ran has work");
+        let work = state.grains.get(grain).work().expect("a grain that ran has work");
         let input = work.queue.front().and_then(|queued| work.input_of(queued)).cloned();
         let from_client = input.as_ref().is_some_and(|input| input.cause == InputCause::Client);
         let default = if from_client { Exhausted::Fail } else { Exhausted::Park };
@@ -461,7 +461,7 @@ impl Shard {
             let grain = GrainId(grain);
             let state = self.slot_mut(slot);
             if state.grains.exists(grain)
-                && state.grains.get(grain).work.as_ref().is_some_and(|work| work.running.is_none())
+                && state.grains.get(grain).work().is_some_and(|work| work.running.is_none())
             {
                 state.list(grain);
                 self.mark_ready(slot);
@@ -528,7 +528,7 @@ fn handler_of(state: &Slot, grain: GrainId, queued: &Queued) -> Option<HandlerId
     if let Queued::Timer(name, _) = queued {
         return state.timers.get(&(state.address(grain), name.clone())).map(|row| row.handler);
     }
-    match state.grains.get(grain).work.as_ref()?.input_of(queued)?.operation {
+    match state.grains.get(grain).work()?.input_of(queued)?.operation {
         GrainOperation::Call(handler, _) => Some(handler),
         _ => None,
     }

@@ -350,7 +350,7 @@ impl Sums {
                 self.found.insert((table.clone(), key.clone(), entry), count);
             }
         }
-        for spilled in grain.work.iter().flat_map(|work| work.backlog.values()) {
+        for spilled in grain.work().into_iter().flat_map(|work| work.backlog.values()) {
             if let GrainOperation::Call(_, payload) = &spilled.input.operation
                 && let Ok(Order { id, amount, .. }) = order(payload)
             {

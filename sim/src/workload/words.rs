@@ -144,7 +144,7 @@ fn check_counts(
     for slot in machine.slots() {
         for (_, grain) in slot.grains.iter() {
             let table = names.table_name(grain.table).to_owned();
-            for (what, row) in grain.maps.iter().flat_map(|(_, entries)| entries) {
+            for (what, row) in grain.maps().iter().flat_map(|(_, entries)| entries) {
                 let key = String::from_utf8_lossy(&grain.key).into_owned();
                 let sum = <[u8; 8]>::try_from(&*row.bytes).map_or(u64::MAX, decode_u64);
                 found.insert((table.clone(), key, String::from_utf8_lossy(what).into_owned()), sum);

@@ -139,7 +139,7 @@ impl Slot {
         }
         if let Some(parked) = parked {
             let id = self.grains.find_or_make(grain.table, &grain.key);
-            let work = self.grains.get_mut(id).work.get_or_insert_default();
+            let work = self.grains.get_mut(id).work_or_new();
             self.parked_grains =
                 self.parked_grains + usize::from(parked.is_some()) - usize::from(work.parked.is_some());
             work.parked = parked;
@@ -155,9 +155,9 @@ impl Slot {
         }
         let id = self.grains.find_or_make(grain.table, &grain.key);
         for mutation in mutations {
-            if mutation == Mutation::NoGrain && self.grains.get(id).timer_count > 0 {
+            if mutation == Mutation::NoGrain && self.grains.get(id).timer_count() > 0 {
                 self.timers.cancel_grain(grain);
-                self.grains.get_mut(id).timer_count = 0;
+                self.grains.get_mut(id).set_timer_count(0);
             }
             self.grains.get_mut(id).apply(mutation, ssn);
         }
@@ -182,7 +182,8 @@ impl Slot {
     fn count_timers(&mut self, grain: &GrainAddress, by: i32) {
         let id = self.grains.find_or_make(grain.table, &grain.key);
         let grain = self.grains.get_mut(id);
-        grain.timer_count = grain.timer_count.checked_add_signed(by).expect("a grain has as many timers as are set");
+        let count = grain.timer_count().checked_add_signed(by);
+        grain.set_timer_count(count.expect("a grain has as many timers as are set"));
     }
 
     fn apply_backlog(&mut self, grain: &GrainAddress, consumed: Option<(u64, u64)>, spilled: Vec<Spilled>) {
@@ -196,7 +197,7 @@ impl Slot {
                 self.sessions.entry(session).or_default().spill(pos);
             }
         }
-        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        let work = self.grains.get_mut(id).work_or_new();
         if let Some((first, last)) = consumed {
             let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
             assert!(!rows.is_empty(), "a commit consumes backlog rows that are there");
@@ -253,7 +254,7 @@ impl Slot {
             let address = self.address(id);
             self.timers.cancel_grain(&address);
             let grain = self.grains.get_mut(id);
-            grain.timer_count = 0;
+            grain.set_timer_count(0);
             grain.apply(Mutation::NoGrain, self.last_ssn);
             self.forget_work_if_empty(id);
         }
@@ -262,9 +263,9 @@ impl Slot {
     /// Inputs that still wait of streams that end: their positions go with the streams, so nothing may consume them. A run
     /// in flight keeps its places in the queue.
     fn void_queued(&mut self, subscriptions: &[u32]) {
-        let busy: Vec<_> = self.grains.iter().filter(|(_, grain)| grain.work.is_some()).map(|(id, _)| id).collect();
+        let busy: Vec<_> = self.grains.iter().filter(|(_, grain)| grain.work().is_some()).map(|(id, _)| id).collect();
         for id in busy {
-            let Some(work) = &mut self.grains.get_mut(id).work else { continue };
+            let Some(work) = self.grains.get_mut(id).work_mut() else { continue };
             for queued in &mut work.queue {
                 if let Queued::Stream(stream, _, input) = queued
                     && Control::ends(*stream, subscriptions)

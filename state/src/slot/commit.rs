@@ -56,7 +56,7 @@ impl Slot {
         now_nanos: u64,
     ) -> Committed {
         let mut commit = Commit::new(self.address(id), draft.version, draft.time_micros);
-        let work = self.grains.get_mut(id).work.as_mut().expect("a grain that ran had inputs");
+        let work = self.grains.get_mut(id).work_mut().expect("a grain that ran had inputs");
         work.running = None;
         work.attempts = 0;
         work.run_limit = 0;
@@ -120,7 +120,7 @@ impl Slot {
                 }
             }
             Queued::Backlog(n) => {
-                let work = self.grains.get(id).work.as_ref().expect("a grain with backlog has work");
+                let work = self.grains.get(id).work().expect("a grain with backlog has work");
                 let row = work.backlog.get(&n).expect("a queued backlog row is there");
                 if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
                     commit.replies.push(StoredReply { session, pos, outcome });
@@ -196,7 +196,7 @@ impl Slot {
     fn relist(&mut self, id: GrainId) {
         // The grain may have been forgotten by the commit, and its place given away cannot have happened since.
         if self.grains.exists(id)
-            && self.grains.get(id).work.as_ref().is_some_and(|work| !work.queue.is_empty() && work.parked.is_none())
+            && self.grains.get(id).work().is_some_and(|work| !work.queue.is_empty() && work.parked.is_none())
         {
             self.list(id);
         }

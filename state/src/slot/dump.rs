@@ -224,7 +224,9 @@ impl Slot {
                 let key: Bytes = from.bytes("key", KEY_BYTES_MAX)?.into();
                 entries.insert(key, row(from)?);
             }
-            grain.maps.push((map, entries));
+            if !grain.push_map(map, entries) {
+                return Err(DecodeError::Unknown { what: "map that is empty or out of order", found: map.0.into() });
+            }
         }
         let backlog = from.count(1)?;
         for _ in 0..backlog {
@@ -232,10 +234,10 @@ impl Slot {
             if let crate::input::Origin::Stream(StreamId::Session(session), pos) = row.origin {
                 spilled_sessions.push((session, pos));
             }
-            grain.work.get_or_insert_default().backlog.insert(row.n, row);
+            grain.work_or_new().backlog.insert(row.n, row);
         }
         if from.u8()? != 0 {
-            grain.work.get_or_insert_default().parked = Some(Parked::decode(from)?);
+            grain.work_or_new().parked = Some(Parked::decode(from)?);
             self.parked_grains += 1;
         }
         for (session, pos) in spilled_sessions {
@@ -254,14 +256,15 @@ impl Slot {
             payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
         };
         let id = self.grains.find_or_make(grain.table, &grain.key);
-        self.grains.get_mut(id).timer_count += 1;
+        let place = self.grains.get_mut(id);
+        place.set_timer_count(place.timer_count() + 1);
         self.timers.set((grain, name), row);
         Ok(())
     }
 }
 
 fn is_dumped(grain: &Grain) -> bool {
-    grain.has_rows() || grain.work.as_ref().is_some_and(|work| !work.backlog.is_empty() || work.parked.is_some())
+    grain.has_rows() || grain.work().is_some_and(|work| !work.backlog.is_empty() || work.parked.is_some())
 }
 
 fn put_stream(out: &mut Vec<u8>, stream: &Stream) {
@@ -284,8 +287,8 @@ fn put_grain(out: &mut Vec<u8>, grain: &Grain) {
     if let Some(row) = &grain.value {
         put_row(out, row);
     }
-    out.put_varint(grain.maps.len() as u64);
-    for (map, entries) in &grain.maps {
+    out.put_varint(grain.maps().len() as u64);
+    for (map, entries) in grain.maps() {
         out.put_varint(map.0.into());
         out.put_varint(entries.len() as u64);
         for (key, row) in entries {
@@ -294,7 +297,7 @@ fn put_grain(out: &mut Vec<u8>, grain: &Grain) {
         }
     }
     let none = BTreeMap::new();
-    let backlog = grain.work.as_ref().map_or(&none, |work| &work.backlog);
+    let backlog = grain.work().map_or(&none, |work| &work.backlog);
     out.put_varint(backlog.len() as u64);
     for row in backlog.values() {
         row.encode(out);

@@ -198,7 +198,7 @@ impl Slot {
     /// [`Self::list`].
     pub fn next_ready(&mut self) -> Option<GrainId> {
         while let Some(id) = self.ready.pop_front() {
-            let work = self.grains.get_mut(id).work.as_mut().expect("a listed grain has work");
+            let work = self.grains.get_mut(id).work_mut().expect("a listed grain has work");
             work.listed = false;
             if !work.queue.is_empty() && work.running.is_none() && work.parked.is_none() {
                 return Some(id);
@@ -227,7 +227,7 @@ impl Slot {
 
     /// Puts a grain into the list of those with something to run, once.
     pub fn list(&mut self, id: GrainId) {
-        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        let work = self.grains.get_mut(id).work_or_new();
         if !std::mem::replace(&mut work.listed, true) {
             self.ready.push_back(id);
         }
@@ -236,8 +236,8 @@ impl Slot {
     /// Drops a grain's work if nothing waits, and the grain if nothing is left.
     fn forget_work_if_empty(&mut self, id: GrainId) {
         let grain = self.grains.get_mut(id);
-        if grain.work.as_ref().is_some_and(|work| work.is_empty()) {
-            grain.work = None;
+        if grain.work().is_some_and(|work| work.is_empty()) {
+            grain.end_work();
         }
         self.grains.forget_if_empty(id);
     }
@@ -248,7 +248,7 @@ impl Slot {
             self.queued_bytes += input.weight();
         }
         self.queued_inputs += 1;
-        let work = self.grains.get_mut(id).work.get_or_insert_default();
+        let work = self.grains.get_mut(id).work_or_new();
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
         }
@@ -281,7 +281,7 @@ impl Slot {
     #[must_use]
     pub fn address(&self, id: GrainId) -> GrainAddress {
         let grain = self.grains.get(id);
-        GrainAddress { table: grain.table, key: grain.key.clone() }
+        GrainAddress { table: grain.table, key: (&*grain.key).into() }
     }
 
     /// A grain's rows, if it exists.
@@ -292,7 +292,7 @@ impl Slot {
 
     /// Drops the head of a queue that turned out to be void: a timer that was set again or cancelled.
     pub fn drop_head(&mut self, id: GrainId) {
-        let work = self.grains.get_mut(id).work.as_mut().expect("a grain with a queue has work");
+        let work = self.grains.get_mut(id).work_mut().expect("a grain with a queue has work");
         let dropped = work.queue.pop_front().expect("there is a head to drop");
         assert!(matches!(dropped, Queued::Timer(..) | Queued::Nothing), "only timers become void");
         self.queued_inputs -= 1;
@@ -336,7 +336,7 @@ impl Slot {
         let waiting: Vec<(GrainId, Vec<u64>)> = self
             .grains
             .iter()
-            .filter_map(|(id, grain)| grain.work.as_ref().map(|work| (id, work.backlog.keys().copied().collect())))
+            .filter_map(|(id, grain)| grain.work().map(|work| (id, work.backlog.keys().copied().collect())))
             .collect();
         for (id, rows) in waiting {
             for n in rows {

@@ -19,7 +19,7 @@ impl Slot {
         let holds = |queued: &Queued| matches!(queued, Queued::Stream(id, pos, _) if *id == stream && *pos == oldest);
         self.grains
             .iter()
-            .find(|(_, grain)| grain.work.as_ref().is_some_and(|work| work.queue.iter().any(holds)))
+            .find(|(_, grain)| grain.work().is_some_and(|work| work.queue.iter().any(holds)))
             .map(|(id, _)| id)
     }
 
@@ -30,10 +30,7 @@ impl Slot {
         self.grains
             .iter()
             .filter(|(_, grain)| {
-                grain
-                    .work
-                    .as_ref()
-                    .is_some_and(|work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(stuck))
+                grain.work().is_some_and(|work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(stuck))
             })
             .map(|(id, _)| id)
             .collect()
@@ -65,7 +62,7 @@ impl Slot {
         let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut commit = Commit::new(address, 0, parked.since_micros);
-        self.grains.get_mut(id).work.get_or_insert_default().running = None;
+        self.grains.get_mut(id).work_or_new().running = None;
         self.move_to_backlog(&mut commit, id, bytes_max);
         let park = Some(Some(parked));
         let mut committed =
@@ -86,7 +83,7 @@ impl Slot {
         let address = self.address(id);
         let reason = &parked.reason[..parked.reason.floor_char_boundary(REPLY_REASON_BYTES_MAX)];
         let count_max = (bytes_max / (reason.len() + 64)).max(1);
-        let work = self.grains.get_mut(id).work.as_mut().expect("a grain is parked because of an input");
+        let work = self.grains.get_mut(id).work_mut().expect("a grain is parked because of an input");
         let ranges = session_ranges(&work.backlog, count_max);
         let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
         let before = work.queue.len();
@@ -123,7 +120,7 @@ impl Slot {
     /// Lets a parked grain run again.
     pub fn unpark(&mut self, journal: &mut impl Journal, id: GrainId, time_micros: u64) -> Committed {
         let commit = Commit::new(self.address(id), 0, time_micros);
-        if let Some(work) = &mut self.grains.get_mut(id).work {
+        if let Some(work) = self.grains.get_mut(id).work_mut() {
             work.attempts = 0;
             work.not_before_nanos = 0;
         }
@@ -132,7 +129,7 @@ impl Slot {
 
     /// Relabels a grain's queue and notes the consumption in `commit`.
     fn move_to_backlog(&mut self, commit: &mut Commit, id: GrainId, bytes_max: usize) {
-        let work = self.grains.get_mut(id).work.as_mut().expect("a grain with inputs has work");
+        let work = self.grains.get_mut(id).work_mut().expect("a grain with inputs has work");
         let in_flight = work.running.map_or(0, |running: Running| running.count);
         let queue = std::mem::take(&mut work.queue);
         if queue.iter().take(in_flight).any(|queued| matches!(queued, Queued::Stream(..))) {
@@ -162,7 +159,7 @@ impl Slot {
         for n in again.into_iter().rev() {
             relabelled.insert(in_flight, Queued::Backlog(n));
         }
-        self.grains.get_mut(id).work.as_mut().expect("it has work").queue = relabelled;
+        self.grains.get_mut(id).work_mut().expect("it has work").queue = relabelled;
     }
 }
 
