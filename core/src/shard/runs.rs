@@ -460,9 +460,7 @@ impl Shard {
             self.retries.pop_first();
             let grain = GrainId(grain);
             let state = self.slot_mut(slot);
-            if state.grains.exists(grain)
-                && state.grains.get(grain).work().is_some_and(|work| work.running.is_none())
-            {
+            if state.grains.exists(grain) && state.grains.get(grain).work().is_some_and(|work| work.running.is_none()) {
                 state.list(grain);
                 self.mark_ready(slot);
             }

@@ -6,6 +6,7 @@ use crate::grain::GrainId;
 use crate::input::{GrainAddress, StreamId};
 use crate::record::{Commit, Journal, Mutation, PutRow, RecordKind};
 use gristmill_base::ids::{Lsn, SessionId};
+use gristmill_base::limits::SLOT_SESSIONS_MAX;
 
 /// Position of an operation in a session, with the client's mark.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +20,14 @@ pub struct SessionPosition {
 }
 
 impl Slot {
-    /// Whether operation `pos` of a session is the next one, with nothing of the session under way in this slot.
+    /// Whether operation `pos` of a session is the next one, with nothing of the session under way in this slot; or the
+    /// first one of a session that may begin here.
     #[must_use]
     pub fn is_next(&self, session: SessionId, pos: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.is_next(pos))
+        match self.sessions.get(&session) {
+            Some(session) => session.is_next(pos),
+            None => pos == 1 && session >= self.session_floor && self.sessions.len() < SLOT_SESSIONS_MAX,
+        }
     }
 
     /// Commits a put at an idle grain: `grain` is its place, if it exists. Returns the record's position; the reply,
@@ -43,7 +48,7 @@ impl Slot {
         let (ssn, lsn) = self.write(journal, RecordKind::Run, |out| {
             Commit::encode_put(out, address, time_micros, (StreamId::Session(id), pos, pos), id, &row);
         });
-        let session = self.sessions.get_mut(&id).expect("the operation is the next one of a session that is here");
+        let session = self.sessions.entry(id).or_default();
         session.done_at_once(pos, ack, lsn, time_micros);
         let grain = grain.unwrap_or_else(|| self.grains.find_or_make(address.table, &address.key));
         let mutation = match row {

@@ -3,7 +3,7 @@
 use super::Slot;
 use crate::input::{Responder, StreamId};
 use crate::record::{Control, Journal, Outcome, RecordKind};
-use crate::session::{KeptReply, SessionOffer};
+use crate::session::{KeptReply, Session, SessionOffer};
 use gristmill_base::ids::{Lsn, SessionId};
 use gristmill_base::limits::{EXPIRE_SESSIONS_MAX, SLOT_SESSIONS_MAX};
 use gristmill_base::planted::{self, Bug};
@@ -37,7 +37,7 @@ impl Slot {
     /// Reads a session's memory, so that it is in the caches; the result means nothing.
     #[must_use]
     pub fn touch_session(&self, session: SessionId) -> u64 {
-        self.sessions.get(&session).map_or(0, |session| session.stream.received() + session.mark())
+        self.sessions.get(&session).map_or(0, Session::touch)
     }
 
     /// Ends an offered operation without effect: a definite refusal covers its position. The reply is kept in memory
