@@ -160,11 +160,22 @@ impl Connections {
         self.may_take() && !self.ready.is_empty()
     }
 
-    /// Takes in a reply of the shard. One to a connection that has gone is dropped.
-    pub fn reply(&mut self, reply: Reply) {
-        let Reply { responder, outcome } = reply;
-        self.change(responder.conn, |connection| connection.settle(responder.tag, outcome));
-        self.enlist(responder.conn);
+    /// Takes in replies of the shard. One to a connection that has gone is dropped. Replies to one connection mostly
+    /// come together, as its frame was taken; it is looked up once for all that do.
+    pub fn reply(&mut self, replies: impl Iterator<Item = Reply>) {
+        let mut replies = replies.peekable();
+        while let Some(first) = replies.next() {
+            let conn = first.responder.conn;
+            let together = std::iter::once(first)
+                .chain(std::iter::from_fn(|| replies.next_if(|reply| reply.responder.conn == conn)));
+            match self.members.get_mut(&conn) {
+                None => together.for_each(drop),
+                Some(member) => self.sums.around(&mut member.connection, |connection| {
+                    together.for_each(|reply| connection.settle(reply.responder.tag, reply.outcome));
+                }),
+            }
+            self.enlist(conn);
+        }
     }
 
     /// Does on the sockets what is to be done.

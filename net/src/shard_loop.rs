@@ -209,9 +209,7 @@ where
         for job in outbox.jobs.drain(..) {
             self.jobs.start(job);
         }
-        for reply in outbox.replies.drain(..) {
-            self.connections.reply(reply);
-        }
+        self.connections.reply(outbox.replies.drain(..));
     }
 
     /// Goes on with a stop, if one was asked for.
