@@ -301,7 +301,7 @@ fn a_turn_takes_no_more_than_it_should_and_the_rest_at_once() {
     }
     bench.state.borrow_mut().turns.clear();
     assert_eq!(bench.shard.step(), 0, "frames wait");
-    bench.steps(3);
+    bench.steps(8);
     let turns = bench.state.borrow().turns.clone();
     assert_eq!(turns.iter().sum::<usize>(), 2_400);
     assert!(turns.iter().all(|&taken| taken < TURN_REQUESTS_MAX + FRAME_OPERATIONS_MAX));
