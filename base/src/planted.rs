@@ -40,11 +40,15 @@ pub enum Bug {
     TruncateAtFirstBadChecksum = 15,
     /// Recovery forgets which events of topics were consumed. The word-count demo must notice; not in [`Bug::ALL`].
     TopicPositionsForgotten = 16,
+    /// A client's read shows what is appended and not durable.
+    ReadBeforeDurable = 17,
+    /// Engine time follows the wall clock, back as well.
+    EngineTimeGoesBack = 18,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 17] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -60,6 +64,8 @@ impl Bug {
         Bug::AckBeforeFlush,
         Bug::SkippedDirectorySync,
         Bug::TruncateAtFirstBadChecksum,
+        Bug::ReadBeforeDurable,
+        Bug::EngineTimeGoesBack,
     ];
 }
 

@@ -1,7 +1,8 @@
 //! The auditor: what clients were promised, and whether it is kept. Knows nothing of how the engine works.
 
 use crate::machine::Machine;
-use crate::workload::{Act, Names};
+use crate::workload::{Act, Names, Workload};
+use gristmill_base::datatype::decode_u64;
 use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, Code, EventView, Refusal};
 use std::collections::BTreeMap;
@@ -32,16 +33,42 @@ type CellKey = (&'static str, String, Option<String>);
 /// Topic, lane and offset of an event.
 type Place = (&'static str, u16, u64);
 type KeyAndValue = (Vec<u8>, Vec<u8>);
-/// Entries of a map.
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Key and value of a grain.
+type ScanRow = (Box<[u8]>, Option<Box<[u8]>>);
+/// Table, map and grain.
+pub type MapKey = (&'static str, &'static str, String);
+/// Counts of one map, by entry.
+type Counts = BTreeMap<Vec<u8>, Floors>;
 
 /// The writes to one cell by its only writer, in order, and how much of them is known to have happened.
 #[derive(Default)]
 struct Cell {
     /// Written values (`None`: deleted) and operation, in order of issue. Numbered from 1.
     writes: Vec<(Option<Vec<u8>>, u64)>,
-    /// Number of the last write that is known to have happened; 0 if none is.
-    floor: usize,
+    /// Number of the last write that is known to have happened.
+    floor: Floors,
+}
+
+/// A number that only grows: what it was known to be at least, and since which moment.
+#[derive(Default)]
+struct Floors(Vec<(u64, u64)>);
+
+impl Floors {
+    /// What it is known to be at least; 0 if nothing is known.
+    fn last(&self) -> u64 {
+        self.0.last().map_or(0, |(_, least)| *least)
+    }
+
+    /// What was known at a moment.
+    fn at(&self, moment: u64) -> u64 {
+        self.0.iter().rev().find(|(since, _)| *since <= moment).map_or(0, |(_, least)| *least)
+    }
+
+    fn raise(&mut self, moment: u64, least: u64) {
+        if least > self.last() {
+            self.0.push((moment, least));
+        }
+    }
 }
 
 /// See the module.
@@ -51,8 +78,12 @@ pub struct Auditor {
     pub operations: BTreeMap<u64, Issued>,
     /// Events of lanes that somebody was told of: key and value.
     events: BTreeMap<Place, KeyAndValue>,
-    /// Map entries that were read and are never taken back: table, grain, entry → value.
-    observed: BTreeMap<(&'static str, String), Entries>,
+    /// Highest offset of a lane that somebody was told of.
+    ends: BTreeMap<(&'static str, u16), Floors>,
+    /// Counts in maps that were read, and which only grow.
+    counts: BTreeMap<MapKey, Counts>,
+    /// Counts what was learned: what a read that begins at a moment must show was learned up to it.
+    moment: u64,
     cells: BTreeMap<CellKey, Cell>,
     /// Reads that were checked.
     pub reads: u64,
@@ -102,49 +133,120 @@ impl Auditor {
         if let (Some((key, _)), Fate::Acked(_)) = (cell_of(&act), &fate) {
             let cell = self.cells.get_mut(&key).expect("an issued write has a cell");
             let at = cell.writes.iter().position(|(_, write)| *write == id).expect("it was issued");
-            cell.floor = cell.floor.max(at + 1);
+            self.moment += 1;
+            cell.floor.raise(self.moment, at as u64 + 1);
         }
         Ok(())
     }
 
-    /// What a read that begins now may not fall behind.
+    /// The moment: a read that begins now may not fall behind what is known now.
     #[must_use]
-    pub fn floor(&self, act: &Act) -> usize {
-        let key = match act {
-            Act::Get(table, key) => (*table, key.clone(), None),
-            Act::MapGet(table, _, key, entry) => (*table, key.clone(), Some(entry.clone())),
-            _ => return 0,
-        };
-        self.cells.get(&key).map_or(0, |cell| cell.floor)
+    pub fn moment(&self) -> u64 {
+        self.moment
     }
 
-    /// A read was answered that began when the floor was that.
+    /// A read was answered that began at that moment. Whoever read or was acked something before then, be it another
+    /// client: this read must not show less.
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn read(&mut self, act: &Act, floor: usize, answer: &Answer) -> Result<(), String> {
+    pub fn read(&mut self, act: &Act, since: u64, answer: &Answer, workload: &dyn Workload) -> Result<(), String> {
         self.reads += 1;
+        self.moment += 1;
         match (act, answer) {
-            (Act::Get(table, key), Answer::Value(value)) => self.cell_read((table, key.clone(), None), floor, value),
-            (Act::MapGet(table, _, key, entry), Answer::Value(value)) => {
-                self.cell_read((table, key.clone(), Some(entry.clone())), floor, value)
+            (Act::Get(table, key), Answer::Value(value)) => self.cell_read((table, key.clone(), None), since, value),
+            (Act::MapGet(table, "cells", key, entry), Answer::Value(value)) => {
+                self.cell_read((table, key.clone(), Some(entry.clone())), since, value)
             }
-            (Act::Range(table, _, key), Answer::Entries { entries, .. }) => {
-                let observed = self.observed.entry((table, key.clone())).or_default();
-                for (entry, value) in entries.iter().filter(|(entry, _)| **entry != *b"n") {
-                    observed.insert(entry.to_vec(), value.to_vec());
+            (Act::MapGet(table, map, key, entry), Answer::Value(value)) => {
+                let value = value.as_deref().unwrap_or(&[0; 8]);
+                self.count_read((table, map, key.clone()), entry.as_bytes(), since, value, workload)
+            }
+            (Act::Range(table, map, key), Answer::Entries { entries, more: false }) => {
+                let key: MapKey = (table, map, key.clone());
+                for (entry, value) in entries {
+                    self.count_read(key.clone(), entry, since, value, workload)?;
                 }
-                Ok(())
+                let shown = |entry: &Vec<u8>| entries.binary_search_by(|(other, _)| (**other).cmp(entry)).is_ok();
+                let mut known = self.counts.get(&key).into_iter().flatten();
+                match known.find(|(entry, floor)| floor.at(since) > 0 && !shown(entry)) {
+                    Some((entry, _)) => Err(format!(
+                        "P2: {} of {key:?} was read before, and is not shown",
+                        String::from_utf8_lossy(entry)
+                    )),
+                    None => Ok(()),
+                }
             }
-            (Act::Read(topic, lane, _), Answer::Events { events, .. }) => events
-                .iter()
-                .try_for_each(|EventView { offset, key, value, .. }| self.event(topic, *lane, *offset, key, value)),
+            (Act::Scan(table, prefix), Answer::Rows { rows, more: false }) => self.scanned(table, prefix, since, rows),
+            (Act::Read(topic, lane, _), Answer::Events { events, end, .. }) => {
+                let known = self.ends.get(&(*topic, *lane)).map_or(0, |floor| floor.at(since));
+                if end.0 <= known {
+                    return Err(format!(
+                        "P2: {topic}-{lane} is shown up to {end}, but offset {known} was known before"
+                    ));
+                }
+                if events.windows(2).any(|pair| pair[0].append_micros > pair[1].append_micros) {
+                    return Err(format!("time: engine time went back between two events of {topic}-{lane}"));
+                }
+                events
+                    .iter()
+                    .try_for_each(|EventView { offset, key, value, .. }| self.event(topic, *lane, *offset, key, value))
+            }
             (act, answer) => Err(format!("P2: {act:?} was answered {answer:?}")),
         }
     }
 
-    fn cell_read(&mut self, key: CellKey, floor: usize, value: &Option<Box<[u8]>>) -> Result<(), String> {
+    fn scanned(&mut self, table: &'static str, prefix: &str, since: u64, rows: &[ScanRow]) -> Result<(), String> {
+        let mut shown = BTreeMap::new();
+        for (key, value) in rows {
+            let key = String::from_utf8_lossy(key).into_owned();
+            if !key.starts_with(prefix) || shown.insert(key.clone(), value.clone()).is_some() {
+                return Err(format!("P2: a scan of {table} from {prefix} shows {key}, or shows it twice"));
+            }
+        }
+        let known: Vec<CellKey> = self
+            .cells
+            .keys()
+            .filter(|(of, key, entry)| *of == table && key.starts_with(prefix) && entry.is_none())
+            .cloned()
+            .collect();
+        for key in known {
+            let value = shown.remove(&key.1).flatten();
+            self.cell_read(key, since, &value)?;
+        }
+        // What is left are grains that have maps alone.
+        match shown.into_iter().find(|(_, value)| value.is_some()) {
+            Some((key, _)) => Err(format!("P2: a scan of {table} shows {key}, which nobody wrote")),
+            None => Ok(()),
+        }
+    }
+
+    fn count_read(
+        &mut self,
+        key: MapKey,
+        entry: &[u8],
+        since: u64,
+        value: &[u8],
+        workload: &dyn Workload,
+    ) -> Result<(), String> {
+        let words = || format!("{} of {key:?}", String::from_utf8_lossy(entry));
+        let count = decode_u64(value.try_into().map_err(|_| format!("P2: {} is no count", words()))?);
+        let most = workload.most(&key, entry);
+        if count > most {
+            return Err(format!("P2: {} is shown as {count}, at most {most} can be explained", words()));
+        }
+        let floor = self.counts.entry(key.clone()).or_default().entry(entry.to_vec()).or_default();
+        let least = floor.at(since);
+        if count < least {
+            return Err(format!("P2: {} was read as {least} before, and now as {count}", words()));
+        }
+        floor.raise(self.moment, count);
+        Ok(())
+    }
+
+    fn cell_read(&mut self, key: CellKey, since: u64, value: &Option<Box<[u8]>>) -> Result<(), String> {
         let cell = self.cells.entry(key.clone()).or_default();
+        let floor = cell.floor.at(since) as usize;
         let found = value.as_deref();
         if found.is_none() && floor == 0 {
             return Ok(());
@@ -159,7 +261,7 @@ impl Auditor {
             return Err(format!("P2: {key:?} shows operation {write}, which was refused: {}", refusal.message));
         }
         // A deletion may be any of several; what is known is the first of them.
-        cell.floor = cell.floor.max(at);
+        cell.floor.raise(self.moment, at as u64);
         Ok(())
     }
 
@@ -173,6 +275,8 @@ impl Auditor {
         value: &[u8],
     ) -> Result<(), String> {
         let known = self.events.entry((topic, lane, offset.0)).or_insert_with(|| (key.to_vec(), value.to_vec()));
+        self.moment += 1;
+        self.ends.entry((topic, lane)).or_default().raise(self.moment, offset.0);
         if known.0 == key && known.1 == value {
             return Ok(());
         }
@@ -206,13 +310,15 @@ impl Auditor {
                 return Err(format!("P1: {topic}-{lane} ends at {end}, but event {offset} was acked or read"));
             }
         }
-        for ((table, key), entries) in &self.observed {
+        for ((table, map, key), counts) in &self.counts {
             let found = machine.grain(names, table, key);
-            let map = found.and_then(|grain| grain.map(names.map(table, "seen")));
-            for (entry, value) in entries {
-                if map.and_then(|map| map.get(entry.as_slice())).is_none_or(|row| *row.bytes != **value) {
-                    let entry = String::from_utf8_lossy(entry);
-                    return Err(format!("P2: {entry} of grain {table}/{key} was read and is gone or changed"));
+            let rows = found.and_then(|grain| grain.map(names.map(table, map)));
+            for (entry, floor) in counts {
+                let row = rows.and_then(|rows| rows.get(entry.as_slice()));
+                let count = row.and_then(|row| <[u8; 8]>::try_from(&*row.bytes).ok()).map_or(0, decode_u64);
+                if count < floor.last() {
+                    let (entry, least) = (String::from_utf8_lossy(entry), floor.last());
+                    return Err(format!("P2: {entry} of grain {table}/{key} was read as {least} and is {count} now"));
                 }
             }
         }
@@ -232,27 +338,30 @@ impl Auditor {
                 .map(|row| &*row.bytes),
         };
         let refused = |id: &u64| matches!(self.operations[id].fate, Fate::Refused(_));
-        let fits = cell.writes.iter().skip(cell.floor.saturating_sub(1));
+        let floor = cell.floor.last() as usize;
+        let fits = cell.writes.iter().skip(floor.saturating_sub(1));
         let fits = fits.filter(|(_, id)| !refused(id)).any(|(value, _)| value.as_deref() == found);
-        if fits || (found.is_none() && cell.floor == 0) {
+        if fits || (found.is_none() && floor == 0) {
             return Ok(());
         }
         let found = found.map(String::from_utf8_lossy);
-        Err(format!("P1: {key:?} holds {found:?}, but write {} of {} was acked", cell.floor, cell.writes.len()))
+        Err(format!("P1: {key:?} holds {found:?}, but write {floor} of {} was acked", cell.writes.len()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::bank::Bank;
+    use gristmill_base::datatype::encode_u64;
     use gristmill_base::ids::LaneId;
 
     fn put(auditor: &mut Auditor, id: u64, value: &[u8]) {
         auditor.issue(id, &Act::Put("kv", "a".into(), value.to_vec()));
     }
 
-    fn get(auditor: &mut Auditor, floor: usize, value: Option<&[u8]>) -> Result<(), String> {
-        auditor.read(&Act::Get("kv", "a".into()), floor, &Answer::Value(value.map(Into::into)))
+    fn get(auditor: &mut Auditor, since: u64, value: Option<&[u8]>) -> Result<(), String> {
+        auditor.read(&Act::Get("kv", "a".into()), since, &Answer::Value(value.map(Into::into)), &Bank)
     }
 
     #[test]
@@ -262,11 +371,11 @@ mod tests {
         put(&mut auditor, 2, b"two");
         assert!(get(&mut auditor, 0, None).is_ok());
         auditor.answer(1, &Ok(Answer::Done)).unwrap();
-        let floor = auditor.floor(&Act::Get("kv", "a".into()));
+        let floor = auditor.moment();
         assert!(get(&mut auditor, floor, None).is_err(), "an acked write is lost");
         assert!(get(&mut auditor, floor, Some(b"three")).is_err(), "nobody wrote that");
         assert!(get(&mut auditor, floor, Some(b"two")).is_ok(), "an unanswered write may have happened");
-        let floor = auditor.floor(&Act::Get("kv", "a".into()));
+        let floor = auditor.moment();
         assert!(get(&mut auditor, floor, Some(b"one")).is_err(), "what was read is gone");
     }
 
@@ -295,7 +404,25 @@ mod tests {
             headers: Vec::new(),
         };
         let read = |value| Answer::Events { end: Offset(6), next: Offset(6), events: vec![event(value)] };
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v")).is_ok());
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w")).is_err());
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v"), &Bank).is_ok());
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w"), &Bank).is_err());
+    }
+
+    #[test]
+    fn counts_that_fall_or_cannot_be_explained_are_found() {
+        let mut auditor = Auditor::default();
+        let mut read = |since: u64, count: Option<u64>| {
+            let entries = count.map(|count| (b"n".as_slice().into(), encode_u64(count).as_slice().into()));
+            let answer = Answer::Entries { entries: entries.into_iter().collect(), more: false };
+            auditor.read(&Act::Range("accounts", "seen", "c1".into()), since, &answer, &Bank)
+        };
+        assert!(read(0, Some(5)).is_ok());
+        assert!(read(0, Some(4)).is_ok(), "it began before anybody had seen 5");
+        assert!(read(9, Some(4)).is_err());
+        assert!(read(9, None).is_err());
+        assert!(read(9, Some(5)).is_ok());
+        let twice = [(b"x7".as_slice().into(), encode_u64(2).as_slice().into())];
+        let answer = Answer::Entries { entries: twice.into(), more: false };
+        assert!(auditor.read(&Act::Range("accounts", "seen", "a1".into()), 0, &answer, &Bank).is_err());
     }
 }

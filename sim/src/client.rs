@@ -26,7 +26,7 @@ struct Lane {
     open: VecDeque<Open>,
     /// Numbers from here on are sent again at that time.
     gap: Option<(u64, u64)>,
-    /// When something was sent last that did not come back as expired.
+    /// When something was sent last that did not come back as expired, by the age of the machine.
     alive: u64,
 }
 
@@ -34,7 +34,7 @@ struct Lane {
 enum Sent {
     Session,
     Numbered { slot: SlotId, session: SessionId, id: Option<u64>, at: u64 },
-    Read { act: Act, floor: usize },
+    Read { act: Act, since: u64 },
 }
 
 /// See the module.
@@ -189,9 +189,9 @@ impl Client {
         let padding = self.rng.between(0, knobs.padding) as usize;
         let act = world.workload.act(self.number, id, padding, &mut self.rng);
         if act.is_read() {
-            let floor = world.auditor.floor(&act);
+            let since = world.auditor.moment();
             let operation = world.names.operation(&act, Sequence { seq: 0, ack: 0 }).1;
-            let tag = self.tag(Sent::Read { act, floor });
+            let tag = self.tag(Sent::Read { act, since });
             let session = self.session;
             return self.send(world.machine, tag, session, operation);
         }
@@ -245,7 +245,7 @@ impl Client {
                     (None, Operation::Void { slot, sequence })
                 }
             };
-            let tag = self.tag(Sent::Numbered { slot, session, id, at: now });
+            let tag = self.tag(Sent::Numbered { slot, session, id, at: world.machine.age_nanos() });
             self.send(world.machine, tag, session, operation);
         }
     }
@@ -287,8 +287,8 @@ impl Client {
                 }
                 Ok(())
             }
-            Sent::Read { act, floor } => match reply.outcome {
-                Ok(answer) => world.auditor.read(&act, floor, &answer),
+            Sent::Read { act, since } => match reply.outcome {
+                Ok(answer) => world.auditor.read(&act, since, &answer, &*world.workload),
                 Err(refusal) if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity) => Ok(()),
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
@@ -298,7 +298,7 @@ impl Client {
                 };
                 let expired = matches!(&reply.outcome, Err(refusal) if refusal.code == Code::Expired);
                 if expired {
-                    return self.expired(slot, now, world);
+                    return self.expired(slot, world);
                 }
                 // A refusal for want of room says nothing of the session.
                 let heard = !matches!(&reply.outcome, Err(refusal) if is_passing(refusal.code));
@@ -310,11 +310,11 @@ impl Client {
         }
     }
 
-    fn expired(&mut self, slot: SlotId, now: u64, world: &mut World<'_>) -> Result<(), String> {
+    fn expired(&mut self, slot: SlotId, world: &mut World<'_>) -> Result<(), String> {
         let lane = self.lanes.remove(&slot).expect("it was just looked at");
         let idle = world.machine.knobs.boot.session_idle_micros * 1_000;
-        if lane.alive > 0 && now - lane.alive < idle {
-            let nanos = now - lane.alive;
+        let nanos = world.machine.age_nanos() - lane.alive;
+        if lane.alive > 0 && nanos < idle {
             return Err(format!("session {} in slot {slot} expired {nanos} ns after it was heard of", lane.session));
         }
         reached("client lost its session");

@@ -277,6 +277,9 @@ impl Run {
             if self.machine.disk.is_down() {
                 self.restart()?;
             }
+            if self.rng.chance(self.machine.knobs.clock_jumps) {
+                self.machine.jump_clock();
+            }
             self.round()?;
         }
         self.machine.disk.crash_at_op(u64::MAX);
@@ -313,6 +316,9 @@ impl Run {
         let now = self.machine.clock.nanos();
         for client in &mut self.clients {
             client.cut(now);
+        }
+        if self.machine.knobs.clock_jumps > 0 && self.rng.below(2) == 0 {
+            self.machine.jump_clock();
         }
         self.machine.start(self.faults)?;
         match &self.names {
@@ -437,7 +443,7 @@ impl Run {
             }
             let (end, next) = (*end, *next);
             let act = crate::workload::Act::Read(topic, key.lane.0, from.0);
-            self.auditor.read(&act, 0, &answer)?;
+            self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
             if next >= end {
                 return Ok(());
             }

@@ -82,4 +82,11 @@ interleavings! {
     the_mesh_is_full: "mesh full", "bank", 1;
     /// P9: after a failed write or flush nothing is acked until the restart.
     a_log_fails: "log failed", "bank", 1;
+    /// 4.2, reads: a client's read misses, and is made again when what it wanted is there.
+    a_client_read_misses: "client read missed", "bank", 1;
+    /// 4.2, timers: the wall clock is set back; engine time goes on, at half the pace, and no timer waits for the wall
+    /// clock to come back to where it was (seed 14 once did, for an hour).
+    a_wall_clock_is_set_back: "wall clock behind engine time", "bank", 14;
+    /// 4.2, timers: the wall clock is set forward; what is due is due once.
+    a_wall_clock_is_set_forward: "wall clock set forward", "words", 1;
 }

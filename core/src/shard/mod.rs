@@ -168,6 +168,8 @@ pub struct Shard {
     dice: Option<Box<dyn MissDice>>,
     /// Engine time, microseconds; never goes back.
     engine_micros: u64,
+    /// When the wall clock was last not behind engine time: monotonic nanoseconds, and engine time then.
+    in_step: Option<(u64, u64)>,
     now_nanos: u64,
     /// In order of `lsn`.
     held: VecDeque<Held>,
@@ -202,6 +204,8 @@ pub struct Shard {
     gathers: BTreeMap<u64, gather::Gather>,
     next_gather: u64,
     waiting_reads: Vec<(u64, Request)>,
+    /// Reads of slots that missed, by the ticket of their fetch. Only the simulator makes them miss.
+    missed_reads: Vec<(u64, SlotId, Request)>,
     change: Option<catalog::Change>,
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
@@ -289,6 +293,7 @@ impl Shard {
             rng: parts.rng,
             dice: None,
             engine_micros: parts.engine_micros,
+            in_step: None,
             now_nanos: 0,
             held: VecDeque::new(),
             leaving: Vec::new(),
@@ -311,6 +316,7 @@ impl Shard {
             gathers: BTreeMap::new(),
             next_gather: 1,
             waiting_reads: Vec::new(),
+            missed_reads: Vec::new(),
             change: None,
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
@@ -357,6 +363,12 @@ impl Shard {
     /// Makes state reads miss at random. For the simulator.
     pub fn set_dice(&mut self, dice: Box<dyn MissDice>) {
         self.dice = Some(dice);
+    }
+
+    /// Engine time, microseconds: it never goes back. For checks of the simulator.
+    #[must_use]
+    pub fn engine_micros(&self) -> u64 {
+        self.engine_micros
     }
 
     /// Why the shard's log has failed, if it has: then nothing is acked any more.

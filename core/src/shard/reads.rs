@@ -11,6 +11,7 @@ use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, ShardId, SlotId, 
 use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
+use gristmill_base::planted::{self, Bug};
 use gristmill_state::input::GrainAddress;
 use gristmill_state::lane::LaneRead;
 use std::ops::Bound;
@@ -37,6 +38,13 @@ impl Shard {
         if self.read_bytes >= TURN_READ_BYTES_MAX {
             let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
             return self.refuse(responder, Code::Capacity, message);
+        }
+        let may_miss = !matches!(request.operation, Operation::Read { .. });
+        if let Some(ticket) = self.dice.as_mut().filter(|_| may_miss).and_then(|dice| dice.roll()) {
+            gristmill_base::sometimes::reached("client read missed");
+            self.new_jobs.push(Job::Nothing(ticket));
+            self.missed_reads.push((ticket, slot, request));
+            return;
         }
         if let Err(refusal) = self.try_read(slot, request) {
             self.reply(Lsn(0), responder, Err(refusal));
@@ -78,6 +86,7 @@ impl Shard {
     /// What a read depends on: the record that wrote the row, or all that is appended.
     fn depends_on(&mut self, slot: SlotId, row: Option<Ssn>) -> Lsn {
         match row {
+            _ if planted::is(Bug::ReadBeforeDurable) => Lsn(0),
             Some(ssn) => self.slot_mut(slot).lsn_of(ssn),
             None => self.log.0.appended().0,
         }

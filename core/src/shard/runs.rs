@@ -241,8 +241,12 @@ impl Shard {
         (found > VALUE_BYTES_MAX).then(|| format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed"))
     }
 
-    /// What a read waited for is there: the runs that wait for it are made again, from the start.
+    /// What a read waited for is there: the client's read, or the runs that wait for it, are made again from the start.
     pub(super) fn fetched(&mut self, ticket: u64) {
+        if let Some(at) = self.missed_reads.iter().position(|(missed, ..)| *missed == ticket) {
+            let (_, slot, request) = self.missed_reads.remove(at);
+            return self.read(slot, request);
+        }
         let waiting: Vec<u64> =
             self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();
         for run in waiting {

@@ -7,6 +7,7 @@ use crate::request::Responder;
 use gristmill_base::env::Now;
 use gristmill_base::ids::ShardId;
 use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
+use gristmill_base::planted::{self, Bug};
 use gristmill_io::log::Log;
 
 /// Turns between two looks at how much waits, where no parcel came.
@@ -18,7 +19,7 @@ impl Shard {
     pub fn turn(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.counts.turns += 1;
         self.now_nanos = now.monotonic_nanos;
-        self.engine_micros = self.engine_micros.max(now.wall_micros);
+        self.tell_time(now);
         if !inbox.gauges.is_empty() {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
@@ -44,6 +45,23 @@ impl Shard {
             let bytes: usize = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
             self.crowded = bytes > self.config.queued_bytes_max;
         }
+    }
+
+    /// Engine time is the wall clock's, but never goes back. While the wall clock is behind, engine time goes on at half
+    /// the pace until the wall clock has caught up: timers wait longer then, but not for as long as a clock was set back.
+    fn tell_time(&mut self, now: Now) {
+        if planted::is(Bug::EngineTimeGoesBack) {
+            self.engine_micros = now.wall_micros;
+            return;
+        }
+        let (nanos, micros) = *self.in_step.get_or_insert((now.monotonic_nanos, self.engine_micros));
+        let slow = micros + now.monotonic_nanos.saturating_sub(nanos) / 2_000;
+        if now.wall_micros >= slow {
+            self.in_step = Some((now.monotonic_nanos, now.wall_micros));
+        } else {
+            gristmill_base::sometimes::reached("wall clock behind engine time");
+        }
+        self.engine_micros = now.wall_micros.max(slow);
     }
 
     fn take_in(&mut self, inbox: &mut Inbox) {

@@ -88,7 +88,11 @@ impl Core {
         self.fill(rng, clock.nanos());
         trace.mix(clock.nanos());
         trace.mix(self.inbox.completions.len() as u64 ^ ((self.inbox.requests.len() as u64) << 32));
+        let before = self.shard.engine_micros();
         self.shard.turn(clock.now(), &mut self.inbox, &mut self.outbox);
+        if self.shard.engine_micros() < before {
+            return Err(format!("time: engine time went back from {before} to {}", self.shard.engine_micros()));
+        }
         self.take_notices(knobs, rng, clock.nanos())?;
         self.carry_out(knobs, rng, trace, clock.nanos());
         for reply in &self.outbox.replies {

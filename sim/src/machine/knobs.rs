@@ -58,6 +58,11 @@ pub struct Knobs {
     pub sleeps: u64,
     /// Bytes that make operations larger.
     pub padding: u64,
+    /// Rounds in a million before which the wall clock is set forward or back; where there are any, so is it at half
+    /// of the restarts.
+    pub clock_jumps: u32,
+    /// Longest jump of the wall clock, microseconds.
+    pub clock_micros: u64,
 }
 
 /// A disk beside which everything else is quick.
@@ -114,6 +119,8 @@ impl Knobs {
             cuts: one_of(rng, &[0, 20, 100]),
             sleeps: if idle < 60_000_000 { 20 } else { 0 },
             padding: one_of(rng, &[0, 100, 1_500]),
+            clock_jumps: one_of(rng, &[0, 0, 300, 3_000]),
+            clock_micros: one_of(rng, &[3_000, 2_000_000, 7_200_000_000]),
         }
     }
 }

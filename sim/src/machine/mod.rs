@@ -45,6 +45,8 @@ pub struct Machine {
     pub crashes: u64,
     /// Replies that came out of the shards.
     pub replies: Vec<Reply>,
+    /// By how much the wall clock was set forward, all jumps together, nanoseconds.
+    forward_nanos: u64,
     /// Its cores; none while it is down.
     pub cores: Vec<Core>,
     apps: LinkedApps,
@@ -70,6 +72,7 @@ impl Machine {
             turns: 0,
             crashes: 0,
             replies: Vec::new(),
+            forward_nanos: 0,
             cores: Vec::new(),
             apps,
             pending,
@@ -123,6 +126,25 @@ impl Machine {
         }
         self.clock.advance(self.rng.between(500, self.knobs.turn_nanos));
         Ok(())
+    }
+
+    /// Sets the wall clock forward or back, as an operator or a time server does.
+    pub fn jump_clock(&mut self) {
+        let micros = self.rng.between(1, self.knobs.clock_micros);
+        if self.rng.below(2) == 0 {
+            reached("wall clock set forward");
+            self.forward_nanos += micros * 1_000;
+            self.clock.jump_wall(micros as i64);
+        } else {
+            reached("wall clock set back");
+            self.clock.jump_wall(-(micros as i64));
+        }
+    }
+
+    /// Time that passed, jumps forward included: engine time goes no faster.
+    #[must_use]
+    pub fn age_nanos(&self) -> u64 {
+        self.clock.nanos() + self.forward_nanos
     }
 
     /// Whether the log of a shard has failed: then the process must be started again.

@@ -3,7 +3,7 @@
 pub mod bank;
 pub mod words;
 
-use crate::auditor::Auditor;
+use crate::auditor::{Auditor, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
@@ -31,6 +31,8 @@ pub enum Act {
     MapGet(&'static str, &'static str, String, String),
     /// Read a whole map: table, map, key.
     Range(&'static str, &'static str, String),
+    /// Read all grains whose keys begin so: table, prefix.
+    Scan(&'static str, String),
     /// Read a lane from an offset: topic, lane.
     Read(&'static str, u16, u64),
 }
@@ -39,7 +41,7 @@ impl Act {
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Read(..))
+        matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
     }
 }
 
@@ -155,6 +157,10 @@ impl Names {
                     Operation::Range { table: id, map, key: bytes(key), from, to, limit: 10_000, reverse: false };
                 (self.slot(key), range)
             }
+            Act::Scan(name, prefix) => {
+                let (table, prefix) = (table(name), bytes(prefix));
+                (SlotId(0), Operation::Scan { table, prefix, after: None, limit: 10_000, local: false })
+            }
             Act::Read(topic, lane, from) => {
                 let (home, lane) = self.home(topic, *lane);
                 let read = Operation::Read {
@@ -182,6 +188,9 @@ pub trait Workload {
 
     /// The next thing that a client does. `id` is a number that nothing else has; of one client they grow.
     fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act;
+
+    /// The highest count that a read of an entry of a map may show at this time.
+    fn most(&self, map: &MapKey, entry: &[u8]) -> u64;
 
     /// Checks the settled state against what was acked and what the lanes hold.
     ///

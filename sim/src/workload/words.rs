@@ -2,7 +2,7 @@
 //! document through a second subscription that is routed by a field of the value.
 
 use super::{Act, Names, Workload};
-use crate::auditor::{Auditor, Fate};
+use crate::auditor::{Auditor, Fate, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
 use gristmill_base::datatype::decode_u64;
@@ -36,7 +36,10 @@ const WORDS: [&str; 12] =
 
 /// See the module.
 #[derive(Default)]
-pub struct Words;
+pub struct Words {
+    /// What would be counted if everything that clients sent were handled once: table, grain and entry.
+    sent: BTreeMap<(&'static str, String, String), u64>,
+}
 
 fn text_of(payload: &[u8]) -> Result<(String, String), Failure> {
     let value: serde_json::Value = serde_json::from_slice(payload).map_err(|error| Failure::new(error.to_string()))?;
@@ -86,14 +89,32 @@ impl Workload for Words {
     }
 
     fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act {
-        if rng.below(20) == 0 {
-            return Act::Read("lines", rng.below(4) as u16, 1);
+        let word = WORDS[rng.below(WORDS.len() as u64) as usize];
+        match rng.below(40) {
+            0 => return Act::Read("lines", rng.below(4) as u16, 1),
+            1 => return Act::Read("lines", rng.below(4) as u16, rng.between(1, 30)),
+            2 | 3 => return Act::Range("letters", "counts", word[..1].to_owned()),
+            4 => return Act::MapGet("letters", "counts", word[..1].to_owned(), word.to_owned()),
+            5 => return Act::Range("docs", "counts", format!("d{}", rng.below(8))),
+            6 => return Act::Scan("letters", String::new()),
+            _ => {}
         }
         let words: Vec<&str> = (0..rng.between(1, 6)).map(|_| WORDS[rng.below(WORDS.len() as u64) as usize]).collect();
         let doc = format!("d{}", rng.below(8));
+        let mut tell = |table, key: &str, what: &str, by| {
+            *self.sent.entry((table, key.to_owned(), what.to_owned())).or_default() += by;
+        };
+        words.iter().for_each(|word| tell("letters", &word[..1], word, 1));
+        tell("docs", &doc, "lines", 1);
+        tell("docs", &doc, "words", words.len() as u64);
         let pad = "x".repeat(padding);
         let value = serde_json::json!({"doc": doc, "text": words.join(" "), "id": id, "pad": pad});
         Act::Produce("lines", format!("k{client}-{}", rng.below(4)), value.to_string().into_bytes())
+    }
+
+    fn most(&self, (table, _, key): &MapKey, entry: &[u8]) -> u64 {
+        let what = String::from_utf8_lossy(entry).into_owned();
+        self.sent.get(&(*table, key.clone(), what)).copied().unwrap_or(0)
     }
 
     fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
