@@ -5,7 +5,7 @@
 
 use gristmill_base::env::Disk;
 use gristmill_base::env::{Completion, DiskOp, DiskOutcome, Now, OpenMode};
-use gristmill_base::ids::{ConnId, SessionId, ShardId, TableId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
 use gristmill_base::placement::slot_of;
 use gristmill_benches::{Numbers, Report, timed};
 use gristmill_core::boot::{BootConfig, recover};
@@ -68,7 +68,9 @@ impl Bench {
         let app = self.shard.catalog().app(gristmill_loadgen_app::NAME).expect("it was just loaded");
         self.table = TableId(app.tables.iter().find(|table| table.name == "kv").expect("the app has it").id);
         for _ in 0..SESSIONS {
-            let Answer::Session(session) = self.ask(Operation::OpenSession) else { panic!("no session") };
+            let Answer::Session(session, _) = self.ask(Operation::OpenSession { key: SessionKey::default() }) else {
+                panic!("no session")
+            };
             self.sessions.push(session);
         }
     }

@@ -81,7 +81,7 @@ id! {
     Offset(u64)
 }
 id! {
-    /// A client session. Taken from durable blocks; never recurs.
+    /// A client session. Never recurs; made of the number of the start, a time, and the shard that gave it out.
     SessionId(u64)
 }
 id! {
@@ -91,6 +91,17 @@ id! {
 id! {
     /// A connection of one shard, for the life of the process: never reused.
     ConnId(u64)
+}
+
+/// What proves that a session was given to its holder. A secret of the server and that client: never shown, not even by
+/// `Debug`. The server compares it in constant time; `==` is for those who hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionKey(pub [u8; 16]);
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey(..)")
+    }
 }
 
 /// A lane of a topic.

@@ -103,12 +103,11 @@ pub const CURSOR_RECORD_NANOS: u64 = 1_000_000_000;
 pub const SPILL_AFTER_NANOS: u64 = 1_000_000_000;
 /// Replies kept per session and slot above the client's mark; new positions are refused for capacity beyond.
 pub const SESSION_REPLIES_MAX: usize = 8_192;
-/// Sessions that one slot keeps; operations of further ones are refused for capacity.
+/// Sessions that one slot keeps; operations of further ones are refused for capacity until idle ones expire. None
+/// expires early: that would raise the floor over sessions that have not used the slot yet.
 pub const SLOT_SESSIONS_MAX: usize = 1 << 16;
 /// Sessions that one record lets expire; the others follow in the next one.
 pub const EXPIRE_SESSIONS_MAX: usize = 1 << 12;
-/// Session ids that one durable block holds.
-pub const SESSION_BLOCK: u64 = 1 << 16;
 /// Inputs that one run takes at most.
 pub const RUN_INPUTS_MAX: usize = 256;
 /// Bytes of payload that one run takes at most (one input is always taken).

@@ -14,7 +14,8 @@ pub use placement::Placement;
 use crate::catalog::Catalog;
 use crate::host::HandlerHost;
 use crate::jobs::{SLOTS_DIR, checkpoint_name};
-use crate::shard::{FeedCursors, RootContent, Shard, ShardConfig, ShardParts, unseal_checkpoint};
+use crate::session_secret::SessionSecret;
+use crate::shard::{FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, unseal_checkpoint};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
@@ -132,6 +133,7 @@ pub struct ShardSeed {
     engine_micros: u64,
     replayed: u64,
     unapplied: u64,
+    notice: Option<String>,
 }
 
 /// One log with the slots that it holds, read but not cut.
@@ -148,7 +150,7 @@ struct Recovered {
 }
 
 /// Recovers a data directory, or makes a new one. Blocking; `disk` may be any disk of that directory. The directory
-/// must be locked against other processes.
+/// must be locked against other processes. `rng` makes the secret of the sessions: outside of tests it is the kernel's.
 ///
 /// # Errors
 /// Damage, loss, a version that this program does not read, or what the disk says.
@@ -188,6 +190,12 @@ pub fn recover(
     let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
     logs.iter_mut().flat_map(|recovered| recovered.slots.values_mut()).for_each(Slot::forget_topics_if_planted);
     let boot = placement.boot + 1;
+    if boot >= SESSION_BOOTS_MAX {
+        let what = format!("start {boot} of the data directory; ids of sessions allow {}", SESSION_BOOTS_MAX - 1);
+        return Err(BootError::Config(what));
+    }
+    let is_new = placement.boot == 0;
+    let (secret, notice) = SessionSecret::load_or_make(&mut files, rng)?;
     let mut next = Placement { boot, ..placement.clone() };
     if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {
         reached("torn tail cut");
@@ -200,8 +208,9 @@ pub fn recover(
     if next.layout != placement.layout {
         layout::retire(&mut files, &placement)?;
     }
-    let mut seeds = seeds(config, &identity, &next, &catalog, catalog_root, logs, now);
+    let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
     seeds[0].unapplied = unapplied;
+    seeds[0].notice = notice.filter(|_| !is_new);
     Ok(seeds)
 }
 
@@ -310,10 +319,10 @@ fn seeds(
     config: &BootConfig,
     identity: &Identity,
     placement: &Placement,
-    catalog: &Arc<Catalog>,
-    catalog_root: RootFile,
+    (catalog, catalog_root): (&Arc<Catalog>, RootFile),
     logs: Vec<Recovered>,
     now: Now,
+    secret: &SessionSecret,
 ) -> Vec<ShardSeed> {
     let engine_micros = logs.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0).max(now.wall_micros);
     let mut cursors = cursors_of(&logs, catalog, identity.slot_count);
@@ -337,6 +346,8 @@ fn seeds(
                     checkpoint_bytes: config.checkpoint_bytes,
                     queued_bytes_max: config.queued_bytes_max,
                     session_idle_micros: config.session_idle_micros,
+                    session_base_micros: engine_micros,
+                    session_secret: secret.clone(),
                 },
                 slots: recovered.slots.into_values().collect(),
                 log: recovered.log,
@@ -349,6 +360,7 @@ fn seeds(
                 engine_micros,
                 replayed: recovered.replayed,
                 unapplied: 0,
+                notice: None,
             }
         })
         .collect()
@@ -397,6 +409,12 @@ impl ShardSeed {
     #[must_use]
     pub fn id(&self) -> ShardId {
         self.config.shard
+    }
+
+    /// What an operator should be told of the start, a line; only the first shard of a start may have it.
+    #[must_use]
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Records that recovery applied.

@@ -10,6 +10,7 @@ pub mod host;
 pub mod jobs;
 pub mod parcel;
 pub mod request;
+pub mod session_secret;
 pub mod shard;
 
 pub use host::LinkedApps;

@@ -1,6 +1,6 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
 
 pub use gristmill_state::input::{Bytes, Responder};
 
@@ -27,8 +27,12 @@ pub struct Sequence {
 /// What a client wants.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// A session id for this client. With an id the client has already: checked and kept.
-    OpenSession,
+    /// A session for this client. Of a request whose session is not 0: to go on with that one, which only its key
+    /// allows. Answered by [`Answer::Session`].
+    OpenSession {
+        /// The key of the session to go on with; means nothing for a new one.
+        key: SessionKey,
+    },
     /// Append an event. Answered by [`Answer::Appended`].
     Produce {
         /// Topic.
@@ -222,8 +226,8 @@ pub struct EventView {
 pub enum Answer {
     /// It is done, and durable.
     Done,
-    /// The session's id.
-    Session(SessionId),
+    /// The session's id, and the key that a client must show to go on with it.
+    Session(SessionId, SessionKey),
     /// The event is appended, and durable.
     Appended {
         /// Lane it went to.
@@ -266,7 +270,7 @@ impl Answer {
     pub fn weight(&self) -> usize {
         let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
         match self {
-            Self::Done | Self::Session(_) | Self::Appended { .. } => 0,
+            Self::Done | Self::Session(..) | Self::Appended { .. } => 0,
             Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
@@ -300,6 +304,8 @@ pub enum Code {
     },
     /// The session has expired: never run now; whether an earlier attempt ran is not known any more.
     Expired,
+    /// The operation was done, and the client said that it has the reply, which is gone.
+    Forgotten,
     /// The server is starting or stopping.
     NotReady,
     /// The shard's log has failed; the outcome is unknown.
@@ -348,6 +354,7 @@ impl Code {
             Self::HandlerFailed => 11,
             Self::Unsupported => 12,
             Self::Internal => 13,
+            Self::Forgotten => 14,
         }
     }
 

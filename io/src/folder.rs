@@ -67,7 +67,8 @@ impl Folder {
         match mode {
             OpenMode::Read => {}
             OpenMode::Write => drop(options.write(true)),
-            OpenMode::Create => drop(options.write(true).create_new(true)),
+            // What users stored, and the secret of their sessions, is for the owner of the data directory alone.
+            OpenMode::Create => drop(options.write(true).create_new(true).mode(0o600)),
         }
         let file = options.open(&full).map_err(|error| disk_error(format!("opening {path} ({mode:?})"), &error))?;
         let id = self.next;

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use gristmill_base::ids::{SessionId, SlotId};
+use gristmill_base::ids::{SessionId, SessionKey, SlotId};
 use gristmill_client::clock::now;
 use gristmill_client::{Connection as Opened, Error, Refused, Sequencer};
 use gristmill_wire::{
@@ -100,6 +100,8 @@ pub(crate) struct Connection {
     pub(crate) issued: u64,
     address: String,
     session: SessionId,
+    /// The key that came with it.
+    key: SessionKey,
     sequencer: Sequencer<Work>,
     /// The session expired: a new one is taken when nothing is in flight.
     renewing: bool,
@@ -122,12 +124,13 @@ impl Connection {
     pub(crate) fn open(plan: &Plan, number: usize) -> Result<Self, Error> {
         let shard = plan.shard(number);
         let address = plan.topology.shards[usize::from(shard.0)].clone();
-        let opened = Opened::connect(&address, SessionId(0), "gristmill loadgen", CONNECT_TIMEOUT)?;
+        let opened =
+            Opened::connect(&address, SessionId(0), SessionKey::default(), "gristmill loadgen", CONNECT_TIMEOUT)?;
         let settings = &plan.settings;
         let each = settings.keys.div_ceil(settings.connections);
         let here = |key: &[u8]| Some(plan.slot(key)).filter(|slot| plan.topology.shard_of(*slot) == shard);
         let keys = Keys::new(settings.seed, number, each, here);
-        let session = opened.hello().session;
+        let (session, key) = (opened.hello().session, opened.hello().key);
         let mut connection = Self {
             number,
             stream: None,
@@ -139,6 +142,7 @@ impl Connection {
             issued: 0,
             address,
             session,
+            key,
             sequencer: Sequencer::new(plan.topology.slots.len()),
             renewing: false,
             deframer: Deframer::new(FrameKind::Results),
@@ -163,7 +167,7 @@ impl Connection {
     fn take(&mut self, opened: Opened) -> std::io::Result<()> {
         let (stream, hello, deframer) = opened.into_parts();
         stream.set_nonblocking(true)?;
-        self.session = hello.session;
+        (self.session, self.key) = (hello.session, hello.key);
         self.deframer = deframer;
         self.stream = Some(TcpStream::from_std(stream));
         Ok(())
@@ -485,7 +489,7 @@ impl Connection {
             return;
         }
         self.reconnect_at = Some(time + PAUSE);
-        let opened = Opened::connect(&self.address, self.session, "gristmill loadgen", CONNECT_TIMEOUT);
+        let opened = Opened::connect(&self.address, self.session, self.key, "gristmill loadgen", CONNECT_TIMEOUT);
         match opened {
             Ok(opened) => {
                 if self.take(opened).is_ok() {

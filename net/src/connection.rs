@@ -3,7 +3,7 @@
 use crate::counters::Counters;
 use crate::greeting::Greeting;
 use crate::translate::{self, Tag};
-use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_SECONDS_MAX,
 };
@@ -42,8 +42,8 @@ enum Phase {
 enum Queued {
     /// From the shard.
     Outcome(Tag, Result<Answer, Refusal>),
-    /// Hello was good; the session that it has.
-    Welcome(u32, SessionId),
+    /// Hello was good; the session that it has, and its key.
+    Welcome(u32, SessionId, SessionKey),
     /// Of ping.
     Pong(u32),
     /// A refusal by the connection itself; of the connection, if the correlation is [`CORRELATION_NONE`].
@@ -175,13 +175,13 @@ impl Connection {
         desk.in_flight -= 1;
         desk.in_flight_bytes -= tag.credit_bytes;
         match outcome {
-            Ok(Answer::Session(session)) if tag.code == OpCode::Hello => {
+            Ok(Answer::Session(session, key)) if tag.code == OpCode::Hello => {
                 if desk.phase == Phase::Greeting {
                     desk.phase = Phase::Open;
                     desk.session = session;
                     self.input.allow(FRAME_BYTES_MAX);
                 }
-                desk.queued.push(Queued::Welcome(tag.correlation, session));
+                desk.queued.push(Queued::Welcome(tag.correlation, session, key));
             }
             outcome => {
                 if tag.code == OpCode::Hello && desk.phase == Phase::Greeting {
@@ -359,7 +359,7 @@ impl Desk {
             WireOperation::Hello(hello) => {
                 self.phase = Phase::Greeting;
                 self.session = hello.session;
-                Operation::OpenSession
+                Operation::OpenSession { key: hello.key }
             }
             _ => translate::operation(&operation).expect("all others are for the shard"),
         };
@@ -398,8 +398,8 @@ impl Desk {
             match queued {
                 Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),
                 Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
-                Queued::Welcome(correlation, session) => {
-                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session)));
+                Queued::Welcome(correlation, session, key) => {
+                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session, key)));
                 }
                 Queued::Refused(correlation, status, message) => {
                     writer.failure(correlation, &Failure::new(status, &message));

@@ -1,6 +1,6 @@
 //! What a server tells of itself in the reply to hello.
 
-use gristmill_base::ids::{SessionId, ShardId};
+use gristmill_base::ids::{SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -23,15 +23,16 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// The reply to the hello of a client that now has `session`.
+    /// The reply to the hello of a client that now has `session`, whose key is `key`.
     #[must_use]
-    pub fn reply(&self, session: SessionId) -> HelloReply {
+    pub fn reply(&self, session: SessionId, key: SessionKey) -> HelloReply {
         let bytes = |limit: usize| u32::try_from(limit).expect("limits of the protocol have 32 bits");
         HelloReply {
             version: PROTOCOL_VERSION,
             server: concat!("gristmill ", env!("CARGO_PKG_VERSION")).to_owned(),
             data_directory: self.data_directory.to_le_bytes(),
             session,
+            key,
             credit_requests: CONNECTION_REQUESTS_MAX,
             credit_bytes: bytes(CONNECTION_BYTES_MAX),
             frame_bytes_max: bytes(FRAME_BYTES_MAX),

@@ -161,6 +161,7 @@ pub fn status(code: Code) -> Status {
         Code::Capacity => Status::Capacity,
         Code::Gap { .. } => Status::Gap,
         Code::Expired => Status::Expired,
+        Code::Forgotten => Status::Forgotten,
         Code::NotReady => Status::NotReady,
         Code::Failed => Status::Failed,
         Code::HandlerFailed => Status::HandlerFailed,
@@ -197,7 +198,7 @@ fn failure(refusal: &Refusal) -> Failure<'_> {
 fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer) -> Result<(), DecodeError> {
     let reply = match answer {
         // A session is told by the reply to hello; here it is the answer to a position that void asks about.
-        Answer::Done | Answer::Session(_) => Reply::Empty,
+        Answer::Done | Answer::Session(..) => Reply::Empty,
         Answer::Appended { lane, offset } => Reply::Produced(Produced { lane: *lane, offset: *offset }),
         Answer::Value(value) => Reply::Value(value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),

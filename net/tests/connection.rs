@@ -2,7 +2,7 @@
 
 mod support;
 
-use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX,
     FRAME_BYTES_BEFORE_HELLO, FRAME_SECONDS_MAX,
@@ -81,7 +81,7 @@ impl Bench {
     fn answer(&mut self) {
         for request in std::mem::take(&mut self.requests) {
             let answer = match request.operation {
-                Operation::OpenSession => Answer::Session(SessionId(65)),
+                Operation::OpenSession { .. } => Answer::Session(SessionId(65), SessionKey([9; 16])),
                 Operation::Get { key, .. } => Answer::Value(Some(key)),
                 _ => Answer::Done,
             };
@@ -232,16 +232,21 @@ fn hello_comes_first_and_once() {
 #[test]
 fn a_hello_that_cannot_be_met_is_refused_and_another_may_follow() {
     let mut bench = Bench::new();
-    let versions = Hello { version_min: 7, version_max: 9, ..Hello::new(SessionId(0), "later") };
-    let proof = Hello { mechanism: "token", credentials: b"x", ..Hello::new(SessionId(0), "with proof") };
+    let versions = Hello { version_min: 7, version_max: 9, ..Hello::new("later") };
+    let proof = Hello { mechanism: "token", credentials: b"x", ..Hello::new("with proof") };
     bench.push(&frame(&[(1, Wire::Hello(versions))]));
     bench.push(&frame(&[(2, Wire::Hello(proof))]));
     let seen = bench.take_results(OpCode::Hello);
     assert_eq!((seen[0].status, seen[1].status), (Status::UnsupportedVersion, Status::Unauthenticated));
     assert!(String::from_utf8_lossy(&seen[0].body).contains("versions 7 to 9"));
     assert!(bench.requests.is_empty() && !bench.closed);
-    bench.push(&frame(&[(3, Wire::Hello(Hello::new(SessionId(12), "again")))]));
+    bench.push(&frame(&[(
+        3,
+        Wire::Hello(Hello { session: SessionId(12), key: SessionKey([7; 16]), ..Hello::new("again") }),
+    )]));
     assert_eq!(bench.requests[0].session, SessionId(12));
+    let asked = &bench.requests[0].operation;
+    assert!(matches!(asked, Operation::OpenSession { key: SessionKey([7, ..]) }), "the shard sees the key");
     let expired = gristmill_core::request::Refusal::new(gristmill_core::request::Code::Expired, "session 12 is gone");
     let tag = bench.requests.pop().expect("hello").responder.tag;
     bench.connection.settle(tag, Err(expired));

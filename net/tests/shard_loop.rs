@@ -6,7 +6,7 @@ mod support;
 use gristmill_base::env::{
     Clock, Completion, Disk, DiskError, DiskOp, DiskOutcome, FileId, Mesh, Net, NetEvent, Now, OpenMode, Park, Ticket,
 };
-use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{FRAME_OPERATIONS_MAX, TURN_REQUESTS_MAX};
 use gristmill_core::jobs::{Job, JobDone};
 use gristmill_core::request::{Answer, Operation, Reply, Request};
@@ -174,7 +174,7 @@ struct Small {
 impl Small {
     fn reply(request: &Request) -> Reply {
         let answer = match &request.operation {
-            Operation::OpenSession => Answer::Session(SessionId(1)),
+            Operation::OpenSession { .. } => Answer::Session(SessionId(1), SessionKey::default()),
             Operation::Get { key, .. } => Answer::Value(Some(key.clone())),
             _ => Answer::Done,
         };

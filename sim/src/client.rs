@@ -4,7 +4,7 @@ use crate::auditor::Auditor;
 use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload};
-use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,8 +33,18 @@ struct Lane {
 /// What a tag stands for.
 enum Sent {
     Session,
-    Numbered { slot: SlotId, session: SessionId, id: Option<u64>, at: u64 },
-    Read { act: Act, since: u64 },
+    /// To go on with this session; whether the key is the right one.
+    Again(SessionId, bool),
+    Numbered {
+        slot: SlotId,
+        session: SessionId,
+        id: Option<u64>,
+        at: u64,
+    },
+    Read {
+        act: Act,
+        since: u64,
+    },
 }
 
 /// See the module.
@@ -43,6 +53,10 @@ pub struct Client {
     rng: SimRng,
     /// 0 while it has none.
     session: SessionId,
+    /// The key that came with it.
+    key: SessionKey,
+    /// The connection is new and has not said which session it goes on with.
+    is_new: bool,
     session_asked: u64,
     conn: u64,
     /// The core at whose door it stands.
@@ -81,6 +95,8 @@ impl Client {
             number,
             rng,
             session: SessionId(0),
+            key: SessionKey::default(),
+            is_new: false,
             session_asked: 0,
             conn: (number as u64 + 1) << 32,
             door: 0,
@@ -129,6 +145,7 @@ impl Client {
     pub fn cut(&mut self, now: u64) {
         self.conn += 1;
         self.tags.clear();
+        self.is_new = true;
         self.session_asked = 0;
         for open in self.lanes.values_mut().flat_map(|lane| &mut lane.open) {
             open.resend = now + self.rng.between(1_000, 3_000_000);
@@ -148,6 +165,8 @@ impl Client {
         }
         if self.session.0 == 0 {
             self.ask_session(world.machine, now);
+        } else if std::mem::take(&mut self.is_new) {
+            self.go_on(world.machine);
         }
         self.resend(world, now);
         if self.session.0 == 0 || self.left == 0 || self.unanswered() >= knobs.window {
@@ -163,7 +182,18 @@ impl Client {
         }
         self.session_asked = now + 50_000_000;
         let tag = self.tag(Sent::Session);
-        self.send(machine, tag, SessionId(0), Operation::OpenSession);
+        self.send(machine, tag, SessionId(0), Operation::OpenSession { key: SessionKey::default() });
+    }
+
+    /// Says hello with the session that it has, and now and then as somebody who has only guessed its key.
+    fn go_on(&mut self, machine: &mut Machine) {
+        let mut key = self.key;
+        let is_right = self.rng.below(8) != 0;
+        if !is_right {
+            key.0[self.rng.below(16) as usize] ^= 1 << self.rng.below(8);
+        }
+        let tag = self.tag(Sent::Again(self.session, is_right));
+        self.send(machine, tag, self.session, Operation::OpenSession { key });
     }
 
     fn tag(&mut self, sent: Sent) -> u64 {
@@ -282,11 +312,19 @@ impl Client {
         };
         match sent {
             Sent::Session => {
-                if let Ok(Answer::Session(session)) = reply.outcome {
-                    self.session = session;
+                if let Ok(Answer::Session(session, key)) = reply.outcome {
+                    (self.session, self.key) = (session, key);
                 }
                 Ok(())
             }
+            Sent::Again(session, is_right) => match &reply.outcome {
+                Ok(Answer::Session(found, _)) if is_right && *found == session => {
+                    reached("session gone on with by its key");
+                    Ok(())
+                }
+                Err(refusal) if !is_right && refusal.code == Code::Expired => Ok(()),
+                outcome => Err(format!("P2: hello with session {session}, key right: {is_right}: {outcome:?}")),
+            },
             Sent::Read { act, since } => match reply.outcome {
                 Ok(answer) => world.auditor.read(&act, since, &answer, &*world.workload),
                 Err(refusal) if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity) => Ok(()),

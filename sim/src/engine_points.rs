@@ -6,7 +6,7 @@ use crate::disk::SimDisk;
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload, bank::Bank};
 use gristmill_base::env::{Clock, Disk, DiskErrorKind, OpenMode};
-use gristmill_base::ids::{ConnId, SessionId, ShardId, TableId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
 use gristmill_core::boot::{BootConfig, BootError, recover};
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
@@ -115,7 +115,11 @@ fn work(disk: SimDisk) -> Promise {
     let file = Bank.app().file;
     let load = Operation::AppLoad { text: file.as_bytes().into(), force: false };
     let Some(Ok(_)) = solo.ask(SessionId(0), load) else { return promise };
-    let Some(Ok(Answer::Session(session))) = solo.ask(SessionId(0), Operation::OpenSession) else { return promise };
+    let Some(Ok(Answer::Session(session, _))) =
+        solo.ask(SessionId(0), Operation::OpenSession { key: SessionKey::default() })
+    else {
+        return promise;
+    };
     let entry = solo.shard.catalog().app("bank").expect("it was just loaded").clone();
     let names = Names::new(entry, config().slot_count);
     let mut next: BTreeMap<u16, u64> = BTreeMap::new();

@@ -35,6 +35,8 @@ pub enum SessionOffer {
     Gap(u64),
     /// The window or the kept replies are full; the number was not used.
     Capacity,
+    /// The slot keeps as many sessions as it may, and this one is not among them; the number was not used.
+    Crowded,
 }
 
 /// One session in one slot. A client has one in every slot that it writes to, so there are many: what few of them need

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
-use gristmill_base::ids::SessionId;
 use gristmill_wire::{Deframer, FrameKind, Hello, OpCode, Operation, Reply, RequestWriter, Status};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -132,7 +131,7 @@ impl Raw {
     /// A connection after hello.
     pub fn open(port: u16) -> Self {
         let mut raw = Self::connect(port);
-        raw.stream.write_all(&frame(&[(1, Operation::Hello(Hello::new(SessionId(0), "raw test")))])).expect("it sends");
+        raw.stream.write_all(&frame(&[(1, Operation::Hello(Hello::new("raw test")))])).expect("it sends");
         let results = raw.results(1);
         assert_eq!(results[0].1, Status::Ok, "{results:?}");
         raw

@@ -30,7 +30,13 @@ pub(super) struct Change {
 
 impl Shard {
     /// Loads an app file.
+    ///
+    /// While another change is under way none is looked at: compared with a catalog that not every shard uses yet, a file
+    /// that was sent twice would be called loaded before it is.
     pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], _force: bool) {
+        if self.change.is_some() {
+            return self.refuse_change(responder);
+        }
         match self.try_load(text) {
             Err(refusal) => self.reply(Lsn(0), responder, Err(refusal)),
             Ok((catalog, app, changed)) => {
@@ -69,6 +75,9 @@ impl Shard {
 
     /// Unloads an app and deletes what it holds.
     pub(super) fn delete_app(&mut self, responder: Responder, name: &str) {
+        if self.change.is_some() {
+            return self.refuse_change(responder);
+        }
         match self.catalog.unload(name) {
             None => {
                 let refusal = self.unknown_app(name);
@@ -80,10 +89,13 @@ impl Shard {
         }
     }
 
+    fn refuse_change(&mut self, responder: Responder) {
+        let message = "another change of the apps is under way and not yet used by every shard; try again";
+        self.refuse(responder, Code::Capacity, message);
+    }
+
     fn begin_change(&mut self, responder: Responder, catalog: Catalog, answer: String) {
-        if self.change.is_some() {
-            return self.refuse(responder, Code::Capacity, "another change of the apps is under way; try again");
-        }
+        assert!(self.change.is_none(), "at most one change is under way");
         let missing = self.config.shard_count;
         self.change =
             Some(Change { responder, catalog: Arc::new(catalog), answer, storing: false, missing, used: false });

@@ -21,6 +21,7 @@ mod writes;
 pub(crate) use checkpoint::next_chunk;
 pub use checkpoint::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
 pub use feeds::FeedCursors;
+pub(crate) use requests::SESSION_BOOTS_MAX;
 
 use crate::access::{Effects, MissDice};
 use crate::catalog::Catalog;
@@ -28,6 +29,7 @@ use crate::host::{Called, HandlerHost};
 use crate::jobs::{Job, JobDone};
 use crate::parcel::{Item, Parcel};
 use crate::request::{Reply, Request};
+use crate::session_secret::SessionSecret;
 use ahash::AHashSet;
 use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
@@ -100,6 +102,10 @@ pub struct ShardConfig {
     pub queued_bytes_max: usize,
     /// Microseconds after which an idle session expires.
     pub session_idle_micros: u64,
+    /// Engine time from which session ids of this start count; the same for all shards.
+    pub session_base_micros: u64,
+    /// Makes and checks keys of sessions; the same for all shards.
+    pub session_secret: SessionSecret,
 }
 
 impl ShardConfig {
@@ -223,6 +229,7 @@ pub struct Shard {
     fetching: Vec<(SlotId, LaneKey, u64)>,
     counts: Counts,
     gauges: Vec<(&'static str, u64)>,
+    /// Time part of the last session id that this shard gave out: see [`requests`].
     last_session: u64,
     /// Items for other shards, packed into parcels at the end of the turn.
     post: BTreeMap<ShardId, Parcel>,

@@ -2,13 +2,20 @@
 
 use super::Shard;
 use crate::parcel::Item;
-use crate::request::{Answer, Code, Operation, Request};
-use gristmill_base::ids::{Lsn, SessionId, ShardId, SlotId};
+use crate::request::{Answer, Code, Operation, Refusal, Request, Responder};
+use gristmill_base::ids::{Lsn, SessionId, SessionKey, ShardId, SlotId};
+use gristmill_base::limits::SHARD_COUNT_MAX;
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::sometimes::reached;
 
-/// By how much the number of a session may be ahead of the milliseconds: sessions opened faster than one in a
-/// millisecond, and clocks of other shards.
-const SESSIONS_AHEAD: u64 = 1 << 20;
+/// By how much the time of a session's id may be ahead of the clock, in milliseconds and so in sessions; never more than
+/// half of the idle time.
+const SESSIONS_AHEAD_MAX: u64 = 1 << 20;
+const SESSION_TIME_BITS: u32 = 38;
+const SESSION_SHARD_BITS: u32 = 6;
+/// Starts of a data directory have numbers below this: ids of sessions have so many bits for them.
+pub(crate) const SESSION_BOOTS_MAX: u32 = 1 << (64 - SESSION_TIME_BITS - SESSION_SHARD_BITS);
+const _: () = assert!(SHARD_COUNT_MAX <= 1 << SESSION_SHARD_BITS, "every shard's number fits an id");
 
 impl Shard {
     /// Takes an operation of a client, from a connection of this shard or of another.
@@ -61,10 +68,7 @@ impl Shard {
     fn unkeyed(&mut self, request: Request) {
         let Request { responder, session, operation } = request;
         match operation {
-            Operation::OpenSession => {
-                let session = if session.0 == 0 { self.new_session() } else { session };
-                self.reply(Lsn(0), responder, Ok(Answer::Session(session)));
-            }
+            Operation::OpenSession { key } => self.open_session(responder, session, &key),
             Operation::Scan { table, prefix, after, limit, local } => {
                 self.scan(responder, table, prefix, after, limit, local)
             }
@@ -88,22 +92,50 @@ impl Shard {
         }
     }
 
-    /// An id that no client has had: the number of this start, milliseconds, and the shard. Ids of later sessions are
-    /// higher, whichever shard gives them, so that an expired session raises the floor over none that lives.
-    fn new_session(&mut self) -> SessionId {
-        self.last_session = self.last_session.max(self.session_millis().saturating_sub(1)) + 1;
-        SessionId((u64::from(self.config.boot) << 44) | (self.last_session << 6) | u64::from(self.config.shard.0))
+    /// Answers hello. The only place where a client can name a session: after it the session is its connection's, and
+    /// requests of other shards come from their connections.
+    fn open_session(&mut self, responder: Responder, session: SessionId, key: &SessionKey) {
+        if session.0 == 0 {
+            return match self.new_session() {
+                Ok(session) => self.greet(responder, session),
+                Err(refusal) => self.refuse(responder, refusal.code, refusal.message),
+            };
+        }
+        if self.config.session_secret.proves(session, key) {
+            return self.greet(responder, session);
+        }
+        reached("session refused for its key");
+        // The same for a wrong key, an id that was never given out, and one from before the secret was lost.
+        self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one"));
     }
 
-    fn session_millis(&self) -> u64 {
-        (self.engine_micros / 1_000) & ((1 << 38) - 1)
+    fn greet(&mut self, responder: Responder, session: SessionId) {
+        let key = self.config.session_secret.key(session);
+        self.reply(Lsn(0), responder, Ok(Answer::Session(session, key)));
     }
 
-    /// Whether a session's id can have been given out, by any shard. One that was made up must not get in: when it
-    /// expires, it would raise the floor over sessions that live.
-    pub(super) fn may_exist(&self, session: SessionId) -> bool {
-        let begin = u64::from(self.config.boot) << 44;
-        session.0 < begin + ((self.session_millis() + SESSIONS_AHEAD) << 6)
+    /// An id that no client has had: 20 bits for the number of the start, 38 for a time, 6 for the shard. The time is in
+    /// milliseconds since the start, the same for all shards, and higher where one shard gives several ids in a
+    /// millisecond. So ids never recur: there are 1,048,575 starts, 8.7 years in each, and 64 shards. And an id is
+    /// higher than all that were given out half of the idle time before, by any shard in any start: an expired session
+    /// raises the floor of its slot over none that lives.
+    fn new_session(&mut self) -> Result<SessionId, Refusal> {
+        let config = &self.config;
+        let (boot, shard) = (u64::from(config.boot), u64::from(config.shard.0));
+        assert!(config.boot < SESSION_BOOTS_MAX && config.shard.0 < SHARD_COUNT_MAX, "checked at the start");
+        let millis = self.engine_micros.saturating_sub(config.session_base_micros) / 1_000;
+        let next = millis.max(self.last_session + 1);
+        let ahead = SESSIONS_AHEAD_MAX.min(config.session_idle_micros / 2_000);
+        if next > millis + ahead {
+            let message = format!("{ahead} sessions more than one in a millisecond were opened; try again later");
+            return Err(Refusal::new(Code::Capacity, message));
+        }
+        if next >= 1 << SESSION_TIME_BITS {
+            let message = "the server has run for more than 8 years; start it again for new sessions";
+            return Err(Refusal::new(Code::Capacity, message));
+        }
+        self.last_session = next;
+        Ok(SessionId((boot << (SESSION_TIME_BITS + SESSION_SHARD_BITS)) | (next << SESSION_SHARD_BITS) | shard))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::{Table, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
-use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
 use gristmill_state::grain::Queued;
@@ -56,6 +56,11 @@ impl Shard {
                 reached("expired session refused");
                 self.refuse(responder, Code::Expired, format!("session {session} has expired; open a new one"));
             }
+            Some(SessionOffer::Fresh) if sequence.ack >= sequence.seq => {
+                let Sequence { seq, ack } = sequence;
+                let message = format!("operation {seq} with ack {ack}; an ack is below the operation that brings it");
+                self.refuse_for_good(slot, session, seq, Refusal::new(Code::BadRequest, message));
+            }
             Some(SessionOffer::Fresh) => match fit {
                 Ok(fit) => self.perform(slot, session, sequence.seq, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
@@ -74,12 +79,19 @@ impl Shard {
                     "operation {} of slot {slot} was acknowledged by this session; its reply is gone",
                     sequence.seq
                 );
-                self.refuse(responder, Code::BadRequest, message);
+                self.refuse(responder, Code::Forgotten, message);
             }
             Some(SessionOffer::Gap(expected)) => {
                 reached("gap answered");
                 let message = format!("operation {} of slot {slot} came before operation {expected}", sequence.seq);
                 self.refuse(responder, Code::Gap { expected }, message);
+            }
+            Some(SessionOffer::Crowded) => {
+                let found = self.slot_mut(slot).session_count();
+                let message = format!(
+                    "slot {slot} keeps {found} sessions, {SLOT_SESSIONS_MAX} are allowed; idle ones expire, send it again"
+                );
+                self.refuse(responder, Code::Capacity, message);
             }
             Some(SessionOffer::Capacity) => {
                 reached("session refused for capacity");
@@ -95,10 +107,6 @@ impl Shard {
         }
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
-        }
-        if !self.may_exist(session) {
-            let message = format!("session {session} was not given out by this server; open a new one");
-            return Err((Code::Expired, message));
         }
         let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let slot = self.slot_mut(slot);
@@ -191,7 +199,7 @@ impl Shard {
         let Fit::Grain(address, GrainOperation::Put(_) | GrainOperation::MapPut(..)) = &fit else { return Some(fit) };
         let time = self.engine_micros;
         let (state, log) = self.slot_and_log(slot);
-        if !state.is_next(session, sequence.seq) {
+        if sequence.ack >= sequence.seq || !state.is_next(session, sequence.seq) {
             return Some(fit);
         }
         let grain = state.grains.find(address.table, &address.key);

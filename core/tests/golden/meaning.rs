@@ -2,7 +2,7 @@
 
 use crate::app::{FILE, apps};
 use crate::rig::Rig;
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Operation, Sequence};
@@ -46,7 +46,9 @@ impl User {
     /// A new session.
     pub(crate) fn new(rig: &mut Rig) -> Self {
         let ids = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
-        let Ok(Answer::Session(session)) = rig.ask(0, SessionId(0), Operation::OpenSession) else {
+        let Ok(Answer::Session(session, _)) =
+            rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
+        else {
             panic!("no session")
         };
         Self { session, next: BTreeMap::new(), ids }

@@ -1,8 +1,8 @@
 //! What clients and handlers may not do to a shard: stop it, make it grow, or write what it cannot read back.
 
 use crate::rig::{Folder, Rig, config};
-use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SlotId, TableId, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of};
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Sequence};
@@ -60,6 +60,7 @@ fn large(shards: u16) -> BootConfig {
 
 struct Ids {
     session: SessionId,
+    key: SessionKey,
     topic: TopicId,
     rejected: TopicId,
     table: TableId,
@@ -69,9 +70,14 @@ struct Ids {
 fn load(rig: &mut Rig) -> Ids {
     let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
     let id = |path: &str| loaded.pointer(path).and_then(serde_json::Value::as_u64).unwrap() as u32;
-    let Ok(Answer::Session(session)) = rig.ask(0, SessionId(0), Operation::OpenSession) else { panic!("no session") };
+    let Ok(Answer::Session(session, key)) =
+        rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
+    else {
+        panic!("no session")
+    };
     Ids {
         session,
+        key,
         topic: TopicId(id("/topics/0/id")),
         rejected: TopicId(id("/topics/1/id")),
         table: TableId(id("/tables/0/id")),
@@ -181,15 +187,67 @@ fn sessions_that_nobody_gave_out_are_refused_and_not_kept() {
     let folder = Folder::new("made-up");
     let mut rig = Rig::start(&folder.0, &config(1), apps);
     let ids = load(&mut rig);
-    for made_up in [u64::MAX, u64::MAX - 1, (1 << 45) - 1, 1 << 62] {
-        assert_eq!(code(rig.ask(0, SessionId(made_up), ids.invoke(1, 1, b"x"))), Code::Expired);
+    let go_on = |session, key| (session, Operation::OpenSession { key });
+    for made_up in [1, u64::MAX, u64::MAX - 1, (1 << 45) - 1, 1 << 62, ids.session.0 + 64] {
+        let (session, hello) = go_on(SessionId(made_up), ids.key);
+        assert_eq!(code(rig.ask(0, session, hello)), Code::Expired, "{made_up}");
     }
-    // Of numbers of sessions that may have been, nothing is kept before their first operation.
+    for byte in 0..16 {
+        let mut near = ids.key;
+        near.0[byte] ^= 0x80;
+        let (session, hello) = go_on(ids.session, near);
+        assert_eq!(code(rig.ask(0, session, hello)), Code::Expired, "a stolen id is not enough");
+    }
+    let (session, hello) = go_on(ids.session, ids.key);
+    assert_eq!(rig.ask(0, session, hello), Ok(Answer::Session(ids.session, ids.key)));
+    // Of a session nothing is kept before its first operation.
     for n in 0..100 {
         assert_eq!(code(rig.ask(0, SessionId(64 + n), ids.invoke(1, 7, b"x"))), Code::Gap { expected: 1 });
     }
     assert_eq!(rig.json(Operation::Status)["shards"][0]["sessions"], 0);
     assert!(rig.ask(0, ids.session, ids.invoke(1, 1, b"x")).is_ok());
+}
+
+#[test]
+fn an_ack_of_an_operation_without_a_result_is_refused_for_good() {
+    let folder = Folder::new("ack-beyond");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    let Operation::Invoke { table, handler, key, payload, .. } = ids.invoke(1, 1, b"x") else { panic!() };
+    let beyond = Operation::Invoke { table, handler, sequence: Sequence { seq: 1, ack: 9 }, key, payload };
+    let refusal = rig.ask(0, ids.session, beyond).unwrap_err();
+    assert_eq!(refusal.code, Code::BadRequest);
+    assert!(refusal.message.contains("ack 9") && refusal.message.contains("operation 1"), "{}", refusal.message);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).is_ok(), "the position was taken");
+}
+
+#[test]
+fn a_slot_full_of_sessions_says_so() {
+    let folder = Folder::new("slot-full");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    let tags: Vec<u64> =
+        (0..SLOT_SESSIONS_MAX as u64).map(|n| rig.send(0, SessionId((1 << 50) + n), ids.invoke(1, 1, b"x"))).collect();
+    rig.settle_reply(*tags.last().unwrap());
+    let refusal = rig.ask(0, ids.session, ids.invoke(1, 1, b"x")).unwrap_err();
+    assert_eq!(refusal.code, Code::Capacity);
+    assert!(refusal.message.contains("65536 sessions"), "{}", refusal.message);
+    assert!(rig.ask(0, SessionId(1 << 50), ids.invoke(1, 2, b"x")).is_ok(), "those that are there go on");
+}
+
+#[test]
+fn a_load_while_another_is_published_is_told_to_come_again() {
+    let folder = Folder::new("two-loads");
+    let mut rig = Rig::start(&folder.0, &config(2), apps);
+    let load = || Operation::AppLoad { text: FILE.as_bytes().into(), force: false };
+    let (first, second) = (rig.send(0, SessionId(0), load()), rig.send(0, SessionId(0), load()));
+    rig.settle_reply(second);
+    let refusal = rig.take(second).unwrap().unwrap_err();
+    assert_eq!(refusal.code, Code::Capacity);
+    assert!(refusal.message.contains("another change"), "{}", refusal.message);
+    rig.settle_reply(first);
+    assert!(rig.take(first).unwrap().is_ok());
+    assert_eq!(rig.json(load())["changed"], false);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod hostile;
 mod rig;
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, SessionKey, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation, Sequence};
@@ -73,6 +73,7 @@ fn apps() -> Vec<App> {
 /// A client: one session, dense numbers per slot.
 struct Client {
     session: SessionId,
+    key: SessionKey,
     next: BTreeMap<u16, u64>,
     ids: serde_json::Value,
 }
@@ -81,10 +82,12 @@ impl Client {
     fn new(rig: &mut Rig) -> Self {
         let text = FILE.as_bytes().into();
         let loaded = rig.json(Operation::AppLoad { text, force: false });
-        let Ok(Answer::Session(session)) = rig.ask(0, SessionId(0), Operation::OpenSession) else {
+        let Ok(Answer::Session(session, key)) =
+            rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
+        else {
             panic!("no session")
         };
-        Self { session, next: BTreeMap::new(), ids: loaded }
+        Self { session, key, next: BTreeMap::new(), ids: loaded }
     }
 
     fn table(&self, name: &str) -> TableId {
@@ -215,17 +218,54 @@ fn puts_survive_checkpoints_and_restarts() {
 #[test]
 fn a_retry_gets_the_first_reply_also_after_a_restart() {
     let folder = Folder::new("retry");
-    let (operation, session, first);
+    let (operation, session, key, first);
     {
         let mut rig = Rig::start(&folder.0, &config(1), apps);
         let mut client = Client::new(&mut rig);
         operation = client.invoke("a");
-        session = client.session;
+        (session, key) = (client.session, client.key);
         first = rig.ask(0, session, operation.clone());
         assert_eq!(rig.ask(0, session, operation.clone()), first);
     }
     let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let hello = Operation::OpenSession { key };
+    assert_eq!(rig.ask(0, session, hello), Ok(Answer::Session(session, key)), "its key is still good");
     assert_eq!(rig.ask(0, session, operation), first);
+}
+
+#[test]
+fn a_lost_or_damaged_secret_expires_sessions_and_nothing_else() {
+    let folder = Folder::new("secret");
+    let secret = folder.0.join("session-secret");
+    let (session, key, table);
+    {
+        let mut rig = Rig::start(&folder.0, &config(1), apps);
+        let mut client = Client::new(&mut rig);
+        let put = client.put("a", b"1");
+        assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
+        (session, key, table) = (client.session, client.key, client.table("kv"));
+    }
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut bytes = std::fs::read(&secret).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&secret, &bytes).unwrap();
+    let hello = || Operation::OpenSession { key };
+    {
+        let mut rig = Rig::start(&folder.0, &config(1), apps);
+        assert!(rig.ask(0, session, hello()).is_ok(), "the other copy is good");
+    }
+    for damage in [None, Some([7; 5_000])] {
+        match damage {
+            None => std::fs::remove_file(&secret).unwrap(),
+            Some(bytes) => std::fs::write(&secret, bytes).unwrap(),
+        }
+        let mut rig = Rig::start(&folder.0, &config(1), apps);
+        assert_eq!(rig.ask(0, session, hello()).unwrap_err().code, Code::Expired);
+        assert_eq!(get(&mut rig, table, "a"), Some(b"1".to_vec()));
+        let fresh = Client::new(&mut rig);
+        assert!(fresh.session > session && fresh.key != key);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
-use gristmill_base::ids::{SessionId, ShardId, TableId};
+use gristmill_base::ids::{ShardId, TableId};
 use gristmill_net::greeting::Greeting;
 use gristmill_wire::{
     Answers, Deframer, FrameKind, Get, Hello, OpCode, Operation, Put, Reply, RequestWriter, Sequence, Status,
@@ -32,7 +32,7 @@ pub fn frame(operations: &[(u32, Operation<'_>)]) -> Vec<u8> {
 
 /// Hello of a new client.
 pub fn hello() -> Operation<'static> {
-    Operation::Hello(Hello::new(SessionId(0), "test 1.0"))
+    Operation::Hello(Hello::new("test 1.0"))
 }
 
 /// A get of a key.

@@ -1,7 +1,7 @@
 //! Hello: the first operation of a connection, and what the server tells about itself.
 
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{SessionId, ShardId};
+use gristmill_base::ids::{SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{CREDENTIALS_BYTES_MAX, NAME_BYTES_MAX, SHARD_COUNT_MAX, SLOT_COUNT_MAX};
 
 use crate::fields::write_bytes;
@@ -27,6 +27,8 @@ pub struct Hello<'a> {
     pub version_max: u16,
     /// The session to go on with, or 0 for a new one.
     pub session: SessionId,
+    /// The key that came with that session; means nothing for a new one.
+    pub key: SessionKey,
     /// Name and version of the client program, for a person.
     pub client: &'a str,
     /// How the credentials are to be read; empty for none.
@@ -36,13 +38,14 @@ pub struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
-    /// Hello of a client of this version without credentials.
+    /// Hello of a client of this version without credentials, for a new session.
     #[must_use]
-    pub fn new(session: SessionId, client: &'a str) -> Self {
+    pub fn new(client: &'a str) -> Self {
         Self {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
-            session,
+            session: SessionId(0),
+            key: SessionKey::default(),
             client,
             mechanism: CredentialsMechanism::NONE,
             credentials: &[],
@@ -65,6 +68,7 @@ impl<'a> Hello<'a> {
             version_min,
             version_max,
             session: SessionId(from.u64()?),
+            key: read_session_key(from)?,
             client: from.text("client name", NAME_BYTES_MAX)?,
             mechanism: from.text("mechanism", NAME_BYTES_MAX)?,
             credentials: from.bytes("credentials", CREDENTIALS_BYTES_MAX)?,
@@ -76,6 +80,7 @@ impl<'a> Hello<'a> {
         to.put_u16(self.version_max);
         to.put_u32(0);
         to.put_u64(self.session.0);
+        to.extend_from_slice(&self.key.0);
         write_bytes(to, "client name", self.client.as_bytes(), NAME_BYTES_MAX)?;
         write_bytes(to, "mechanism", self.mechanism.as_bytes(), NAME_BYTES_MAX)?;
         write_bytes(to, "credentials", self.credentials, CREDENTIALS_BYTES_MAX)
@@ -93,6 +98,8 @@ pub struct HelloReply {
     pub data_directory: [u8; 16],
     /// The session of this connection.
     pub session: SessionId,
+    /// What a later hello must show to go on with it. Whoever has it can act as this client.
+    pub key: SessionKey,
     /// Operations that may be in flight on this connection.
     pub credit_requests: u32,
     /// Bytes of operations, their headers included, that may be in flight on this connection.
@@ -126,6 +133,7 @@ impl HelloReply {
             server,
             data_directory,
             session: SessionId(from.u64()?),
+            key: read_session_key(from)?,
             credit_requests: from.u32()?,
             credit_bytes: from.u32()?,
             frame_bytes_max: from.u32()?,
@@ -144,6 +152,7 @@ impl HelloReply {
         write_bytes(to, "server name", self.server.as_bytes(), NAME_BYTES_MAX)?;
         to.extend_from_slice(&self.data_directory);
         to.put_u64(self.session.0);
+        to.extend_from_slice(&self.key.0);
         to.put_u32(self.credit_requests);
         to.put_u32(self.credit_bytes);
         to.put_u32(self.frame_bytes_max);
@@ -155,6 +164,12 @@ impl HelloReply {
         write_list(to, "shard count", self.ports.iter().copied(), SHARD_COUNT_MAX)?;
         write_list(to, "slot count", self.slots.iter().map(|shard| shard.0), SLOT_COUNT_MAX)
     }
+}
+
+fn read_session_key(from: &mut Reader<'_>) -> Result<SessionKey, DecodeError> {
+    let mut key = SessionKey::default();
+    key.0.copy_from_slice(from.take(16)?);
+    Ok(key)
 }
 
 /// A varint count and as many `u16`.
@@ -186,7 +201,7 @@ mod tests {
 
     #[test]
     fn versions_meet_or_do_not() {
-        let hello = |version_min, version_max| Hello { version_min, version_max, ..Hello::new(SessionId(0), "test") };
+        let hello = |version_min, version_max| Hello { version_min, version_max, ..Hello::new("test") };
         assert_eq!(hello(1, 1).version(), Some(1));
         assert_eq!(hello(0, 7).version(), Some(1));
         assert_eq!(hello(2, 7).version(), None);

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use gristmill_base::ids::{SessionId, ShardId};
+use gristmill_base::ids::{SessionId, SessionKey, ShardId};
 use gristmill_wire::{Deframer, Failure, FrameKind, HelloReply, Operation, Reply, ResultWriter, Sequence, Status};
 
 /// Runs a script of tests/python and gives what it printed, or nothing where there is no python3.
@@ -48,12 +48,17 @@ enum Then {
 
 const SHOP: &str = r#"{"app":"shop","id":1,"topics":[],"tables":[{"name":"stock","id":2,"maps":[],"handlers":[]}]}"#;
 
+fn key_of(session: u64) -> SessionKey {
+    SessionKey([session as u8; 16])
+}
+
 fn greet(session: u64) -> Then {
     Then::Say(Reply::Hello(HelloReply {
         version: 1,
         server: "script".to_owned(),
         data_directory: [7; 16],
         session: SessionId(session),
+        key: key_of(session),
         credit_requests: 1,
         credit_bytes: 1,
         frame_bytes_max: 1 << 20,
@@ -95,7 +100,10 @@ fn script() -> Vec<(&'static str, Then)> {
 fn line(operation: &Operation<'_>) -> String {
     let at = |Sequence { seq, ack }: Sequence| format!("{seq} {ack}");
     match operation {
-        Operation::Hello(hello) => format!("hello {}", hello.session),
+        Operation::Hello(hello) => {
+            assert_eq!(hello.key, key_of(hello.session.0), "the key goes with the session");
+            format!("hello {}", hello.session)
+        }
         Operation::Describe(describe) => format!("describe {}", describe.app),
         Operation::Put(put) => format!("put {} {}", String::from_utf8_lossy(put.value), at(put.sequence)),
         Operation::Void(void) => format!("void {} {}", void.slot, at(void.sequence)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use gristmill_base::ids::SessionId;
+use gristmill_base::ids::{SessionId, SessionKey};
 use gristmill_base::limits::{APP_FILE_BYTES_MAX, HEADERS_MAX, NAME_BYTES_MAX};
 use gristmill_wire::{HelloReply, Sequence};
 
@@ -41,6 +41,8 @@ pub struct Client {
     pub(crate) limits: Limits,
     /// 0 while a new session is wanted.
     pub(crate) session: SessionId,
+    /// The key that came with it.
+    pub(crate) key: SessionKey,
     /// The session has expired: no position goes out until all that are in flight have their result.
     pub(crate) renewing: bool,
     pub(crate) sequencer: Sequencer<u64>,
@@ -84,13 +86,18 @@ impl Client {
         let deadline = now() + config.connect_wait;
         let mut pause = config.backoff_min;
         loop {
-            match Connection::connect(&config.address, SessionId(0), &config.name, config.connect_timeout) {
+            match Self::dial_first(&config) {
                 Ok(connection) => return Self::start(config, connection),
                 Err(error) if now() >= deadline || !is_passing(&error) => return Err(error),
                 Err(_) => std::thread::sleep(pause.min(until(deadline))),
             }
             pause = (pause * 2).min(config.backoff_max);
         }
+    }
+
+    fn dial_first(config: &Config) -> Result<Connection, Error> {
+        let (address, name) = (&config.address, &config.name);
+        Connection::connect(address, SessionId(0), SessionKey::default(), name, config.connect_timeout)
     }
 
     fn start(config: Config, connection: Connection) -> Result<Self, Error> {
@@ -100,6 +107,7 @@ impl Client {
         let mut client = Self {
             limits: Limits::new(hello),
             session: hello.session,
+            key: hello.key,
             renewing: false,
             sequencer: Sequencer::new(topology.slots.len()),
             pending: Pending::default(),

@@ -4,7 +4,7 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use gristmill_base::ids::SessionId;
+use gristmill_base::ids::{SessionId, SessionKey};
 use gristmill_wire::{
     Answer, CORRELATION_NONE, Deframer, Failure, FrameKind, Hello, HelloReply, OpCode, Operation, Reply, RequestWriter,
 };
@@ -29,11 +29,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and says hello, both within `timeout`. `session` 0 takes a new session.
+    /// Connects and says hello, both within `timeout`. `session` 0 takes a new session; any other one is gone on with,
+    /// if `key` is the one that came with it.
     ///
     /// # Errors
     /// Nobody answers in time, the server refuses, or it does not speak this protocol. Nothing has happened then.
-    pub fn connect(address: &str, session: SessionId, client: &str, timeout: Duration) -> Result<Self, Error> {
+    pub fn connect(
+        address: &str,
+        session: SessionId,
+        key: SessionKey,
+        client: &str,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
         let deadline = now() + timeout;
         let unreachable = |error: std::io::Error| {
             let late = matches!(error.kind(), IoErrorKind::WouldBlock | IoErrorKind::TimedOut);
@@ -44,7 +51,8 @@ impl Connection {
         stream.set_nodelay(true).map_err(unreachable)?;
         let mut out = Vec::new();
         let mut writer = RequestWriter::new(&mut out);
-        writer.push(0, &Operation::Hello(Hello::new(session, client))).map_err(|e| Error::invalid(e.to_string()))?;
+        let hello = Hello { session, key, ..Hello::new(client) };
+        writer.push(0, &Operation::Hello(hello)).map_err(|e| Error::invalid(e.to_string()))?;
         writer.finish();
         stream.write_all(&out).map_err(unreachable)?;
         out.clear();

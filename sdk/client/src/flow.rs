@@ -292,7 +292,7 @@ impl Client {
     fn dial(&self, address: &str) -> Result<(Connection, Topology), Error> {
         // Short, because nothing else happens meanwhile; a server that is starting answers a later attempt.
         let timeout = self.config.connect_timeout.min(RECONNECT_TIMEOUT_MAX);
-        let connection = Connection::connect(address, self.session, &self.config.name, timeout)?;
+        let connection = Connection::connect(address, self.session, self.key, &self.config.name, timeout)?;
         let topology = Topology::new(connection.hello(), address).map_err(Error::protocol)?;
         Ok((connection, topology))
     }
@@ -316,7 +316,7 @@ impl Client {
             return;
         }
         self.limits = Limits::new(hello);
-        self.session = hello.session;
+        (self.session, self.key) = (hello.session, hello.key);
         let served = usize::from(hello.shard.0);
         // Every connection takes every operation, so the one at hand is good for the shard that was wanted.
         let mut place = shard;

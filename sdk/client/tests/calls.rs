@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use gristmill_base::datatype::encode_u64;
-use gristmill_base::ids::{LaneId, Offset, SessionId};
+use gristmill_base::ids::{LaneId, Offset, SessionId, SessionKey};
 use gristmill_client::{Client, Config, Connection, ErrorKind, Span};
 use gristmill_wire::{Operation, Reply, Status};
 use support::{Faults, Server};
@@ -85,7 +85,10 @@ fn refusals_are_certain_and_name_what_exists() {
 #[test]
 fn a_bare_connection_has_many_in_flight() {
     let server = Server::start(1, 4, Faults::default(), (4_096, 4 << 20));
-    let mut connection = Connection::connect(&server.address, SessionId(0), "test", Duration::from_secs(5)).unwrap();
+    let mut connection = {
+        let (session, key) = (SessionId(0), SessionKey::default());
+        Connection::connect(&server.address, session, key, "test", Duration::from_secs(5)).unwrap()
+    };
     assert_eq!(connection.hello().session, SessionId(100));
     let mut requests = connection.requests();
     for correlation in 0..100 {

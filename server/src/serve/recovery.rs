@@ -38,6 +38,9 @@ impl Recovered {
         let boot = BootConfig { shard_count, segment_bytes: config.log.segment_bytes, ..BootConfig::default() };
         let mut disk = PosixDisk::new(root);
         let seeds = recover(&mut disk, &boot, SystemClock.now(), &mut SystemRng::new()).map_err(|it| failed(&it))?;
+        if let Some(notice) = seeds.first().and_then(ShardSeed::notice) {
+            eprintln!("gristmill: {notice}");
+        }
         let mut files = Files::new(&mut disk);
         let (identity, placement) = placement_of(&mut files).map_err(|it| failed(&it))?;
         let slot_count = identity.slot_count;

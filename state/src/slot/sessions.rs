@@ -29,7 +29,7 @@ impl Slot {
             return Some(SessionOffer::Gap(1));
         }
         if self.sessions.len() >= SLOT_SESSIONS_MAX {
-            return Some(SessionOffer::Capacity);
+            return Some(SessionOffer::Crowded);
         }
         Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))
     }

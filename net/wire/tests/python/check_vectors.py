@@ -43,13 +43,14 @@ def main():
     expect = client.expect
     value = vector("produce")["meaning"][0]["fields"]["value"].encode()
     expect("hello", "ok-hello")
-    client.session, connect = 0, gristmill.socket.create_connection
+    client.session, client.key, connect = 0, bytes(16), gristmill.socket.create_connection
     gristmill.socket.create_connection = lambda *_: client
     client.makefile = lambda _: None
     client.connect()
     gristmill.socket.create_connection = connect
     hello = vector("ok-hello")["meaning"][0]["reply"]
     assert (client.session, list(client.ports), list(client.slots)) == (hello["session"], hello["ports"], hello["slots"])
+    assert client.key.hex() == hello["key"]
     assert client.directory.hex() == hello["data_directory"]
     expect("produce", "ok-produce")
     assert client.produce("shop/orders", b"foobar", value) == (62, 1000000)

@@ -31,14 +31,14 @@ class Client:
         self.address, self.patience, self.name, self.apps, self.directory = (host, port), patience, name, {}, None
         self.socket, self.correlation = None, 0; self.forget()
     def close(self): self.socket = self.socket and self.socket.close()
-    def forget(self): self.session, self.next, self.open = 0, {}, {}; self.close()  # per slot: number, what waits
+    def forget(self): self.session, self.key, self.next, self.open = 0, bytes(16), {}, {}; self.close()  # by slot
     def connect(self):
         self.socket = socket.create_connection(self.address, self.patience); self.stream = self.socket.makefile("rb")
-        reply = Reader(self.exchange(1, pack("<HHIQ", 1, 1, 0, self.session) + blob(self.name, b"", b"")))
-        _, _, directory, session, *self.limits = reply.unpack("H"), reply.blob(), *reply.unpack("16sQ6IHQ")
+        reply = Reader(self.exchange(1, pack("<HHIQ16s", 1, 1, 0, self.session, self.key) + blob(self.name, b"", b"")))
+        _, _, directory, session, key, *self.limits = reply.unpack("H"), reply.blob(), *reply.unpack("16sQ16s6IHQ")
         self.ports, self.slots = [reply.unpack(f"{reply.varint()}H") for _ in range(2)]
         if self.session and directory != self.directory: raise Failure(EXPIRED, b"another data directory")
-        self.session, self.directory = session, directory
+        self.session, self.key, self.directory = session, key, directory
     def exchange(self, code, body):  # with one operation in flight a frame holds one result
         self.correlation = (self.correlation + 1) % 0xFFFFFFFF
         self.socket.sendall(frame(code, self.correlation, body))

@@ -64,7 +64,6 @@ fn operations() -> Vec<Sample> {
         refused("error-key-too-large", "a get with a key of 65,537 bytes declared", one(b"\x02\0\0\0\x81\x80\x04", 32)),
         refused("error-long-varint", "a key length in two bytes that fits one", one(b"\x02\0\0\0\x81\x00a", 32)),
         refused("error-position-zero", "a put at position 0", one(b"\x02\0\0\0\x00\x00\x01a\x00", 33)),
-        refused("error-ack-beyond", "a put that acks its own position", one(b"\x02\0\0\0\x01\x01\x01a\x00", 33)),
         refused("error-scan-flags", "a scan with a flag that is not known", one(b"\x02\0\0\0\x04\0\0\0\0\x00", 39)),
         refused("error-not-utf8", "describe of an app whose name is no text", one(b"\x01\xff", 4)),
         refused(

@@ -82,7 +82,7 @@ fn fields(operation: &Operation<'_>) -> Value {
     let value = match operation {
         Operation::Ping | Operation::Status | Operation::AppList | Operation::TopicList => json!({}),
         Operation::Hello(o) => json!({
-            "version_min": o.version_min, "version_max": o.version_max, "session": o.session.0, "client": o.client,
+            "version_min": o.version_min, "version_max": o.version_max, "session": o.session.0, "key": hex(&o.key.0), "client": o.client,
             "mechanism": o.mechanism, "credentials": bytes(o.credentials),
         }),
         Operation::Describe(o) => json!({ "app": o.app }),
@@ -179,7 +179,7 @@ fn replied(reply: &Reply<'_>) -> Value {
 fn greeted(hello: &HelloReply) -> Value {
     json!({
         "version": hello.version, "server": hello.server, "data_directory": hex(&hello.data_directory),
-        "session": hello.session.0, "credit_requests": hello.credit_requests, "credit_bytes": hello.credit_bytes,
+        "session": hello.session.0, "key": hex(&hello.key.0), "credit_requests": hello.credit_requests, "credit_bytes": hello.credit_bytes,
         "frame_bytes_max": hello.frame_bytes_max, "frame_operations_max": hello.frame_operations_max,
         "key_bytes_max": hello.key_bytes_max, "value_bytes_max": hello.value_bytes_max, "shard": hello.shard.0,
         "placement_version": hello.placement_version, "ports": hello.ports,

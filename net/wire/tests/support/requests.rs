@@ -1,6 +1,6 @@
 //! One of every operation.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
 use gristmill_wire::{
     AppDelete, AppLoad, Delete, Describe, Get, Headers, Hello, Invoke, MapDelete, MapGet, MapPut, Operation, Produce,
     Put, Range, Read, Scan, Sequence, Void,
@@ -26,14 +26,14 @@ pub fn samples() -> Vec<Sample> {
 }
 
 fn connection() -> Vec<Sample> {
-    let hello = Hello::new(SessionId(0), "vectors 1.0");
+    let hello = Hello::new("vectors 1.0");
     let proven = Hello { version_max: 3, mechanism: "token", credentials: &[0xde, 0xad], ..hello };
     vec![
         request("hello", "the first operation: a new session, no credentials", Operation::Hello(hello)),
         request(
             "hello-again",
-            "goes on with a session, speaks newer versions too, proves who it is",
-            Operation::Hello(Hello { session: SessionId(65_537), ..proven }),
+            "goes on with a session, whose key it shows, speaks newer versions too, proves who it is",
+            Operation::Hello(Hello { session: SessionId(65_537), key: SessionKey(*b"fedcba9876543210"), ..proven }),
         ),
         request("ping", "no body", Operation::Ping),
         request("status", "no body", Operation::Status),

@@ -1,6 +1,6 @@
 //! One of every reply and of every failure.
 
-use gristmill_base::ids::{LaneId, Offset, SessionId, ShardId};
+use gristmill_base::ids::{LaneId, Offset, SessionId, SessionKey, ShardId};
 use gristmill_wire::{CORRELATION_NONE, Failure, HelloReply, OpCode, Produced, Reply, Status};
 
 use super::{Content, Sample, json_reply, reply};
@@ -21,6 +21,7 @@ fn replies() -> Vec<Sample> {
         server: "gristmill 0.1.0".to_owned(),
         data_directory: *b"0123456789abcdef",
         session: SessionId(65_537),
+        key: SessionKey(*b"fedcba9876543210"),
         credit_requests: 4_096,
         credit_bytes: 4 << 20,
         frame_bytes_max: 16 << 20,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use engine::{Engine, Outcome};
 use gristmill_base::codec::Put;
-use gristmill_base::ids::{SessionId, ShardId, SlotId};
+use gristmill_base::ids::{SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::placement::shard_of;
 use gristmill_wire::{Deframer, Failure, Frame, FrameKind, HelloReply, Operation, Reply, ResultWriter, Status};
 
@@ -162,7 +162,7 @@ fn answer_frame(shard: u16, frame: &Frame<'_>, world: &mut World, session: &mut 
         if let Operation::Hello(hello) = operation {
             world.hellos += 1;
             let faults = world.faults;
-            let reply = greet(shard, world, hello.session.0);
+            let reply = greet(shard, world, hello.session.0, hello.key);
             let mut writer = ResultWriter::new(out);
             if world.chance(faults.not_ready) {
                 writer.failure(request.correlation, &Failure::new(Status::NotReady, "starting"));
@@ -211,8 +211,13 @@ fn write_results(results: Vec<(u32, Outcome)>, out: &mut Vec<u8>) {
     }
 }
 
-fn greet(shard: u16, world: &mut World, session: u64) -> Option<HelloReply> {
-    if session != 0 && (session < world.engine.floor || session >= world.next_session) {
+/// The key of a session, which only who was greeted with it knows.
+fn key_of(session: u64) -> SessionKey {
+    SessionKey((u128::from(session) * 0x1234_5678_9abc_def1).to_le_bytes())
+}
+
+fn greet(shard: u16, world: &mut World, session: u64, key: SessionKey) -> Option<HelloReply> {
+    if session != 0 && (session < world.engine.floor || session >= world.next_session || key != key_of(session)) {
         return None;
     }
     let session = if session == 0 {
@@ -227,6 +232,7 @@ fn greet(shard: u16, world: &mut World, session: u64) -> Option<HelloReply> {
         server: "a small server".to_owned(),
         data_directory: world.data_directory,
         session: SessionId(session),
+        key: key_of(session),
         credit_requests: world.credit.0,
         credit_bytes: world.credit.1,
         frame_bytes_max: 16 << 20,
