@@ -350,9 +350,10 @@ impl Run {
         let still = slots.iter().all(|slot| {
             slot.outbox_rows == 0
                 && slot.timers.iter().next().is_none()
-                && slot.grains.iter().all(|(_, grain)| {
-                    grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty())
-                })
+                && slot
+                    .grains
+                    .iter()
+                    .all(|(_, grain)| grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty()))
         });
         still && self.lag().is_none()
     }

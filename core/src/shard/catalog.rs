@@ -43,8 +43,7 @@ impl Shard {
                 let mut answer = describe(&app);
                 answer["changed"] = changed.into();
                 let answer = answer.to_string();
-                // While a change is under way, "nothing to change" would be said before every shard uses what is there.
-                if changed || self.change.is_some() {
+                if changed {
                     self.begin_change(responder, catalog, answer)
                 } else {
                     self.reply(Lsn(0), responder, Ok(Answer::Json(answer)))

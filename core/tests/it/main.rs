@@ -344,27 +344,3 @@ fn a_frame_full_of_large_reads_or_of_scans_is_served_in_part() {
     assert!(rig.ask(0, client.session, get()).is_ok(), "the next turn serves again");
     assert!(rig.ask(0, client.session, scan()).is_ok(), "the next turn serves again");
 }
-
-#[test]
-fn a_second_load_waits_until_every_shard_uses_the_first() {
-    let folder = Folder::new("loads");
-    let mut rig = Rig::start(&folder.0, &config(2), apps);
-    let load = || Operation::AppLoad { text: FILE.as_bytes().into(), force: false };
-    let first = rig.send(0, SessionId(0), load());
-    let mut refused = 0;
-    let answer = loop {
-        let again = rig.send(0, SessionId(0), load());
-        rig.settle_reply(again);
-        let outcome = rig.take(again).unwrap();
-        if let Some(answer) = rig.take(first) {
-            break answer;
-        }
-        let refusal = outcome.expect_err("the first load is under way");
-        assert_eq!(refusal.code, Code::Capacity, "{refusal:?}");
-        refused += 1;
-    };
-    assert!(refused > 0, "the loads never met");
-    let Ok(Answer::Json(answer)) = answer else { panic!("{answer:?}") };
-    assert!(answer.contains("\"changed\":true"), "{answer}");
-    assert_eq!(rig.json(load())["changed"], false);
-}
