@@ -123,7 +123,7 @@ impl Auditor {
             Fate::Unknown => issued.fate = fate.clone(),
             first if *first == fate => return Ok(()),
             // The mark has passed it: the reply is gone.
-            _ if matches!(&fate, Fate::Refused(refusal) if refusal.code == Code::BadRequest) => return Ok(()),
+            _ if matches!(&fate, Fate::Refused(refusal) if refusal.code == Code::Forgotten) => return Ok(()),
             first => return Err(format!("P2: a retry of operation {id} got {fate:?}, but the original got {first:?}")),
         }
         let act = issued.act.clone();
