@@ -63,21 +63,25 @@ pub const FRAME_OPERATIONS_MAX: usize = 4_096;
 pub const CONNECTION_REQUESTS_MAX: u32 = 4_096;
 /// Bytes of requests in flight on one native connection, granted as credits.
 pub const CONNECTION_BYTES_MAX: usize = 4 << 20;
-/// Bytes of replies that may wait for a client that does not read, before its connection is closed.
+/// Bytes of replies that may wait for a client that does not read; beyond it reads are refused for capacity. It is far
+/// above what back-pressure lets come about, for clients whose replies suddenly grow.
 pub const CONNECTION_OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Bytes of replies that wait for a client above which no more of its requests are taken, so that one that reads
-/// slowly is slowed down long before it is closed.
+/// Bytes of replies that wait for a client, or are expected of its reads in flight, above which no more of its requests
+/// are taken: one reply of the largest size always fits.
 pub const CONNECTION_OUTPUT_BYTES_SLOW: usize = 8 << 20;
 /// Bytes received and not yet taken, over all connections of one shard. Beyond it a connection that holds more than a
 /// first frame is closed.
 pub const SHARD_INPUT_BYTES_MAX: usize = 512 << 20;
 /// Bytes of requests in flight, over all connections of one shard; beyond it none is taken until some have ended.
 pub const SHARD_FLIGHT_BYTES_MAX: usize = 256 << 20;
-/// Bytes of replies that wait, over all connections of one shard. Beyond it connections are closed at
-/// [`CONNECTION_OUTPUT_BYTES_SLOW`].
+/// Bytes of replies that wait, over all connections of one shard. Beyond it nothing is taken of a connection that has
+/// replies waiting, and reads are refused for capacity at [`CONNECTION_OUTPUT_BYTES_SLOW`].
 pub const SHARD_OUTPUT_BYTES_MAX: usize = 1 << 30;
 /// Connections of one shard.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
+/// Seconds after which a client that takes none of the replies that wait for it is closed: longer than a pause of a
+/// garbage collector or a stopped debugger's step, short enough that dead clients do not keep memory.
+pub const UNREAD_SECONDS_MAX: u64 = 60;
 /// Seconds within which a started frame must be complete.
 pub const FRAME_SECONDS_MAX: u64 = 30;
 /// Entries that one page of a range, scan or read returns at most.

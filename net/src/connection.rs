@@ -3,14 +3,16 @@
 use crate::counters::Counters;
 use crate::greeting::Greeting;
 use crate::translate::{self, Tag};
+use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_SECONDS_MAX,
+    UNREAD_SECONDS_MAX, VALUE_BYTES_MAX,
 };
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
 use gristmill_wire::{
-    CORRELATION_NONE, Deframer, Failure, FrameKind, Hello, OpCode, Operation as WireOperation, PROTOCOL_VERSION, Reply,
-    Request as WireRequest, ResultWriter, Status,
+    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, Hello, OpCode, Operation as WireOperation, PROTOCOL_VERSION,
+    Reply, Request as WireRequest, ResultWriter, Status,
 };
 use std::mem;
 
@@ -18,6 +20,9 @@ use std::mem;
 const BEHIND_BYTES_MAX: usize = 256 << 10;
 /// Capacity of an output buffer that is kept for the next one.
 const KEPT_BYTES: usize = 64 << 10;
+/// Bytes that the socket is given at a time, so that it is seen whether the client takes any.
+const PIECE_BYTES: usize = 256 << 10;
+const UNREAD_NANOS_MAX: u64 = UNREAD_SECONDS_MAX * 1_000_000_000;
 const FRAME_NANOS_MAX: u64 = FRAME_SECONDS_MAX * 1_000_000_000;
 /// A client that has been told why it is closed has this long to take it.
 const CLOSING_NANOS: u64 = 5_000_000_000;
@@ -61,10 +66,16 @@ pub struct Actions {
     pub close: bool,
 }
 
-/// One connection. Never panics on what a client sends, and holds no more than a frame and the limits of its output.
+/// One connection. Never panics on what a client sends. It holds at most two frames of input (one that is coming and the
+/// rest of one that is taken in part) and [`BEHIND_BYTES_MAX`] behind them, the operations of its credit, and of output
+/// [`gristmill_base::limits::CONNECTION_OUTPUT_BYTES_MAX`], one frame more and one piece.
 #[derive(Debug)]
 pub struct Connection {
     input: Deframer,
+    /// Operations of a checked frame that wait until the client has taken its results. Empty most of the time.
+    rest: Vec<u8>,
+    /// How many bytes of it are taken.
+    rest_taken: usize,
     /// The last look found no whole frame, and nothing has come since.
     partial: bool,
     desk: Desk,
@@ -81,16 +92,25 @@ struct Desk {
     in_flight: u32,
     /// Their credit in bytes.
     in_flight_bytes: usize,
+    /// Those of them that read state.
+    reads_in_flight: usize,
+    /// Bytes that the next reads are expected to bring: of the largest result of late. It starts at the largest value,
+    /// so that what a client can have outstanding grows only as its results show how small they are.
+    read_bytes: usize,
     /// Results in the order of their coming; written together once a turn.
     queued: Vec<Queued>,
     /// Whole frames that wait for the socket.
     output: Vec<u8>,
+    /// Bytes of `output` that the socket was given, piece by piece.
+    output_taken: usize,
     /// Bytes of the buffer that the socket has; 0 while it has none.
     sending: usize,
     /// An empty buffer whose memory is used again.
     spare: Vec<u8>,
     /// When the unfinished frame began to come, or the connection, or its closing. `None` while nothing is waited for.
     since: Option<u64>,
+    /// When a tick first saw the piece that the socket has. `None` while it has none, or no tick has seen it.
+    stuck_since: Option<u64>,
     /// What the owner of the socket was told last.
     paused: bool,
 }
@@ -106,14 +126,19 @@ impl Connection {
             session: SessionId(0),
             in_flight: 0,
             in_flight_bytes: 0,
+            reads_in_flight: 0,
+            read_bytes: VALUE_BYTES_MAX,
             queued: Vec::new(),
             output: Vec::new(),
+            output_taken: 0,
             sending: 0,
             spare: Vec::new(),
             since: Some(now),
+            stuck_since: None,
             paused: false,
         };
-        Self { input: Deframer::new(FrameKind::Requests), partial: true, desk }
+        let input = Deframer::new(FrameKind::Requests);
+        Self { input, rest: Vec::new(), rest_taken: 0, partial: true, desk }
     }
 
     /// Takes in received bytes.
@@ -124,10 +149,11 @@ impl Connection {
         }
     }
 
-    /// Takes one frame, if one is there and the credit is not used up, and adds its operations to `requests`.
-    /// Whether another look is worth it.
+    /// Takes one frame, or the rest of one, if one is there and the credit is not used up, and adds its operations to
+    /// `requests`. A frame is taken in part where its client must first take results; the rest waits here. Whether
+    /// another look is worth it.
     pub fn take_frame(&mut self, now: u64, requests: &mut Vec<Request>, counters: &mut Counters) -> bool {
-        let Self { input, partial, desk } = self;
+        let Self { input, rest, rest_taken, partial, desk } = self;
         if !desk.is_reading() {
             return false;
         }
@@ -136,18 +162,30 @@ impl Connection {
             desk.since = None;
             return false;
         }
+        if !rest.is_empty() {
+            let frame = Frame { kind: FrameKind::Requests, body: &rest[*rest_taken..] };
+            let Ok((bytes, whole)) = desk.take_operations(frame, now, requests, counters) else { return false };
+            *rest_taken += bytes;
+            if whole {
+                *rest = Vec::new();
+                *rest_taken = 0;
+                desk.since = (input.waiting() > 0).then_some(now);
+            }
+            return whole;
+        }
         let taken = match input.next_frame() {
             Ok(Some(frame)) => {
                 counters.frames += 1;
-                for request in frame.requests() {
-                    match request {
-                        Ok(request) => desk.take(request, requests, counters),
-                        Err(error) => {
-                            counters.bad_list += 1;
-                            desk.fail(Status::of_decode_error(&error), format!("a frame is out of step: {error}"), now);
-                            return false;
-                        }
+                let Ok((bytes, whole)) = desk.take_operations(frame, now, requests, counters) else { return false };
+                if !whole {
+                    // Checked before the rest is kept: what follows a list that is out of step is never carried out.
+                    if let Some(Err(error)) = frame.requests().find(Result::is_err) {
+                        desk.refuse_list(&error, now, counters);
+                        return false;
                     }
+                    *rest = frame.body[bytes..].to_vec();
+                    desk.since = None;
+                    return false;
                 }
                 true
             }
@@ -174,6 +212,12 @@ impl Connection {
         assert!(desk.in_flight > 0, "an operation is answered once");
         desk.in_flight -= 1;
         desk.in_flight_bytes -= tag.credit_bytes;
+        if is_read(tag.code) {
+            desk.reads_in_flight -= 1;
+            if let Ok(answer) = &outcome {
+                desk.read_bytes = translate::answer_bytes(answer).max(desk.read_bytes / 2);
+            }
+        }
         match outcome {
             Ok(Answer::Session(session, key)) if tag.code == OpCode::Hello => {
                 if desk.phase == Phase::Greeting {
@@ -195,27 +239,29 @@ impl Connection {
     /// The socket has sent its buffer, which comes back.
     pub fn sent(&mut self, buf: Vec<u8>) {
         self.desk.sending = 0;
+        self.desk.stuck_since = None;
         if buf.capacity() <= KEPT_BYTES && buf.capacity() > self.desk.spare.capacity() {
             self.desk.spare = buf;
         }
     }
 
-    /// Writes what is queued and says what is to be done. `output_max`: waiting bytes of replies beyond which the
-    /// client is given up. `stop`: nothing more is taken from any client.
+    /// Writes what is queued and says what is to be done. `output_max`: waiting bytes of replies beyond which a read is
+    /// answered with a refusal for capacity; a client whose other results go a frame beyond it is given up, and finds
+    /// them again in its session. `stop`: nothing more is taken from any client.
     pub fn actions(&mut self, greeting: &Greeting, output_max: usize, stop: bool, counters: &mut Counters) -> Actions {
         let desk = &mut self.desk;
-        desk.write(greeting);
+        desk.write(greeting, output_max, counters);
         let mut actions = Actions::default();
         if desk.phase == Phase::Closed {
             return actions;
         }
-        if desk.output.len() + desk.sending > output_max {
+        if desk.output_bytes() > output_max + FRAME_BYTES_MAX {
             counters.not_reading += 1;
             desk.abandon();
             return Actions { close: true, ..actions };
         }
         if desk.sending == 0 && !desk.output.is_empty() {
-            let buf = mem::replace(&mut desk.output, mem::take(&mut desk.spare));
+            let buf = desk.take_piece();
             desk.sending = buf.len();
             counters.bytes_out += buf.len() as u64;
             actions.send = Some(buf);
@@ -225,8 +271,8 @@ impl Connection {
             actions.close = true;
             return actions;
         }
-        let behind = self.input.waiting();
-        let pause = stop || (desk.is_out_of_credit() && behind > 0) || self.is_behind();
+        let is_out_of_credit = desk.is_out_of_credit();
+        let pause = stop || (is_out_of_credit && self.waiting() > 0) || !self.rest.is_empty() || self.is_behind();
         let desk = &mut self.desk;
         if pause != desk.paused && desk.phase != Phase::Closing {
             desk.paused = pause;
@@ -247,14 +293,24 @@ impl Connection {
         if desk.since.is_none() && desk.phase == Phase::Fresh {
             desk.since = Some(now);
         }
+        if desk.sending > 0 && desk.is_reading() {
+            let stuck_since = *desk.stuck_since.get_or_insert(now);
+            if now.saturating_sub(stuck_since) >= UNREAD_NANOS_MAX {
+                counters.not_reading += 1;
+                // Without a last word: the piece that the socket has may end inside a frame.
+                desk.phase = Phase::Closing;
+                desk.since = Some(now);
+                desk.forget_output();
+                return true;
+            }
+        }
         let Some(since) = desk.since else { return false };
         let waited = now.saturating_sub(since);
         match desk.phase {
             Phase::Closed => false,
             Phase::Closing if waited >= CLOSING_NANOS => {
                 // The next actions close it without a further word.
-                desk.output = Vec::new();
-                desk.queued.clear();
+                desk.forget_output();
                 true
             }
             Phase::Fresh if waited >= FRAME_NANOS_MAX => {
@@ -284,13 +340,13 @@ impl Connection {
     /// Received bytes that no frame was taken from yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.input.waiting()
+        self.input.waiting() + self.rest.len() - self.rest_taken
     }
 
     /// Bytes of results that the client has not taken yet, as far as they are written.
     #[must_use]
     pub fn output_bytes(&self) -> usize {
-        self.desk.output.len() + self.desk.sending
+        self.desk.output_bytes()
     }
 
     /// Operations that the shard has not answered yet.
@@ -308,7 +364,7 @@ impl Connection {
     /// Whether the client has begun a frame and not finished it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.desk.is_reading() && self.input.waiting() > 0
+        self.desk.is_reading() && self.waiting() > 0
     }
 
     /// Whether all that was asked is answered and handed to the socket, and sent.
@@ -327,7 +383,74 @@ impl Desk {
     fn is_out_of_credit(&self) -> bool {
         self.in_flight >= CONNECTION_REQUESTS_MAX
             || self.in_flight_bytes >= CONNECTION_BYTES_MAX
-            || self.output.len() + self.sending >= CONNECTION_OUTPUT_BYTES_SLOW
+            || self.output_bytes() >= CONNECTION_OUTPUT_BYTES_SLOW
+    }
+
+    /// Whether a read must wait until results have gone: its result, with those of the reads in flight, could be more
+    /// than may wait. Never while no read is in flight and less than a
+    /// piece waits, so that one always goes.
+    fn is_out_of_room(&self) -> bool {
+        let unread = self.output_bytes();
+        (unread >= PIECE_BYTES || self.reads_in_flight > 0)
+            && unread + (self.reads_in_flight + 1).saturating_mul(self.read_bytes) > CONNECTION_OUTPUT_BYTES_SLOW
+    }
+
+    /// Bytes of results that the client has not taken yet.
+    fn output_bytes(&self) -> usize {
+        self.output.len() - self.output_taken + self.sending
+    }
+
+    /// The next buffer for the socket. What fits one goes without a copy.
+    fn take_piece(&mut self) -> Vec<u8> {
+        let left = self.output.len() - self.output_taken;
+        if self.output_taken == 0 && left <= PIECE_BYTES {
+            return mem::replace(&mut self.output, mem::take(&mut self.spare));
+        }
+        let end = self.output_taken + left.min(PIECE_BYTES);
+        let piece = self.output[self.output_taken..end].to_vec();
+        self.output_taken = end;
+        if end == self.output.len() {
+            self.output = Vec::new();
+            self.output_taken = 0;
+        } else if end >= CONNECTION_OUTPUT_BYTES_SLOW && end >= self.output.len() / 2 {
+            // Results that go on coming never let it run empty; what is gone must not be kept.
+            self.output.drain(..end);
+            self.output_taken = 0;
+        }
+        piece
+    }
+
+    /// Takes the operations of a frame until one must wait: the bytes of those taken, and whether these are all.
+    fn take_operations(
+        &mut self,
+        frame: Frame<'_>,
+        now: u64,
+        requests: &mut Vec<Request>,
+        counters: &mut Counters,
+    ) -> Result<(usize, bool), ()> {
+        let mut bytes = 0;
+        for request in frame.requests() {
+            match request {
+                Ok(request) => {
+                    let read = OpCode::from_code(request.code).is_some_and(is_read);
+                    if read && self.is_out_of_room() {
+                        return Ok((bytes, false));
+                    }
+                    bytes += request.credit_bytes();
+                    self.take(request, requests, counters);
+                }
+                Err(error) => {
+                    self.refuse_list(&error, now, counters);
+                    return Err(());
+                }
+            }
+        }
+        Ok((bytes, true))
+    }
+
+    fn refuse_list(&mut self, error: &DecodeError, now: u64, counters: &mut Counters) {
+        counters.bad_list += 1;
+        self.fail(Status::of_decode_error(error), format!("a frame is out of step: {error}"), now);
     }
 
     /// Takes one operation of a frame.
@@ -365,6 +488,7 @@ impl Desk {
         };
         let tag = Tag { correlation, code: operation.code(), credit_bytes: wire.credit_bytes() };
         self.in_flight += 1;
+        self.reads_in_flight += usize::from(is_read(tag.code));
         self.in_flight_bytes += tag.credit_bytes;
         let responder = Responder { shard: self.shard, conn: self.conn, tag: tag.pack() };
         requests.push(Request { responder, session: self.session, operation: request });
@@ -383,18 +507,37 @@ impl Desk {
     fn abandon(&mut self) {
         self.phase = Phase::Closed;
         self.since = None;
+        self.forget_output();
+    }
+
+    fn forget_output(&mut self) {
         self.output = Vec::new();
+        self.output_taken = 0;
         self.queued = Vec::new();
     }
 
     /// Writes all queued results as frames.
-    fn write(&mut self, greeting: &Greeting) {
+    fn write(&mut self, greeting: &Greeting, output_max: usize, counters: &mut Counters) {
         if self.queued.is_empty() || self.phase == Phase::Closed {
             self.queued.clear();
             return;
         }
+        let mut unread = self.output_bytes();
         let mut writer = ResultWriter::new(&mut self.output);
         for queued in self.queued.drain(..) {
+            if let Queued::Outcome(tag, Ok(answer)) = &queued {
+                let bytes = translate::answer_bytes(answer);
+                if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
+                    counters.unread_refused += 1;
+                    let message = format!(
+                        "{unread} bytes of results wait for this client and {bytes} more are too many, allowed are \
+                         {output_max}; take them and ask again"
+                    );
+                    writer.failure(tag.correlation, &Failure::new(Status::Capacity, &message));
+                    continue;
+                }
+                unread += bytes;
+            }
             match queued {
                 Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),
                 Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
@@ -408,6 +551,12 @@ impl Desk {
         }
         writer.finish();
     }
+}
+
+/// Whether an operation reads state and is answered at once, so that it may be held back, or refused, while its client
+/// does not take results. A read of a topic may wait for events and is held back by nothing.
+fn is_read(code: OpCode) -> bool {
+    matches!(code, OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan)
 }
 
 fn write_small(writer: &mut ResultWriter<'_>, correlation: u32, reply: &Reply<'_>) {

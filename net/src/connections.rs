@@ -144,6 +144,11 @@ impl Connections {
             let Some(conn) = self.ready.pop_front() else { return };
             let Some(member) = self.members.get_mut(&conn) else { continue };
             member.ready = false;
+            if self.sums.output > SHARD_OUTPUT_BYTES_MAX && member.connection.output_bytes() > 0 {
+                // It comes back when its client has taken something.
+                self.touch(conn);
+                continue;
+            }
             let counters = &mut self.counters;
             let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, requests, counters));
             if taken { self.enlist(conn) } else { self.touch(conn) }

@@ -52,7 +52,9 @@ counters! {
     cut_frames = "net_bad_frames_cut";
     /// Connections closed because a frame, or hello, did not come in time.
     too_slow = "net_closed_too_slow";
-    /// Connections closed because their client does not read.
+    /// Reads refused because too many results wait for their client.
+    unread_refused = "net_reads_refused_unread";
+    /// Connections closed because their client does not take results.
     not_reading = "net_closed_not_reading";
     /// Connections closed because those of the shard together hold too much.
     no_memory = "net_closed_no_memory";

@@ -170,6 +170,21 @@ pub fn status(code: Code) -> Status {
     }
 }
 
+/// Bytes of keys and values that an answer carries.
+#[must_use]
+pub fn answer_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::Value(Some(value)) => value.len(),
+        Answer::Json(text) => text.len(),
+        Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
+        Answer::Entries { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
+        Answer::Rows { rows, .. } => {
+            rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |it| it.len())).sum()
+        }
+        _ => 0,
+    }
+}
+
 /// Writes the result of an operation that the shard has answered. One that does not fit a frame is answered as a
 /// fault of the server.
 pub fn write_outcome(writer: &mut ResultWriter<'_>, tag: Tag, outcome: &Result<Answer, Refusal>) {

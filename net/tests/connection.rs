@@ -10,7 +10,9 @@ use gristmill_base::limits::{
 use gristmill_core::request::{Answer, Operation, Request};
 use gristmill_net::connection::{Actions, Connection};
 use gristmill_net::counters::Counters;
-use gristmill_wire::{CORRELATION_NONE, FRAME_HEADER_BYTES, Hello, OpCode, Operation as Wire, Status};
+use gristmill_wire::{
+    CORRELATION_NONE, FRAME_HEADER_BYTES, Frame, FrameKind, Hello, OpCode, Operation as Wire, Status,
+};
 use support::{Seen, frame, get, greeting, hello, put, results};
 
 const SECOND: u64 = 1_000_000_000;
@@ -41,12 +43,23 @@ impl Bench {
         }
     }
 
-    /// A connection after hello.
-    fn open() -> Self {
+    /// A connection after hello, of whose results nothing is known.
+    fn fresh() -> Self {
         let mut bench = Self::new();
         bench.push(&frame(&[(1, hello())]));
         bench.answer();
         assert_eq!(bench.take_results(OpCode::Hello), [Seen { correlation: 1, status: Status::Ok, body: vec![] }]);
+        bench
+    }
+
+    /// A connection whose results have been small, so that many reads are taken together.
+    fn open() -> Self {
+        let mut bench = Self::fresh();
+        for _ in 0..24 {
+            bench.push(&frame(&[(1, get(b"k"))]));
+            bench.answer();
+        }
+        assert_eq!(bench.take_results(OpCode::Get).len(), 24);
         bench
     }
 
@@ -92,6 +105,18 @@ impl Bench {
 
     fn take_results(&mut self, code: OpCode) -> Vec<Seen> {
         results(&std::mem::take(&mut self.sent), code).0
+    }
+
+    /// Correlation, status and length of the body of each result whose frame has come whole.
+    fn take_whole_results(&mut self) -> Vec<(u32, Status, usize)> {
+        let (mut seen, mut at) = (Vec::new(), 0);
+        while let Ok(Some((frame, bytes))) = Frame::split(&self.sent[at..], FrameKind::Results, usize::MAX) {
+            at += bytes;
+            let results = frame.results().map(|it| it.expect("a whole result"));
+            seen.extend(results.map(|it| (it.correlation, it.status, it.body.len())));
+        }
+        self.sent.drain(..at);
+        seen
     }
 
     /// The last word before a close.
@@ -303,34 +328,95 @@ fn a_client_beyond_its_credit_of_bytes_is_not_read_but_one_operation_always_goes
 }
 
 #[test]
-fn a_client_that_does_not_read_is_slowed_and_then_closed() {
-    let mut bench = Bench::open();
+fn a_client_that_does_not_read_is_held_back_and_gets_every_answer_in_full_later() {
+    let mut bench = Bench::fresh();
     let value: Box<[u8]> = vec![3; 1 << 20].into();
-    let mut asked = 0;
-    while !bench.paused {
-        bench.connection.receive(&frame(&[(asked, get(b"k"))]));
-        asked += 1;
+    let operations: Vec<_> = (0..4_096).map(|correlation| (correlation, get(b"k"))).collect();
+    bench.connection.receive(&frame(&operations));
+    let answer = |bench: &mut Bench| {
         while bench.connection.take_frame(0, &mut bench.requests, &mut bench.counters) {}
+        let taken = bench.requests.len();
         for request in bench.requests.drain(..) {
             bench.connection.settle(request.responder.tag, Ok(Answer::Value(Some(value.clone()))));
         }
-        bench.act(false);
-        assert!(asked < 100, "it is slowed down");
+        taken
+    };
+    // Nothing is read: the first piece stays with the socket.
+    let mut stuck = 0;
+    while answer(&mut bench) > 0 {
+        let actions = bench.connection.actions(&greeting(), CONNECTION_OUTPUT_BYTES_MAX, false, &mut bench.counters);
+        stuck += actions.send.map_or(0, |buf| {
+            bench.sent.extend_from_slice(&buf);
+            buf.len()
+        });
+        bench.paused = actions.pause.unwrap_or(bench.paused);
     }
-    assert!(bench.connection.output_bytes() >= CONNECTION_OUTPUT_BYTES_SLOW);
-    assert!(bench.connection.output_bytes() < CONNECTION_OUTPUT_BYTES_SLOW + (2 << 20));
+    assert!(stuck > 0 && bench.paused && !bench.closed);
+    assert!(bench.connection.output_bytes() <= CONNECTION_OUTPUT_BYTES_SLOW + (1 << 20));
+    // Everything is read.
+    let (mut seen, mut most) = (Vec::new(), 0);
+    bench.connection.sent(Vec::new());
+    loop {
+        bench.act(true);
+        seen.append(&mut bench.take_whole_results());
+        let taken = answer(&mut bench);
+        most = most.max(bench.connection.output_bytes());
+        if taken == 0 && bench.connection.is_quiet() {
+            break;
+        }
+    }
+    assert!(most <= CONNECTION_OUTPUT_BYTES_SLOW + (1 << 20), "{most} bytes waited");
+    assert_eq!(seen.len(), 4_096);
+    for (correlation, seen) in seen.iter().enumerate() {
+        assert_eq!((seen.0 as usize, seen.1, seen.2), (correlation, Status::Ok, value.len() + 3));
+    }
+    assert!(!bench.paused && !bench.closed && bench.connection.waiting() == 0);
+    assert_eq!(bench.counters.unread_refused, 0);
+}
+
+#[test]
+fn reads_whose_results_suddenly_grow_are_refused_and_nothing_closes() {
     let mut bench = Bench::open();
-    for correlation in 0..70 {
-        bench.connection.receive(&frame(&[(correlation, get(b"k"))]));
+    for correlation in 0..100 {
+        bench.push(&frame(&[(correlation, get(b"k"))]));
+        bench.answer();
     }
-    while bench.connection.take_frame(0, &mut bench.requests, &mut bench.counters) {}
+    bench.take_results(OpCode::Get);
+    let operations: Vec<_> = (0..200).map(|correlation| (correlation, get(b"k"))).collect();
+    bench.push(&frame(&operations));
+    assert_eq!(bench.requests.len(), 200, "small results were expected");
     for request in bench.requests.drain(..) {
-        bench.connection.settle(request.responder.tag, Ok(Answer::Value(Some(value.clone()))));
+        let value: Box<[u8]> = vec![3; 1 << 20].into();
+        bench.connection.settle(request.responder.tag, Ok(Answer::Value(Some(value))));
     }
-    bench.act(false);
-    assert!(bench.closed);
-    assert_eq!(bench.counters.not_reading, 1);
-    assert!(bench.connection.output_bytes() < 1 << 20, "what nobody reads is given up");
+    bench.act(true);
+    let seen = bench.take_results(OpCode::Get);
+    let full = seen.iter().filter(|it| it.status == Status::Ok && it.body.len() == 1 << 20).count();
+    let refused = seen.iter().filter(|it| it.status == Status::Capacity).count();
+    assert_eq!((full, refused), (64, 136), "as many as may wait");
+    assert_eq!(bench.counters.unread_refused, 136);
+    assert!(!bench.closed);
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_a_minute_is_closed_and_one_that_takes_a_piece_is_not() {
+    for takes in [true, false] {
+        let mut bench = Bench::open();
+        bench.push(&frame(&[(1, get(b"k"))]));
+        let request = bench.requests.pop().expect("a get");
+        let value: Box<[u8]> = vec![3; 1 << 20].into();
+        bench.connection.settle(request.responder.tag, Ok(Answer::Value(Some(value))));
+        bench.act(false);
+        assert!(!bench.connection.tick(SECOND, &mut bench.counters));
+        assert!(!bench.connection.tick(60 * SECOND, &mut bench.counters));
+        if takes {
+            bench.connection.sent(Vec::new());
+            bench.act(false);
+        }
+        assert_eq!(bench.connection.tick(61 * SECOND, &mut bench.counters), !takes);
+        bench.act(false);
+        assert_eq!((bench.closed, bench.counters.not_reading), (!takes, u64::from(!takes)));
+    }
 }
 
 #[test]
@@ -417,7 +503,9 @@ fn no_garbage_makes_it_panic_or_grow() {
                 bench.answer();
             }
         }
-        bench.answer();
+        while !bench.requests.is_empty() {
+            bench.answer();
+        }
         assert!(bench.closed || bench.connection.is_quiet());
         assert!(bench.connection.waiting() <= bytes.len());
     }
