@@ -44,11 +44,15 @@ pub enum Bug {
     ReadBeforeDurable = 17,
     /// Engine time follows the wall clock, back as well.
     EngineTimeGoesBack = 18,
+    /// Once a segment could not be made for want of room, none is made any more.
+    FullForEver = 19,
+    /// What a deleted app held stays in its slots.
+    DeletedAppStays = 20,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 19] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -66,6 +70,8 @@ impl Bug {
         Bug::TruncateAtFirstBadChecksum,
         Bug::ReadBeforeDurable,
         Bug::EngineTimeGoesBack,
+        Bug::FullForEver,
+        Bug::DeletedAppStays,
     ];
 }
 

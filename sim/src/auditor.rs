@@ -76,6 +76,11 @@ impl Floors {
 pub struct Auditor {
     /// Operations by id.
     pub operations: BTreeMap<u64, Issued>,
+    /// Operations on an app that was deleted since: nothing of them may be left.
+    past: BTreeMap<u64, Issued>,
+    /// How often everything was deleted, and whether the app is being deleted or loaded now.
+    life: u64,
+    is_between: bool,
     /// Events of lanes that somebody was told of: key and value.
     events: BTreeMap<Place, KeyAndValue>,
     /// Highest offset of a lane that somebody was told of.
@@ -87,6 +92,10 @@ pub struct Auditor {
     cells: BTreeMap<CellKey, Cell>,
     /// Reads that were checked.
     pub reads: u64,
+}
+
+fn is_unknown(fate: &Fate) -> bool {
+    matches!(fate, Fate::Refused(refusal) if refusal.code == Code::UnknownName)
 }
 
 fn cell_of(act: &Act) -> Option<(CellKey, Option<Vec<u8>>)> {
@@ -103,6 +112,10 @@ fn cell_of(act: &Act) -> Option<(CellKey, Option<Vec<u8>>)> {
 impl Auditor {
     /// An operation is sent for the first time.
     pub fn issue(&mut self, id: u64, act: &Act) {
+        if self.is_between {
+            self.past.insert(id, Issued { act: act.clone(), fate: Fate::Unknown });
+            return;
+        }
         if let Some((key, value)) = cell_of(act) {
             self.cells.entry(key).or_default().writes.push((value, id));
         }
@@ -114,7 +127,9 @@ impl Auditor {
     /// # Errors
     /// The promise that is broken.
     pub fn answer(&mut self, id: u64, outcome: &Result<Answer, Refusal>) -> Result<(), String> {
-        let issued = self.operations.get_mut(&id).expect("only issued operations are answered");
+        let is_past = self.past.contains_key(&id);
+        let issued = if is_past { self.past.get_mut(&id) } else { self.operations.get_mut(&id) };
+        let issued = issued.expect("only issued operations are answered");
         let fate = match outcome {
             Ok(answer) => Fate::Acked(answer.clone()),
             Err(refusal) => Fate::Refused(refusal.clone()),
@@ -124,7 +139,12 @@ impl Auditor {
             first if *first == fate => return Ok(()),
             // The mark has passed it: the reply is gone.
             _ if matches!(&fate, Fate::Refused(refusal) if refusal.code == Code::Forgotten) => return Ok(()),
+            // Its app was deleted meanwhile, and its effect with it; one shard knew that before another.
+            first if is_past && (is_unknown(first) || is_unknown(&fate)) => return Ok(()),
             first => return Err(format!("P2: a retry of operation {id} got {fate:?}, but the original got {first:?}")),
+        }
+        if is_past {
+            return Ok(());
         }
         let act = issued.act.clone();
         if let (Act::Produce(topic, key, value), Fate::Acked(Answer::Appended { lane, offset })) = (&act, &fate) {
@@ -137,6 +157,35 @@ impl Auditor {
             cell.floor.raise(self.moment, at as u64 + 1);
         }
         Ok(())
+    }
+
+    /// The app is about to be deleted: what was promised of it is over, and what is sent to it from now on may be
+    /// answered either way.
+    pub fn forget(&mut self) {
+        self.life += 1;
+        self.is_between = true;
+        self.past.append(&mut self.operations);
+        self.cells.clear();
+        self.events.clear();
+        self.ends.clear();
+        self.counts.clear();
+    }
+
+    /// The app is loaded again, and clients use its new numbers.
+    pub fn go_on(&mut self) {
+        self.is_between = false;
+    }
+
+    /// How often the app was deleted.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Whether what is begun now, or was begun in an earlier life, says nothing.
+    #[must_use]
+    pub fn is_past(&self, life: u64) -> bool {
+        self.is_between || life != self.life
     }
 
     /// The moment: a read that begins now may not fall behind what is known now.

@@ -8,12 +8,15 @@ use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 /// An operation that is not known to be answered with all before it.
 struct Open {
     seq: u64,
     id: u64,
     act: Act,
+    /// The names as they were when it was begun: it is sent again as it was.
+    names: Rc<Names>,
     answered: bool,
     /// When it is sent again, nanoseconds.
     resend: u64,
@@ -44,6 +47,7 @@ enum Sent {
     Read {
         act: Act,
         since: u64,
+        life: u64,
     },
 }
 
@@ -76,14 +80,15 @@ pub struct World<'a> {
     /// The machine.
     pub machine: &'a mut Machine,
     /// Names of the app.
-    pub names: &'a Names,
+    pub names: &'a Rc<Names>,
     /// The auditor.
     pub auditor: &'a mut Auditor,
     /// What to do.
     pub workload: &'a mut dyn Workload,
 }
 
-fn is_passing(code: Code) -> bool {
+/// Whether a refusal says nothing of what will be answered later.
+pub(crate) fn is_passing(code: Code) -> bool {
     matches!(code, Code::Capacity | Code::NotReady | Code::Failed)
 }
 
@@ -219,9 +224,12 @@ impl Client {
         let padding = self.rng.between(0, knobs.padding) as usize;
         let act = world.workload.act(self.number, id, padding, &mut self.rng);
         if act.is_read() {
-            let since = world.auditor.moment();
+            let (since, mut life) = (world.auditor.moment(), world.auditor.life());
+            if world.auditor.is_past(life) {
+                life = u64::MAX;
+            }
             let operation = world.names.operation(&act, Sequence { seq: 0, ack: 0 }).1;
-            let tag = self.tag(Sent::Read { act, since });
+            let tag = self.tag(Sent::Read { act, since, life });
             let session = self.session;
             return self.send(world.machine, tag, session, operation);
         }
@@ -238,7 +246,8 @@ impl Client {
         });
         let seq = lane.next;
         lane.next += 1;
-        lane.open.push_back(Open { seq, id, act, answered: false, resend: 0 });
+        let names = Rc::clone(world.names);
+        lane.open.push_back(Open { seq, id, act, names, answered: false, resend: 0 });
         self.send_numbers(world, slot, seq, seq, now);
         if self.rng.below(1_000) < knobs.duplicates {
             self.send_numbers(world, slot, seq, seq, now);
@@ -268,7 +277,7 @@ impl Client {
             let (id, operation) = match open {
                 Some(open) => {
                     open.resend = now + self.rng.between(20_000_000, 400_000_000);
-                    (Some(open.id), world.names.operation(&open.act, sequence).1)
+                    (Some(open.id), open.names.operation(&open.act, sequence).1)
                 }
                 None => {
                     reached("void sent");
@@ -325,8 +334,17 @@ impl Client {
                 Err(refusal) if !is_right && refusal.code == Code::Expired => Ok(()),
                 outcome => Err(format!("P2: hello with session {session}, key right: {is_right}: {outcome:?}")),
             },
-            Sent::Read { act, since } => match reply.outcome {
-                Ok(answer) => world.auditor.read(&act, since, &answer, &*world.workload),
+            Sent::Read { life, .. } if world.auditor.is_past(life) => Ok(()),
+            Sent::Read { act, since, .. } => match reply.outcome {
+                Err(refusal) if refusal.code == Code::Capacity && world.machine.full_until.is_some() => {
+                    Err(format!("P9: {act:?} was refused while the disk was full: {refusal:?}"))
+                }
+                Ok(answer) => {
+                    if world.machine.full_until.is_some() {
+                        reached("read while the disk was full");
+                    }
+                    world.auditor.read(&act, since, &answer, &*world.workload)
+                }
                 Err(refusal) if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity) => Ok(()),
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
@@ -338,8 +356,9 @@ impl Client {
                 if expired {
                     return self.expired(slot, world);
                 }
-                // A refusal for want of room says nothing of the session.
-                let heard = !matches!(&reply.outcome, Err(refusal) if is_passing(refusal.code));
+                // A refusal for want of room says nothing of the session, nor one of a topic that nobody knows.
+                let says_nothing = |code| is_passing(code) || code == Code::UnknownName;
+                let heard = !matches!(&reply.outcome, Err(refusal) if says_nothing(refusal.code));
                 if heard {
                     lane.alive = lane.alive.max(at);
                 }
@@ -379,6 +398,9 @@ impl Client {
                 return Ok(());
             }
             Err(Code::Capacity | Code::NotReady) => {
+                if world.machine.full_until.is_some() {
+                    reached("client refused while the disk was full");
+                }
                 if let Some(open) = lane.open.iter_mut().find(|open| Some(open.id) == id) {
                     open.resend = open.resend.min(soon);
                 }

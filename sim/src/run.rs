@@ -1,12 +1,12 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
 use crate::auditor::Auditor;
-use crate::client::{Client, World};
+use crate::client::{Client, World, is_passing};
 use crate::disk::CrashPlan;
 use crate::machine::{Knobs, Machine, SLOW_DISK};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
-use gristmill_base::env::Rng;
+use gristmill_base::env::{DiskErrorKind, Rng};
 use gristmill_base::ids::{ConnId, LaneId, LaneKey, Offset, SessionId, ShardId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes;
@@ -16,6 +16,7 @@ use gristmill_core::request::{Answer, Code, Operation, Reply, Request, Responder
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -49,6 +50,10 @@ pub struct Report {
 const OPERATOR: ConnId = ConnId(1);
 /// Turns after which the load must be over.
 const LOAD_TURNS_MAX: u64 = 150_000;
+/// Tries of the operator to load or delete an app.
+const TRIES_MAX: u32 = 200;
+/// Rounds in a million before which the disk becomes full, as long as that is to come.
+const FULL_PER_MILLION: u32 = 500;
 /// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
 const SETTLE_NANOS: u64 = 60_000_000_000;
 
@@ -90,12 +95,17 @@ struct Run {
     workload: Box<dyn Workload>,
     auditor: Auditor,
     clients: Vec<Client>,
-    names: Option<Names>,
+    names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
     replies: u64,
+    /// The last reply to the operator.
+    operator: Option<Reply>,
     crashes_left: u32,
     next_crash: u64,
+    fulls_left: u32,
+    reloads_left: u32,
+    next_reload: u64,
     faults: bool,
 }
 
@@ -111,7 +121,7 @@ impl Run {
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
         let clients = (0..knobs.clients).map(|at| Client::new(at, rng.fork(), knobs.operations)).collect();
-        let crashes_left = knobs.crashes;
+        let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
         let machine = Machine::new(apps, knobs, &mut rng);
         Ok(Self {
             rng,
@@ -122,8 +132,12 @@ impl Run {
             names: None,
             network: BTreeMap::new(),
             replies: 0,
+            operator: None,
             crashes_left,
             next_crash: 0,
+            fulls_left,
+            reloads_left,
+            next_reload: 0,
             faults: true,
         })
     }
@@ -132,6 +146,7 @@ impl Run {
         self.machine.start(false)?;
         self.load_app()?;
         self.draw_crash();
+        self.draw_reload();
         self.load()?;
         self.faults = false;
         self.machine.heal();
@@ -152,29 +167,88 @@ impl Run {
 
     /// Loads the app, across a crash now and then.
     fn load_app(&mut self) -> Result<(), String> {
-        let app = self.workload.app();
         if self.rng.below(4) == 0 {
             sometimes::reached("crash while the app is loaded");
             self.machine.disk.crash_at_op(self.machine.disk.ops() + self.rng.between(1, 40));
         }
-        for _ in 0..10 {
+        self.put_app()
+    }
+
+    fn put_app(&mut self) -> Result<(), String> {
+        let app = self.workload.app();
+        for _ in 0..TRIES_MAX {
             let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: false };
             let outcome = self.ask(operation)?;
             if let Some(outcome) = outcome.filter(|_| !self.machine.disk.is_down()) {
-                if matches!(&outcome, Err(refusal) if refusal.code == Code::Failed) {
+                if matches!(&outcome, Err(refusal) if is_passing(refusal.code)) {
                     // The catalog could not be stored; whether it is there is not known.
+                    self.wait_a_little()?;
                     continue;
                 }
                 let Ok(Answer::Json(_)) = outcome else { return Err(format!("the app was not loaded: {outcome:?}")) };
                 self.machine.disk.crash_at_op(u64::MAX);
                 let catalog = self.machine.cores[0].shard.catalog().clone();
                 let entry = catalog.app(app.name).ok_or("the app is loaded, but the catalog has no such app")?.clone();
-                self.names = Some(Names::new(entry, self.machine.knobs.boot.slot_count));
+                self.names = Some(Rc::new(Names::new(entry, self.machine.knobs.boot.slot_count)));
                 return Ok(());
             }
             self.restart()?;
         }
-        Err("the app was not loaded in ten starts".into())
+        Err(format!("the app was not loaded in {TRIES_MAX} tries"))
+    }
+
+    /// Deletes the app while clients use it, and loads it again, across crashes and a full disk as they come.
+    fn reload(&mut self) -> Result<(), String> {
+        self.reloads_left -= 1;
+        self.draw_reload();
+        sometimes::reached("app deleted and loaded again under load");
+        let old = self.names.as_ref().map(|names| names.app_id());
+        self.auditor.forget();
+        if self.rng.below(3) == 0 {
+            self.machine.disk.crash_at_op(self.machine.disk.ops() + self.rng.between(1, 80));
+        }
+        self.delete_app()?;
+        self.put_app()?;
+        if self.names.as_ref().map(|names| names.app_id()) == old {
+            return Err("P2: an app that was deleted is loaded again under its old number".into());
+        }
+        self.auditor.go_on();
+        Ok(())
+    }
+
+    fn delete_app(&mut self) -> Result<(), String> {
+        let name = self.workload.app().name;
+        for tries in 0..TRIES_MAX {
+            match self.ask(Operation::AppDelete { name: name.into() })? {
+                None => self.restart()?,
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(refusal)) if refusal.code == Code::UnknownName && tries > 0 => return Ok(()),
+                Some(Err(refusal)) if is_passing(refusal.code) => self.wait_a_little()?,
+                Some(Err(refusal)) => return Err(format!("the app was not deleted: {refusal:?}")),
+            }
+        }
+        Err(format!("the app was not deleted in {TRIES_MAX} tries"))
+    }
+
+    fn wait_a_little(&mut self) -> Result<(), String> {
+        let until = self.machine.clock.nanos() + 50_000_000;
+        while self.machine.clock.nanos() < until && !self.machine.disk.is_down() {
+            self.machine.make_room();
+            self.go_round()?;
+        }
+        Ok(())
+    }
+
+    /// A round, with clients once there is an app.
+    fn go_round(&mut self) -> Result<(), String> {
+        if self.names.is_some() {
+            return self.round();
+        }
+        self.step(false)?;
+        for reply in std::mem::take(&mut self.machine.replies) {
+            self.post(reply);
+        }
+        Ok(())
     }
 
     /// Asks as the operator and waits; `None` if the machine went down meanwhile.
@@ -187,16 +261,13 @@ impl Run {
         self.machine.request(door, Request { responder, session: SessionId(0), operation });
         let until = self.machine.clock.nanos() + SETTLE_NANOS;
         while self.machine.clock.nanos() < until {
-            if self.machine.disk.is_down() {
+            if self.machine.disk.is_down() || self.machine.failed() {
                 return Ok(None);
             }
-            self.step(false)?;
-            let replies = std::mem::take(&mut self.machine.replies);
-            for reply in replies {
-                if reply.responder == responder {
-                    return Ok(Some(reply.outcome));
-                }
-                self.post(reply);
+            self.machine.make_room();
+            self.go_round()?;
+            if let Some(reply) = self.operator.take_if(|reply| reply.responder == responder) {
+                return Ok(Some(reply.outcome));
             }
         }
         Err("the operator got no answer within the time in which everything must settle".into())
@@ -224,6 +295,10 @@ impl Run {
     /// Sends a reply on its way, which takes a while.
     fn post(&mut self, reply: Reply) {
         self.replies += 1;
+        if reply.responder.conn == OPERATOR {
+            self.operator = Some(reply);
+            return;
+        }
         let due = self.machine.clock.nanos() + self.rng.between(0, 200_000);
         self.network.insert((due, self.replies), reply);
     }
@@ -269,6 +344,7 @@ impl Run {
         while self.machine.turns < until && !self.clients.iter().all(Client::is_done) {
             if self.machine.failed() {
                 sometimes::reached("log failed");
+                self.check_failure()?;
                 self.restart()?;
             }
             if self.crashes_left > 0 && self.machine.turns >= self.next_crash {
@@ -276,6 +352,14 @@ impl Run {
             }
             if self.machine.disk.is_down() {
                 self.restart()?;
+            }
+            self.machine.make_room();
+            if self.fulls_left > 0 && self.machine.full_until.is_none() && self.rng.chance(FULL_PER_MILLION) {
+                self.fulls_left -= 1;
+                self.machine.fill_disk();
+            }
+            if self.reloads_left > 0 && self.machine.turns >= self.next_reload && !self.machine.failed() {
+                self.reload()?;
             }
             if self.rng.chance(self.machine.knobs.clock_jumps) {
                 self.machine.jump_clock();
@@ -287,6 +371,22 @@ impl Run {
             client.left = 0;
         }
         Ok(())
+    }
+
+    /// P9: a full disk is met by admission, never by the log.
+    fn check_failure(&self) -> Result<(), String> {
+        let faults = &self.machine.knobs.faults;
+        if faults.write_fails > 0 || faults.flush_fails > 0 {
+            return Ok(());
+        }
+        let failed = self.machine.cores.iter().filter_map(|core| core.shard.failed());
+        // Shards that find the machine down are no shards that failed.
+        let Some(why) = failed.into_iter().find(|why| why.kind != DiskErrorKind::Crashed) else { return Ok(()) };
+        Err(format!("P9: a log failed although the disk was at most full: {why}"))
+    }
+
+    fn draw_reload(&mut self) {
+        self.next_reload = self.machine.turns + self.rng.between(500, 6_000);
     }
 
     fn draw_crash(&mut self) {
@@ -421,6 +521,9 @@ impl Run {
         }
         let names = self.names.as_ref().expect("the app is loaded");
         self.auditor.check_recovered(&self.machine, names)?;
+        if let Some(what) = self.machine.slots().into_iter().find_map(|slot| names.stranger(slot)) {
+            return Err(format!("P2: {what}"));
+        }
         self.workload.check(&self.machine, names, &self.auditor)
     }
 
@@ -472,6 +575,12 @@ fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.crash_turns = 300;
             knobs.crashes = 12;
         }
+        Bug::FullForEver => {
+            knobs.fulls = 20;
+            knobs.padding = 1_500;
+            knobs.boot.segment_bytes = 64 << 10;
+        }
+        Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::ExpiredSessionRunAgain => {
             knobs.boot.session_idle_micros = 1_500_000;
             knobs.sleeps = 30;

@@ -89,4 +89,13 @@ interleavings! {
     a_wall_clock_is_set_back: "wall clock behind engine time", "bank", 14;
     /// 4.2, timers: the wall clock is set forward; what is due is due once.
     a_wall_clock_is_set_forward: "wall clock set forward", "words", 1;
+    /// P9: a full disk refuses clients, by admission alone; service comes back without a restart.
+    a_full_disk_refuses_clients: "client refused while the disk was full", "bank", 1;
+    /// P9: reads go on while the disk is full.
+    a_full_disk_serves_reads: "read while the disk was full", "bank", 1;
+    /// Nothing of a deleted app is left in any slot, also by events of it that were on their way (seed 65 of words once
+    /// left positions), and its producers' sessions live on (seed 23 of words once lost one in a slot that was not meant).
+    an_app_is_reloaded_under_load: "app deleted and loaded again under load", "words", 23;
+    /// A run of a table that is deleted meanwhile leaves nothing there (seed 15 of words once left rows).
+    a_run_outlives_its_table: "run of a deleted table", "words", 15;
 }

@@ -9,6 +9,7 @@ use crate::parcel::Item;
 use crate::request::{Answer, Code, Refusal, Responder};
 use gristmill_base::env::DiskError;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
 use gristmill_state::record::Control;
 use serde_json::json;
@@ -138,6 +139,9 @@ impl Shard {
 
     /// Deletes what is left of apps that were deleted after the first `known` ones.
     pub(super) fn bury_deleted(&mut self, known: usize) {
+        if planted::is(Bug::DeletedAppStays) {
+            return;
+        }
         let catalog = self.catalog.clone();
         let slots: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
         for deleted in catalog.deleted.iter().skip(known) {

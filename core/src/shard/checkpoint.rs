@@ -326,7 +326,8 @@ impl Shard {
             JobDone::Segment(Err(_)) => {
                 // Room may come back; until then admission refuses writes.
                 self.log.0.segment_failed();
-                self.segment_retry_nanos = self.now_nanos + 100_000_000;
+                self.segment_retry_nanos =
+                    if planted::is(Bug::FullForEver) { u64::MAX } else { self.now_nanos + 100_000_000 };
             }
             JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
             JobDone::Root(root, done) => self.root_published(root, done),

@@ -17,6 +17,8 @@ impl Shard {
                 let accepted = self.deliver_message(source, to, seq, target);
                 self.answer_expected(from, StreamId::Slot(source), to, accepted);
             }
+            // On its way when the app was deleted: a position that is taken now would stay for ever.
+            Item::Event { stream, .. } | Item::Cover { stream, .. } if self.is_ended(stream) => {}
             Item::Event { stream, to, prev, pos, grain, input } => {
                 let accepted = self.deliver_remote_event(stream, to, prev, pos, grain, *input);
                 self.answer_expected(from, stream, to, accepted);
@@ -43,6 +45,13 @@ impl Shard {
             Item::CatalogUsed(version) => self.catalog_used(version),
             Item::CatalogShow(version) => self.show_catalog(from, version),
         }
+    }
+
+    /// Whether a stream is of a subscription that was deleted.
+    fn is_ended(&self, stream: StreamId) -> bool {
+        let StreamId::Topic { subscription, .. } = stream else { return false };
+        self.catalog.subscription(subscription).is_none()
+            && self.catalog.deleted.iter().any(|deleted| deleted.subscriptions.contains(&subscription.0))
     }
 
     /// Tells a sender what is missing: once when there is a gap, and whenever the window was full, so that the sender

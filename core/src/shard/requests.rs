@@ -36,6 +36,8 @@ impl Shard {
     fn place_of(&self, operation: &Operation) -> Option<SlotId> {
         let count = self.config.slot_count;
         match operation {
+            // Without its lanes nobody knows where it goes: another slot, at a shard that knows the topic still, would take it.
+            Operation::Produce { topic, .. } if self.catalog.topic(*topic).is_none() => None,
             Operation::Produce { topic, key, .. } => {
                 let lanes = self.catalog.lane_count(*topic);
                 Some(lane_home(*topic, lane_of(key, lanes), lanes, count))
@@ -80,6 +82,10 @@ impl Shard {
                     Code::UnknownName,
                     format!("topic {topic} has no lane {lane}; its lanes are 0 to {}", lanes - 1),
                 );
+            }
+            Operation::Produce { topic, .. } => {
+                let refusal = self.unknown("topic", topic.0);
+                self.refuse(responder, refusal.code, refusal.message);
             }
             Operation::Void { slot, .. } => {
                 let last = self.config.slot_count - 1;

@@ -104,9 +104,12 @@ impl Shard {
             .take(count)
             .filter_map(|queued| work.input_of(queued))
             .map(|input| input.operation.clone());
-        let mutations: Vec<_> =
+        let mut mutations: Vec<_> =
             mutations.map(|operation| builtin(operation).expect("only builtin operations were taken")).collect();
         let table = state.grains.get(grain).table;
+        if self.catalog.table(table).is_none() {
+            mutations.clear();
+        }
         let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
         let (sent, outcomes) = self.responses(slot, grain, count, &[]);
         finished.effects.sent = sent;
@@ -262,6 +265,11 @@ impl Shard {
         let Finished { mut effects, replies, count, time_micros } = finished;
         let table = self.slot_mut(slot).grains.get(grain).table;
         let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
+        if self.catalog.table(table).is_none() {
+            // Deleted while the run went on: its inputs are consumed, and nothing of it is left.
+            gristmill_base::sometimes::reached("run of a deleted table");
+            effects = Effects::default();
+        }
         let (responses, outcomes) = self.responses(slot, grain, count, &replies);
         let mutations = effects.mutations();
         let mut sent = effects.sent;

@@ -123,6 +123,12 @@ impl SimDisk {
         self.world.borrow_mut().faults = faults;
     }
 
+    /// Leaves room for so many more blocks than there are now, until the faults are set again.
+    pub fn fill(&self, spare_blocks: u64) {
+        let mut world = self.world.borrow_mut();
+        world.faults.capacity_blocks = Some(world.fs.blocks_used() + spare_blocks);
+    }
+
     /// Makes the next operation of a kind fail, of whichever handle.
     pub fn fail_next(&self, fault: NextFault) {
         self.world.borrow_mut().next_faults.push(fault);

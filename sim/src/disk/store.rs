@@ -63,6 +63,11 @@ impl FileSystem {
         self.names.rename(order, from, to)
     }
 
+    /// Blocks that all files take.
+    pub(crate) fn blocks_used(&self) -> u64 {
+        self.blocks_used
+    }
+
     /// Whether a write fits; takes the room if so.
     pub(crate) fn take_room(&mut self, file: u32, offset: u64, bytes: usize, capacity: Option<u64>) -> bool {
         let wanted = self.file(file).blocks_wanted(offset, bytes);

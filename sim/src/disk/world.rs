@@ -115,12 +115,19 @@ impl World {
         };
         self.trace.opened(op, handle, kind, path);
         let file = match mode {
+            OpenMode::Create if self.is_full() => {
+                return Err(DiskError { code: ENOSPC, ..error(DiskErrorKind::NoSpace, what()) });
+            }
             OpenMode::Create => self.fs.create(path),
             OpenMode::Read | OpenMode::Write => self.fs.names.file(path).ok_or(DiskErrorKind::NotFound),
         };
         let file = file.map_err(|kind| error(kind, what()))?;
         self.open.push(Some(Open { file, handle, may_write: mode != OpenMode::Read, in_flight: 0 }));
         Ok(FileId(u32::try_from(self.open.len() - 1).expect("a run opens fewer files")))
+    }
+
+    fn is_full(&self) -> bool {
+        self.faults.capacity_blocks.is_some_and(|capacity| self.fs.blocks_used() >= capacity)
     }
 
     pub(crate) fn close(&mut self, handle: usize, id: FileId) {

@@ -63,6 +63,12 @@ pub struct Knobs {
     pub clock_jumps: u32,
     /// Longest jump of the wall clock, microseconds.
     pub clock_micros: u64,
+    /// How often the disk is full for a while.
+    pub fulls: u32,
+    /// For how long at most, nanoseconds.
+    pub full_nanos: u64,
+    /// How often the app is deleted and loaded again under load.
+    pub reloads: u32,
 }
 
 /// A disk beside which everything else is quick.
@@ -121,6 +127,9 @@ impl Knobs {
             padding: one_of(rng, &[0, 100, 1_500]),
             clock_jumps: one_of(rng, &[0, 0, 300, 3_000]),
             clock_micros: one_of(rng, &[3_000, 2_000_000, 7_200_000_000]),
+            fulls: one_of(rng, &[0, 0, 1, 3]),
+            full_nanos: one_of(rng, &[50_000_000, 2_000_000_000]),
+            reloads: one_of(rng, &[0, 0, 1, 2]),
         }
     }
 }

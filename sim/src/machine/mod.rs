@@ -47,6 +47,8 @@ pub struct Machine {
     pub replies: Vec<Reply>,
     /// By how much the wall clock was set forward, all jumps together, nanoseconds.
     forward_nanos: u64,
+    /// Until when its disk is full, nanoseconds; `None` while it has room.
+    pub full_until: Option<u64>,
     /// Its cores; none while it is down.
     pub cores: Vec<Core>,
     apps: LinkedApps,
@@ -73,6 +75,7 @@ impl Machine {
             crashes: 0,
             replies: Vec::new(),
             forward_nanos: 0,
+            full_until: None,
             cores: Vec::new(),
             apps,
             pending,
@@ -162,8 +165,23 @@ impl Machine {
         self.cores.iter().map(core).collect::<Vec<_>>().join("; ")
     }
 
+    /// Fills the disk for a while.
+    pub fn fill_disk(&mut self) {
+        reached("disk full");
+        self.full_until = Some(self.clock.nanos() + self.rng.between(1_000_000, self.knobs.full_nanos));
+        self.disk.fill(self.rng.between(0, 8));
+    }
+
+    /// Gives the disk room again when it has been full for long enough.
+    pub fn make_room(&mut self) {
+        if self.full_until.take_if(|until| *until <= self.clock.nanos()).is_some() {
+            self.disk.set_faults(self.knobs.faults.clone());
+        }
+    }
+
     /// Stops all faults of the disk, and handlers that take their time.
     pub fn heal(&mut self) {
+        self.full_until = None;
         self.pending.store(0, Ordering::Relaxed);
         self.disk.set_faults(FaultPlan::default());
     }
@@ -274,6 +292,7 @@ impl Machine {
     }
 
     fn open_cores(&mut self) -> Result<(), String> {
+        self.full_until = None;
         self.disk.set_faults(FaultPlan::default());
         if self.rng.below(100) < self.knobs.rehomes && !self.trace_is_new() {
             self.knobs.boot.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;

@@ -355,7 +355,8 @@ impl Sums {
     fn add_grain(&mut self, names: &Names, grain: &Grain) {
         let table = names.table_name(grain.table).to_owned();
         let key = String::from_utf8_lossy(&grain.key).into_owned();
-        if table == "kv" || table == "temps" {
+        // Of a table that was deleted only parked grains are left.
+        if table == "kv" || table == "temps" || table == "?" {
             return;
         }
         if let Some(row) = &grain.value {

@@ -11,6 +11,9 @@ use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::catalog::{AppEntry, Table};
 use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::App;
+use gristmill_state::grain::Work;
+use gristmill_state::input::StreamId;
+use gristmill_state::slot::Slot;
 
 /// Something that a client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,41 @@ impl Names {
     #[must_use]
     pub fn new(app: AppEntry, slot_count: u16) -> Self {
         Self { app, slot_count }
+    }
+
+    /// The app's number.
+    #[must_use]
+    pub fn app_id(&self) -> u32 {
+        self.app.id
+    }
+
+    /// Something in a slot that is not of this app: rows, backlogs, events or positions of one that was deleted.
+    #[must_use]
+    pub fn stranger(&self, slot: &Slot) -> Option<String> {
+        let is_mine = |id: u32| self.app.tables.iter().any(|table| table.id == id);
+        let grains = slot.grains.iter().map(|(_, grain)| grain);
+        let mut grains = grains.filter(|grain| !is_mine(grain.table.0)).filter(|grain| {
+            // What waits for a parked grain stays: nothing unparks one yet.
+            let waits = |work: &Work| work.parked.is_none() && !(work.queue.is_empty() && work.backlog.is_empty());
+            grain.has_rows() || grain.work().is_some_and(waits)
+        });
+        let mut lanes = slot.lanes.keys().filter(|lane| self.app.topics.iter().all(|topic| topic.id != lane.topic.0));
+        let mut streams = slot.streams().into_iter().filter(|(id, _)| match id {
+            StreamId::Topic { subscription, .. } => self.app.subscriptions.iter().all(|own| own.id != subscription.0),
+            _ => false,
+        });
+        let grain = grains.next().map(|grain| {
+            format!(
+                "grain {} of table {}, rows: {}, work: {:?}",
+                String::from_utf8_lossy(&grain.key),
+                grain.table,
+                grain.has_rows(),
+                grain.work()
+            )
+        });
+        let lane = lanes.next().map(|lane| format!("events of {lane:?}"));
+        let stream = streams.next().map(|(id, _)| format!("positions of {id:?}"));
+        grain.or(lane).or(stream).map(|what| format!("slot {} holds {what}, which no app that is loaded has", slot.id))
     }
 
     /// A topic and how many lanes it has.

