@@ -21,6 +21,11 @@ const KEYS: [(&str, &str); 6] = [
     ("log", "segment_bytes"),
 ];
 
+/// Variables that begin like a key and are none: the demo's test builds, a benchmark, and the tests that write their
+/// expected files anew.
+const OTHER_VARIABLES: [&str; 4] =
+    ["GRISTMILL_SABOTAGE", "GRISTMILL_BENCH_KEYS", "GRISTMILL_WRITE_VECTORS", "GRISTMILL_WRITE_GOLDEN"];
+
 /// What an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -82,12 +87,27 @@ impl Config {
             config.apply_file(&path.display().to_string(), &text)?;
         }
         for (section, key) in KEYS {
-            let name = format!("GRISTMILL_{}_{}", section.to_uppercase(), key.to_uppercase());
+            let name = variable(section, key);
             if let Some(value) = environment(&name) {
                 config.set(section, key, &Value::String(value), &name)?;
             }
         }
         Ok(config)
+    }
+
+    /// Looks for variables that begin like a key and are none; `names` are those of the whole environment.
+    ///
+    /// # Errors
+    /// There is one; the message names it and the nearest one that is known.
+    pub fn check_environment(names: impl IntoIterator<Item = String>) -> Result<(), Failed> {
+        let known = KEYS.map(|(section, key)| variable(section, key));
+        let is_unknown = |name: &String| {
+            name.starts_with("GRISTMILL_") && !known.contains(name) && !OTHER_VARIABLES.contains(&name.as_str())
+        };
+        match names.into_iter().filter(is_unknown).min() {
+            Some(name) => Err(unknown("environment", "variable", &name, known.iter().map(String::as_str))),
+            None => Ok(()),
+        }
     }
 
     /// Takes over what the text of a file sets.
@@ -137,6 +157,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The environment variable of a key.
+fn variable(section: &str, key: &str) -> String {
+    format!("GRISTMILL_{}_{}", section.to_uppercase(), key.to_uppercase())
 }
 
 /// A value of the file, or the text of an environment variable, as a `T`.
@@ -198,6 +223,19 @@ mod tests {
         }
         assert!(refused("listen = 3\n").contains("[listen]"));
         assert!(refused("[listen\n").contains("f.toml"));
+    }
+
+    #[test]
+    fn variables_that_begin_like_a_key_and_are_none_are_refused() {
+        let check = |names: &[&str]| {
+            Config::check_environment(names.iter().map(|name| (*name).to_owned())).map_err(|failed| failed.message)
+        };
+        assert_eq!(check(&["PATH", "GRISTMILL_LISTEN_HOST", "GRISTMILL_SABOTAGE"]), Ok(()));
+        assert_eq!(
+            check(&["GRISTMILL_LISTEN_PORTBASE"]).unwrap_err(),
+            "environment: \"GRISTMILL_LISTEN_PORTBASE\" is no variable; did you mean \"GRISTMILL_LISTEN_PORT_BASE\"?"
+        );
+        assert!(check(&["GRISTMILL_ZZZ"]).is_err());
     }
 
     #[test]

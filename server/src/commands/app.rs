@@ -71,11 +71,19 @@ fn file_of(name: &str, apps: &[App]) -> Result<(String, String), Failed> {
 
 fn load(arguments: &Arguments, name: &str, force: bool, apps: &[App]) -> Result<(), Failed> {
     let (file_name, text) = file_of(name, apps)?;
-    let reply = arguments.server.connect()?.app_load(&file_name, &text, force).map_err(failed)?;
+    let reply = arguments.server.connect()?.app_load(&file_name, &text, force).map_err(|error| {
+        let failed = failed(error);
+        Failed { message: name_the_file(&failed.message, &file_name), ..failed }
+    })?;
     let value: Value = serde_json::from_str(&reply).unwrap_or_default();
     let unchanged = value["changed"].as_bool() == Some(false);
     let told = if unchanged { "is loaded already, nothing changed" } else { "is loaded" };
     report(arguments.output.output, &reply, &format!("{name} {told}"))
+}
+
+/// The server knows the text alone and calls it the app file; the person who sent it knows it by its name.
+fn name_the_file(message: &str, file: &str) -> String {
+    message.replacen("app file:", &format!("{file}:"), 1)
 }
 
 fn report(format: Format, reply: &str, told: &str) -> Result<(), Failed> {
@@ -127,6 +135,15 @@ pub(super) fn rows(text: &str, member: &str) -> Result<Vec<Value>, Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_with_its_name() {
+        assert_eq!(
+            name_the_file("bad_request: app file:3:5: topics: x", "a/b.yaml"),
+            "bad_request: a/b.yaml:3:5: topics: x"
+        );
+        assert_eq!(name_the_file("no app \"x\"", "a/b.yaml"), "no app \"x\"");
+    }
 
     #[test]
     fn linked_apps_go_by_name_and_others_are_told() {

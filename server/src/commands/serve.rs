@@ -39,6 +39,7 @@ pub struct Arguments {
 /// # Errors
 /// It does not start, or did not stop as it should.
 pub(super) fn run(arguments: Arguments, apps: Vec<App>) -> Result<(), Failed> {
+    Config::check_environment(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
     let mut config = Config::load(arguments.config.as_deref(), &|name| std::env::var(name).ok())?;
     if arguments.cores.is_some() {
         config.shards.cores = arguments.cores;
