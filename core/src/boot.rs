@@ -23,7 +23,7 @@ use gristmill_base::limits::{LOG_SEGMENT_BYTES_DEFAULT, SLOT_COUNT_DEFAULT};
 use gristmill_base::placement::shard_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
-use gristmill_io::identity::Identity;
+use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_state::input::StreamId;
@@ -215,8 +215,23 @@ pub fn recover(
 }
 
 fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) -> Result<Identity, BootError> {
-    if let Some(identity) = Identity::load(files)? {
-        return Ok(identity);
+    let remedy = "put the file back from a copy of this data directory: no other file tells what it says";
+    match Identity::load(files) {
+        Ok(Some(identity)) => return Ok(identity),
+        Ok(None) => {}
+        Err(LogError::Damage { what, .. }) => {
+            let expected = "two copies of 36 bytes that begin with GMDATDIR, at 0 and at 4096, are expected";
+            return Err(damage(IDENTITY_FILE, &format!("{what}; {expected}; {remedy}")));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    // The identity is durable before anything else is made, so what was made here once had one.
+    let made = |name: &String| ["placement.a", "catalog.a", "shard-000", "slots", "lanes"].contains(&name.as_str());
+    if let Some(name) = files.list("")?.into_iter().find(made) {
+        return Err(damage(
+            IDENTITY_FILE,
+            &format!("it is missing beside {name}, which only a data directory has; {remedy}"),
+        ));
     }
     if !config.slot_count.is_power_of_two() || config.slot_count < config.shard_count {
         let what = format!(

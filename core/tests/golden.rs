@@ -221,6 +221,24 @@ fn newer_versions_are_refused_by_name() {
     }
 }
 
+#[test]
+fn an_identity_that_is_gone_cut_or_emptied_is_blamed_itself() {
+    let data = golden().join("data");
+    let refusal = |name: &str, change: &dyn Fn(&Path)| {
+        let folder = fresh(name, &data);
+        change(&folder.0.join("identity"));
+        let found = raw(&folder.0).expect_err(name);
+        assert!(matches!(&found, BootError::Damage { file, .. } if file == "identity"), "{name}: {found}");
+        found.to_string()
+    };
+    let gone = refusal("gone", &|path| fs::remove_file(path).unwrap());
+    assert!(gone.starts_with("identity: it is missing beside ") && gone.contains("from a copy"), "{gone}");
+    for (name, bytes) in [("cut", 20), ("emptied", 0)] {
+        let cut = refusal(name, &|path| fs::File::options().write(true).open(path).unwrap().set_len(bytes).unwrap());
+        assert!(cut.contains(&format!("the file has {bytes} bytes; two copies of 36 bytes")), "{cut}");
+    }
+}
+
 /// The log goes on holding what it holds.
 fn without_checkpoints() -> BootConfig {
     BootConfig { checkpoint_bytes: 1 << 30, ..config() }
