@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use gristmill_client::ErrorKind;
 
 use crate::plan::{Op, Settings};
-use crate::run::run;
+use crate::run::{check, run};
 
 /// What the load generator does.
 #[derive(Clone, Debug, Subcommand)]
@@ -74,10 +74,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Does what the command says and prints what was found. The status: 0 done, 1 something acked is missing or something
-/// nobody asked for is there, 69 the server cannot be reached, 70 anything else.
+/// nobody asked for is there, 2 an argument is out of its limits, 69 the server cannot be reached, 70 anything else.
 pub fn execute(command: &Command) -> ExitCode {
     let Command::Run(arguments) = command;
-    match run(&arguments.settings()) {
+    let settings = arguments.settings();
+    if let Err(error) = check(&settings) {
+        eprintln!("loadgen: {error:#}");
+        return ExitCode::from(2);
+    }
+    match run(&settings) {
         Ok(report) => {
             match arguments.output {
                 Output::Json => println!("{}", serde_json::to_string(&report).expect("a report is plain data")),

@@ -54,7 +54,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<Report> {
     Ok(Report::new(settings, &tally, findings, flushes_before, flushes_after))
 }
 
-fn check(settings: &Settings) -> anyhow::Result<()> {
+/// What is wrong with the settings.
+///
+/// # Errors
+/// One is out of its limits, which the message names.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     ensure!(settings.connections > 0, "0 connections, at least 1 needed");
     ensure!(settings.connections <= 1 << 16, "{} connections, at most 65536 allowed", settings.connections);
     ensure!(settings.depth > 0, "a depth of 0, at least 1 needed");
