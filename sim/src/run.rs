@@ -1,9 +1,10 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
+use crate::aim::aim;
 use crate::auditor::Auditor;
 use crate::client::{Client, World, is_passing};
 use crate::disk::CrashPlan;
-use crate::machine::{Knobs, Machine, SLOW_DISK};
+use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::env::{DiskErrorKind, Rng};
@@ -556,53 +557,5 @@ impl Run {
             }
             from = next;
         }
-    }
-}
-
-/// Makes the situations of a planted bug more frequent; everything else stays drawn.
-fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
-    let Some(bug) = bug else { return };
-    knobs.crashes = knobs.crashes.max(6);
-    knobs.crash_turns = knobs.crash_turns.min(800);
-    match bug {
-        // The time between append and flush is what these get wrong: it is long.
-        Bug::LeaveBeforeDurable | Bug::TrimOnUndurableAck | Bug::CheckpointAheadOfDurable | Bug::AckBeforeFlush => {
-            knobs.boot.flush_spacing_nanos = 20_000_000;
-            knobs.boot.checkpoint_bytes = 64 << 10;
-            knobs.boot.segment_bytes = 64 << 10;
-            knobs.job_nanos = 100_000;
-            knobs.padding = 1_500;
-            knobs.crash_turns = 300;
-            knobs.crashes = 12;
-        }
-        Bug::FullForEver => {
-            knobs.fulls = 20;
-            knobs.padding = 1_500;
-            knobs.boot.segment_bytes = 64 << 10;
-        }
-        Bug::DeletedAppStays => knobs.reloads = 2,
-        Bug::ExpiredSessionRunAgain => {
-            knobs.boot.session_idle_micros = 1_500_000;
-            knobs.sleeps = 30;
-        }
-        Bug::SpillCopiesRunInFlight => {
-            knobs.pending = 100_000;
-            knobs.pending_nanos = 4_000_000_000;
-        }
-        // The second crash must come before the log has been flushed again.
-        Bug::RecoveredButUnflushed => {
-            knobs.latency = SLOW_DISK;
-            knobs.turn_nanos = 20_000;
-            knobs.think_nanos = 20_000;
-            knobs.crash_turns = 60;
-            knobs.crashes = 40;
-        }
-        Bug::RetryDroppedByExpected => {
-            knobs.mesh_parcels = 1;
-            knobs.mesh_nanos = 2_000_000;
-            knobs.cuts = 100;
-            knobs.window = 16;
-        }
-        _ => {}
     }
 }
