@@ -3,6 +3,7 @@
 //! One shard, 50 sessions, 400 puts a turn of 16-byte keys and 100-byte values over `GRISTMILL_BENCH_KEYS` keys (default
 //! 1,000,000), as a loaded server sees them. The turn is the real one: streams, done sets, commit records, log batches.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::env::Disk;
 use gristmill_base::env::{Completion, DiskOp, DiskOutcome, Now, OpenMode};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
@@ -77,7 +78,7 @@ impl Bench {
 
     fn ask(&mut self, operation: Operation) -> Answer {
         let responder = Responder { shard: ShardId(0), conn: ConnId(1), tag: 0 };
-        self.inbox.requests.push(Request { responder, session: SessionId(0), operation });
+        self.inbox.requests.push(Request { responder, session: SessionId(0), class: InputClass::Live, operation });
         loop {
             self.turn();
             if let Some(reply) = self.outbox.replies.pop() {
@@ -118,7 +119,7 @@ impl Bench {
         *next += 1;
         let responder = Responder { shard: ShardId(0), conn: ConnId(session), tag: n };
         let operation = Operation::Put { table: self.table, sequence, key: key.into(), value: vec![7; 100].into() };
-        Request { responder, session: self.sessions[session as usize], operation }
+        Request { responder, session: self.sessions[session as usize], class: InputClass::Live, operation }
     }
 
     /// Makes `turns` turns full of puts; nanoseconds of the turns per put.

@@ -3,6 +3,7 @@
 
 pub mod buffer;
 pub mod checksum;
+pub mod class;
 pub mod codec;
 pub mod datatype;
 pub mod env;

@@ -1,6 +1,7 @@
 //! A run's hold on its grain: reads see the run's own writes, which lie over the grain's rows until the commit.
 
 use crate::catalog::{AppEntry, Catalog, Table};
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
@@ -46,6 +47,8 @@ pub struct RunAccess<'a> {
     now_micros: u64,
     /// Hops of what the run sends.
     hops: u8,
+    /// Class of what the run sends.
+    class: InputClass,
     dice: Option<&'a mut dyn MissDice>,
     /// What the run has done so far.
     pub effects: Effects,
@@ -67,6 +70,8 @@ pub struct RunPlace<'a> {
     pub now_micros: u64,
     /// Most hops among the run's inputs.
     pub hops: u8,
+    /// Class of the run's inputs together.
+    pub class: InputClass,
 }
 
 impl Effects {
@@ -78,7 +83,7 @@ impl Effects {
             self.entries.iter().map(|((_, key), value)| 16 + key.len() + value.as_ref().map_or(0, |value| value.len()));
         let sent = self.sent.iter().map(|(_, target)| match target {
             Target::Grain(address, input) => 32 + address.key.len() + input.weight(),
-            Target::Lane(_, key, value) => 32 + key.len() + value.len(),
+            Target::Lane(_, _, key, value) => 32 + key.len() + value.len(),
         });
         let timers = self.timers.iter().map(|change| match change {
             TimerChange::Set { name, payload, .. } => 32 + name.len() + payload.len(),
@@ -114,8 +119,8 @@ impl Effects {
 impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
     pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>) -> Self {
-        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops } = place;
-        Self { grain, catalog, app, table, slot_count, now_micros, hops, dice, effects: Effects::default() }
+        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class } = place;
+        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, dice, effects: Effects::default() }
     }
 
     fn roll(&mut self) -> Result<(), Interrupt> {
@@ -196,7 +201,7 @@ impl<'a> RunAccess<'a> {
             }),
         };
         let to = slot_of(&key, self.slot_count);
-        let input = Input { cause: InputCause::Message, operation, hops: self.hops, callback };
+        let input = Input { cause: InputCause::Message, operation, hops: self.hops, class: self.class, callback };
         let address = GrainAddress { table: TableId(target.id), key: key.into() };
         self.effects.sent.push((to, Target::Grain(address, Box::new(input))));
         Ok(())
@@ -211,7 +216,7 @@ impl<'a> RunAccess<'a> {
         check_size("an event's value", value.len(), VALUE_BYTES_MAX)?;
         let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
         let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
-        self.effects.sent.push((home, Target::Lane(lane, key.into(), value.into())));
+        self.effects.sent.push((home, Target::Lane(lane, self.class, key.into(), value.into())));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
 
 pub use gristmill_state::input::{Bytes, Responder};
@@ -11,6 +12,8 @@ pub struct Request {
     pub responder: Responder,
     /// The client's session; 0 before it has one. Sequenced operations need one.
     pub session: SessionId,
+    /// Live or bulk.
+    pub class: InputClass,
     /// What it wants.
     pub operation: Operation,
 }

@@ -491,7 +491,7 @@ impl Desk {
         self.reads_in_flight += usize::from(is_read(tag.code));
         self.in_flight_bytes += tag.credit_bytes;
         let responder = Responder { shard: self.shard, conn: self.conn, tag: tag.pack() };
-        requests.push(Request { responder, session: self.session, operation: request });
+        requests.push(Request { responder, session: self.session, class: wire.class, operation: request });
     }
 
     /// Ends the connection with a last word to the client.

@@ -4,6 +4,7 @@ use crate::auditor::Auditor;
 use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload};
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
@@ -214,7 +215,7 @@ impl Client {
         }
         let door = self.door % cores;
         let responder = Responder { shard: ShardId(door as u16), conn: ConnId(self.conn), tag };
-        machine.request(door, Request { responder, session, operation });
+        machine.request(door, Request { responder, session, class: InputClass::Live, operation });
     }
 
     /// Begins something new.

@@ -5,6 +5,7 @@ use crate::crash_points::{Budget, Subject, Tally, Verdict, enumerate};
 use crate::disk::SimDisk;
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload, bank::Bank};
+use gristmill_base::class::InputClass;
 use gristmill_base::env::{Clock, Disk, DiskErrorKind, OpenMode};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
 use gristmill_core::boot::{BootConfig, BootError, recover};
@@ -64,7 +65,7 @@ impl Solo {
     fn ask(&mut self, session: SessionId, operation: Operation) -> Option<Result<Answer, Refusal>> {
         self.tag += 1;
         let responder = Responder { shard: ShardId(0), conn: ConnId(1), tag: self.tag };
-        self.inbox.requests.push(Request { responder, session, operation });
+        self.inbox.requests.push(Request { responder, session, class: InputClass::Live, operation });
         for _ in 0..100_000 {
             if self.disk.is_down() {
                 return None;

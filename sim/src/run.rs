@@ -7,6 +7,7 @@ use crate::disk::CrashPlan;
 use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
+use gristmill_base::class::InputClass;
 use gristmill_base::env::{DiskErrorKind, Rng};
 use gristmill_base::ids::{ConnId, LaneId, LaneKey, Offset, SessionId, ShardId};
 use gristmill_base::planted::{self, Bug};
@@ -259,7 +260,7 @@ impl Run {
     ) -> Result<Option<Result<Answer, gristmill_core::request::Refusal>>, String> {
         let door = self.rng.below(self.machine.cores.len() as u64) as usize;
         let responder = Responder { shard: ShardId(door as u16), conn: OPERATOR, tag: self.rng.next_u64() };
-        self.machine.request(door, Request { responder, session: SessionId(0), operation });
+        self.machine.request(door, Request { responder, session: SessionId(0), class: InputClass::Live, operation });
         let until = self.machine.clock.nanos() + SETTLE_NANOS;
         while self.machine.clock.nanos() < until {
             if self.machine.disk.is_down() || self.machine.failed() {

@@ -1,11 +1,12 @@
 //! What a grain consumes: inputs, where they came from, and their bytes in records.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{
     ConnId, HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, SubscriptionId, TableId, TaskId,
     TopicId,
 };
-use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Bytes with one owner.
 pub type Bytes = Box<[u8]>;
@@ -119,6 +120,8 @@ pub struct Input {
     pub operation: GrainOperation,
     /// How many grains handed it on; bounded.
     pub hops: u8,
+    /// Live or bulk.
+    pub class: InputClass,
     /// Who hears of the outcome.
     pub callback: Option<CallbackAddress>,
 }
@@ -140,8 +143,12 @@ pub enum Target {
     /// To a grain, as an input.
     Grain(GrainAddress, Box<Input>),
     /// To a lane, as an event: key and value.
-    Lane(LaneKey, Bytes, Bytes),
+    Lane(LaneKey, InputClass, Bytes, Bytes),
 }
+
+/// Bit of an input's hops, in bytes, that says bulk.
+const BULK_HOPS: u8 = 1 << 7;
+const _: () = assert!(MESSAGE_HOPS_MAX + 2 < BULK_HOPS, "hops and a response's hop fit below the bit");
 
 impl CallbackAddress {
     /// Bytes that it carries, for accounting.
@@ -335,14 +342,21 @@ impl Input {
     /// An input that a client or a message makes.
     #[must_use]
     pub fn new(cause: InputCause, operation: GrainOperation) -> Self {
-        Self { cause, operation, hops: 0, callback: None }
+        Self { cause, operation, hops: 0, class: InputClass::Live, callback: None }
+    }
+
+    /// The same with that class.
+    #[must_use]
+    pub fn of(self, class: InputClass) -> Self {
+        Self { class, ..self }
     }
 
     /// Adds its bytes. Never called for a timer's firing.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.cause.encode(out);
         self.operation.encode(out);
-        out.put_u8(self.hops);
+        assert!(self.hops < BULK_HOPS, "hops are bounded");
+        out.put_u8(self.hops | if self.class.is_bulk() { BULK_HOPS } else { 0 });
         match &self.callback {
             None => out.put_u8(0),
             Some(callback) => {
@@ -363,6 +377,7 @@ impl Input {
         let cause = InputCause::decode(from)?;
         let operation = GrainOperation::decode(from)?;
         let hops = from.u8()?;
+        let (class, hops) = (InputClass::from(hops & BULK_HOPS != 0), hops & !BULK_HOPS);
         let callback = match from.u8()? {
             0 => None,
             1 => Some(CallbackAddress {
@@ -373,7 +388,7 @@ impl Input {
             }),
             found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
         };
-        Ok(Self { cause, operation, hops, callback })
+        Ok(Self { cause, operation, hops, class, callback })
     }
 
     /// Bytes that it carries, for accounting.
@@ -432,8 +447,8 @@ impl Target {
                 address.encode(out);
                 input.encode(out);
             }
-            Self::Lane(lane, key, value) => {
-                out.put_u8(2);
+            Self::Lane(lane, class, key, value) => {
+                out.put_u8(if class.is_bulk() { 3 } else { 2 });
                 out.put_varint(lane.topic.0.into());
                 out.put_varint(lane.lane.0.into());
                 out.put_bytes(key);
@@ -449,8 +464,9 @@ impl Target {
     pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match from.u8()? {
             1 => Self::Grain(GrainAddress::decode(from)?, Box::new(Input::decode(from)?)),
-            2 => Self::Lane(
+            kind @ (2 | 3) => Self::Lane(
                 LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) },
+                InputClass::from(kind == 3),
                 key(from)?,
                 value(from)?,
             ),
@@ -463,7 +479,7 @@ impl Target {
     pub fn weight(&self) -> usize {
         match self {
             Self::Grain(address, input) => address.key.len() + input.weight(),
-            Self::Lane(_, key, value) => key.len() + value.len(),
+            Self::Lane(_, _, key, value) => key.len() + value.len(),
         }
     }
 }

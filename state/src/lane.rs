@@ -251,10 +251,17 @@ fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gristmill_base::class::InputClass;
     use gristmill_base::ids::{LaneId, TopicId};
 
     fn event(n: u8) -> Event {
-        Event { event_micros: 7, key: [n].into(), value: [n, n].into(), headers: vec![([1].into(), [2].into())] }
+        Event {
+            event_micros: 7,
+            class: InputClass::from(n.is_multiple_of(2)),
+            key: [n].into(),
+            value: [n, n].into(),
+            headers: vec![([1].into(), [2].into())],
+        }
     }
 
     #[test]

@@ -121,11 +121,12 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gristmill_base::class::InputClass;
     use gristmill_base::ids::{LaneId, LaneKey, TopicId};
 
     fn row(seq: u64) -> OutboxRow {
         let lane = LaneKey { topic: TopicId(1), lane: LaneId(0) };
-        OutboxRow { seq, target: Target::Lane(lane, [1].into(), [2].into()), lsn: Lsn(seq) }
+        OutboxRow { seq, target: Target::Lane(lane, InputClass::Live, [1].into(), [2].into()), lsn: Lsn(seq) }
     }
 
     #[test]

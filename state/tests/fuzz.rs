@@ -1,6 +1,7 @@
 //! Seeded fuzzing as a plain test: record bodies, dumps and lane chunks with a few bytes changed. Whatever comes, nothing
 //! panics, and nothing is allocated by what the bytes declare. Cargo-fuzz targets in `fuzz/` call the same functions.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
     HandlerId, LaneId, LaneKey, MapId, Offset, SessionId, SlotId, Ssn, SubscriptionId, TableId, TopicId,
 };
@@ -62,7 +63,8 @@ fn fuzz(seed: u64, seeds: &[Vec<u8>], mut check: impl FnMut(&[u8]) -> bool) -> u
 fn commit() -> Commit {
     let grain = GrainAddress { table: TableId(3), key: b"key"[..].into() };
     let topic = StreamId::Topic { subscription: SubscriptionId(7), lane: LaneId(1) };
-    let input = Input::new(InputCause::Message, GrainOperation::Call(HandlerId(9), b"payload"[..].into()));
+    let input =
+        Input::new(InputCause::Message, GrainOperation::Call(HandlerId(9), b"payload"[..].into())).of(InputClass::Bulk);
     let lane = LaneKey { topic: TopicId(2), lane: LaneId(3) };
     Commit {
         consumed: vec![
@@ -79,7 +81,11 @@ fn commit() -> Commit {
         ],
         sent: vec![
             Sent { to: SlotId(4), seq: 1, target: Target::Grain(grain.clone(), Box::new(input.clone())) },
-            Sent { to: SlotId(5), seq: 2, target: Target::Lane(lane, b"k"[..].into(), b"v"[..].into()) },
+            Sent {
+                to: SlotId(5),
+                seq: 2,
+                target: Target::Lane(lane, InputClass::Bulk, b"k"[..].into(), b"v"[..].into()),
+            },
         ],
         timers: vec![TimerChange::Set {
             name: "tick".into(),
@@ -97,7 +103,13 @@ fn commit() -> Commit {
 
 fn event(n: u64) -> Event {
     let headers = vec![(b"h"[..].into(), b"x"[..].into())];
-    Event { event_micros: n, key: b"key"[..].into(), value: b"value"[..].into(), headers }
+    Event {
+        event_micros: n,
+        class: InputClass::from(!n.is_multiple_of(2)),
+        key: b"key"[..].into(),
+        value: b"value"[..].into(),
+        headers,
+    }
 }
 
 #[test]

@@ -78,11 +78,11 @@ impl Shard {
             Target::Lane(lane, ..) if self.catalog.is_deleted_topic(lane.topic) => {
                 self.slot_mut(to).cover(stream, seq - 1, seq)
             }
-            Target::Lane(lane, key, value) => {
+            Target::Lane(lane, class, key, value) => {
                 let accepted = self.accept(to, stream, seq - 1, seq);
                 if accepted == Acceptance::Taken {
                     let (now, lanes) = (self.engine_micros, self.catalog.lane_count(lane.topic));
-                    let event = Event { event_micros: now, key, value, headers: Vec::new() };
+                    let event = Event { event_micros: now, class, key, value, headers: Vec::new() };
                     let (slot, log) = self.slot_and_log(to);
                     let (_, committed) = slot.append_events(log, lane, lanes, now, Some((stream, seq)), vec![event]);
                     self.counts.events += 1;

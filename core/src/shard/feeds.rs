@@ -108,7 +108,8 @@ impl Route<'_> {
             event_micros: event.event.event_micros,
         };
         let operation = GrainOperation::Call(HandlerId(self.subscription.handler), event.event.value.clone());
-        Some((GrainAddress { table: TableId(self.subscription.table), key }, Input::new(cause, operation)))
+        let input = Input::new(cause, operation).of(event.event.class);
+        Some((GrainAddress { table: TableId(self.subscription.table), key }, input))
     }
 }
 

@@ -75,7 +75,8 @@ impl Shard {
                 if !self.read_lane(slot, responder, lane, from, max_events, max_bytes, wait_millis == 0) {
                     let operation =
                         Operation::Read { topic, lane: lane.lane, from, max_events, max_bytes, wait_millis };
-                    self.waiting_reads.push((until, Request { responder, session: request.session, operation }));
+                    let request = Request { responder, session: request.session, class: request.class, operation };
+                    self.waiting_reads.push((until, request));
                 }
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is no read of a key"))),

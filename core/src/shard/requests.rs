@@ -68,7 +68,7 @@ impl Shard {
     }
 
     fn unkeyed(&mut self, request: Request) {
-        let Request { responder, session, operation } = request;
+        let Request { responder, session, class, operation } = request;
         match operation {
             Operation::OpenSession { key } => self.open_session(responder, session, &key),
             Operation::Scan { table, prefix, after, limit, local } => {
@@ -92,7 +92,7 @@ impl Shard {
                 self.refuse(responder, Code::BadRequest, format!("there is no slot {slot}; slots are 0 to {last}"));
             }
             operation if self.config.shard != ShardId(0) && changes_catalog(&operation) => {
-                self.say(ShardId(0), Item::Request(Box::new(Request { responder, session, operation })));
+                self.say(ShardId(0), Item::Request(Box::new(Request { responder, session, class, operation })));
             }
             operation => self.admin(responder, operation),
         }

@@ -6,6 +6,7 @@ use crate::access::{Effects, RunAccess, RunPlace};
 use crate::catalog::{Catalog, Exhausted};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, TURN_RUNS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
@@ -146,6 +147,13 @@ impl Shard {
             .map(|input| input.hops)
             .max()
             .unwrap_or(0);
+        // What fires of a timer is live, whoever set it.
+        let class = InputClass::of_all(
+            work.queue
+                .iter()
+                .take(count)
+                .map(|queued| work.input_of(queued).map_or(InputClass::Live, |input| input.class)),
+        );
         let time_micros = self.engine_micros;
         let place = RunPlace {
             grain: here,
@@ -155,6 +163,7 @@ impl Shard {
             slot_count: self.config.slot_count,
             now_micros: time_micros,
             hops: hops + 1,
+            class,
         };
         let mut access = match &mut self.dice {
             Some(dice) => RunAccess::new(place, Some(&mut **dice)),
@@ -318,8 +327,8 @@ impl Shard {
             if let Some(callback) =
                 input.and_then(|input| input.callback.as_ref()).filter(|callback| !callback.only_on_error)
             {
-                let hops = input.map_or(0, |input| input.hops);
-                sent.push(response(callback, slot_count, hops, true, reply.clone().unwrap_or_default()));
+                let caused = input.map_or((0, InputClass::Live), |input| (input.hops, input.class));
+                sent.push(response(callback, slot_count, caused, true, reply.clone().unwrap_or_default()));
             }
             let called = matches!(input.map(|input| &input.operation), Some(GrainOperation::Call(..)));
             outcomes.push(if called { Outcome::Value(reply.map(Into::into)) } else { Outcome::Done });
@@ -405,12 +414,12 @@ impl Shard {
     }
 
     fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
-        let Some((callback, hops)) =
-            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, input.hops)))
+        let Some((callback, caused)) =
+            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, (input.hops, input.class))))
         else {
             return Vec::new();
         };
-        vec![response(callback, self.config.slot_count, hops, false, message.as_bytes().to_vec())]
+        vec![response(callback, self.config.slot_count, caused, false, message.as_bytes().to_vec())]
     }
 
     /// The event that tells of an input which failed for good.
@@ -452,7 +461,8 @@ impl Shard {
         let lanes = self.catalog.lane_count(topic);
         let lane = LaneKey { topic, lane: lane_of(&grain.key, lanes) };
         let home = lane_home(topic, lane.lane, lanes, self.config.slot_count);
-        (home, Target::Lane(lane, grain.key.clone(), value.into_bytes().into()))
+        let class = input.map_or(InputClass::Live, |input| input.class);
+        (home, Target::Lane(lane, class, grain.key.clone(), value.into_bytes().into()))
     }
 
     fn park(&mut self, slot: SlotId, grain: GrainId, parked: Parked) {
@@ -483,13 +493,13 @@ impl Shard {
 fn response(
     callback: &CallbackAddress,
     slot_count: u16,
-    hops: u8,
+    (hops, class): (u8, InputClass),
     succeeded: bool,
     payload: Vec<u8>,
 ) -> (SlotId, Target) {
     let cause = InputCause::Response { cookie: callback.cookie.clone(), succeeded };
     let operation = GrainOperation::Call(callback.handler, payload.into());
-    let input = Input { cause, operation, hops: hops.saturating_add(1), callback: None };
+    let input = Input { cause, operation, hops: hops.saturating_add(1), class, callback: None };
     (slot_of(&callback.grain.key, slot_count), Target::Grain(callback.grain.clone(), Box::new(input)))
 }
 

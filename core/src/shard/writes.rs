@@ -4,6 +4,7 @@ use super::Shard;
 use super::release::answer;
 use crate::catalog::{Table, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
+use gristmill_base::class::InputClass;
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
@@ -31,7 +32,7 @@ enum Fit {
 impl Shard {
     /// Handles a sequenced operation of a slot of this shard.
     pub(super) fn sequenced(&mut self, slot: SlotId, request: Request) {
-        let Request { responder, session, operation } = request;
+        let Request { responder, session, class, operation } = request;
         let Some(sequence) = operation.sequence() else { return };
         if let Err((code, message)) = self.admit(slot, session, sequence) {
             return self.refuse(responder, code, message);
@@ -43,7 +44,7 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return self.refuse(responder, refusal.code, refusal.message);
         }
-        let fit = match self.fit(operation).and_then(|fit| self.fit_log(fit)) {
+        let fit = match self.fit(class, operation).and_then(|fit| self.fit_log(fit)) {
             Ok(fit) => match self.put_at_once(slot, responder, session, sequence, fit) {
                 Some(fit) => Ok(fit),
                 None => return,
@@ -62,7 +63,7 @@ impl Shard {
                 self.refuse_for_good(slot, session, seq, Refusal::new(Code::BadRequest, message));
             }
             Some(SessionOffer::Fresh) => match fit {
-                Ok(fit) => self.perform(slot, session, sequence.seq, fit),
+                Ok(fit) => self.perform(slot, session, sequence.seq, class, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
             },
             Some(SessionOffer::Attached) => reached("retry attached"),
@@ -130,7 +131,7 @@ impl Shard {
         }
     }
 
-    fn perform(&mut self, slot: SlotId, session: SessionId, pos: u64, fit: Fit) {
+    fn perform(&mut self, slot: SlotId, session: SessionId, pos: u64, class: InputClass, fit: Fit) {
         let stream = StreamId::Session(session);
         match fit {
             Fit::Void => {
@@ -146,15 +147,15 @@ impl Shard {
                 self.committed(slot, committed);
                 self.feed_lane(lane);
             }
-            Fit::Grain(address, operation) => self.perform_on_grain(slot, session, pos, address, operation),
+            Fit::Grain(address, operation) => self.perform_on_grain(slot, (session, pos), class, address, operation),
         }
     }
 
     fn perform_on_grain(
         &mut self,
         slot: SlotId,
-        session: SessionId,
-        pos: u64,
+        (session, pos): (SessionId, u64),
+        class: InputClass,
         address: GrainAddress,
         operation: GrainOperation,
     ) {
@@ -180,7 +181,8 @@ impl Shard {
             other => {
                 let operation = other.map_or_else(|operation| operation, unbuiltin);
                 let id = state.grains.find_or_make(address.table, &address.key);
-                state.enqueue(id, Queued::Stream(stream, pos, Input::new(InputCause::Client, operation)), now_nanos);
+                let input = Input::new(InputCause::Client, operation).of(class);
+                state.enqueue(id, Queued::Stream(stream, pos, input), now_nanos);
                 self.mark_ready(slot);
             }
         }
@@ -235,7 +237,7 @@ impl Shard {
     }
 
     /// Checks names, types and sizes.
-    fn fit(&self, operation: Operation) -> Result<Fit, Refusal> {
+    fn fit(&self, class: InputClass, operation: Operation) -> Result<Fit, Refusal> {
         Ok(match operation {
             Operation::Void { .. } => Fit::Void,
             Operation::Produce { topic, key, value, headers, event_micros, .. } => {
@@ -245,7 +247,7 @@ impl Shard {
                 check_count("headers", headers.len(), HEADERS_MAX)?;
                 let lane = LaneKey { topic, lane: lane_of(&key, entry.lanes) };
                 let event_micros = if event_micros == 0 { self.engine_micros } else { event_micros };
-                Fit::Event(lane, entry.lanes, Event { event_micros, key, value, headers })
+                Fit::Event(lane, entry.lanes, Event { event_micros, class, key, value, headers })
             }
             Operation::Put { table, key, value, .. } => {
                 let entry = self.table_for(table, &key)?;

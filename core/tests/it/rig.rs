@@ -1,7 +1,8 @@
 //! Shards in one thread over real files: what the loop around a turn does, without sockets and rings.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::env::{Completion, Disk, Now, OpenMode, Rng};
-use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
@@ -133,10 +134,19 @@ impl Rig {
         panic!("the shards never came to rest");
     }
 
+    /// A slot, wherever it is.
+    pub(crate) fn slot(&self, id: SlotId) -> Option<&gristmill_state::slot::Slot> {
+        self.nodes.iter().find_map(|node| node.shard.slot(id))
+    }
+
     pub(crate) fn send(&mut self, shard: u16, session: SessionId, operation: Operation) -> u64 {
+        self.send_of(InputClass::Live, shard, session, operation)
+    }
+
+    pub(crate) fn send_of(&mut self, class: InputClass, shard: u16, session: SessionId, operation: Operation) -> u64 {
         self.tag += 1;
         let responder = Responder { shard: ShardId(shard), conn: ConnId(1), tag: self.tag };
-        self.nodes[usize::from(shard)].inbox.requests.push(Request { responder, session, operation });
+        self.nodes[usize::from(shard)].inbox.requests.push(Request { responder, session, class, operation });
         self.tag
     }
 

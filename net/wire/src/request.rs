@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Reader};
 use gristmill_base::limits::FRAME_OPERATIONS_MAX;
 
@@ -13,6 +14,8 @@ use crate::status::Status;
 /// Correlation of a result that answers no operation but the connection, which the server then closes. No operation
 /// may carry it.
 pub const CORRELATION_NONE: u32 = u32::MAX;
+/// Bit of the operation code that says bulk.
+pub const BULK_CODE: u8 = 1 << 7;
 /// Bytes before the body of an operation: code, correlation, length.
 pub const OPERATION_HEADER_BYTES: usize = 9;
 
@@ -29,7 +32,9 @@ pub struct Requests<'a> {
 pub struct Request<'a> {
     /// What the result must carry.
     pub correlation: u32,
-    /// What is asked for, as sent.
+    /// Live or bulk.
+    pub class: InputClass,
+    /// What is asked for, as sent, without [`BULK_CODE`].
     pub code: u8,
     /// Body of the operation.
     pub body: &'a [u8],
@@ -60,7 +65,8 @@ impl<'a> Requests<'a> {
             return Err(DecodeError::Unknown { what: "correlation", found: u64::from(correlation) });
         }
         let length = self.left.u32()?;
-        Ok(Request { correlation, code, body: self.left.take(length as usize)? })
+        let (class, code) = (InputClass::from(code & BULK_CODE != 0), code & !BULK_CODE);
+        Ok(Request { correlation, class, code, body: self.left.take(length as usize)? })
     }
 }
 

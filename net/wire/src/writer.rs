@@ -1,5 +1,6 @@
 //! Frames in the making: operations or results are appended to a byte vector that the caller owns and sends.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put};
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX};
@@ -8,7 +9,7 @@ use crate::frame::{FRAME_HEADER_BYTES, FrameKind, seal};
 use crate::operation::Operation;
 use crate::page::{Entry, Event, Row, write_items, write_read_head};
 use crate::reply::{Failure, Reply};
-use crate::request::CORRELATION_NONE;
+use crate::request::{BULK_CODE, CORRELATION_NONE};
 use crate::status::Status;
 
 /// Bytes before the body of a result: correlation, status, length.
@@ -102,15 +103,28 @@ impl<'v> RequestWriter<'v> {
         Self { frames: FrameWriter { out, kind: FrameKind::Requests, start: 0, items: 0 } }
     }
 
+    /// Adds a live operation: see [`Self::push_of`].
+    ///
+    /// # Errors
+    /// It is over a limit; nothing was added, and its position in the session is not used.
+    pub fn push(&mut self, correlation: u32, operation: &Operation<'_>) -> Result<usize, DecodeError> {
+        self.push_of(InputClass::Live, correlation, operation)
+    }
+
     /// Adds an operation and gives the bytes that it takes of the connection's credit. `correlation` must be free on
     /// this connection and not [`CORRELATION_NONE`].
     ///
     /// # Errors
     /// It is over a limit; nothing was added, and its position in the session is not used.
-    pub fn push(&mut self, correlation: u32, operation: &Operation<'_>) -> Result<usize, DecodeError> {
+    pub fn push_of(
+        &mut self,
+        class: InputClass,
+        correlation: u32,
+        operation: &Operation<'_>,
+    ) -> Result<usize, DecodeError> {
         assert!(correlation != CORRELATION_NONE, "the last number is for results that answer no operation");
         let mut head = [0; 5];
-        head[0] = operation.code().code();
+        head[0] = operation.code().code() | if class.is_bulk() { BULK_CODE } else { 0 };
         head[1..].copy_from_slice(&correlation.to_le_bytes());
         let mut length = 0;
         self.frames.item(&head, |out| {

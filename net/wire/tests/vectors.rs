@@ -71,7 +71,9 @@ fn every_operation_and_every_status_has_a_vector() {
     let (mut asked, mut answered, mut statuses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for sample in samples() {
         match sample.content {
-            Content::Requests(list) => asked.extend(list.iter().map(|(_, operation)| operation.code().code())),
+            Content::Requests(list) | Content::Bulk(list) => {
+                asked.extend(list.iter().map(|(_, operation)| operation.code().code()))
+            }
             Content::Results(list) => {
                 for (_, code, outcome) in list {
                     if outcome.is_ok() {

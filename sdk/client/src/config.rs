@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gristmill_base::class::InputClass;
+
 /// Settings of a [`crate::Client`]. Start from [`Config::new`] and change what is wanted.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     /// Bytes of keys and values of operations without a result at most, over all shards. Submitting more waits; one
     /// operation may always be submitted.
     pub window_bytes: usize,
+    /// Class of everything that is sent: live, or bulk, which yields to live.
+    pub class: InputClass,
 }
 
 impl Config {
@@ -41,6 +45,7 @@ impl Config {
             backoff_max: Duration::from_secs(1),
             window: 4_096,
             window_bytes: 16 << 20,
+            class: InputClass::Live,
         }
     }
 }

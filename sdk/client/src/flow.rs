@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{SessionId, ShardId, SlotId};
 use gristmill_wire::{
     Answer, CORRELATION_NONE, DecodeError, Failure, Frame, FrameKind, OPERATION_HEADER_BYTES, OpCode, Operation,
@@ -30,6 +31,7 @@ const RECONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 struct Outgoing<'l> {
     writer: RequestWriter<'l>,
     flights: &'l mut Flights,
+    class: InputClass,
 }
 
 impl Outgoing<'_> {
@@ -38,7 +40,7 @@ impl Outgoing<'_> {
     }
 
     fn write(&mut self, owner: Owner, operation: &Operation<'_>) -> Result<(), DecodeError> {
-        let bytes = self.writer.push(self.flights.next_correlation(), operation)?;
+        let bytes = self.writer.push_of(self.class, self.flights.next_correlation(), operation)?;
         self.flights.insert(Flight { code: operation.code(), bytes, owner });
         Ok(())
     }
@@ -94,7 +96,8 @@ impl Client {
 
     fn send_shard(&mut self, shard: usize, time: Instant) {
         let Some(mut link) = self.shards[shard].link.take() else { return };
-        let mut outgoing = Outgoing { writer: RequestWriter::new(&mut link.out), flights: &mut link.flights };
+        let class = self.config.class;
+        let mut outgoing = Outgoing { writer: RequestWriter::new(&mut link.out), flights: &mut link.flights, class };
         if !self.renewing {
             self.write_positions(shard, &mut outgoing, time);
         }

@@ -1,14 +1,17 @@
-use super::commit::{items, list};
+use super::commit::{items, items_of, list};
 use crate::input::{Bytes, StreamId};
+use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, LaneKey, Offset, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// One event of a topic. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When it happened, microseconds since 1970.
     pub event_micros: u64,
+    /// Live or bulk.
+    pub class: InputClass,
     /// Key.
     pub key: Bytes,
     /// Value.
@@ -16,6 +19,10 @@ pub struct Event {
     /// Headers, in order.
     pub headers: Vec<(Bytes, Bytes)>,
 }
+
+/// What the count of headers of a bulk event has more, in bytes.
+const BULK_HEADERS: u64 = 1 << 12;
+const _: () = assert!((HEADERS_MAX as u64) < BULK_HEADERS, "a count of headers stays below the bit");
 
 /// An append record: events of one lane, and what they consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,25 +46,24 @@ impl Event {
         out.put_varint(self.event_micros);
         out.put_bytes(&self.key);
         out.put_bytes(&self.value);
-        list(out, &self.headers, |out, (name, value)| {
+        let class = if self.class.is_bulk() { BULK_HEADERS } else { 0 };
+        out.put_varint(self.headers.len() as u64 | class);
+        for (name, value) in &self.headers {
             out.put_bytes(name);
             out.put_bytes(value);
-        });
+        }
     }
 
     /// Takes its bytes.
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            event_micros: from.varint()?,
-            key: from.bytes("key", KEY_BYTES_MAX)?.into(),
-            value: from.bytes("value", VALUE_BYTES_MAX)?.into(),
-            headers: items(from, |from| {
-                Ok((
-                    from.bytes("header name", KEY_BYTES_MAX)?.into(),
-                    from.bytes("header value", VALUE_BYTES_MAX)?.into(),
-                ))
-            })?,
-        })
+        let event_micros = from.varint()?;
+        let key = from.bytes("key", KEY_BYTES_MAX)?.into();
+        let value = from.bytes("value", VALUE_BYTES_MAX)?.into();
+        let count = from.varint()?;
+        let headers = items_of(from, count & !BULK_HEADERS, |from| {
+            Ok((from.bytes("header name", KEY_BYTES_MAX)?.into(), from.bytes("header value", VALUE_BYTES_MAX)?.into()))
+        })?;
+        Ok(Self { event_micros, class: InputClass::from(count & BULK_HEADERS != 0), key, value, headers })
     }
 
     /// Bytes that it carries, for accounting.

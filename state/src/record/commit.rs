@@ -375,10 +375,19 @@ pub(super) fn list<T>(out: &mut Vec<u8>, items: &[T], mut each: impl FnMut(&mut 
 /// Takes a count and the items; each item has at least one byte.
 pub(super) fn items<'a, T>(
     from: &mut Reader<'a>,
+    each: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = from.count(1)? as u64;
+    items_of(from, count, each)
+}
+
+/// Takes that many items; each has at least one byte.
+pub(super) fn items_of<'a, T>(
+    from: &mut Reader<'a>,
+    count: u64,
     mut each: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
-    let count = from.count(1)?;
-    let mut items = Vec::with_capacity(count.min(1_024));
+    let mut items = Vec::with_capacity(count.min(1_024).min(from.left() as u64) as usize);
     for _ in 0..count {
         items.push(each(from)?);
     }

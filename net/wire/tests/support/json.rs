@@ -47,7 +47,12 @@ pub fn decode(input: &[u8], kind: FrameKind, codes: &[OpCode]) -> Vec<Value> {
                 Ok(request) => match request.operation() {
                     Ok(operation) => {
                         let (name, fields) = (operation.code().name(), fields(&operation));
-                        json!({ "correlation": request.correlation, "operation": name, "fields": fields })
+                        let mut value =
+                            json!({ "correlation": request.correlation, "operation": name, "fields": fields });
+                        if request.class.is_bulk() {
+                            value["class"] = json!("bulk");
+                        }
+                        value
                     }
                     Err(refusal) => json!({
                         "correlation": request.correlation,

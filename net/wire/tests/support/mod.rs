@@ -9,6 +9,7 @@ pub mod results;
 
 use std::borrow::Cow;
 
+use gristmill_base::class::InputClass;
 use gristmill_wire::{Failure, OpCode, Operation, Reply, RequestWriter, ResultWriter};
 
 /// A frame and what it says.
@@ -25,6 +26,8 @@ pub struct Sample {
 pub enum Content {
     /// Operations with their correlations.
     Requests(Vec<(u32, Operation<'static>)>),
+    /// The same, of class bulk.
+    Bulk(Vec<(u32, Operation<'static>)>),
     /// Results with their correlations and the operations that they answer.
     Results(Vec<(u32, OpCode, Result<Reply<'static>, Failure<'static>>)>),
     /// Bytes that are refused, as a server reads them.
@@ -40,6 +43,13 @@ impl Content {
                 let mut writer = RequestWriter::new(&mut bytes);
                 for (correlation, operation) in list {
                     writer.push(*correlation, operation).expect("samples are within the limits");
+                }
+            }
+            Self::Bulk(list) => {
+                let mut writer = RequestWriter::new(&mut bytes);
+                for (correlation, operation) in list {
+                    let pushed = writer.push_of(InputClass::Bulk, *correlation, operation);
+                    pushed.expect("samples are within the limits");
                 }
             }
             Self::Results(list) => {

@@ -76,6 +76,11 @@ fn topics() -> Vec<Sample> {
             "an event from before 1970, with two headers",
             Operation::Produce(Produce { sequence: at(129, 127), event_time: -1, headers, ..produce }),
         ),
+        Sample {
+            name: "produce-bulk",
+            about: "an event of class bulk",
+            content: Content::Bulk(vec![(7, Operation::Produce(produce))]),
+        },
         request(
             "read",
             "lane 62 from offset 1, waiting up to half a second",
