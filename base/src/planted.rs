@@ -48,11 +48,13 @@ pub enum Bug {
     FullForEver = 19,
     /// What a deleted app held stays in its slots.
     DeletedAppStays = 20,
+    /// Recovery does not look at the engine time that roots hold.
+    RootTimeForgotten = 21,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 20] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -72,6 +74,7 @@ impl Bug {
         Bug::EngineTimeGoesBack,
         Bug::FullForEver,
         Bug::DeletedAppStays,
+        Bug::RootTimeForgotten,
     ];
 }
 

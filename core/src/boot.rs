@@ -7,6 +7,7 @@
 mod crosscheck;
 mod layout;
 mod placement;
+mod sweep;
 mod unapplied;
 
 pub use placement::Placement;
@@ -142,6 +143,8 @@ struct Recovered {
     scan: ScanEnd,
     root: RootFile,
     content: RootContent,
+    /// Whether one copy of the root is damaged, missing or older than the other.
+    degraded: bool,
     slots: BTreeMap<SlotId, Slot>,
     /// First record of each slot behind its checkpoint.
     first: BTreeMap<SlotId, Lsn>,
@@ -164,13 +167,13 @@ pub fn recover(
     let identity = open_identity(&mut files, config, rng)?;
     let (mut placement_file, state) = RootFile::load(&mut files, "", "placement", identity.directory)?;
     let placement = match readable(state, "placement")? {
-        Some(bytes) => Placement::from_bytes(&bytes)?,
+        Some((bytes, _)) => Placement::from_bytes(&bytes)?,
         None => layout::found(&mut files, &identity, config.shard_count)?,
     };
-    let (catalog_root, state) = RootFile::load(&mut files, "", "catalog", identity.directory)?;
-    let catalog = match readable(state, "catalog")? {
-        Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
-        None => Catalog::default(),
+    let (mut catalog_root, state) = RootFile::load(&mut files, "", "catalog", identity.directory)?;
+    let (catalog, catalog_degraded) = match readable(state, "catalog")? {
+        Some((bytes, degraded)) => (Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?, degraded),
+        None => (Catalog::default(), false),
     };
     let catalog = Arc::new(catalog);
     let mut logs = Vec::new();
@@ -205,12 +208,17 @@ pub fn recover(
         logs = layout::rehome(&mut files, config, &identity, &mut next, logs)?;
     }
     placement_file.store(&mut files, &next.to_bytes())?;
-    if next.layout != placement.layout {
-        layout::retire(&mut files, &placement)?;
+    if catalog_degraded {
+        catalog_root.store(&mut files, &catalog.to_bytes())?;
     }
+    for recovered in logs.iter_mut().filter(|recovered| recovered.degraded) {
+        recovered.root.store(&mut files, &recovered.content.to_bytes())?;
+    }
+    // Both copies of everything that names files say the same now: what they do not name, no start will look for.
+    let left = sweep::sweep(&mut files, &next, &logs, &catalog)?;
     let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
     seeds[0].unapplied = unapplied;
-    seeds[0].notice = notice.filter(|_| !is_new);
+    seeds[0].notice = notice.filter(|_| !is_new).or(left);
     Ok(seeds)
 }
 
@@ -246,10 +254,11 @@ fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) 
     Ok(identity)
 }
 
-fn readable(state: RootState, file: &str) -> Result<Option<Vec<u8>>, BootError> {
+/// What a two-copy file says, and whether one of its copies does not say it.
+fn readable(state: RootState, file: &str) -> Result<Option<(Vec<u8>, bool)>, BootError> {
     match state {
         RootState::Empty => Ok(None),
-        RootState::Present { bytes, .. } => Ok(Some(bytes)),
+        RootState::Present { bytes, degraded, .. } => Ok(Some((bytes, degraded.is_some()))),
         RootState::Unreadable { what } => Err(BootError::Damage { file: file.to_owned(), what }),
     }
 }
@@ -271,7 +280,7 @@ fn read_log(
     let dir = layout::shard_dir(placement.layout, shard);
     let (root, state) = RootFile::load(files, &dir, "root", identity.directory)?;
     let root_name = format!("{dir}/root");
-    let bytes = readable(state, &root_name)?
+    let (bytes, degraded) = readable(state, &root_name)?
         .ok_or_else(|| damage(&root_name, &"it is missing, but the placement names this shard"))?;
     let content = RootContent::from_bytes(&bytes).map_err(|error| damage(&root_name, &error))?;
     let mut slots = BTreeMap::new();
@@ -285,7 +294,7 @@ fn read_log(
     let mut replayed = 0;
     let mut recent = unapplied::Recent::default();
     let mut wrong: Option<String> = None;
-    let scan = scan(files, &log, content.log_from, &mut |lsn, head, body| {
+    let mut scan = scan(files, &log, content.log_from, &mut |lsn, head, body| {
         let Some(slot) = slots.get_mut(&head.slot) else {
             wrong.get_or_insert_with(|| format!("record {lsn} is of slot {}, which this log does not hold", head.slot));
             return;
@@ -306,7 +315,10 @@ fn read_log(
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });
     }
-    Ok(Recovered { log, scan, root, content, slots, first, replayed, recent })
+    if !planted::is(Bug::RootTimeForgotten) {
+        scan.time_micros = scan.time_micros.max(content.time_micros);
+    }
+    Ok(Recovered { log, scan, root, content, degraded, slots, first, replayed, recent })
 }
 
 fn load_slot(

@@ -65,7 +65,8 @@ fn checkpoint_files() {
 #[test]
 fn roots() {
     let mark = CheckpointMark { number: 4, ssn: Ssn(9) };
-    let content = RootContent { log_from: Lsn(12), marks: (0..16).map(|slot| (SlotId(slot), mark)).collect() };
+    let content =
+        RootContent { log_from: Lsn(12), time_micros: 34, marks: (0..16).map(|slot| (SlotId(slot), mark)).collect() };
     fuzz(2, ROUNDS, &content.to_bytes(), |bytes| RootContent::from_bytes(bytes).is_ok());
 }
 

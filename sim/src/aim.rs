@@ -25,6 +25,15 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.boot.segment_bytes = 64 << 10;
         }
         Bug::DeletedAppStays => knobs.reloads = 2,
+        // A start with other cores while the wall clock is behind, and the next crash before the new logs have a batch.
+        Bug::RootTimeForgotten => {
+            knobs.rehomes = 60;
+            knobs.clock_jumps = 3_000;
+            knobs.clock_micros = 7_200_000_000;
+            knobs.recovery_crashes = 30;
+            knobs.crash_turns = 60;
+            knobs.crashes = 40;
+        }
         Bug::ExpiredSessionRunAgain => {
             knobs.boot.session_idle_micros = 1_500_000;
             knobs.sleeps = 30;

@@ -60,6 +60,10 @@ interleavings! {
     a_channel_resends_after_a_restart: "channel with rows at a restart", "bank", 1;
     /// RECOVERY: another core count at the start.
     slots_move_to_another_core_count: "slots moved to another core count", "bank", 1;
+    /// A start removes checkpoints that no root names, after another core count or a crash.
+    stale_checkpoints_are_removed: "stale checkpoint removed", "bank", 1;
+    /// A start removes the lane files of topics that the catalog holds as deleted.
+    lane_files_of_deleted_topics_are_removed: "lane file of a deleted topic removed", "words", 23;
     /// RECOVERY: crashed itself, then done again.
     a_recovery_is_crashed: "crash during recovery", "bank", 1;
     /// RECOVERY: a torn tail is cut.

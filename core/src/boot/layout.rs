@@ -5,7 +5,6 @@ use super::unapplied::Recent;
 use super::{BootConfig, BootError, Placement, Recovered};
 use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
 use crate::shard::{CheckpointMark, RootContent, next_chunk, seal_checkpoint};
-use gristmill_base::env::DiskErrorKind;
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId};
 use gristmill_base::placement::shard_of;
@@ -71,8 +70,10 @@ pub(super) fn rehome(
     let time_micros = old.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0);
     placement.layout += 1;
     placement.shard_count = config.shard_count;
+    // The new logs hold no batch that tells engine time.
+    let empty = RootContent { time_micros, ..RootContent::default() };
     let mut contents: BTreeMap<ShardId, RootContent> =
-        (0..config.shard_count).map(|shard| (ShardId(shard), RootContent::default())).collect();
+        (0..config.shard_count).map(|shard| (ShardId(shard), empty.clone())).collect();
     let mut slots: BTreeMap<ShardId, BTreeMap<SlotId, Slot>> = BTreeMap::new();
     let mut replayed = 0;
     for recovered in old {
@@ -98,6 +99,7 @@ pub(super) fn rehome(
             scan,
             root,
             content,
+            degraded: false,
             slots,
             first: BTreeMap::new(),
             replayed,
@@ -118,23 +120,6 @@ fn write_slot(files: &mut Files<'_>, identity: &Identity, slot: &mut Slot, numbe
     done?;
     for (lane, extent) in extents {
         slot.lanes.get_mut(&lane).expect("its chunk was just made").file(extent);
-    }
-    Ok(())
-}
-
-/// Removes the logs and roots of a layout that no placement names any more. What a crash leaves is in nobody's way.
-pub(super) fn retire(files: &mut Files<'_>, old: &Placement) -> Result<(), BootError> {
-    for shard in (0..old.shard_count).map(ShardId) {
-        let dir = shard_dir(old.layout, shard);
-        for folder in [format!("{dir}/log"), dir] {
-            for name in files.list(&folder)? {
-                match files.remove(&format!("{folder}/{name}")) {
-                    Err(error) if error.kind != DiskErrorKind::NotFound && name != "log" => return Err(error.into()),
-                    _ => {}
-                }
-            }
-            files.flush_dir(&folder)?;
-        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! Nothing is written before the records whose effects it holds are durable.
 
 use super::{Outbox, Shard};
-use crate::jobs::{CheckpointWrite, ChunkWrite, Job, JobDone, SLOTS_DIR, checkpoint_name};
+use crate::jobs::{CheckpointWrite, ChunkWrite, Job, JobDone, LANES_DIR, SLOTS_DIR, checkpoint_name, lane_name};
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId};
@@ -29,24 +29,35 @@ pub struct CheckpointMark {
 pub struct RootContent {
     /// First record that is not in a checkpoint.
     pub log_from: Lsn,
+    /// Engine time when the root was made, microseconds, or earlier; 0 where an older version of the program wrote it.
+    pub time_micros: u64,
     /// By slot.
     pub marks: BTreeMap<SlotId, CheckpointMark>,
 }
 
 impl Default for RootContent {
     fn default() -> Self {
-        Self { log_from: Lsn(1), marks: BTreeMap::new() }
+        Self { log_from: Lsn(1), time_micros: 0, marks: BTreeMap::new() }
     }
 }
 
-/// Version of the archive of a root's content.
-const ROOT_CONTENT_VERSION: u32 = 1;
+/// Version of the archive of a root's content. The one before is read too.
+const ROOT_CONTENT_VERSION: u32 = 2;
 
 /// How a root's content lies on disk: an rkyv archive with its version outside.
 #[derive(Archive, Serialize, Deserialize)]
 struct StoredRoot {
     log_from: u64,
+    time_micros: u64,
     /// Slot, number of its checkpoint, last record in it.
+    marks: Vec<(u16, u64, u64)>,
+}
+
+/// The same in version 1, which did not store engine time.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRootV1 {
+    log_from: u64,
+    /// As above.
     marks: Vec<(u16, u64, u64)>,
 }
 
@@ -55,7 +66,7 @@ impl RootContent {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let marks = self.marks.iter().map(|(slot, mark)| (slot.0, mark.number, mark.ssn.0)).collect();
-        let stored = StoredRoot { log_from: self.log_from.0, marks };
+        let stored = StoredRoot { log_from: self.log_from.0, time_micros: self.time_micros, marks };
         let mut out = ROOT_CONTENT_VERSION.to_le_bytes().to_vec();
         out.resize(16, 0); // The archive starts aligned.
         out.extend_from_slice(
@@ -71,15 +82,24 @@ impl RootContent {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let head = bytes.first_chunk::<4>().ok_or("it is empty")?;
         let version = u32::from_le_bytes(*head);
-        if version != ROOT_CONTENT_VERSION {
-            return Err(format!("version {version}; this program reads version {ROOT_CONTENT_VERSION}"));
-        }
         let mut aligned = rkyv::util::AlignedVec::<16>::new();
         aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
-        let stored =
-            rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned).map_err(|error| error.to_string())?;
+        let stored = match version {
+            ROOT_CONTENT_VERSION => rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned),
+            1 => rkyv::from_bytes::<StoredRootV1, rkyv::rancor::Error>(&aligned).map(|old| StoredRoot {
+                log_from: old.log_from,
+                time_micros: 0,
+                marks: old.marks,
+            }),
+            _ => return Err(format!("version {version}; this program reads versions 1 and {ROOT_CONTENT_VERSION}")),
+        }
+        .map_err(|error| error.to_string())?;
         let mark = |(slot, number, ssn)| (SlotId(slot), CheckpointMark { number, ssn: Ssn(ssn) });
-        Ok(Self { log_from: Lsn(stored.log_from), marks: stored.marks.into_iter().map(mark).collect() })
+        Ok(Self {
+            log_from: Lsn(stored.log_from),
+            time_micros: stored.time_micros,
+            marks: stored.marks.into_iter().map(mark).collect(),
+        })
     }
 }
 
@@ -154,10 +174,13 @@ pub(super) struct Checkpoints {
     round_bytes: u64,
     /// Whether a round has ended whose root is to be written.
     root_due: bool,
-    /// What the root that is being written says.
-    publishing: Option<RootContent>,
+    /// What the root that is being written says, and the files that are to go with it.
+    publishing: Option<(RootContent, Vec<String>)>,
     /// Files that the next root makes superfluous.
     stale: Vec<String>,
+    /// Files of lanes of deleted topics, by home: they go with the first root whose checkpoint of that slot holds the
+    /// deletion, the record with this number or a later one.
+    buried: Vec<(SlotId, Ssn, String)>,
     /// After a failure nothing is tried before this, monotonic nanoseconds.
     not_before_nanos: u64,
 }
@@ -176,6 +199,7 @@ impl Checkpoints {
             root_due: false,
             publishing: None,
             stale: Vec::new(),
+            buried: Vec::new(),
             not_before_nanos: 0,
         }
     }
@@ -271,6 +295,8 @@ impl Shard {
         if let Some(old) = self.checkpoints.content.marks.insert(slot, mark) {
             self.checkpoints.stale.push(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, old.number)));
         }
+        let unnamed = self.checkpoints.buried.extract_if(.., |(of, ssn, _)| *of == slot && *ssn <= mark.ssn);
+        self.checkpoints.stale.extend(unnamed.map(|(_, _, path)| path));
         self.checkpoints.root_due |= self.checkpoints.round.is_empty();
     }
 
@@ -295,22 +321,29 @@ impl Shard {
         let from = self.next_log_from().min(self.log.0.durable().0.next());
         let content = RootContent {
             log_from: from.max(self.checkpoints.content.log_from),
+            time_micros: self.engine_micros,
             marks: self.checkpoints.content.marks.clone(),
         };
         let root = self.checkpoints.root.take().expect("it was just looked at");
         self.checkpoints.root_due = false;
-        outbox.jobs.push(Job::Root {
-            root,
-            bytes: content.to_bytes(),
-            remove: std::mem::take(&mut self.checkpoints.stale),
-        });
-        self.checkpoints.publishing = Some(content);
+        let remove = std::mem::take(&mut self.checkpoints.stale);
+        outbox.jobs.push(Job::Root { root, bytes: content.to_bytes(), remove: remove.clone() });
+        self.checkpoints.publishing = Some((content, remove));
+    }
+
+    /// Files of lanes of deleted topics, homed in a slot: they go once a root names a checkpoint with the deletion.
+    pub(super) fn remove_lane_files(&mut self, slot: SlotId, lanes: Vec<LaneKey>) {
+        let deletion = self.slot_mut(slot).last_ssn();
+        let paths = lanes.into_iter().map(|lane| (slot, deletion, format!("{LANES_DIR}/{}", lane_name(lane))));
+        self.checkpoints.buried.extend(paths);
     }
 
     fn root_published(&mut self, root: RootFile, done: Result<(), DiskError>) {
         self.checkpoints.root = Some(root);
-        let Some(content) = self.checkpoints.publishing.take() else { return };
+        let Some((content, mut remove)) = self.checkpoints.publishing.take() else { return };
         if done.is_err() {
+            // Some may be gone already, which the next try does not mind.
+            self.checkpoints.stale.append(&mut remove);
             self.checkpoints.root_due = true;
             self.checkpoints.not_before_nanos = self.now_nanos + 1_000_000_000;
             return;
@@ -392,4 +425,32 @@ pub(crate) fn next_chunk(lane: &Lane) -> Option<ChunkWrite> {
     let (first, last, body): (Offset, Offset, Vec<u8>) = lane.next_chunk()?;
     let extent = Extent { first, last, position, bytes: body.len() as u64, crc: crc32c(&body) };
     Some(ChunkWrite { lane: key, extent, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> RootContent {
+        let marks = [(SlotId(3), CheckpointMark { number: 7, ssn: Ssn(9) })].into();
+        RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks }
+    }
+
+    #[test]
+    fn a_root_comes_back_with_its_time() {
+        assert_eq!(RootContent::from_bytes(&content().to_bytes()), Ok(content()));
+        assert_eq!(content().to_bytes()[..16], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_root_of_version_1_is_read_and_knows_no_time() {
+        let stored = StoredRootV1 { log_from: 5, marks: vec![(3, 7, 9)] };
+        let mut bytes = vec![0; 16];
+        bytes[0] = 1;
+        bytes.extend_from_slice(&rkyv::to_bytes::<rkyv::rancor::Error>(&stored).unwrap());
+        assert_eq!(RootContent::from_bytes(&bytes), Ok(RootContent { time_micros: 0, ..content() }));
+        bytes[0] = 3;
+        let refusal = RootContent::from_bytes(&bytes).unwrap_err();
+        assert_eq!(refusal, "version 3; this program reads versions 1 and 2");
+    }
 }

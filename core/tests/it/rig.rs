@@ -83,6 +83,11 @@ impl Rig {
         Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0 }
     }
 
+    /// The highest engine time of any shard.
+    pub(crate) fn engine_micros(&self) -> u64 {
+        self.nodes.iter().map(|node| node.shard.engine_micros()).max().unwrap()
+    }
+
     /// One turn of every shard, with everything that it asks for done at once.
     pub(crate) fn step(&mut self) -> bool {
         let mut moved = false;

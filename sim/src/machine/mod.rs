@@ -45,8 +45,6 @@ pub struct Machine {
     pub crashes: u64,
     /// Replies that came out of the shards.
     pub replies: Vec<Reply>,
-    /// By how much the wall clock was set back since the last start, microseconds.
-    set_back_micros: i64,
     /// By how much the wall clock was set forward, all jumps together, nanoseconds.
     forward_nanos: u64,
     /// Until when its disk is full, nanoseconds; `None` while it has room.
@@ -76,7 +74,6 @@ impl Machine {
             turns: 0,
             crashes: 0,
             replies: Vec::new(),
-            set_back_micros: 0,
             forward_nanos: 0,
             full_until: None,
             cores: Vec::new(),
@@ -144,13 +141,7 @@ impl Machine {
         } else {
             reached("wall clock set back");
             self.clock.jump_wall(-(micros as i64));
-            self.set_back_micros += micros as i64;
         }
-    }
-
-    /// Takes back what the wall clock was set back.
-    pub fn mend_clock(&mut self) {
-        self.clock.jump_wall(std::mem::take(&mut self.set_back_micros));
     }
 
     /// Time that passed, jumps forward included: engine time goes no faster.
@@ -275,6 +266,8 @@ impl Machine {
         let image = self.disk.fork();
         let mut disk = image.restart();
         disk.set_faults(FaultPlan::default());
+        // What was to take the machine itself down is not for its twin.
+        disk.crash_at_op(u64::MAX);
         let mut config = self.knobs.boot.clone();
         config.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;
         let mut rng = self.rng.fork();

@@ -1,0 +1,110 @@
+//! What nobody names any more: checkpoints that were replaced or never named, files of lanes of deleted topics, and logs
+//! and roots of other layouts.
+//!
+//! Runs at a start, when the placement, the roots and the catalog that do not name these files are durable in both of
+//! their copies. So a crash at any point leaves files that are in nobody's way, and the next start removes them.
+
+use super::{Placement, Recovered};
+use crate::catalog::Catalog;
+use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
+use gristmill_base::env::{DiskError, DiskErrorKind};
+use gristmill_base::files::Files;
+use gristmill_base::ids::TopicId;
+use gristmill_base::sometimes::reached;
+use std::collections::BTreeSet;
+
+/// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
+///
+/// # Errors
+/// The machine went down.
+pub(super) fn sweep(
+    files: &mut Files<'_>,
+    placement: &Placement,
+    logs: &[Recovered],
+    catalog: &Catalog,
+) -> Result<Option<String>, DiskError> {
+    let mut sweep = Sweep { files, failed: None };
+    let marks = logs.iter().flat_map(|recovered| &recovered.content.marks);
+    let named: BTreeSet<String> = marks.map(|(slot, mark)| checkpoint_name(*slot, mark.number)).collect();
+    let is_stale = |name: &str| name.ends_with(".ckpt") && !named.contains(name);
+    if sweep.remove(SLOTS_DIR, &is_stale) {
+        reached("stale checkpoint removed");
+    }
+    let is_buried = |name: &str| lane_topic(name).is_some_and(|topic| catalog.is_deleted_topic(topic));
+    if sweep.remove(LANES_DIR, &is_buried) {
+        reached("lane file of a deleted topic removed");
+    }
+    let kept = format!("layout-{}", placement.layout);
+    for layout in sweep.list("").into_iter().filter(|name| name.starts_with("layout-") && *name != kept) {
+        for shard in sweep.list(&layout) {
+            let dir = format!("{layout}/{shard}");
+            sweep.remove(&format!("{dir}/log"), &|_| true);
+            sweep.remove(&dir, &|name| name != "log");
+        }
+    }
+    match sweep.failed {
+        Some(error) if error.kind == DiskErrorKind::Crashed => Err(error),
+        failed => {
+            Ok(failed.map(|error| format!("a file that is not needed any more stays until the next start: {error}")))
+        }
+    }
+}
+
+/// The topic of a lane's file.
+fn lane_topic(name: &str) -> Option<TopicId> {
+    let (topic, lane) = name.strip_suffix(".lane")?.split_once('-')?;
+    lane.parse::<u16>().ok()?;
+    topic.parse().ok().map(TopicId)
+}
+
+struct Sweep<'a, 'b> {
+    files: &'a mut Files<'b>,
+    /// The first thing that did not work.
+    failed: Option<DiskError>,
+}
+
+impl Sweep<'_, '_> {
+    fn list(&mut self, folder: &str) -> Vec<String> {
+        let names = self.files.list(folder);
+        self.note(names).unwrap_or_default()
+    }
+
+    /// Removes what `is_stale` says of a folder; whether that was anything.
+    fn remove(&mut self, folder: &str, is_stale: &dyn Fn(&str) -> bool) -> bool {
+        let stale: Vec<String> = self.list(folder).into_iter().filter(|name| is_stale(name)).collect();
+        for name in &stale {
+            match self.files.remove(&format!("{folder}/{name}")) {
+                Err(error) if error.kind == DiskErrorKind::NotFound => {}
+                removed => drop(self.note(removed)),
+            }
+        }
+        if !stale.is_empty() {
+            let flushed = self.files.flush_dir(folder);
+            self.note(flushed);
+        }
+        !stale.is_empty()
+    }
+
+    fn note<T>(&mut self, result: Result<T, DiskError>) -> Option<T> {
+        match result {
+            Ok(it) => Some(it),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_lane_files_name_a_topic() {
+        assert_eq!(lane_topic("12-3.lane"), Some(TopicId(12)));
+        for other in ["12-3.lane.bak", "12.lane", "x-3.lane", "12-x.lane", "12-3", "-.lane"] {
+            assert_eq!(lane_topic(other), None, "{other}");
+        }
+    }
+}

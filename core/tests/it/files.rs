@@ -1,0 +1,112 @@
+//! What lies in the data directory: files that nobody names go, and what files hold of engine time is kept.
+
+use crate::rig::{Folder, Rig, config};
+use crate::{Client, apps, get};
+use gristmill_base::ids::SessionId;
+use gristmill_core::boot::BootConfig;
+use gristmill_core::request::{Answer, Operation};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Names of a folder that end like this.
+fn names(root: &Path, folder: &str, end: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(root.join(folder)) else { return Vec::new() };
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(end));
+    names.sort();
+    names
+}
+
+/// Events enough that checkpoints move some into lane files.
+fn fill(rig: &mut Rig, client: &mut Client) {
+    for n in 0..1_500 {
+        let operation = client.produce("doc", &format!("w{n} {}", "x".repeat(700)));
+        let tag = rig.send(0, client.session, operation);
+        if n % 10 == 0 {
+            rig.settle_reply(tag);
+        }
+    }
+    rig.settle();
+}
+
+#[test]
+fn a_start_with_other_cores_leaves_one_checkpoint_of_each_slot() {
+    let folder = Folder::new("stale");
+    {
+        let mut rig = Rig::start(&folder.0, &config(1), apps);
+        let mut client = Client::new(&mut rig);
+        fill(&mut rig, &mut client);
+        let put = client.put("k", b"kept");
+        assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
+    }
+    assert!(!names(&folder.0, "slots", ".ckpt").is_empty(), "a checkpoint was taken");
+    // An attempt that no root names, and a name that is none of ours.
+    fs::write(folder.0.join("slots/0003-99999.ckpt"), b"cut").unwrap();
+    fs::write(folder.0.join("slots/note.txt"), b"mine").unwrap();
+    let mut rig = Rig::start(&folder.0, &config(2), apps);
+    let left = names(&folder.0, "slots", ".ckpt");
+    let slots: BTreeSet<&str> = left.iter().map(|name| &name[..4]).collect();
+    assert_eq!((left.len(), slots.len()), (16, 16), "{left:?}");
+    assert!(!left.contains(&"0003-99999.ckpt".to_owned()));
+    assert_eq!(names(&folder.0, "slots", ".txt"), ["note.txt"]);
+    assert!(names(&folder.0, "layout-1/shard-000/log", "").is_empty(), "the old log is gone");
+    let client = Client::new(&mut rig);
+    assert_eq!(get(&mut rig, client.table("kv"), "k").as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn files_of_a_deleted_topic_go_with_the_next_checkpoint_or_at_the_next_start() {
+    for restart in [false, true] {
+        let folder = Folder::new(&format!("buried-{restart}"));
+        let quiet = BootConfig { checkpoint_bytes: 1 << 30, ..config(1) };
+        let mut rig = Rig::start(&folder.0, &config(1), apps);
+        let mut client = Client::new(&mut rig);
+        fill(&mut rig, &mut client);
+        let old = names(&folder.0, "lanes", ".lane");
+        assert!(!old.is_empty(), "a checkpoint moved events into lane files");
+        if restart {
+            drop(rig);
+            rig = Rig::start(&folder.0, &quiet, apps);
+        }
+        assert!(rig.ask(0, SessionId(0), Operation::AppDelete { name: "words".into() }).is_ok());
+        rig.settle();
+        assert_eq!(names(&folder.0, "lanes", ".lane"), old, "checkpoints name them still");
+        if restart {
+            drop(rig);
+            rig = Rig::start(&folder.0, &quiet, apps);
+        } else {
+            // A new topic has new numbers; its events make the next checkpoint due.
+            let mut client = Client::new(&mut rig);
+            fill(&mut rig, &mut client);
+            fill(&mut rig, &mut client);
+        }
+        let left = names(&folder.0, "lanes", ".lane");
+        assert!(old.iter().all(|name| !left.contains(name)), "{old:?} in {left:?}");
+        assert_eq!(left.is_empty(), restart, "files of the new topic stay: {left:?}");
+        drop(rig);
+        Rig::start(&folder.0, &config(1), apps).settle();
+    }
+}
+
+#[test]
+fn engine_time_outlives_a_start_with_other_cores_that_wrote_no_batch() {
+    let folder = Folder::new("time");
+    let before = {
+        let mut rig = Rig::start(&folder.0, &config(2), apps);
+        let mut client = Client::new(&mut rig);
+        // Some seconds of the rig's time: the wall clock of the next start is set back by as much.
+        rig.settle();
+        rig.settle();
+        let put = client.put("k", b"late");
+        let shown = rig.engine_micros();
+        assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
+        shown
+    };
+    // Killed before the new log has a batch.
+    drop(Rig::start(&folder.0, &config(1), apps));
+    for _ in 0..2 {
+        let again = Rig::start(&folder.0, &config(1), apps);
+        assert!(again.engine_micros() >= before, "{} after {before}", again.engine_micros());
+    }
+}
