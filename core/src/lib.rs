@@ -15,4 +15,4 @@ pub mod shard;
 
 pub use host::LinkedApps;
 pub use parcel::{Item, Parcel};
-pub use shard::{Inbox, Outbox, Shard, ShardConfig};
+pub use shard::{Inbox, Outbox, Shard, ShardConfig, WorkState};

@@ -1,7 +1,7 @@
 //! What the loop drives.
 
 use gristmill_base::env::Now;
-use gristmill_core::{Inbox, Outbox, Shard};
+use gristmill_core::{Inbox, Outbox, Shard, WorkState};
 
 /// A step function: the shard in production, something smaller in tests of the loop.
 pub trait Engine {
@@ -13,6 +13,16 @@ pub trait Engine {
 
     /// Why nothing is acknowledged any more, if that is so.
     fn failure(&self) -> Option<String>;
+
+    /// How background work goes; looked at after every turn.
+    fn work_state(&self) -> WorkState {
+        WorkState::Well
+    }
+
+    /// What of it fails, and why, in words.
+    fn failing_work(&self) -> String {
+        String::new()
+    }
 }
 
 impl Engine for Shard {
@@ -26,5 +36,13 @@ impl Engine for Shard {
 
     fn failure(&self) -> Option<String> {
         self.failed().map(ToString::to_string)
+    }
+
+    fn work_state(&self) -> WorkState {
+        Shard::work_state(self)
+    }
+
+    fn failing_work(&self) -> String {
+        Shard::failing_work(self)
     }
 }

@@ -9,7 +9,7 @@ use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
 use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, OpenMode, Park};
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
-use gristmill_core::{Inbox, Outbox, Parcel};
+use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
 use std::mem;
 
 /// How often connections are looked after.
@@ -20,6 +20,19 @@ const GAUGES_NANOS: u64 = 20_000_000;
 const PUSH_AGAIN_NANOS: u64 = 50_000;
 /// While stopping the loop looks this often.
 const STOPPING_NANOS: u64 = 5_000_000;
+
+/// Least time between two tellings of how background work goes: a disk at the edge of being full fills no log of the
+/// server.
+const TELL_AGAIN_NANOS: u64 = 5_000_000_000;
+
+/// What a loop tells of its shard, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing more is acknowledged, for this reason; reads go on. Told once.
+    Failed(String),
+    /// How background work goes has changed: into what, and what of it fails. Told not too often.
+    Work(WorkState, String),
+}
 
 /// Where a stop has got to. Times are of the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +94,12 @@ pub struct ShardLoop<E, W, M, J, C> {
     stop: Stop,
     phase: Phase,
     facts: Vec<(&'static str, u64)>,
+    /// Whether it was told that the shard has failed.
+    told_failed: bool,
+    /// How background work goes, as it was told last.
+    told_work: WorkState,
+    /// When the next change of that may be told.
+    tell_work_from: u64,
 }
 
 impl<E, W, M, J, C> ShardLoop<E, W, M, J, C>
@@ -110,23 +129,41 @@ where
             stop: parts.stop,
             phase: Phase::Serving,
             facts: parts.facts,
+            told_failed: false,
+            told_work: WorkState::Well,
+            tell_work_from: 0,
         }
     }
 
-    /// Serves until a stop was asked for and done. `failed` is called once if the shard stops acknowledging, with the
-    /// reason; reads go on.
-    pub fn run(&mut self, mut failed: impl FnMut(&str)) {
-        let mut told = false;
+    /// Serves until a stop was asked for and done. `tell` is called with what the operator should know.
+    pub fn run(&mut self, mut tell: impl FnMut(Told)) {
         while self.phase != Phase::Ended {
             let deadline = self.step();
-            if !told && let Some(reason) = self.engine.failure() {
-                told = true;
-                failed(&reason);
-            }
+            self.told().into_iter().for_each(&mut tell);
             if self.phase != Phase::Ended {
                 self.world.park(deadline);
             }
         }
+    }
+
+    /// What has changed since it was asked last.
+    pub fn told(&mut self) -> Option<Told> {
+        if !self.told_failed
+            && let Some(reason) = self.engine.failure()
+        {
+            self.told_failed = true;
+            return Some(Told::Failed(reason));
+        }
+        let state = self.engine.work_state();
+        if state == self.told_work {
+            return None;
+        }
+        let now = self.clock.now().monotonic_nanos;
+        if now < self.tell_work_from {
+            return None;
+        }
+        (self.told_work, self.tell_work_from) = (state, now + TELL_AGAIN_NANOS);
+        Some(Told::Work(state, self.engine.failing_work()))
     }
 
     /// One round without the rest at its end; gives the time at which the next one is due.

@@ -10,10 +10,10 @@ use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{FRAME_OPERATIONS_MAX, TURN_REQUESTS_MAX};
 use gristmill_core::jobs::{Job, JobDone};
 use gristmill_core::request::{Answer, Operation, Reply, Request};
-use gristmill_core::{Inbox, Outbox, Parcel};
+use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
 use gristmill_net::engine::Engine;
 use gristmill_net::jobs::Jobs;
-use gristmill_net::shard_loop::{Parts, ShardLoop};
+use gristmill_net::shard_loop::{Parts, ShardLoop, Told};
 use gristmill_net::stop::Stop;
 use gristmill_wire::{CORRELATION_NONE, OpCode, Status};
 use std::cell::RefCell;
@@ -44,6 +44,8 @@ struct State {
     gone: Vec<ConnId>,
     files: usize,
     unsettled: bool,
+    /// How the engine's background work goes.
+    work: WorkState,
 }
 
 enum Event {
@@ -213,6 +215,14 @@ impl Engine for Small {
     fn failure(&self) -> Option<String> {
         None
     }
+
+    fn work_state(&self) -> WorkState {
+        self.state.borrow().work
+    }
+
+    fn failing_work(&self) -> String {
+        "log segment: no space".to_owned()
+    }
 }
 
 type TestLoop = ShardLoop<Small, World, NoMesh, NoJobs, World>;
@@ -351,7 +361,7 @@ fn a_stop_answers_what_is_in_flight_and_takes_nothing_new() {
     bench.steps(5);
     assert!(!bench.state.borrow().closed, "another shard may still need this one");
     bench.stop.drained();
-    bench.shard.run(|reason| panic!("{reason}"));
+    bench.shard.run(|told| panic!("{told:?}"));
     assert!(bench.state.borrow().closed);
     assert_eq!(bench.take(OpCode::Get), [(CORRELATION_NONE, Status::NotReady)]);
 }
@@ -364,7 +374,7 @@ fn a_stop_does_not_wait_for_ever() {
     bench.steps(1);
     bench.stop.request();
     let before = bench.state.borrow().now;
-    bench.shard.run(|reason| panic!("{reason}"));
+    bench.shard.run(|told| panic!("{told:?}"));
     let took = bench.state.borrow().now - before;
     assert!((5_000_000_000..9_000_000_000).contains(&took), "{took} ns");
     assert!(
@@ -382,6 +392,31 @@ fn a_client_that_takes_nothing_holds_up_no_stop() {
     bench.stop.request();
     bench.stop.drained();
     let before = bench.state.borrow().now;
-    bench.shard.run(|reason| panic!("{reason}"));
+    bench.shard.run(|told| panic!("{told:?}"));
     assert!(bench.state.borrow().now - before < 9_000_000_000);
+}
+
+#[test]
+fn a_disk_at_the_edge_of_being_full_is_told_now_and_then() {
+    let mut bench = Bench::new();
+    let mut told = Vec::new();
+    let begun = bench.state.borrow().now;
+    while bench.state.borrow().now < begun + 20_000_000_000 {
+        let work = bench.state.borrow().work;
+        let other = if work == WorkState::Well { WorkState::DiskFull } else { WorkState::Well };
+        bench.state.borrow_mut().work = other;
+        bench.steps(1);
+        told.extend(bench.shard.told());
+    }
+    assert_eq!(told[0], Told::Work(WorkState::DiskFull, "log segment: no space".to_owned()));
+    assert!((3..=6).contains(&told.len()), "{told:?}");
+    bench.state.borrow_mut().work = WorkState::Well;
+    while bench.state.borrow().now < begun + 40_000_000_000 {
+        bench.steps(1);
+        told.extend(bench.shard.told());
+    }
+    assert!(matches!(told.last(), Some(Told::Work(WorkState::Well, _))), "the end is told as well: {told:?}");
+    let count = told.len();
+    bench.steps(10);
+    assert_eq!((bench.shard.told(), told.len()), (None, count), "nothing new, nothing told");
 }

@@ -95,6 +95,8 @@ interleavings! {
     a_wall_clock_is_set_forward: "wall clock set forward", "words", 1;
     /// P9: a full disk refuses clients, by admission alone; service comes back without a restart.
     a_full_disk_refuses_clients: "client refused while the disk was full", "bank", 1;
+    /// P9: the refusal says so.
+    a_full_disk_is_named: "refusal says that the disk is full", "bank", 1;
     /// P9: reads go on while the disk is full.
     a_full_disk_serves_reads: "read while the disk was full", "bank", 1;
     /// Nothing of a deleted app is left in any slot, also by events of it that were on their way (seed 65 of words once

@@ -3,6 +3,8 @@
 //!
 //! Nothing is written before the records whose effects it holds are durable.
 
+use super::root_content::{CheckpointMark, RootContent};
+use super::work::Work;
 use super::{Outbox, Shard};
 use crate::jobs::{CheckpointWrite, ChunkWrite, Job, JobDone, LANES_DIR, SLOTS_DIR, checkpoint_name, lane_name};
 use gristmill_base::checksum::crc32c;
@@ -12,96 +14,7 @@ use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Extent, Lane};
-use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-
-/// Where a slot's newest checkpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointMark {
-    /// Number of its file.
-    pub number: u64,
-    /// Last record that it holds.
-    pub ssn: Ssn,
-}
-
-/// What a shard's root says: which checkpoints count, and from where the log must be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootContent {
-    /// First record that is not in a checkpoint.
-    pub log_from: Lsn,
-    /// Engine time when the root was made, microseconds, or earlier; 0 where an older version of the program wrote it.
-    pub time_micros: u64,
-    /// By slot.
-    pub marks: BTreeMap<SlotId, CheckpointMark>,
-}
-
-impl Default for RootContent {
-    fn default() -> Self {
-        Self { log_from: Lsn(1), time_micros: 0, marks: BTreeMap::new() }
-    }
-}
-
-/// Version of the archive of a root's content. The one before is read too.
-const ROOT_CONTENT_VERSION: u32 = 2;
-
-/// How a root's content lies on disk: an rkyv archive with its version outside.
-#[derive(Archive, Serialize, Deserialize)]
-struct StoredRoot {
-    log_from: u64,
-    time_micros: u64,
-    /// Slot, number of its checkpoint, last record in it.
-    marks: Vec<(u16, u64, u64)>,
-}
-
-/// The same in version 1, which did not store engine time.
-#[derive(Archive, Serialize, Deserialize)]
-struct StoredRootV1 {
-    log_from: u64,
-    /// As above.
-    marks: Vec<(u16, u64, u64)>,
-}
-
-impl RootContent {
-    /// The bytes that are stored.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let marks = self.marks.iter().map(|(slot, mark)| (slot.0, mark.number, mark.ssn.0)).collect();
-        let stored = StoredRoot { log_from: self.log_from.0, time_micros: self.time_micros, marks };
-        let mut out = ROOT_CONTENT_VERSION.to_le_bytes().to_vec();
-        out.resize(16, 0); // The archive starts aligned.
-        out.extend_from_slice(
-            &rkyv::to_bytes::<rkyv::rancor::Error>(&stored).expect("numbers in memory can be archived"),
-        );
-        out
-    }
-
-    /// The content that was stored.
-    ///
-    /// # Errors
-    /// Another version, or bytes that are no content of a root.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let head = bytes.first_chunk::<4>().ok_or("it is empty")?;
-        let version = u32::from_le_bytes(*head);
-        let mut aligned = rkyv::util::AlignedVec::<16>::new();
-        aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
-        let stored = match version {
-            ROOT_CONTENT_VERSION => rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned),
-            1 => rkyv::from_bytes::<StoredRootV1, rkyv::rancor::Error>(&aligned).map(|old| StoredRoot {
-                log_from: old.log_from,
-                time_micros: 0,
-                marks: old.marks,
-            }),
-            _ => return Err(format!("version {version}; this program reads versions 1 and {ROOT_CONTENT_VERSION}")),
-        }
-        .map_err(|error| error.to_string())?;
-        let mark = |(slot, number, ssn)| (SlotId(slot), CheckpointMark { number, ssn: Ssn(ssn) });
-        Ok(Self {
-            log_from: Lsn(stored.log_from),
-            time_micros: stored.time_micros,
-            marks: stored.marks.into_iter().map(mark).collect(),
-        })
-    }
-}
 
 /// Magic of a checkpoint file.
 const MAGIC: [u8; 4] = *b"GMCK";
@@ -276,6 +189,7 @@ impl Shard {
     fn checkpoint_written(&mut self, slot: SlotId, number: u64, done: Result<(), DiskError>) {
         let Some((writing, mark, dirty, extents)) = self.checkpoints.writing.take() else { return };
         assert_eq!((writing, mark.number), (slot, number), "one checkpoint is written at a time");
+        self.failing_work.note(Work::Checkpoint, done.as_ref().err());
         if done.is_err() {
             // The records stay in the log; the next round tries again.
             let state = self.slot_mut(slot);
@@ -340,6 +254,7 @@ impl Shard {
 
     fn root_published(&mut self, root: RootFile, done: Result<(), DiskError>) {
         self.checkpoints.root = Some(root);
+        self.failing_work.note(Work::Root, done.as_ref().err());
         let Some((content, mut remove)) = self.checkpoints.publishing.take() else { return };
         if done.is_err() {
             // Some may be gone already, which the next try does not mind.
@@ -356,8 +271,9 @@ impl Shard {
     pub(super) fn job_done(&mut self, done: JobDone) {
         match done {
             JobDone::Segment(Ok(ready)) => self.segment_wanted = Some(ready),
-            JobDone::Segment(Err(_)) => {
+            JobDone::Segment(Err(error)) => {
                 // Room may come back; until then admission refuses writes.
+                self.failing_work.note(Work::Segment, Some(&error));
                 self.log.0.segment_failed();
                 self.segment_retry_nanos =
                     if planted::is(Bug::FullForEver) { u64::MAX } else { self.now_nanos + 100_000_000 };
@@ -408,8 +324,12 @@ impl Shard {
         self.segment_opening = false;
         let Some(ready) = self.segment_wanted.take_if(|ready| ready.path == path) else { return };
         match file {
-            Ok(file) => self.log.0.segment_ready(ready, file),
-            Err(_) => {
+            Ok(file) => {
+                self.failing_work.note(Work::Segment, None);
+                self.log.0.segment_ready(ready, file);
+            }
+            Err(error) => {
+                self.failing_work.note(Work::Segment, Some(&error));
                 self.log.0.segment_failed();
                 self.segment_retry_nanos = self.now_nanos + 100_000_000;
             }
@@ -425,32 +345,4 @@ pub(crate) fn next_chunk(lane: &Lane) -> Option<ChunkWrite> {
     let (first, last, body): (Offset, Offset, Vec<u8>) = lane.next_chunk()?;
     let extent = Extent { first, last, position, bytes: body.len() as u64, crc: crc32c(&body) };
     Some(ChunkWrite { lane: key, extent, body })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn content() -> RootContent {
-        let marks = [(SlotId(3), CheckpointMark { number: 7, ssn: Ssn(9) })].into();
-        RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks }
-    }
-
-    #[test]
-    fn a_root_comes_back_with_its_time() {
-        assert_eq!(RootContent::from_bytes(&content().to_bytes()), Ok(content()));
-        assert_eq!(content().to_bytes()[..16], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn a_root_of_version_1_is_read_and_knows_no_time() {
-        let stored = StoredRootV1 { log_from: 5, marks: vec![(3, 7, 9)] };
-        let mut bytes = vec![0; 16];
-        bytes[0] = 1;
-        bytes.extend_from_slice(&rkyv::to_bytes::<rkyv::rancor::Error>(&stored).unwrap());
-        assert_eq!(RootContent::from_bytes(&bytes), Ok(RootContent { time_micros: 0, ..content() }));
-        bytes[0] = 3;
-        let refusal = RootContent::from_bytes(&bytes).unwrap_err();
-        assert_eq!(refusal, "version 3; this program reads versions 1 and 2");
-    }
 }

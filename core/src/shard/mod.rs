@@ -11,17 +11,21 @@ mod items;
 mod reads;
 mod release;
 mod requests;
+mod root_content;
 mod runs;
 mod status;
 mod turn;
 mod upkeep;
 mod warm;
+mod work;
 mod writes;
 
 pub(crate) use checkpoint::next_chunk;
-pub use checkpoint::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
+pub use checkpoint::{seal_checkpoint, unseal_checkpoint};
 pub use feeds::FeedCursors;
 pub(crate) use requests::SESSION_BOOTS_MAX;
+pub use root_content::{CheckpointMark, RootContent};
+pub use work::WorkState;
 
 use crate::access::{Effects, MissDice};
 use crate::catalog::Catalog;
@@ -215,6 +219,7 @@ pub struct Shard {
     change: Option<catalog::Change>,
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
+    failing_work: work::FailingWork,
     segment_wanted: Option<ReadySegment>,
     /// Whether the file of `segment_wanted` is being opened.
     segment_opening: bool,
@@ -327,6 +332,7 @@ impl Shard {
             change: None,
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
+            failing_work: work::FailingWork::default(),
             segment_wanted: None,
             segment_opening: false,
             segment_retry_nanos: 0,

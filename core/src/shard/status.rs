@@ -46,6 +46,7 @@ impl Shard {
                 "flushes": counts.flushes, "bytes": log.bytes_kept(), "failed": log.failed().map(ToString::to_string),
                 "room": log.room(1 << 20), "crowded": self.crowded,
             },
+            "disk": self.failing_work.to_json(),
             "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
             "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
             "parks": counts.parks, "checkpoints": counts.checkpoints, "replayed": counts.replayed,

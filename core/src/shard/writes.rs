@@ -117,11 +117,21 @@ impl Shard {
         if slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
             return Ok(());
         }
-        Err((
-            Code::Capacity,
-            "the shard has no room for more work now: its log waits for the disk, or for space on it; send it again"
-                .into(),
-        ))
+        Err((Code::Capacity, self.no_room()))
+    }
+
+    /// Why there is no room for more work now, and what to do about it.
+    fn no_room(&self) -> String {
+        match self.failing_work.disk_full() {
+            Some(error) => {
+                reached("refusal says that the disk is full");
+                format!(
+                    "the disk of the data directory is full ({error}): free space on it; writes are taken again by themselves \
+                     as soon as there is room, send it again then"
+                )
+            }
+            None => "the shard has no room for more work now: its log waits for the disk; send it again".into(),
+        }
     }
 
     fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {

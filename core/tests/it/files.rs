@@ -3,8 +3,10 @@
 use crate::rig::{Folder, Rig, config};
 use crate::{Client, apps, get};
 use gristmill_base::ids::SessionId;
+use gristmill_base::placement::slot_of;
+use gristmill_core::WorkState;
 use gristmill_core::boot::BootConfig;
-use gristmill_core::request::{Answer, Operation};
+use gristmill_core::request::{Answer, Code, Operation};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -87,6 +89,39 @@ fn files_of_a_deleted_topic_go_with_the_next_checkpoint_or_at_the_next_start() {
         drop(rig);
         Rig::start(&folder.0, &config(1), apps).settle();
     }
+}
+
+#[test]
+fn a_full_disk_is_named_by_refusals_and_by_the_status_until_there_is_room() {
+    let folder = Folder::new("full");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let mut client = Client::new(&mut rig);
+    rig.full = true;
+    let value = vec![7; 100 << 10];
+    let refusal = (0..50).find_map(|n| {
+        let put = client.put(&format!("k{}", n % 3), &value);
+        rig.ask(0, client.session, put).err().map(|refusal| (n, refusal))
+    });
+    let (refused, refusal) = refusal.expect("the log has no room at last");
+    assert_eq!(refusal.code, Code::Capacity);
+    let says = |what: &str| assert!(refusal.message.contains(what), "{}", refusal.message);
+    says("the disk of the data directory is full");
+    says("no space left on the file system (errno 28)");
+    says("free space on it; writes are taken again by themselves");
+    assert_eq!(rig.work_state(), WorkState::DiskFull);
+    let disk = rig.json(Operation::Status)["shards"][0]["disk"].clone();
+    assert_eq!(disk["full"], true);
+    let works: Vec<&str> = disk["failing"].as_array().unwrap().iter().map(|it| it["work"].as_str().unwrap()).collect();
+    assert_eq!(works, ["log segment", "checkpoint"], "{disk}");
+    assert_eq!(get(&mut rig, client.table("kv"), "k0").map(|value| value.len()), Some(100 << 10), "reads go on");
+    rig.full = false;
+    rig.settle();
+    assert_eq!(rig.work_state(), WorkState::Well);
+    assert_eq!(rig.json(Operation::Status)["shards"][0]["disk"]["full"], false);
+    // A refusal for capacity leaves its number free: the same one is sent again.
+    *client.next.get_mut(&slot_of(format!("k{}", refused % 3).as_bytes(), 16).0).unwrap() -= 1;
+    let put = client.put(&format!("k{}", refused % 3), &value);
+    assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
 }
 
 #[test]

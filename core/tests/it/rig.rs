@@ -1,11 +1,11 @@
 //! Shards in one thread over real files: what the loop around a turn does, without sockets and rings.
 
 use gristmill_base::class::InputClass;
-use gristmill_base::env::{Completion, Disk, Now, OpenMode, Rng};
+use gristmill_base::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, FileId, Now, OpenMode, Rng, Ticket};
 use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
-use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
+use gristmill_core::{Inbox, LinkedApps, Outbox, Shard, WorkState};
 use gristmill_io::posix::PosixDisk;
 use gristmill_sdk::App;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,34 @@ impl Rng for Counting {
     fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0
+    }
+}
+
+/// A disk on which no file can be made.
+struct Full(PosixDisk);
+
+impl Disk for Full {
+    fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
+        if mode == OpenMode::Create {
+            return Err(DiskError { kind: DiskErrorKind::NoSpace, what: format!("opening {path}"), code: 28 });
+        }
+        self.0.open(path, mode)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.close(file);
+    }
+
+    fn submit(&mut self, ticket: Ticket, op: DiskOp) {
+        self.0.submit(ticket, op);
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        self.0.poll(done);
+    }
+
+    fn wait(&mut self, done: &mut Vec<Completion>) {
+        self.0.wait(done);
     }
 }
 
@@ -36,6 +64,8 @@ pub(crate) struct Rig {
     replies: Vec<Reply>,
     /// Files that the shards were done with.
     pub(crate) closed: usize,
+    /// Whether background jobs find a full disk.
+    pub(crate) full: bool,
 }
 
 /// An empty folder that is removed with the test.
@@ -80,12 +110,17 @@ impl Rig {
                 Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0 }
+        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false }
     }
 
     /// The highest engine time of any shard.
     pub(crate) fn engine_micros(&self) -> u64 {
         self.nodes.iter().map(|node| node.shard.engine_micros()).max().unwrap()
+    }
+
+    /// How the background work of the first shard goes.
+    pub(crate) fn work_state(&self) -> WorkState {
+        self.nodes[0].shard.work_state()
     }
 
     /// One turn of every shard, with everything that it asks for done at once.
@@ -113,7 +148,8 @@ impl Rig {
             }
             for job in node.outbox.jobs.drain(..) {
                 moved = true;
-                let done = job.run(&mut PosixDisk::new(&self.root));
+                let disk = PosixDisk::new(&self.root);
+                let done = if self.full { job.run(&mut Full(disk)) } else { job.run(&mut { disk }) };
                 node.inbox.jobs.push(done);
             }
             self.replies.append(&mut node.outbox.replies);

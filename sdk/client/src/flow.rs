@@ -203,6 +203,7 @@ impl Client {
     fn on_read(&mut self, shard: usize, ticket: u64, code: OpCode, answer: &Answer<'_>) -> Result<(), String> {
         match answer.status.retry() {
             Retry::Later => {
+                self.note_refusal(shard, answer);
                 let pause = self.shards[shard].next_pause();
                 self.shards[shard].reads_not_before = Some(after(pause));
                 self.shards[shard].reads.push_back(ticket);
@@ -235,7 +236,10 @@ impl Client {
                 let failure = Failure::decode(answer.status, answer.body);
                 return Err(failure.map_or_else(|error| error.to_string(), |failure| failure.to_string()));
             }
-            Retry::Later => Refused::Later(after(self.shards[shard].next_pause())),
+            Retry::Later => {
+                self.note_refusal(shard, answer);
+                Refused::Later(after(self.shards[shard].next_pause()))
+            }
             Retry::FromExpected => Refused::Gap(expected(answer)?),
             Retry::Change => Refused::Change,
             Retry::NewSession => {
@@ -248,6 +252,13 @@ impl Client {
         }
         self.shards[shard].slots.insert(slot);
         Ok(())
+    }
+
+    /// Keeps why the server wants something sent again later: an operation that runs out of time says it.
+    fn note_refusal(&mut self, shard: usize, answer: &Answer<'_>) {
+        if let Ok(failure) = Failure::decode(answer.status, answer.body) {
+            self.last_trouble = format!("{}: {failure}", self.topology.shards[shard]);
+        }
     }
 
     /// Gives a connection up; what was in flight on it goes out again.

@@ -184,6 +184,7 @@ fn time_runs_out_as_unknown_or_for_certain() {
     let refused = client.put("a/kv", b"k", b"2").unwrap_err();
     assert_eq!(refused.kind, ErrorKind::TimedOut, "{refused}");
     assert!(refused.is_certain());
+    assert!(refused.message.contains("by chance"), "it says why the server has no room: {refused}");
     server.with(|world| world.faults = Faults { cut_after: 1_000, ..Faults::default() });
     let cut = client.put("a/kv", b"k", b"3").unwrap_err();
     assert_eq!(cut.kind, ErrorKind::Unknown, "{cut}");

@@ -91,8 +91,21 @@ fn for_people(status: &Value) -> Vec<String> {
     }
     lines.extend(columns.lines());
     lines.push(String::new());
+    lines.extend(shards.iter().flat_map(failing_work));
     lines.push("events, inputs, messages: what is unsettled; durable: records of the log on disk".to_owned());
     lines
+}
+
+/// A line for each kind of background work that fails.
+fn failing_work(shard: &Value) -> Vec<String> {
+    let none = Vec::new();
+    let failing = shard.pointer("/disk/failing").and_then(Value::as_array).unwrap_or(&none);
+    let line = |entry: &Value| {
+        let text = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
+        let (number, times) = (number(shard, "/shard"), number(entry, "/times"));
+        format!("shard {number}: {} fails ({times} times, tried again): {}", text("work"), text("error"))
+    };
+    failing.iter().map(line).collect()
 }
 
 fn apps(status: &Value) -> String {
@@ -105,6 +118,7 @@ fn apps(status: &Value) -> String {
 fn log(shard: &Value) -> String {
     match shard.pointer("/log/failed").and_then(Value::as_str) {
         Some(why) => format!("FAILED: {why}"),
+        None if shard.pointer("/disk/full").and_then(Value::as_bool) == Some(true) => "DISK FULL".to_owned(),
         None if shard.pointer("/log/crowded").and_then(Value::as_bool) == Some(true) => "full".to_owned(),
         None => "ok".to_owned(),
     }
@@ -121,10 +135,14 @@ mod tests {
         "shards": [
             {"shard": 0, "slots": 128, "net": {"cpu": 3, "numa_node": 0, "pinned": 1}, "log": {"failed": null}},
             {"shard": 1, "slots": 128, "net": {"cpu": 5, "numa_node": 1, "pinned": 0}, "log": {"failed": "EIO"}},
+            {"shard": 2, "log": {"failed": null}, "disk": {"full": true, "failing": [
+                {"work": "log segment", "times": 7, "error": "no space left"}]}},
         ]});
         let lines = for_people(&status).join("\n");
         assert!(lines.contains("unsettled 12") && lines.contains("word-count"), "{lines}");
         assert!(lines.contains("FAILED: EIO"), "{lines}");
+        assert!(lines.contains("DISK FULL"), "{lines}");
+        assert!(lines.contains("shard 2: log segment fails (7 times, tried again): no space left"), "{lines}");
         let second = lines.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
         assert_eq!(second.split_whitespace().take(4).collect::<Vec<_>>(), ["1", "5", "1", "no"]);
     }

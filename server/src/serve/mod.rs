@@ -8,6 +8,7 @@ mod recovery;
 mod sabotage;
 mod threads;
 mod watch;
+mod work;
 
 pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 

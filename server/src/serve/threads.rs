@@ -4,7 +4,7 @@ use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::ids::ShardId;
 use gristmill_core::boot::ShardSeed;
-use gristmill_core::{LinkedApps, Parcel};
+use gristmill_core::{LinkedApps, Parcel, WorkState};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::mesh::{MeshEnd, Waker};
@@ -13,7 +13,7 @@ use gristmill_io::random::SystemRng;
 use gristmill_io::ring::{RingSettings, ShardRing};
 use gristmill_net::greeting::Greeting;
 use gristmill_net::jobs::BackgroundJobs;
-use gristmill_net::shard_loop::{Parts, ShardLoop};
+use gristmill_net::shard_loop::{Parts, ShardLoop, Told};
 use gristmill_net::stop::Stop;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +50,8 @@ pub(super) enum Happened {
     Serving(bool),
     /// A shard's thread has ended.
     Ended(ShardId, Result<(), Failed>),
+    /// How a shard's background work goes has changed: what of it fails, if something does.
+    Work(ShardId, WorkState, String),
     /// The operator wants the server to stop.
     Signal(i32),
 }
@@ -115,11 +117,13 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     });
     // As above.
     let _ = tell.send(Happened::Serving(pinned));
-    shard_loop.run(|reason| {
-        eprintln!(
+    shard_loop.run(|told| match told {
+        Told::Failed(reason) => eprintln!(
             "gristmill: the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
              on; restart the server once the disk is well"
-        );
+        ),
+        // As above.
+        Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),
     });
     Ok(())
 }

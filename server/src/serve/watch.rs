@@ -1,6 +1,7 @@
 //! The main thread of a running server: waits for the shards and for signals, and stops everything together.
 
 use super::threads::Happened;
+use super::work::ShardsWork;
 use crate::exit::{Exit, Failed};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::mesh::Waker;
@@ -25,6 +26,8 @@ pub(super) struct Watch {
     ended: usize,
     /// Every shard stays on its CPU.
     pinned: bool,
+    /// How the shards' background work goes.
+    work: ShardsWork,
     /// What is waited for must have happened by then; monotonic.
     deadline: u64,
     /// The first thing that went wrong.
@@ -52,7 +55,7 @@ impl Watch {
     /// Watches the shards that these wakers wake, whose threads have been started.
     pub(super) fn new(wakers: Vec<Waker>, stop: Stop) -> Self {
         let deadline = SystemClock::monotonic_nanos() + START_NANOS;
-        Self { wakers, stop, serving: 0, ended: 0, pinned: true, deadline, failed: None }
+        Self { wakers, stop, serving: 0, ended: 0, pinned: true, work: ShardsWork::default(), deadline, failed: None }
     }
 
     /// Returns when all shards have ended. `ready` is called once when all of them serve.
@@ -106,6 +109,11 @@ impl Watch {
             Happened::Ended(_, Err(failed)) => {
                 self.ended += 1;
                 self.fail(failed);
+            }
+            Happened::Work(shard, state, what) => {
+                for line in self.work.changed(shard, state, &what) {
+                    eprintln!("gristmill: {line}");
+                }
             }
             Happened::Signal(signal) => {
                 if !self.stop.is_requested() {

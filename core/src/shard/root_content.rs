@@ -1,0 +1,121 @@
+//! What a shard's root says, and how it lies on disk.
+
+use gristmill_base::ids::{Lsn, SlotId, Ssn};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where a slot's newest checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointMark {
+    /// Number of its file.
+    pub number: u64,
+    /// Last record that it holds.
+    pub ssn: Ssn,
+}
+
+/// What a shard's root says: which checkpoints count, and from where the log must be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootContent {
+    /// First record that is not in a checkpoint.
+    pub log_from: Lsn,
+    /// Engine time when the root was made, microseconds, or earlier; 0 where an older version of the program wrote it.
+    pub time_micros: u64,
+    /// By slot.
+    pub marks: BTreeMap<SlotId, CheckpointMark>,
+}
+
+impl Default for RootContent {
+    fn default() -> Self {
+        Self { log_from: Lsn(1), time_micros: 0, marks: BTreeMap::new() }
+    }
+}
+
+/// Version of the archive of a root's content. The one before is read too.
+const ROOT_CONTENT_VERSION: u32 = 2;
+
+/// How a root's content lies on disk: an rkyv archive with its version outside.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRoot {
+    log_from: u64,
+    time_micros: u64,
+    /// Slot, number of its checkpoint, last record in it.
+    marks: Vec<(u16, u64, u64)>,
+}
+
+/// The same in version 1, which did not store engine time.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRootV1 {
+    log_from: u64,
+    /// As above.
+    marks: Vec<(u16, u64, u64)>,
+}
+
+impl RootContent {
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let marks = self.marks.iter().map(|(slot, mark)| (slot.0, mark.number, mark.ssn.0)).collect();
+        let stored = StoredRoot { log_from: self.log_from.0, time_micros: self.time_micros, marks };
+        let mut out = ROOT_CONTENT_VERSION.to_le_bytes().to_vec();
+        out.resize(16, 0); // The archive starts aligned.
+        out.extend_from_slice(
+            &rkyv::to_bytes::<rkyv::rancor::Error>(&stored).expect("numbers in memory can be archived"),
+        );
+        out
+    }
+
+    /// The content that was stored.
+    ///
+    /// # Errors
+    /// Another version, or bytes that are no content of a root.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let head = bytes.first_chunk::<4>().ok_or("it is empty")?;
+        let version = u32::from_le_bytes(*head);
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
+        let stored = match version {
+            ROOT_CONTENT_VERSION => rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned),
+            1 => rkyv::from_bytes::<StoredRootV1, rkyv::rancor::Error>(&aligned).map(|old| StoredRoot {
+                log_from: old.log_from,
+                time_micros: 0,
+                marks: old.marks,
+            }),
+            _ => return Err(format!("version {version}; this program reads versions 1 and {ROOT_CONTENT_VERSION}")),
+        }
+        .map_err(|error| error.to_string())?;
+        let mark = |(slot, number, ssn)| (SlotId(slot), CheckpointMark { number, ssn: Ssn(ssn) });
+        Ok(Self {
+            log_from: Lsn(stored.log_from),
+            time_micros: stored.time_micros,
+            marks: stored.marks.into_iter().map(mark).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> RootContent {
+        let marks = [(SlotId(3), CheckpointMark { number: 7, ssn: Ssn(9) })].into();
+        RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks }
+    }
+
+    #[test]
+    fn a_root_comes_back_with_its_time() {
+        assert_eq!(RootContent::from_bytes(&content().to_bytes()), Ok(content()));
+        assert_eq!(content().to_bytes()[..16], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_root_of_version_1_is_read_and_knows_no_time() {
+        let stored = StoredRootV1 { log_from: 5, marks: vec![(3, 7, 9)] };
+        let mut bytes = vec![0; 16];
+        bytes[0] = 1;
+        bytes.extend_from_slice(&rkyv::to_bytes::<rkyv::rancor::Error>(&stored).unwrap());
+        assert_eq!(RootContent::from_bytes(&bytes), Ok(RootContent { time_micros: 0, ..content() }));
+        bytes[0] = 3;
+        let refusal = RootContent::from_bytes(&bytes).unwrap_err();
+        assert_eq!(refusal, "version 3; this program reads versions 1 and 2");
+    }
+}
