@@ -14,9 +14,9 @@ SECONDS_FUZZ ?= 60
 
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
-TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage
+TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -57,8 +57,11 @@ fuzz: ## fuzz frames and everything read from disk, SECONDS_FUZZ=60 each (needs 
 loom: ## model-check the queue between cores
 	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --test loom_mesh --release --target-dir $(TARGET_DIR)/loom
 
-bench: ## micro-benchmarks; tables go to target/bench/NAME.json
-	cargo bench --package gristmill-benches
+bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 fails on a missed target
+	BENCH_COMMAND='make bench' cargo bench --package gristmill-benches --bench put_stages
+
+bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
+	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

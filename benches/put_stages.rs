@@ -15,6 +15,7 @@ use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
 use gristmill_io::posix::PosixDisk;
 use gristmill_wire::{Frame, FrameKind, Reply, RequestWriter, ResultWriter};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 const PUTS_PER_TURN: usize = 400;
 const SESSIONS: u64 = 50;
@@ -43,9 +44,10 @@ impl Bench {
         let now = Now { monotonic_nanos: 1, wall_micros: 1_700_000_000_000_000 };
         let config = BootConfig { checkpoint_bytes: u64::MAX, ..BootConfig::default() };
         let mut disk = PosixDisk::new(&root);
-        let mut seeds = recover(&mut disk, &config, now, &mut Numbers(1)).expect("a new directory opens");
+        let mut seeds = recover(&mut disk, &config, now, &mut Random(Numbers(1))).expect("a new directory opens");
         let apps = LinkedApps::new([gristmill_loadgen_app::app()]);
-        let shard = seeds.remove(0).open(&mut disk, Box::new(apps), Box::new(Numbers(2))).expect("a new log opens");
+        let shard =
+            seeds.remove(0).open(&mut disk, Box::new(apps), Box::new(Random(Numbers(2)))).expect("a new log opens");
         let mut bench = Self {
             shard,
             inbox: Inbox::default(),
@@ -192,17 +194,32 @@ fn encode(count: usize) -> f64 {
     nanos / count as f64
 }
 
-fn main() -> std::io::Result<()> {
+/// The repeatable numbers as the engine takes them.
+struct Random(Numbers);
+
+impl gristmill_base::env::Rng for Random {
+    fn next_u64(&mut self) -> u64 {
+        self.0.draw()
+    }
+}
+
+fn main() -> std::io::Result<ExitCode> {
     let keys = std::env::var("GRISTMILL_BENCH_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(1_000_000);
     let rounds = 5;
+    let pace = format!("{PUTS_PER_TURN} a turn, {SESSIONS} sessions, {keys} keys, a disk that is ready at once");
     let mut report = Report::new("put_stages");
     let bytes = frames(64_000);
     let mut bench = Bench::new(keys);
     bench.puts((2 * keys as usize / PUTS_PER_TURN).max(100));
     for _ in 0..rounds {
-        report.add("decode a request frame, 64 puts", decode(&bytes, 64_000));
-        report.add("turn: session, record, log, row, release", bench.puts(500));
-        report.add("encode a result frame, 64 results", encode(64_000));
+        let turn = bench.puts(500);
+        for (id, nanos) in [
+            ("decode a request frame, 64 puts", decode(&bytes, 64_000)),
+            ("turn: session, record, log, row, release", turn),
+            ("encode a result frame, 64 results", encode(64_000)),
+        ] {
+            report.row(id, "ns").round(nanos).pace(&pace);
+        }
     }
     println!("one put over {keys} keys, {PUTS_PER_TURN} a turn, {SESSIONS} sessions, a disk that is ready at once");
     let root = bench.root.clone();

@@ -10,23 +10,16 @@ rust_wanted=1.95.0
 #   make          jemalloc's own build
 #   git           called by glommio's build script
 #   python3       the test client that is written from docs/protocol.md alone
+#   valgrind      counts the instructions of make bench-count, a step of make test
 packages=()
 command -v cc >/dev/null || packages+=(gcc)
 [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
 command -v make >/dev/null || packages+=(make)
 command -v git >/dev/null || packages+=(git)
 command -v python3 >/dev/null || packages+=(python3)
+command -v valgrind >/dev/null || packages+=(valgrind)
 
-if [ ${#packages[@]} -gt 0 ]; then
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        echo "setup: installing missing Debian packages: ${packages[*]}"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-    else
-        echo "setup: missing Debian packages; run: sudo apt-get install -y ${packages[*]}" >&2
-        exit 78
-    fi
-fi
+[ ${#packages[@]} -eq 0 ] || "$(dirname "$0")/packages.sh" "${packages[@]}"
 
 if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
     echo "setup: no Rust toolchain found; install Rust $rust_wanted or newer from https://rustup.rs and try again" >&2
