@@ -4,6 +4,7 @@
 //! the sign bit flipped for signed ones, and floating-point numbers take the order-keeping form of IEEE 754's
 //! `totalOrder` (sign bit flipped for positive numbers, all bits flipped for negative ones).
 
+use crate::json::{self, JsonError};
 use std::fmt;
 
 /// Type of a key or value. `rkyv:NAME` types are Rust-only values and are carried as bytes.
@@ -32,11 +33,14 @@ pub struct TypeError {
     pub wanted: DataType,
     /// What was found, for a person.
     pub found: String,
+    /// Where it breaks the rules of its type, if that can be said.
+    pub why: Option<JsonError>,
 }
 
 impl fmt::Display for TypeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not a {}", self.found, self.wanted)
+        write!(f, "{} is not a {}", self.found, self.wanted)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
     }
 }
 
@@ -92,18 +96,27 @@ impl DataType {
         self != Self::Json
     }
 
-    /// Whether `bytes` are an encoding of this type. JSON is checked for UTF-8 only; who reads it parses it.
+    /// Whether `bytes` are an encoding of this type. Takes time by their length, and no memory.
     ///
     /// # Errors
     /// What was found instead.
     pub fn check(self, bytes: &[u8]) -> Result<(), TypeError> {
+        let mut why = None;
         let fits = match self {
-            Self::String | Self::Json => std::str::from_utf8(bytes).is_ok(),
+            Self::String => std::str::from_utf8(bytes).is_ok(),
+            Self::Json => {
+                why = json::check(bytes).err();
+                why.is_none()
+            }
             Self::Bytes => true,
             Self::Bool => matches!(bytes, [0 | 1]),
             Self::I64 | Self::U64 | Self::F64 => bytes.len() == 8,
         };
-        if fits { Ok(()) } else { Err(TypeError { wanted: self, found: format!("a value of {} bytes", bytes.len()) }) }
+        if fits {
+            Ok(())
+        } else {
+            Err(TypeError { wanted: self, found: format!("a value of {} bytes", bytes.len()), why })
+        }
     }
 
     /// The encoding of what a person typed.
@@ -111,7 +124,7 @@ impl DataType {
     /// # Errors
     /// Text that does not say a value of this type. JSON is not parsed here.
     pub fn encode_text(self, text: &str) -> Result<Vec<u8>, TypeError> {
-        let wrong = || TypeError { wanted: self, found: format!("{text:?}") };
+        let wrong = || TypeError { wanted: self, found: format!("{text:?}"), why: None };
         Ok(match self {
             Self::String | Self::Json | Self::Bytes => text.as_bytes().to_vec(),
             Self::Bool => vec![u8::from(text.parse::<bool>().map_err(|_| wrong())?)],
@@ -192,6 +205,15 @@ mod tests {
         let real = [f64::NEG_INFINITY, -1.5, -0.0, 0.0, 1e-300, 2.0, f64::INFINITY];
         assert!(real.windows(2).all(|pair| encode_f64(pair[0]) < encode_f64(pair[1])));
         assert!(real.iter().all(|&value| decode_f64(encode_f64(value)).to_bits() == value.to_bits()));
+    }
+
+    #[test]
+    fn json_is_checked_in_full_and_says_where_it_breaks() {
+        assert_eq!(DataType::Json.check(b"{\"a\": [1, 2]}"), Ok(()));
+        let refusal = DataType::Json.check(b"{\"a\": [1, 2}").unwrap_err().to_string();
+        assert_eq!(refusal, "a value of 12 bytes is not a json: byte 11 is '}', expected , or ]");
+        let refusal = DataType::I64.check(b"abc").unwrap_err().to_string();
+        assert_eq!(refusal, "a value of 3 bytes is not a i64");
     }
 
     #[test]

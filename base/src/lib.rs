@@ -9,6 +9,7 @@ pub mod datatype;
 pub mod env;
 pub mod files;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod nearest;
 pub mod placement;

@@ -38,6 +38,8 @@ pub const LOG_IDLE_MARK_NANOS: u64 = 10_000_000;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Value of an event, a grain, a map entry, an invoke payload or a reply, in bytes.
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
+/// Arrays and objects within each other in a JSON value: what every common parser takes (some refuse beyond 127).
+pub const JSON_DEPTH_MAX: usize = 100;
 /// Headers of one event.
 pub const HEADERS_MAX: usize = 1_024;
 /// Headers of one event in bytes, lengths included, so that an event that came in one frame also leaves in one.

@@ -1,6 +1,6 @@
 //! A run's hold on its grain: reads see the run's own writes, which lie over the grain's rows until the commit.
 
-use crate::catalog::{AppEntry, Catalog, Table};
+use crate::catalog::{AppEntry, Catalog, Map, Table, data_type};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
@@ -130,19 +130,22 @@ impl<'a> RunAccess<'a> {
         }
     }
 
-    /// Fails the run if something is too large, where the handler cannot be told.
-    fn must_fit(&mut self, what: &str, found: usize, allowed: usize) {
-        if let Err(failure) = check_size(what, found, allowed) {
+    /// Fails the run with something that the handler cannot be told.
+    fn must(&mut self, checked: Result<(), Failure>) {
+        if let Err(failure) = checked {
             self.effects.fault.get_or_insert_with(|| failure.to_string());
         }
     }
 
+    fn map_named(table: &'a Table, name: &str) -> Result<&'a Map, Failure> {
+        let known = || table.maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>().join(", ");
+        table
+            .map_named(name)
+            .ok_or_else(|| Failure::new(format!("table {} has no map {name}; its maps: {}", table.name, known())))
+    }
+
     fn map_id(&self, name: &str) -> Result<MapId, Failure> {
-        let known = || self.table.maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>().join(", ");
-        let map = self.table.map_named(name).ok_or_else(|| {
-            Failure::new(format!("table {} has no map {name}; its maps: {}", self.table.name, known()))
-        })?;
-        Ok(MapId(map.id))
+        Self::map_named(self.table, name).map(|map| MapId(map.id))
     }
 
     fn handler_id(table: &Table, name: &str) -> Result<HandlerId, Failure> {
@@ -153,18 +156,18 @@ impl<'a> RunAccess<'a> {
         Ok(HandlerId(handler.id))
     }
 
-    fn grain_operation(table: &Table, operation: MessageOperation) -> Result<GrainOperation, Failure> {
-        let map = |name: &str| {
-            let map =
-                table.map_named(name).ok_or_else(|| Failure::new(format!("table {} has no map {name}", table.name)))?;
-            Ok::<_, Failure>(MapId(map.id))
-        };
+    fn grain_operation(table: &'a Table, operation: MessageOperation) -> Result<GrainOperation, Failure> {
+        let map = |name: &str| Self::map_named(table, name).map(|map| MapId(map.id));
         Ok(match operation {
-            MessageOperation::Put(value) => GrainOperation::Put(value.into()),
+            MessageOperation::Put(value) => {
+                check_value(table, &value)?;
+                GrainOperation::Put(value.into())
+            }
             MessageOperation::Delete => GrainOperation::Delete,
             MessageOperation::MapPut { map: name, key, value } => {
-                check_size("a map key", key.len(), KEY_BYTES_MAX)?;
-                GrainOperation::MapPut(map(&name)?, key.into(), value.into())
+                let map = Self::map_named(table, &name)?;
+                check_entry(map, &key, &value)?;
+                GrainOperation::MapPut(MapId(map.id), key.into(), value.into())
             }
             MessageOperation::MapDelete { map: name, key } => {
                 check_size("a map key", key.len(), KEY_BYTES_MAX)?;
@@ -213,7 +216,8 @@ impl<'a> RunAccess<'a> {
         let MessageOperation::Put(value) = send.operation else {
             return Err(Failure::new("a message to a topic appends an event: its operation is put"));
         };
-        check_size("an event's value", value.len(), VALUE_BYTES_MAX)?;
+        check_type("an event's key", entry.key, &key, KEY_BYTES_MAX)?;
+        check_type("an event's value", entry.value, &value, VALUE_BYTES_MAX)?;
         let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
         let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
         self.effects.sent.push((home, Target::Lane(lane, self.class, key.into(), value.into())));
@@ -233,6 +237,24 @@ impl<'a> RunAccess<'a> {
 
 fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {
     if found > allowed { Err(too_large(what, found, allowed)) } else { Ok(()) }
+}
+
+/// Checks a key or value that a handler writes, as the doors check those of clients.
+fn check_type(what: &str, code: u8, bytes: &[u8], allowed: usize) -> Result<(), Failure> {
+    check_size(what, bytes.len(), allowed)?;
+    data_type(code).check(bytes).map_err(|error| Failure::new(format!("{what}: {error}")))
+}
+
+fn check_value(table: &Table, value: &[u8]) -> Result<(), Failure> {
+    match table.value {
+        Some(code) => check_type("a value", code, value, VALUE_BYTES_MAX),
+        None => check_size("a value", value.len(), VALUE_BYTES_MAX),
+    }
+}
+
+fn check_entry(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+    check_type("a map key", map.key, key, KEY_BYTES_MAX)?;
+    check_type("a map value", map.value, value, VALUE_BYTES_MAX)
 }
 
 fn too_large(what: &str, found: usize, allowed: usize) -> Failure {
@@ -264,7 +286,7 @@ impl Access for RunAccess<'_> {
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
-        self.must_fit("a value", value.as_ref().map_or(0, Vec::len), VALUE_BYTES_MAX);
+        self.must(value.as_ref().map_or(Ok(()), |value| check_value(self.table, value)));
         self.effects.value = Some(value.map(Into::into));
     }
 
@@ -283,9 +305,12 @@ impl Access for RunAccess<'_> {
     }
 
     fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
-        let map = self.map_id(map)?;
-        check_size("a map key", key.len(), KEY_BYTES_MAX)?;
-        check_size("a map value", value.as_ref().map_or(0, Vec::len), VALUE_BYTES_MAX)?;
+        let entry = Self::map_named(self.table, map)?;
+        match &value {
+            Some(value) => check_entry(entry, key, value)?,
+            None => check_size("a map key", key.len(), KEY_BYTES_MAX)?,
+        }
+        let map = MapId(entry.id);
         self.effects.entries.insert((map, key.into()), value.map(Into::into));
         Ok(())
     }
@@ -360,7 +385,7 @@ impl Access for RunAccess<'_> {
     }
 
     fn count(&mut self, counter: &str, by: i64) {
-        self.must_fit("a counter's name", counter.len(), NAME_BYTES_MAX);
+        self.must(check_size("a counter's name", counter.len(), NAME_BYTES_MAX));
         match self.effects.counters.iter_mut().find(|(name, _)| **name == *counter) {
             Some((_, sum)) => *sum = sum.wrapping_add(by),
             None => self.effects.counters.push((counter.into(), by)),

@@ -6,6 +6,7 @@ mod class;
 mod files;
 mod hostile;
 mod rig;
+mod typed;
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, SessionKey, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
