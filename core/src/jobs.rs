@@ -81,9 +81,18 @@ pub enum JobDone {
     /// The catalog is stored.
     Catalog(RootFile, Result<(), DiskError>),
     /// A chunk's body.
-    LoadChunk(SlotId, LaneKey, Extent, Result<Vec<u8>, DiskError>),
+    LoadChunk(SlotId, LaneKey, Extent, Result<Vec<u8>, ChunkError>),
     /// A read may be tried again.
     Nothing(u64),
+}
+
+/// Why a chunk of a lane cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChunkError {
+    /// The file could not be opened for a reason that may pass.
+    Disk(DiskError),
+    /// The file does not hold what a checkpoint wrote there, or cannot be read: which, what of it, and why.
+    Damaged(String),
 }
 
 /// Folder of slot checkpoints.
@@ -101,6 +110,25 @@ pub fn checkpoint_name(slot: SlotId, number: u64) -> String {
 #[must_use]
 pub fn lane_name(lane: LaneKey) -> String {
     format!("{}-{}.lane", lane.topic, lane.lane)
+}
+
+/// Path of a lane's file.
+#[must_use]
+pub fn lane_path(lane: LaneKey) -> String {
+    format!("{LANES_DIR}/{}", lane_name(lane))
+}
+
+/// What an extent of a lane's file holds, for a person.
+#[must_use]
+pub fn chunk_words(lane: LaneKey, extent: Extent) -> String {
+    let Extent { first, last, position, bytes, .. } = extent;
+    let end = position + bytes.max(1) - 1;
+    format!(
+        "{}, bytes {position} to {end}: events {first} to {last} of topic {}, lane {}",
+        lane_path(lane),
+        lane.topic,
+        lane.lane
+    )
 }
 
 impl Job {
@@ -154,7 +182,7 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
 }
 
 fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskError> {
-    let path = format!("{LANES_DIR}/{}", lane_name(chunk.lane));
+    let path = lane_path(chunk.lane);
     let (file, made) = match files.open(&path, OpenMode::Write) {
         Ok(file) => (file, false),
         Err(error) if error.kind == DiskErrorKind::NotFound => (files.open(&path, OpenMode::Create)?, true),
@@ -193,17 +221,26 @@ fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<Vec
 /// Reads a chunk and checks it.
 ///
 /// # Errors
-/// What the disk says, or damage.
-pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, DiskError> {
-    let path = format!("{LANES_DIR}/{}", lane_name(lane));
-    let file = files.open(&path, OpenMode::Read)?;
+/// Damage, or what the disk says.
+pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, ChunkError> {
+    let damaged = |why: String| ChunkError::Damaged(format!("{} are damaged: {why}", chunk_words(lane, extent)));
+    let file = match files.open(&lane_path(lane), OpenMode::Read) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Err(damaged("the file is missing".to_owned())),
+        opened => opened.map_err(ChunkError::Disk)?,
+    };
     let body = read_chunk(files, file, extent);
     files.close(file);
-    let body = body?;
-    if body.len() as u64 != extent.bytes || crc32c(&body) != extent.crc {
-        let what =
-            format!("{path}: events {} to {} at byte {} are damaged", extent.first, extent.last, extent.position);
-        return Err(DiskError { kind: DiskErrorKind::Io, what, code: 0 });
+    let body = match body {
+        Err(error) if error.kind == DiskErrorKind::Crashed => return Err(ChunkError::Disk(error)),
+        Err(error) => return Err(damaged(format!("they cannot be read ({error})"))),
+        Ok(body) => body,
+    };
+    let found = crc32c(&body);
+    if body.len() as u64 != extent.bytes {
+        return Err(damaged(format!("the file ends {} bytes too early", extent.bytes - body.len() as u64)));
+    }
+    if found != extent.crc {
+        return Err(damaged(format!("their checksum is {found:08x}, the checkpoint says {:08x}", extent.crc)));
     }
     Ok(body)
 }

@@ -313,6 +313,8 @@ pub enum Code {
     NotReady,
     /// The shard's log has failed; the outcome is unknown.
     Failed,
+    /// What is asked for is damaged on disk. Definite.
+    Damaged,
     /// The handler failed for good. Definite: no effect.
     HandlerFailed,
     /// Not in this version.
@@ -358,6 +360,7 @@ impl Code {
             Self::Unsupported => 12,
             Self::Internal => 13,
             Self::Forgotten => 14,
+            Self::Damaged => 15,
         }
     }
 
@@ -372,6 +375,7 @@ impl Code {
             5 => Self::Parked,
             11 => Self::HandlerFailed,
             12 => Self::Unsupported,
+            15 => Self::Damaged,
             _ => Self::Internal,
         }
     }

@@ -23,6 +23,11 @@ pub trait Engine {
     fn failing_work(&self) -> String {
         String::new()
     }
+
+    /// What the operator should be told since it was asked last, a line each.
+    fn take_notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl Engine for Shard {
@@ -44,5 +49,9 @@ impl Engine for Shard {
 
     fn failing_work(&self) -> String {
         Shard::failing_work(self)
+    }
+
+    fn take_notices(&mut self) -> Vec<String> {
+        Shard::take_notices(self)
     }
 }

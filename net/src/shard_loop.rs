@@ -32,6 +32,8 @@ pub enum Told {
     Failed(String),
     /// How background work goes has changed: into what, and what of it fails. Told not too often.
     Work(WorkState, String),
+    /// A line.
+    Notice(String),
 }
 
 /// Where a stop has got to. Times are of the monotonic clock.
@@ -140,6 +142,7 @@ where
         while self.phase != Phase::Ended {
             let deadline = self.step();
             self.told().into_iter().for_each(&mut tell);
+            self.engine.take_notices().into_iter().map(Told::Notice).for_each(&mut tell);
             if self.phase != Phase::Ended {
                 self.world.park(deadline);
             }

@@ -164,6 +164,7 @@ pub fn status(code: Code) -> Status {
         Code::Forgotten => Status::Forgotten,
         Code::NotReady => Status::NotReady,
         Code::Failed => Status::Failed,
+        Code::Damaged => Status::Damaged,
         Code::HandlerFailed => Status::HandlerFailed,
         Code::Unsupported => Status::Unsupported,
         Code::Internal => Status::Internal,

@@ -6,7 +6,10 @@
 use super::root_content::{CheckpointMark, RootContent};
 use super::work::Work;
 use super::{Outbox, Shard};
-use crate::jobs::{CheckpointWrite, ChunkWrite, Job, JobDone, LANES_DIR, SLOTS_DIR, checkpoint_name, lane_name};
+use crate::jobs::{
+    CheckpointWrite, ChunkError, ChunkWrite, Job, JobDone, SLOTS_DIR, checkpoint_name, chunk_words, lane_path,
+};
+use crate::request::Code;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId};
@@ -248,7 +251,7 @@ impl Shard {
     /// Files of lanes of deleted topics, homed in a slot: they go once a root names a checkpoint with the deletion.
     pub(super) fn remove_lane_files(&mut self, slot: SlotId, lanes: Vec<LaneKey>) {
         let deletion = self.slot_mut(slot).last_ssn();
-        let paths = lanes.into_iter().map(|lane| (slot, deletion, format!("{LANES_DIR}/{}", lane_name(lane))));
+        let paths = lanes.into_iter().map(|lane| (slot, deletion, lane_path(lane)));
         self.checkpoints.buried.extend(paths);
     }
 
@@ -286,19 +289,28 @@ impl Shard {
         }
     }
 
-    fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, DiskError>) {
+    fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, ChunkError>) {
         gristmill_base::sometimes::reached("lane chunk read back");
         self.fetching.retain(|fetch| *fetch != (slot, lane, extent.position));
-        let loaded = body.map_err(|error| error.to_string()).and_then(|body| {
-            let lane = self.slot_mut(slot).lanes.get_mut(&lane).ok_or("the lane is gone")?;
-            lane.load(extent, &body).map_err(|error| error.to_string())
+        let loaded = body.and_then(|body| {
+            // A lane that is gone meanwhile was deleted with its topic; the reads are told below.
+            let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) else { return Ok(()) };
+            lane.load(extent, &body)
+                .map_err(|error| ChunkError::Damaged(format!("{} are damaged: {error}", chunk_words(lane.key, extent))))
         });
         match loaded {
             Ok(()) => {
+                self.chunk_is_well(lane, extent);
                 self.feeds_go_on(lane);
                 self.retry_reads();
             }
-            Err(error) => self.fail_reads(lane, &error),
+            Err(ChunkError::Damaged(what)) => {
+                let next = extent.last.0 + 1;
+                let remedy =
+                    format!("put an undamaged copy of the file back; events from {next} on can be read meanwhile");
+                self.chunk_damaged(lane, extent, format!("{what}; {remedy}"));
+            }
+            Err(ChunkError::Disk(error)) => self.fail_reads(lane, extent, Code::Failed, &error.to_string()),
         }
     }
 

@@ -266,6 +266,8 @@ impl Shard {
                 _ => return Step::Next,
             },
             LaneRead::Nothing => return Step::End,
+            // Whoever finds the chunk well again lets the feed go on.
+            LaneRead::Miss(extent) if self.damage.of(route.lane, extent).is_some() => return Step::End,
             LaneRead::Miss(extent) => {
                 self.fetch_chunk(route.home, route.lane, extent);
                 return Step::Later;
@@ -396,6 +398,12 @@ impl Shard {
             }
         }
         lag
+    }
+
+    /// Where the feeds of a subscription stand: their lanes, with the next offset to look at.
+    pub(super) fn feed_heads(&self, subscription: u32) -> Vec<(LaneKey, Offset)> {
+        let heads = self.feeds.iter().filter(|((id, _), _)| id.0 == subscription);
+        heads.flat_map(|((_, lane), feed)| [(*lane, feed.local), (*lane, feed.remote)]).collect()
     }
 
     /// The lowest offset of a lane that a feed still needs in memory.

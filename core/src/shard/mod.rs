@@ -5,6 +5,7 @@ mod admin;
 mod catalog;
 mod channels;
 mod checkpoint;
+mod damage;
 mod feeds;
 mod gather;
 mod items;
@@ -220,6 +221,9 @@ pub struct Shard {
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
     failing_work: work::FailingWork,
+    damage: damage::Damage,
+    /// Lines for the operator that nobody has taken yet.
+    notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
     /// Whether the file of `segment_wanted` is being opened.
     segment_opening: bool,
@@ -333,6 +337,8 @@ impl Shard {
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
             failing_work: work::FailingWork::default(),
+            damage: damage::Damage::default(),
+            notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,
             segment_retry_nanos: 0,
@@ -388,6 +394,11 @@ impl Shard {
     #[must_use]
     pub fn failed(&self) -> Option<&DiskError> {
         self.log.0.failed()
+    }
+
+    /// What the operator should be told since it was asked last, a line each.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Whether everything that was appended is durable and released: a clean stop may end here.

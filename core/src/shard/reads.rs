@@ -237,6 +237,10 @@ impl Shard {
             }
         }
         if let (Some(extent), true) = (missed, events.is_empty()) {
+            if let Some(what) = self.damage.of(lane, extent).map(str::to_owned) {
+                self.refuse(responder, Code::Damaged, what);
+                return true;
+            }
             self.fetch_chunk(slot, lane, extent);
             return false;
         }
@@ -278,18 +282,6 @@ impl Shard {
                 self.now_nanos >= until && !self.is_fetching(key),
             ) {
                 self.waiting_reads.push((until, request));
-            }
-        }
-    }
-
-    /// A chunk of a lane cannot be read: the reads that wait for it hear why.
-    pub(super) fn fail_reads(&mut self, lane: LaneKey, error: &str) {
-        for (until, request) in std::mem::take(&mut self.waiting_reads) {
-            match request.operation {
-                Operation::Read { topic, lane: at, .. } if LaneKey { topic, lane: at } == lane => {
-                    self.refuse(request.responder, Code::Failed, error);
-                }
-                _ => self.waiting_reads.push((until, request)),
             }
         }
     }

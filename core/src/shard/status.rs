@@ -47,6 +47,7 @@ impl Shard {
                 "room": log.room(1 << 20), "crowded": self.crowded,
             },
             "disk": self.failing_work.to_json(),
+            "damaged": self.damage_json(),
             "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
             "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
             "parks": counts.parks, "checkpoints": counts.checkpoints, "replayed": counts.replayed,
@@ -70,6 +71,7 @@ impl Shard {
         json!({
             "unsettled": unsettled,
             "parked": sum("/parked"),
+            "damaged": sum("/damaged/chunks"),
             "sent": sum("/unsettled/sent"),
             "replayed": sum("/replayed"),
             "unapplied_at_start": sum("/unapplied_at_start"),

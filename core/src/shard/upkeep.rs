@@ -26,6 +26,7 @@ impl Shard {
         self.retry_blocked();
         self.cover_feeds();
         self.retry_reads();
+        self.look_at_damage();
         if self.log.0.failed().is_some() {
             return;
         }

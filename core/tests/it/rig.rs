@@ -66,6 +66,8 @@ pub(crate) struct Rig {
     pub(crate) closed: usize,
     /// Whether background jobs find a full disk.
     pub(crate) full: bool,
+    /// Background jobs that were done.
+    pub(crate) jobs: u64,
 }
 
 /// An empty folder that is removed with the test.
@@ -110,12 +112,23 @@ impl Rig {
                 Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false }
+        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
     }
 
     /// The highest engine time of any shard.
     pub(crate) fn engine_micros(&self) -> u64 {
         self.nodes.iter().map(|node| node.shard.engine_micros()).max().unwrap()
+    }
+
+    /// Lets time pass at once.
+    pub(crate) fn pass(&mut self, nanos: u64) {
+        self.now.monotonic_nanos += nanos;
+        self.now.wall_micros += nanos / 1_000;
+    }
+
+    /// Lines for the operator of the first shard.
+    pub(crate) fn take_notices(&mut self) -> Vec<String> {
+        self.nodes[0].shard.take_notices()
     }
 
     /// How the background work of the first shard goes.
@@ -148,6 +161,7 @@ impl Rig {
             }
             for job in node.outbox.jobs.drain(..) {
                 moved = true;
+                self.jobs += 1;
                 let disk = PosixDisk::new(&self.root);
                 let done = if self.full { job.run(&mut Full(disk)) } else { job.run(&mut { disk }) };
                 node.inbox.jobs.push(done);

@@ -118,6 +118,8 @@ statuses! {
     Malformed = 18, "malformed", Free, Change;
     /// The position was taken long ago, and the client's own `ack` gave its result up.
     Forgotten = 19, "forgotten", Taken, Final;
+    /// What is asked for is damaged on the server's disk. The message names it; asking again does not help.
+    Damaged = 20, "damaged", Taken, Final;
 }
 
 impl Status {

@@ -72,7 +72,7 @@ fn exit_of(error: &Error) -> Exit {
         ErrorKind::TimedOut | ErrorKind::Unknown => Exit::TimeOut,
         ErrorKind::Protocol => Exit::Internal,
         ErrorKind::Refused(status) => match status {
-            Status::NotFound | Status::UnknownName | Status::HandlerFailed => Exit::No,
+            Status::NotFound | Status::UnknownName | Status::HandlerFailed | Status::Damaged => Exit::No,
             Status::BadRequest | Status::WrongType | Status::TooLarge => Exit::Usage,
             Status::Parked => Exit::Parked,
             Status::Capacity | Status::NotReady => Exit::TimeOut,

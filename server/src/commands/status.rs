@@ -43,9 +43,10 @@ fn for_people(status: &Value) -> Vec<String> {
     let shards = status["shards"].as_array().unwrap_or(&none);
     let mut lines = vec![
         format!(
-            "unsettled {}   parked {}   shards {}   slots {}",
+            "unsettled {}   parked {}   damaged {}   shards {}   slots {}",
             number(status, "/unsettled"),
             number(status, "/parked"),
+            number(status, "/damaged"),
             shards.len(),
             number(status, "/slot_count"),
         ),
@@ -92,6 +93,7 @@ fn for_people(status: &Value) -> Vec<String> {
     lines.extend(columns.lines());
     lines.push(String::new());
     lines.extend(shards.iter().flat_map(failing_work));
+    lines.extend(shards.iter().flat_map(damage));
     lines.push("events, inputs, messages: what is unsettled; durable: records of the log on disk".to_owned());
     lines
 }
@@ -106,6 +108,20 @@ fn failing_work(shard: &Value) -> Vec<String> {
         format!("shard {number}: {} fails ({times} times, tried again): {}", text("work"), text("error"))
     };
     failing.iter().map(line).collect()
+}
+
+/// A line for each damaged piece of a file, and one for the subscriptions that wait before them.
+fn damage(shard: &Value) -> Vec<String> {
+    let none = Vec::new();
+    let array = |path: &str| shard.pointer(path).and_then(Value::as_array).unwrap_or(&none);
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut lines: Vec<String> =
+        array("/damaged/list").iter().map(|entry| format!("DAMAGED: {}", text(&entry["what"]))).collect();
+    let waiting: Vec<String> = array("/damaged/waiting").iter().map(text).collect();
+    if !waiting.is_empty() {
+        lines.push(format!("DAMAGED: these subscriptions get no more events of those lanes: {}", waiting.join(", ")));
+    }
+    lines
 }
 
 fn apps(status: &Value) -> String {
@@ -135,6 +151,8 @@ mod tests {
         "shards": [
             {"shard": 0, "slots": 128, "net": {"cpu": 3, "numa_node": 0, "pinned": 1}, "log": {"failed": null}},
             {"shard": 1, "slots": 128, "net": {"cpu": 5, "numa_node": 1, "pinned": 0}, "log": {"failed": "EIO"}},
+            {"shard": 3, "log": {"failed": null}, "damaged": {"chunks": 1, "waiting": ["shop/lines"], "list": [
+                {"what": "lanes/3-0.lane, bytes 0 to 99: events 1 to 9 are damaged"}]}},
             {"shard": 2, "log": {"failed": null}, "disk": {"full": true, "failing": [
                 {"work": "log segment", "times": 7, "error": "no space left"}]}},
         ]});
@@ -142,6 +160,8 @@ mod tests {
         assert!(lines.contains("unsettled 12") && lines.contains("word-count"), "{lines}");
         assert!(lines.contains("FAILED: EIO"), "{lines}");
         assert!(lines.contains("DISK FULL"), "{lines}");
+        assert!(lines.contains("DAMAGED: lanes/3-0.lane, bytes 0 to 99: events 1 to 9 are damaged"), "{lines}");
+        assert!(lines.contains("no more events of those lanes: shop/lines"), "{lines}");
         assert!(lines.contains("shard 2: log segment fails (7 times, tried again): no space left"), "{lines}");
         let second = lines.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
         assert_eq!(second.split_whitespace().take(4).collect::<Vec<_>>(), ["1", "5", "1", "no"]);

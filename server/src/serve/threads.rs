@@ -122,6 +122,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
             "gristmill: the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
              on; restart the server once the disk is well"
         ),
+        Told::Notice(line) => eprintln!("gristmill: shard {shard}: {line}"),
         // As above.
         Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),
     });

@@ -119,6 +119,13 @@ fn failures() -> Vec<Sample> {
         plain("unknown-outcome", "unknown outcome", OpCode::Put, Status::UnknownOutcome, "the shard went away"),
         plain("malformed", "free", OpCode::Put, Status::Malformed, "put: 1 bytes behind the end"),
         plain("forgotten", "final", OpCode::Put, Status::Forgotten, "position 3 was acked"),
+        plain(
+            "damaged",
+            "final",
+            OpCode::Read,
+            Status::Damaged,
+            "lanes/3-0.lane, bytes 0 to 99: events 1 to 9 are damaged",
+        ),
     ]
 }
 

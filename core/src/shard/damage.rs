@@ -1,0 +1,151 @@
+//! Damage in lane files: chunks that cannot be read back. Their events are refused by name, feeds wait before them, and
+//! everything else is served. Each is looked at again now and then, so that a file that was put back is served again.
+
+use super::Shard;
+use crate::jobs::lane_path;
+use crate::request::{Code, Operation};
+use gristmill_base::ids::{LaneKey, Offset};
+use gristmill_state::lane::Extent;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// First pause before a damaged chunk is read again, nanoseconds; it doubles each time.
+const PAUSE_NANOS: u64 = 10_000_000_000;
+/// Longest such pause: a chunk may be hundreds of megabytes.
+const PAUSE_NANOS_MAX: u64 = 600_000_000_000;
+/// Chunks that the status lists; it counts all.
+const LISTED_MAX: usize = 64;
+/// Damaged chunks that are told by a line each; later ones are in the status alone.
+const TOLD_MAX: usize = 16;
+
+/// A chunk that cannot be read back.
+#[derive(Debug)]
+pub(super) struct DamagedChunk {
+    extent: Extent,
+    /// File, bytes, events and what is wrong.
+    what: String,
+    pause_nanos: u64,
+    /// When it is looked at again, monotonic nanoseconds.
+    again_nanos: u64,
+}
+
+/// All of a shard, by lane and place in the lane's file. At most as many as there are extents in memory.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    chunks: BTreeMap<(LaneKey, u64), DamagedChunk>,
+    /// Chunks that were told by a line.
+    told: usize,
+}
+
+impl Damage {
+    /// What is wrong with a chunk, if it is known as damaged.
+    pub(super) fn of(&self, lane: LaneKey, extent: Extent) -> Option<&str> {
+        self.chunks.get(&(lane, extent.position)).filter(|chunk| chunk.extent == extent).map(|chunk| &*chunk.what)
+    }
+
+    /// The damaged chunk of a lane with this event.
+    fn at(&self, lane: LaneKey, offset: Offset) -> bool {
+        let of_lane = self.chunks.range((lane, 0)..=(lane, u64::MAX));
+        of_lane.map(|(_, chunk)| chunk.extent).any(|extent| extent.first <= offset && offset <= extent.last)
+    }
+
+    /// A chunk that is to be looked at again now.
+    fn due(&mut self, now_nanos: u64) -> Option<(LaneKey, Extent)> {
+        let ((lane, _), chunk) = self.chunks.iter_mut().find(|(_, chunk)| chunk.again_nanos <= now_nanos)?;
+        chunk.pause_nanos = (2 * chunk.pause_nanos).min(PAUSE_NANOS_MAX);
+        chunk.again_nanos = now_nanos + chunk.pause_nanos;
+        Some((*lane, chunk.extent))
+    }
+}
+
+impl Shard {
+    /// A chunk turned out to be damaged: what waits for its events hears it, and nothing asks for it again soon.
+    pub(super) fn chunk_damaged(&mut self, lane: LaneKey, extent: Extent, what: String) {
+        gristmill_base::sometimes::reached("lane chunk damaged");
+        self.fail_reads(lane, extent, Code::Damaged, &what);
+        let again_nanos = self.now_nanos + PAUSE_NANOS;
+        let known = self.damage.chunks.contains_key(&(lane, extent.position));
+        if known {
+            return;
+        }
+        if self.damage.told < TOLD_MAX {
+            self.damage.told += 1;
+            let last = if self.damage.told == TOLD_MAX { "; further damage is shown by the status alone" } else { "" };
+            self.notices.push(format!("damage: {what}{last}"));
+        }
+        let chunk = DamagedChunk { extent, what, pause_nanos: PAUSE_NANOS, again_nanos };
+        self.damage.chunks.insert((lane, extent.position), chunk);
+    }
+
+    /// A chunk was read back: if it was damaged before, its file was put back.
+    pub(super) fn chunk_is_well(&mut self, lane: LaneKey, extent: Extent) {
+        if self.damage.chunks.remove(&(lane, extent.position)).is_some() {
+            self.notices.push(format!(
+                "{}: events {} to {} can be read again",
+                lane_path(lane),
+                extent.first,
+                extent.last
+            ));
+        }
+    }
+
+    /// Looks at one damaged chunk again, if one is due, and forgets those whose lane is gone.
+    pub(super) fn look_at_damage(&mut self) {
+        if self.damage.chunks.is_empty() {
+            return;
+        }
+        let catalog = self.catalog.clone();
+        self.damage.chunks.retain(|(lane, _), _| catalog.topic(lane.topic).is_some());
+        if let Some((lane, extent)) = self.damage.due(self.now_nanos) {
+            let home = self.lane_home(lane.topic, lane.lane);
+            self.fetch_chunk(home, lane, extent);
+        }
+    }
+
+    /// A chunk cannot be read now: the reads that wait for its events hear why.
+    pub(super) fn fail_reads(&mut self, lane: LaneKey, extent: Extent, code: Code, error: &str) {
+        let home = self.lane_home(lane.topic, lane.lane);
+        let start = self.slot(home).and_then(|slot| slot.lanes.get(&lane)).map_or(Offset(1), |lane| lane.start);
+        for (until, request) in std::mem::take(&mut self.waiting_reads) {
+            match request.operation {
+                Operation::Read { topic, lane: at, from, .. }
+                    if LaneKey { topic, lane: at } == lane
+                        && (extent.first..=extent.last).contains(&from.max(start)) =>
+                {
+                    self.refuse(request.responder, code, error);
+                }
+                _ => self.waiting_reads.push((until, request)),
+            }
+        }
+    }
+
+    /// For the status: how many chunks and events are damaged, which, and what waits for them.
+    pub(super) fn damage_json(&self) -> Value {
+        let chunks = &self.damage.chunks;
+        let events: u64 = chunks.values().map(|chunk| chunk.extent.last.0 - chunk.extent.first.0 + 1).sum();
+        let list = chunks.iter().take(LISTED_MAX).map(|((lane, _), chunk)| {
+            let Extent { first, last, position, bytes, .. } = chunk.extent;
+            json!({"file": lane_path(*lane), "position": position, "bytes": bytes, "topic": lane.topic.0,
+                   "lane": lane.lane.0, "first": first.0, "last": last.0, "what": chunk.what})
+        });
+        json!({"chunks": chunks.len(), "events": events, "list": list.collect::<Vec<_>>(),
+               "waiting": self.feeds_before_damage()})
+    }
+
+    /// Subscriptions with a lane whose next event is damaged: they get nothing more of it.
+    fn feeds_before_damage(&self) -> Vec<String> {
+        if self.damage.chunks.is_empty() {
+            return Vec::new();
+        }
+        let mut names = Vec::new();
+        for app in &self.catalog.apps {
+            for subscription in &app.subscriptions {
+                let stuck = |(lane, head): &(LaneKey, Offset)| self.damage.at(*lane, *head);
+                if self.feed_heads(subscription.id).iter().any(stuck) {
+                    names.push(format!("{}/{}", app.name, subscription.name));
+                }
+            }
+        }
+        names
+    }
+}
