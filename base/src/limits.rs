@@ -34,6 +34,40 @@ pub const LOG_RECORD_BYTES_MAX: usize = 18 << 20;
 /// An idle log writes its watermark after this long, so that its last batch is covered.
 pub const LOG_IDLE_MARK_NANOS: u64 = 10_000_000;
 
+/// Bytes of log per shard after which slots are checkpointed at the latest, unless the configuration says otherwise: what
+/// a restart reads in a few seconds.
+pub const CHECKPOINT_BYTES_DEFAULT: u64 = 512 << 20;
+/// Least of them: two segments of the smallest size.
+pub const CHECKPOINT_BYTES_MIN: u64 = 2 * LOG_SEGMENT_BYTES_MIN;
+/// Longest pause between the starts of two flushes that may be set: beyond it every write would be slow.
+pub const FLUSH_SPACING_MICROS_MAX: u64 = 100_000;
+
+/// Smallest memory budget of a server: what one shard needs for its buffers and one frame of the largest size each way.
+pub const MEMORY_BUDGET_BYTES_MIN: u64 = 256 << 20;
+/// Bytes of inputs that wait in one shard, beyond which it takes no more work, where memory is plenty.
+pub const QUEUED_BYTES_DEFAULT: usize = 64 << 20;
+/// Least of them: a value of the largest size must come in.
+pub const QUEUED_BYTES_MIN: usize = 2 * VALUE_BYTES_MAX;
+
+/// Seconds after which an idle session expires, unless the configuration says otherwise: longer than an outage that a
+/// client sits out.
+pub const SESSION_IDLE_SECONDS_DEFAULT: u64 = 3_600;
+/// Least of them: longer than a client's longest retry.
+pub const SESSION_IDLE_SECONDS_MIN: u64 = 60;
+/// Most of them: sessions of a month ago only take memory.
+pub const SESSION_IDLE_SECONDS_MAX: u64 = 30 * 86_400;
+
+/// Connections that the HTTP door serves at a time: scrapers, probes and a few people.
+pub const HTTP_CONNECTIONS_MAX: usize = 128;
+/// Bytes of one HTTP request's head.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Header lines of one HTTP request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Seconds within which the head of an HTTP request must have come, also the next one of a kept connection.
+pub const HTTP_HEAD_SECONDS_MAX: u64 = 10;
+/// Seconds that one HTTP connection lives, whatever it does: a scraper opens another.
+pub const HTTP_CONNECTION_SECONDS_MAX: u64 = 120;
+
 /// Key of a topic event or a grain, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Value of an event, a grain, a map entry, an invoke payload or a reply, in bytes.

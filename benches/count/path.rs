@@ -9,9 +9,11 @@ use gristmill_benches::Numbers;
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::{LinkedApps, Shard};
 use gristmill_io::posix::PosixDisk;
+use gristmill_net::connections::Shares;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::shard_loop::{Parts, ShardLoop};
 use gristmill_net::stop::Stop;
+use gristmill_net::watched::Watched;
 use gristmill_wire::{AppLoad, Deframer, Describe, FrameKind, Hello, OpCode, Operation, Reply};
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,8 @@ impl OneCore {
             shards: 1,
             stop: Stop::new(1),
             facts: Vec::new(),
+            shares: Shares::default(),
+            watched: Watched::by_nobody(),
         });
         let mut path = Self { shard, world, clients: Vec::new(), numbers: Numbers(3), root: root.to_owned() };
         let table = path.load_app();

@@ -20,7 +20,10 @@ use crate::shard::{FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConf
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
-use gristmill_base::limits::{LOG_SEGMENT_BYTES_DEFAULT, SLOT_COUNT_DEFAULT};
+use gristmill_base::limits::{
+    CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
+    SLOT_COUNT_DEFAULT,
+};
 use gristmill_base::placement::shard_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -64,9 +67,9 @@ impl Default for BootConfig {
             segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
             write_durable_bytes: 0,
             flush_spacing_nanos: 0,
-            checkpoint_bytes: 512 << 20,
-            queued_bytes_max: 64 << 20,
-            session_idle_micros: 3_600_000_000,
+            checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            queued_bytes_max: QUEUED_BYTES_DEFAULT,
+            session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod boot;
 pub mod catalog;
 pub mod host;
 pub mod jobs;
+pub mod measures;
 pub mod parcel;
 pub mod request;
 pub mod session_secret;

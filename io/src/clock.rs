@@ -21,6 +21,10 @@ impl Clock for SystemClock {
         let wall_micros = sys::clock_nanos(libc::CLOCK_REALTIME) / 1_000;
         Now { monotonic_nanos: Self::monotonic_nanos(), wall_micros }
     }
+
+    fn monotonic(&mut self) -> u64 {
+        Self::monotonic_nanos()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 #[cfg(not(loom))]
 pub mod background;
 #[cfg(not(loom))]
+pub mod cgroup;
+#[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
 mod folder;

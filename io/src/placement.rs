@@ -72,6 +72,14 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<bool> {
     Ok(sys::affinity()? == [cpu] && sys::current_cpu()? == cpu)
 }
 
+/// Keeps the calling thread on these CPUs.
+///
+/// # Errors
+/// One is not there or not allowed, or there is none.
+pub fn restrict_current_thread(cpus: &[usize]) -> io::Result<()> {
+    sys::set_affinity(cpus)
+}
+
 /// A list of CPUs that is not one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuListError {

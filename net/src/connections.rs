@@ -24,10 +24,28 @@ struct Member {
     touched: bool,
 }
 
+/// Bytes that all connections of one shard may hold, by purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Received and not taken; beyond it a connection that holds more than a first frame is closed.
+    pub input: usize,
+    /// Of requests in flight; beyond it none is taken until some have ended.
+    pub flight: usize,
+    /// Of replies that wait; beyond it nothing is taken of a connection that has replies waiting.
+    pub output: usize,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self { input: SHARD_INPUT_BYTES_MAX, flight: SHARD_FLIGHT_BYTES_MAX, output: SHARD_OUTPUT_BYTES_MAX }
+    }
+}
+
 /// Connections of one shard. Sums are kept as bytes come and go, so that every limit is one comparison.
 #[derive(Debug)]
 pub struct Connections {
     greeting: Greeting,
+    shares: Shares,
     members: HashMap<ConnId, Member, RandomState>,
     /// Those that may have a whole frame, in the order of their turns.
     ready: VecDeque<ConnId>,
@@ -45,9 +63,10 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     #[must_use]
-    pub fn new(greeting: Greeting) -> Self {
+    pub fn new(greeting: Greeting, shares: Shares) -> Self {
         Self {
             greeting,
+            shares,
             members: HashMap::with_hasher(RandomState::new()),
             ready: VecDeque::new(),
             touched: Vec::new(),
@@ -84,12 +103,12 @@ impl Connections {
         self.counters.bytes_in += bytes.len() as u64;
         self.change(conn, |connection| connection.receive(bytes));
         let held = self.members.get(&conn).map_or(0, |member| member.connection.waiting());
-        if self.sums.input > SHARD_INPUT_BYTES_MAX && held > FRAME_BYTES_BEFORE_HELLO {
+        if self.sums.input > self.shares.input && held > FRAME_BYTES_BEFORE_HELLO {
             self.counters.no_memory += 1;
             let message = format!(
-                "all connections of this shard hold {} bytes of unfinished frames, at most {SHARD_INPUT_BYTES_MAX} are \
+                "all connections of this shard hold {} bytes of unfinished frames, at most {} are \
                  allowed",
-                self.sums.input
+                self.sums.input, self.shares.input
             );
             self.fail(conn, Status::Capacity, &message, now);
         }
@@ -144,7 +163,7 @@ impl Connections {
             let Some(conn) = self.ready.pop_front() else { return };
             let Some(member) = self.members.get_mut(&conn) else { continue };
             member.ready = false;
-            if self.sums.output > SHARD_OUTPUT_BYTES_MAX && member.connection.output_bytes() > 0 {
+            if self.sums.output > self.shares.output && member.connection.output_bytes() > 0 {
                 // It comes back when its client has taken something.
                 self.touch(conn);
                 continue;
@@ -156,7 +175,7 @@ impl Connections {
     }
 
     fn may_take(&self) -> bool {
-        !self.stopping && self.sums.flight_bytes < SHARD_FLIGHT_BYTES_MAX
+        !self.stopping && self.sums.flight_bytes < self.shares.flight
     }
 
     /// Whether frames wait that [`Self::take_requests`] would take now.
@@ -188,7 +207,7 @@ impl Connections {
         for conn in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&conn) else { continue };
             member.touched = false;
-            let full = self.sums.output > SHARD_OUTPUT_BYTES_MAX;
+            let full = self.sums.output > self.shares.output;
             let output_max = if full { CONNECTION_OUTPUT_BYTES_SLOW } else { CONNECTION_OUTPUT_BYTES_MAX };
             let (greeting, stopping, counters) = (&self.greeting, self.stopping, &mut self.counters);
             let actions =

@@ -1,6 +1,7 @@
 //! What the loop drives.
 
 use gristmill_base::env::Now;
+use gristmill_core::measures::Measures;
 use gristmill_core::{Inbox, Outbox, Shard, WorkState};
 
 /// A step function: the shard in production, something smaller in tests of the loop.
@@ -28,6 +29,11 @@ pub trait Engine {
     fn take_notices(&mut self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Its numbers for the metrics.
+    fn measure(&mut self) -> Measures {
+        Measures::default()
+    }
 }
 
 impl Engine for Shard {
@@ -53,5 +59,9 @@ impl Engine for Shard {
 
     fn take_notices(&mut self) -> Vec<String> {
         Shard::take_notices(self)
+    }
+
+    fn measure(&mut self) -> Measures {
+        Shard::measure(self)
     }
 }

@@ -14,3 +14,4 @@ mod outgoing;
 pub mod shard_loop;
 pub mod stop;
 pub mod translate;
+pub mod watched;

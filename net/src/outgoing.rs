@@ -15,6 +15,8 @@ pub(crate) struct Outgoing<P> {
     waiting: Vec<VecDeque<P>>,
     /// Sum of their lengths.
     count: usize,
+    /// Parcels handed over since the start.
+    sent: u64,
     /// Receivers that were given something since they were woken.
     wake: Vec<bool>,
 }
@@ -22,7 +24,7 @@ pub(crate) struct Outgoing<P> {
 impl<P> Outgoing<P> {
     pub(crate) fn new(shards: usize) -> Self {
         let waiting = (0..shards).map(|_| VecDeque::new()).collect();
-        Self { waiting, count: 0, wake: vec![false; shards] }
+        Self { waiting, count: 0, sent: 0, wake: vec![false; shards] }
     }
 
     pub(crate) fn add(&mut self, to: ShardId, parcel: P) {
@@ -43,12 +45,18 @@ impl<P> Outgoing<P> {
                     break;
                 }
                 self.count -= 1;
+                self.sent += 1;
                 self.wake[at] = true;
             }
             if std::mem::take(&mut self.wake[at]) {
                 mesh.wake(to);
             }
         }
+    }
+
+    /// Parcels that wait for room, and those handed over since the start.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.count as u64, self.sent)
     }
 
     /// Whether something waits for room.

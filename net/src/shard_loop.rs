@@ -1,12 +1,13 @@
 //! The loop of a shard's thread: poll, turn, do what came out of it, rest.
 
-use crate::connections::Connections;
+use crate::connections::{Connections, Shares};
 use crate::engine::Engine;
 use crate::greeting::Greeting;
 use crate::jobs::Jobs;
 use crate::outgoing::Outgoing;
 use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
-use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, OpenMode, Park};
+use crate::watched::{Numbers, Rounds, Watched};
+use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, Now, OpenMode, Park};
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
@@ -74,6 +75,10 @@ pub struct Parts<E, W, M, J, C> {
     pub stop: Stop,
     /// Told as gauges, unchanged: where the shard runs.
     pub facts: Vec<(&'static str, u64)>,
+    /// What its connections may hold.
+    pub shares: Shares,
+    /// Who asks for its numbers.
+    pub watched: Watched,
 }
 
 /// Everything of one shard, on its thread. `W` is the shard's world (in production the ring), `M` its end of the mesh.
@@ -102,6 +107,9 @@ pub struct ShardLoop<E, W, M, J, C> {
     told_work: WorkState,
     /// When the next change of that may be told.
     tell_work_from: u64,
+    watched: Watched,
+    rounds: Rounds,
+    parcels_received: u64,
 }
 
 impl<E, W, M, J, C> ShardLoop<E, W, M, J, C>
@@ -120,7 +128,7 @@ where
             mesh: parts.mesh,
             jobs: parts.jobs,
             clock: parts.clock,
-            connections: Connections::new(parts.greeting),
+            connections: Connections::new(parts.greeting, parts.shares),
             outgoing: Outgoing::new(parts.shards),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
@@ -134,6 +142,9 @@ where
             told_failed: false,
             told_work: WorkState::Well,
             tell_work_from: 0,
+            watched: parts.watched,
+            rounds: Rounds::default(),
+            parcels_received: 0,
         }
     }
 
@@ -172,6 +183,32 @@ where
     /// One round without the rest at its end; gives the time at which the next one is due.
     pub fn step(&mut self) -> u64 {
         let now = self.clock.now();
+        let deadline = self.round(now);
+        self.rounds.record(self.clock.monotonic().saturating_sub(now.monotonic_nanos));
+        if self.watched.flags.take_asked() {
+            let numbers = self.numbers();
+            (self.watched.tell)(Box::new(numbers));
+        }
+        deadline
+    }
+
+    /// The shard's numbers, for who asked.
+    fn numbers(&mut self) -> Numbers {
+        let mut doors = self.facts.clone();
+        self.connections.gauges(&mut doors);
+        let (parcels_waiting, parcels_sent) = self.outgoing.counts();
+        Numbers {
+            engine: self.engine.measure(),
+            doors,
+            rounds: self.rounds.clone(),
+            parcels_sent,
+            parcels_received: self.parcels_received,
+            parcels_waiting,
+        }
+    }
+
+    fn round(&mut self, now: Now) -> u64 {
+        self.inbox.memory_short = self.watched.flags.is_memory_short();
         let more_parcels = self.poll(now.monotonic_nanos);
         self.outbox.deadline_nanos = u64::MAX;
         self.engine.turn(now, &mut self.inbox, &mut self.outbox);
@@ -220,6 +257,7 @@ where
         for _ in 0..MESH_PARCELS_MAX {
             let Some(parcel) = self.mesh.try_pop() else { return false };
             self.inbox.parcels.push(parcel);
+            self.parcels_received += 1;
         }
         true
     }

@@ -11,15 +11,18 @@ use gristmill_base::limits::{FRAME_OPERATIONS_MAX, TURN_REQUESTS_MAX};
 use gristmill_core::jobs::{Job, JobDone};
 use gristmill_core::request::{Answer, Operation, Reply, Request};
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
+use gristmill_net::connections::Shares;
 use gristmill_net::engine::Engine;
 use gristmill_net::jobs::Jobs;
 use gristmill_net::shard_loop::{Parts, ShardLoop, Told};
 use gristmill_net::stop::Stop;
+use gristmill_net::watched::{Flags, Numbers, Watched};
 use gristmill_wire::{CORRELATION_NONE, OpCode, Status};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, channel};
 use support::{frame, get, greeting, hello, put, results};
 
 const CONN: ConnId = ConnId(5);
@@ -38,6 +41,7 @@ struct State {
     paused: bool,
     closed: bool,
     disk: Vec<(Ticket, DiskOp)>,
+    memory_short: bool,
     opened: Vec<String>,
     /// Requests per turn.
     turns: Vec<usize>,
@@ -188,6 +192,7 @@ impl Engine for Small {
     fn turn(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
         let mut state = self.state.borrow_mut();
         assert!(outbox.disk.is_empty() && outbox.replies.is_empty(), "the loop empties the outbox");
+        state.memory_short = inbox.memory_short;
         state.turns.push(inbox.requests.len());
         state.gone.append(&mut inbox.closed);
         state.files += inbox.opened.drain(..).filter(|(path, file)| path == "a/file" && file.is_ok()).count();
@@ -232,6 +237,8 @@ struct Bench {
     world: World,
     stop: Stop,
     shard: TestLoop,
+    flags: Flags,
+    numbers: Receiver<Box<Numbers>>,
 }
 
 impl Bench {
@@ -239,6 +246,7 @@ impl Bench {
     fn new() -> Self {
         let state = Rc::new(RefCell::new(State::default()));
         let (world, stop) = (World(Rc::clone(&state)), Stop::new(2));
+        let (flags, (tell, numbers)) = (Flags::default(), channel());
         let shard = ShardLoop::new(Parts {
             engine: Small { state: Rc::clone(&state), waiting: VecDeque::new(), next: 0 },
             world: world.clone(),
@@ -249,8 +257,10 @@ impl Bench {
             shards: 2,
             stop: stop.clone(),
             facts: vec![("cpu", 3)],
+            shares: Shares::default(),
+            watched: Watched { flags: flags.clone(), tell: Box::new(move |told| drop(tell.send(told))) },
         });
-        let mut bench = Self { state, world, stop, shard };
+        let mut bench = Self { state, world, stop, shard, flags, numbers };
         bench.event(Event::Accepted(CONN));
         bench.send(&frame(&[(0, hello())]));
         bench.steps(3);
@@ -419,4 +429,22 @@ fn a_disk_at_the_edge_of_being_full_is_told_now_and_then() {
     let count = told.len();
     bench.steps(10);
     assert_eq!((bench.shard.told(), told.len()), (None, count), "nothing new, nothing told");
+}
+
+#[test]
+fn who_asks_is_told_once_after_the_round() {
+    let mut bench = Bench::new();
+    assert!(bench.numbers.try_recv().is_err(), "nobody has asked");
+    bench.flags.ask();
+    bench.steps(2);
+    let told = bench.numbers.try_recv().expect("it tells");
+    assert!(told.doors.contains(&("net_connections", 1)) && told.doors.contains(&("cpu", 3)), "{:?}", told.doors);
+    assert!(told.rounds.nanos.len() >= 4);
+    assert!(bench.numbers.try_recv().is_err(), "once");
+    bench.flags.set_memory_short(true);
+    bench.steps(1);
+    assert!(bench.state.borrow().memory_short);
+    bench.flags.set_memory_short(false);
+    bench.steps(1);
+    assert!(!bench.state.borrow().memory_short);
 }

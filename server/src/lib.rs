@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod exit;
+mod gateway;
 pub mod serve;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};

@@ -83,6 +83,12 @@ impl Grains {
         id
     }
 
+    /// Bytes of the grains' own memory, free places included; what they point to is not counted.
+    #[must_use]
+    pub fn slab_bytes(&self) -> usize {
+        self.slab.capacity() * size_of::<Option<Grain>>()
+    }
+
     /// A grain by its place.
     ///
     /// # Panics

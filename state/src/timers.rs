@@ -30,6 +30,12 @@ pub struct Timers {
 }
 
 impl Timers {
+    /// Timers that are set.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Sets a timer; says whether it is new.
     pub fn set(&mut self, key: TimerKey, row: TimerRow) -> bool {
         let due_micros = row.due_micros;

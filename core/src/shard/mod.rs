@@ -9,6 +9,7 @@ mod damage;
 mod feeds;
 mod gather;
 mod items;
+mod measure;
 mod reads;
 mod release;
 mod requests;
@@ -32,6 +33,7 @@ use crate::access::{Effects, MissDice};
 use crate::catalog::Catalog;
 use crate::host::{Called, HandlerHost};
 use crate::jobs::{Job, JobDone};
+use crate::measures::Flushes;
 use crate::parcel::{Item, Parcel};
 use crate::request::{Reply, Request};
 use crate::session_secret::SessionSecret;
@@ -67,6 +69,9 @@ pub struct Inbox {
     pub closed: Vec<ConnId>,
     /// Numbers of the doors, shown in the status.
     pub gauges: Vec<(&'static str, u64)>,
+    /// Whether the process is over its memory budget: writes of clients are refused for capacity. Not emptied by the
+    /// turn; whoever knows sets it.
+    pub memory_short: bool,
 }
 
 /// What a turn gives out. The loop empties it.
@@ -162,6 +167,15 @@ struct Counts {
     unapplied: u64,
     events_sent: u64,
     events_received: u64,
+    /// Where the log stood at the start.
+    durable_at_start: u64,
+}
+
+impl Counts {
+    fn at_start(parts: &ShardParts) -> Self {
+        let durable_at_start = parts.log.durable().0.0;
+        Self { replayed: parts.replayed, unapplied: parts.unapplied, durable_at_start, ..Self::default() }
+    }
 }
 
 /// See the module. Lives on one core; nothing of it is shared.
@@ -188,6 +202,8 @@ pub struct Shard {
     leaving: Vec<Leaving>,
     /// Whether too many bytes of inputs wait; looked at once a turn.
     crowded: bool,
+    /// Whether the process is over its memory budget.
+    memory_short: bool,
     /// Bytes of values that this turn has read for clients.
     read_bytes: usize,
     /// Scans that this turn has begun.
@@ -237,6 +253,7 @@ pub struct Shard {
     /// Chunks that are being read back.
     fetching: Vec<(SlotId, LaneKey, u64)>,
     counts: Counts,
+    flushes: Flushes,
     gauges: Vec<(&'static str, u64)>,
     /// Time part of the last session id that this shard gave out: see [`requests`].
     last_session: u64,
@@ -293,6 +310,7 @@ impl Shard {
     /// A shard from its parts. It serves from its first turn on.
     #[must_use]
     pub fn new(parts: ShardParts) -> Self {
+        let counts = Counts::at_start(&parts);
         let slot_count = usize::from(parts.config.slot_count);
         let mut slots: Vec<Option<Box<Slot>>> = Vec::new();
         slots.resize_with(slot_count, || None);
@@ -314,6 +332,7 @@ impl Shard {
             held: VecDeque::new(),
             leaving: Vec::new(),
             crowded: false,
+            memory_short: false,
             read_bytes: 0,
             scans: 0,
             released: Released::default(),
@@ -347,7 +366,8 @@ impl Shard {
             next_timer_micros: u64::MAX,
             new_jobs: Vec::new(),
             fetching: Vec::new(),
-            counts: Counts { replayed: parts.replayed, unapplied: parts.unapplied, ..Counts::default() },
+            counts,
+            flushes: Flushes::default(),
             gauges: Vec::new(),
             last_session: 0,
             post: BTreeMap::new(),

@@ -23,6 +23,7 @@ impl Shard {
         if !inbox.gauges.is_empty() {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
+        self.memory_short = inbox.memory_short;
         self.look_for_crowd(!inbox.parcels.is_empty());
         (self.read_bytes, self.scans) = (0, 0);
         self.take_in(inbox);
@@ -67,8 +68,12 @@ impl Shard {
     fn take_in(&mut self, inbox: &mut Inbox) {
         for completion in inbox.completions.drain(..) {
             assert!(Log::owns(completion.ticket), "the shard's disk works for the log alone");
+            let before = self.log.0.durable().0.0;
             if self.log.0.complete(completion.ticket, completion.result) {
                 self.counts.flushes += 1;
+                self.flushes.records.saturating_record(self.log.0.durable().0.0 - before);
+                let nanos = self.now_nanos.saturating_sub(self.log.0.last_start_nanos());
+                self.flushes.nanos.saturating_record(nanos);
             }
         }
         for (path, file) in inbox.opened.drain(..) {

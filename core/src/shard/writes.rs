@@ -109,13 +109,20 @@ impl Shard {
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
         }
-        let room = !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
+        let short = self.memory_short;
+        let room =
+            !short && !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let slot = self.slot_mut(slot);
         if room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2 {
             return Ok(());
         }
         if slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
             return Ok(());
+        }
+        if short {
+            let message = "the server is over its memory budget (memory.budget_bytes): reads go on; give it more memory, \
+                           or more shards on another machine";
+            return Err((Code::Capacity, message.into()));
         }
         Err((Code::Capacity, self.no_room()))
     }

@@ -302,3 +302,41 @@ fn an_operation_that_small_segments_cannot_hold_is_refused() {
     assert_eq!(code(rig.ask(0, ids.session, ids.invoke(1, 1, &vec![7; 600_000]))), Code::TooLarge);
     assert!(rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).is_ok());
 }
+
+#[test]
+fn over_the_memory_budget_writes_are_refused_and_reads_go_on() {
+    let folder = Folder::new("memory-short");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 1, b"x")).is_ok());
+    rig.set_memory_short(true);
+    let refusal = rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).unwrap_err();
+    assert_eq!(refusal.code, Code::Capacity);
+    assert!(refusal.message.contains("memory.budget_bytes"), "{}", refusal.message);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 1, b"x")).is_ok(), "a retry has its reply");
+    assert!(rig.ask(0, SessionId(0), ids.read(ids.topic, 0, 0)).is_ok(), "reads go on");
+    rig.set_memory_short(false);
+    assert!(rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).is_ok(), "the same number comes in again");
+}
+
+#[test]
+fn a_shard_measures_what_it_did() {
+    let folder = Folder::new("measure");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    for seq in 1..=5 {
+        assert!(rig.ask(0, ids.session, ids.invoke(1, seq, b"x")).is_ok());
+    }
+    let measures = rig.measure(0);
+    let count = |name: &str| measures.counts.iter().find(|(found, _)| *found == name).unwrap().1;
+    assert!(count("log_flushes") >= 5 && count("runs") >= 5);
+    assert_eq!(measures.flushes.nanos.len(), count("log_flushes"));
+    let records: u64 = measures
+        .flushes
+        .records
+        .iter_recorded()
+        .map(|it| it.value_iterated_to() * it.count_since_last_iteration())
+        .sum();
+    assert_eq!(records, count("log_records_durable"), "every durable record was counted with its flush");
+    assert!(measures.memory.iter().any(|(purpose, bytes)| *purpose == "grain_slab" && *bytes > 0));
+}

@@ -4,6 +4,7 @@ use gristmill_base::class::InputClass;
 use gristmill_base::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, FileId, Now, OpenMode, Rng, Ticket};
 use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::measures::Measures;
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard, WorkState};
 use gristmill_io::posix::PosixDisk;
@@ -203,6 +204,15 @@ impl Rig {
         let responder = Responder { shard: ShardId(shard), conn: ConnId(1), tag: self.tag };
         self.nodes[usize::from(shard)].inbox.requests.push(Request { responder, session, class, operation });
         self.tag
+    }
+
+    /// The process is over its memory budget, or is not.
+    pub(crate) fn set_memory_short(&mut self, short: bool) {
+        self.nodes.iter_mut().for_each(|node| node.inbox.memory_short = short);
+    }
+
+    pub(crate) fn measure(&mut self, shard: u16) -> Measures {
+        self.nodes[usize::from(shard)].shard.measure()
     }
 
     /// A connection of a shard is gone.

@@ -185,6 +185,18 @@ impl Log {
         self.failed.as_ref()
     }
 
+    /// When the last batch was handed out, monotonic nanoseconds; 0 if none was.
+    #[must_use]
+    pub fn last_start_nanos(&self) -> u64 {
+        self.last_start_nanos.unwrap_or(0)
+    }
+
+    /// Bytes of batches that are not durable: being filled, waiting, or with the device.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.flight_bytes + self.sealed_bytes + self.open.bytes()
+    }
+
     /// Whether outside work that appends a record with `bytes` bytes of body may be taken in now: the log is not
     /// failed, what waits for the device is bounded, and a whole segment stays in reserve for the work that
     /// committed work causes.
@@ -193,7 +205,7 @@ impl Log {
         if self.failed.is_some() || bytes > self.record_bytes_max {
             return false;
         }
-        let waiting = self.flight_bytes + self.sealed_bytes + self.open.bytes();
+        let waiting = self.waiting_bytes();
         if waiting > BATCH_HEADER_BYTES && waiting + bytes > self.config.pending_bytes {
             return false;
         }

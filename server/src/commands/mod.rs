@@ -2,6 +2,7 @@
 
 mod app;
 mod append;
+mod config;
 mod connect;
 mod invoke;
 mod output;
@@ -23,6 +24,8 @@ use gristmill_sdk::App;
 pub enum Command {
     /// Run a server until it is told to stop (SIGTERM or SIGINT).
     Serve(serve::Arguments),
+    /// Show the configuration that a server would have, and where each value comes from.
+    Config(config::Arguments),
     /// Show how a running server is: its shards, their cores, and what is unsettled.
     Status(status::Arguments),
     /// Load, list and delete apps.
@@ -44,7 +47,8 @@ impl Command {
     /// What went wrong, and the status that the process ends with.
     pub fn run(self, apps: Vec<App>) -> Result<(), Failed> {
         match self {
-            Self::Serve(arguments) => serve::run(arguments, apps),
+            Self::Serve(arguments) => serve::run(&arguments, apps),
+            Self::Config(arguments) => config::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::App(arguments) => app::run(&arguments, &apps),
             Self::Topic(arguments) => topic::run(&arguments),

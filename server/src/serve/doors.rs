@@ -5,6 +5,9 @@ use crate::exit::Failed;
 use gristmill_io::listen::listen;
 use std::net::{SocketAddr, TcpListener};
 
+/// From the main port to that of HTTP, unless it is set: behind the ports of the most shards.
+const HTTP_PORT_OFFSET: u16 = 80;
+
 /// The listening sockets of a server.
 #[derive(Debug)]
 pub(super) struct Doors {
@@ -14,6 +17,10 @@ pub(super) struct Doors {
     pub(super) shard_ports: Vec<u16>,
     /// Per shard: its share of the main port, and its own.
     pub(super) sockets: Vec<Vec<TcpListener>>,
+    /// The port of HTTP.
+    pub(super) http_port: u16,
+    /// Its listener.
+    pub(super) http: TcpListener,
 }
 
 impl Doors {
@@ -23,10 +30,12 @@ impl Doors {
     /// A port is in use or not allowed, or others can reach the address and nobody said that they may.
     pub(super) fn open(config: &Listen, shards: usize) -> Result<Self, Failed> {
         check_host(config)?;
-        let last = usize::from(config.port_base) + shards;
+        let last = usize::from(config.port_base) + shards.max(usize::from(HTTP_PORT_OFFSET));
         if last > usize::from(u16::MAX) {
-            let message =
-                format!("port_base {} with {shards} shards ends at port {last}, 65535 is the last", config.port_base);
+            let message = format!(
+                "port_base {} with {shards} shards and HTTP {HTTP_PORT_OFFSET} above it ends at port {last}, 65535 is the last",
+                config.port_base
+            );
             return Err(Failed::configuration(message));
         }
         let mut main_port = config.port_base;
@@ -40,7 +49,10 @@ impl Doors {
             shard_ports.push(port_of(&own)?);
             sockets.push(vec![main, own]);
         }
-        Ok(Self { main_port, shard_ports, sockets })
+        let above = if config.port_base == 0 { 0 } else { config.port_base + HTTP_PORT_OFFSET };
+        let http = open_one(config, config.http_port.unwrap_or(above), false)?;
+        let http_port = port_of(&http)?;
+        Ok(Self { main_port, shard_ports, sockets, http_port, http })
     }
 }
 
@@ -81,7 +93,7 @@ mod tests {
     use crate::config::Config;
 
     fn on(host: &str, port_base: u16, insecure: bool) -> Listen {
-        Listen { host: host.parse().unwrap(), port_base, insecure }
+        Listen { host: host.parse().unwrap(), port_base, http_port: None, insecure }
     }
 
     #[test]
@@ -90,10 +102,10 @@ mod tests {
         assert_eq!(doors.sockets.len(), 3);
         assert!(doors.sockets.iter().all(|pair| pair[0].local_addr().unwrap().port() == doors.main_port));
         let mut ports = doors.shard_ports.clone();
-        ports.push(doors.main_port);
+        ports.extend([doors.main_port, doors.http_port]);
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 4, "all different");
+        assert_eq!(ports.len(), 5, "all different");
     }
 
     #[test]
@@ -109,6 +121,6 @@ mod tests {
         assert_eq!(Config::default().listen.host.to_string(), "127.0.0.1");
         assert!(Doors::open(&on("0.0.0.0", 0, false), 1).unwrap_err().message.contains("--insecure-listen"));
         assert!(Doors::open(&on("0.0.0.0", 0, true), 1).is_ok());
-        assert!(Doors::open(&on("127.0.0.1", 65_530, false), 10).unwrap_err().message.contains("65540"));
+        assert!(Doors::open(&on("127.0.0.1", 65_530, false), 10).unwrap_err().message.contains("65610"));
     }
 }

@@ -18,6 +18,8 @@ pub struct Endpoints {
     pub port: u16,
     /// The port of each shard.
     pub shard_ports: Vec<u16>,
+    /// The port of HTTP: metrics and health.
+    pub http_port: u16,
     /// Number of the server's process.
     pub pid: u32,
     /// Id of the data directory, hexadecimal.
@@ -69,7 +71,8 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         let host = "127.0.0.1".parse().unwrap();
         let data_directory = "00ff".to_owned();
-        let endpoints = Endpoints { host, port: 7_400, shard_ports: vec![7_401, 7_402], pid: 9, data_directory };
+        let endpoints =
+            Endpoints { host, port: 7_400, shard_ports: vec![7_401, 7_402], http_port: 7_480, pid: 9, data_directory };
         endpoints.write(&root).unwrap();
         assert_eq!(Endpoints::read(&root).unwrap(), endpoints);
         Endpoints::remove(&root).unwrap();

@@ -2,6 +2,7 @@
 
 mod doors;
 mod endpoints;
+mod notify;
 mod plan;
 mod recovery;
 #[cfg(feature = "sabotage")]
@@ -12,22 +13,27 @@ mod work;
 
 pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 
-use crate::config::Config;
+use crate::config::{Config, Machine, Sizes};
 use crate::exit::Failed;
+use crate::gateway::{Board, Gateway, Probe};
 use doors::Doors;
 use gristmill_base::ids::ShardId;
 use gristmill_core::LinkedApps;
 use gristmill_io::lock::{DirLock, LockError};
 use gristmill_io::mesh::{Waker, mesh};
 use gristmill_io::preflight;
+use gristmill_net::connections::Shares;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::stop::Stop;
+use gristmill_net::watched::Watched;
 use gristmill_sdk::App;
 use plan::Plan;
 use recovery::Recovered;
 use std::fs;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use threads::{Happened, ShardParts};
 use watch::Watch;
@@ -37,27 +43,43 @@ use watch::Watch;
 /// # Errors
 /// It does not start, a shard ended on its own, or it did not stop in time.
 pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed> {
-    let plan = Plan::make(&config.shards)?;
+    let machine = Machine::this();
+    let plan = Plan::make(&config.shards, &machine)?;
+    let sizes = Sizes::of(config, &machine, plan.shards.len());
     let _lock = prepare(root, &plan)?;
-    let doors = Doors::open(&config.listen, plan.shards.len())?;
+    let Doors { main_port, shard_ports, sockets, http_port, http } = Doors::open(&config.listen, plan.shards.len())?;
+    let board = Arc::new(Board::new(plan.shards.len(), sizes.budget_bytes));
+    let _gateway = Gateway::start(http, plan.gateway.clone(), Arc::clone(&board))?;
     let (tell, hear) = channel();
     watch::listen_to_signals(tell.clone())?;
     #[cfg(feature = "sabotage")]
     sabotage::plant()?;
-    let recovered = Recovered::read(root, config, plan.shards.len())?;
+    let recovered = Recovered::read(root, config, &sizes, plan.shards.len())?;
     let endpoints = Endpoints {
         host: config.listen.host,
-        port: doors.main_port,
-        shard_ports: doors.shard_ports.clone(),
+        port: main_port,
+        shard_ports: shard_ports.clone(),
+        http_port,
         pid: std::process::id(),
         data_directory: format!("{:032x}", recovered.directory),
     };
-    let watch = start(root, &plan, doors, recovered, &LinkedApps::new(apps), &tell)?;
+    let doors = Entrances { shard_ports, sockets, shares: sizes.doors };
+    let write_durable_bytes = config.log.write_durable_bytes.unwrap_or(usize::MAX);
+    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), write_durable_bytes };
+    let watch = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
         eprintln!("gristmill: {ENDPOINTS_FILE} cannot be removed: {error}");
     }
     ended
+}
+
+/// Shards that a server with this configuration has on this machine.
+///
+/// # Errors
+/// The configuration names CPUs that are not there, or more shards than are allowed.
+pub(crate) fn shard_count(config: &Config, machine: &Machine) -> Result<usize, Failed> {
+    Ok(Plan::make(&config.shards, machine)?.shards.len())
 }
 
 /// Makes the data directory, checks the machine, and takes the directory for this process.
@@ -76,46 +98,67 @@ fn prepare(root: &Path, plan: &Plan) -> Result<DirLock, Failed> {
     Err(Failed::configuration(format!("this machine lacks something:\n{}", list.join("\n"))))
 }
 
-/// Starts the shards' threads.
-fn start(
-    root: &Path,
-    plan: &Plan,
-    doors: Doors,
-    recovered: Recovered,
-    apps: &LinkedApps,
-    tell: &Sender<Happened>,
-) -> Result<Watch, Failed> {
-    let count = recovered.seeds.len();
-    let stop = Stop::new(count);
-    let wakers: Vec<Waker> = (0..count).map(|_| Waker::new()).collect::<io::Result<_>>().map_err(|error| {
-        Failed::configuration(format!("no descriptor for a shard's bell: {error}; raise the limit of open files"))
-    })?;
-    let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers));
-    for (at, ((seed, sockets), mesh)) in parts.enumerate() {
-        let id = ShardId(u16::try_from(at).expect("the plan has at most 64 shards"));
-        let greeting = Greeting {
-            shard: id,
-            data_directory: recovered.directory,
-            placement_version: recovered.placement_version,
-            ports: doors.shard_ports.clone(),
-            slots: recovered.slots.clone(),
-        };
-        let parts = ShardParts {
-            seed,
-            apps: apps.clone(),
-            sockets,
-            mesh,
-            waker: wakers[at].clone(),
-            greeting,
-            cpu: plan.shards[at],
-            background: plan.background.clone(),
-            root: root.to_owned(),
-            shards: count,
-            stop: stop.clone(),
-        };
-        threads::start(parts, tell.clone())?;
+/// How clients of the native protocol come to the shards.
+struct Entrances {
+    /// The port of each shard.
+    shard_ports: Vec<u16>,
+    /// The listeners of each shard.
+    sockets: Vec<Vec<TcpListener>>,
+    /// What the connections of one shard may hold.
+    shares: Shares,
+}
+
+/// What all shards start with.
+struct Start<'a> {
+    root: &'a Path,
+    plan: &'a Plan,
+    board: &'a Arc<Board>,
+    apps: LinkedApps,
+    write_durable_bytes: usize,
+}
+
+impl Start<'_> {
+    /// Starts the shards' threads.
+    fn shards(&self, doors: Entrances, recovered: Recovered, tell: &Sender<Happened>) -> Result<Watch, Failed> {
+        let count = recovered.seeds.len();
+        let stop = Stop::new(count);
+        let wakers: Vec<Waker> = (0..count).map(|_| Waker::new()).collect::<io::Result<_>>().map_err(|error| {
+            Failed::configuration(format!("no descriptor for a shard's bell: {error}; raise the limit of open files"))
+        })?;
+        let (probes, watched): (Vec<Probe>, Vec<Watched>) =
+            wakers.iter().map(|waker| Probe::new(waker.clone())).unzip();
+        self.board.run(stop.clone(), probes);
+        let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers)).zip(watched);
+        for (at, (((seed, sockets), mesh), watched)) in parts.enumerate() {
+            let id = ShardId(u16::try_from(at).expect("the plan has at most 64 shards"));
+            let greeting = Greeting {
+                shard: id,
+                data_directory: recovered.directory,
+                placement_version: recovered.placement_version,
+                ports: doors.shard_ports.clone(),
+                slots: recovered.slots.clone(),
+            };
+            let parts = ShardParts {
+                seed,
+                apps: self.apps.clone(),
+                sockets,
+                mesh,
+                waker: wakers[at].clone(),
+                greeting,
+                cpu: self.plan.shards[at],
+                background: self.plan.background.clone(),
+                root: self.root.to_owned(),
+                shards: count,
+                stop: stop.clone(),
+                shares: doors.shares,
+                watched,
+                board: Arc::clone(self.board),
+                write_durable_bytes: self.write_durable_bytes,
+            };
+            threads::start(parts, tell.clone())?;
+        }
+        Ok(Watch::new(wakers, stop))
     }
-    Ok(Watch::new(wakers, stop))
 }
 
 /// Tells where the server is to be found: programs by the file, people by a line.
@@ -131,12 +174,14 @@ fn announce(root: &Path, endpoints: &Endpoints, pinned: bool) -> Result<(), Fail
     // Nobody may be reading; the server runs all the same.
     let _ = writeln!(
         out,
-        "ready: {shards} shards on {}:{}, data in {}, process {}",
+        "ready: {shards} shards on {}:{}, HTTP on port {}, data in {}, process {}",
         endpoints.host,
         endpoints.port,
+        endpoints.http_port,
         root.display(),
         endpoints.pid
     );
     let _ = out.flush();
+    notify::ready(&format!("{shards} shards on {}:{}", endpoints.host, endpoints.port));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which CPU each shard takes.
 
-use crate::config::Shards;
+use crate::config::{Machine, Shards};
 use crate::exit::Failed;
 use gristmill_base::limits::SHARD_COUNT_MAX;
 use gristmill_io::placement;
@@ -12,6 +12,8 @@ pub(super) struct Plan {
     pub(super) shards: Vec<usize>,
     /// CPUs for background work.
     pub(super) background: Vec<usize>,
+    /// CPUs of the gateway: those without a shard, or all where there is none.
+    pub(super) gateway: Vec<usize>,
 }
 
 impl Plan {
@@ -19,7 +21,7 @@ impl Plan {
     ///
     /// # Errors
     /// The configuration names CPUs that are not there, or more shards than are allowed.
-    pub(super) fn make(config: &Shards) -> Result<Self, Failed> {
+    pub(super) fn make(config: &Shards, machine: &Machine) -> Result<Self, Failed> {
         let allowed = placement::allowed_cpus()
             .map_err(|error| Failed::configuration(format!("the CPUs of this process cannot be read: {error}")))?;
         let chosen = choose(config.cores.as_deref(), &allowed)?;
@@ -29,7 +31,12 @@ impl Plan {
         if let Some(offline) = chosen.iter().find(|cpu| !ordered.contains(cpu)) {
             return Err(Failed::configuration(format!("CPU {offline} is not online")));
         }
-        Ok(Self { shards: assign(&ordered, config.count)?, background: allowed })
+        // Who names the CPUs has one shard on each; otherwise the control group has a say.
+        let most = if config.cores.is_some() { None } else { machine.shards() };
+        let shards = assign(&ordered, config.count, most)?;
+        let free: Vec<usize> = allowed.iter().copied().filter(|cpu| !shards.contains(cpu)).collect();
+        let gateway = if free.is_empty() { allowed.clone() } else { free };
+        Ok(Self { shards, background: allowed, gateway })
     }
 }
 
@@ -43,9 +50,10 @@ fn choose(cores: Option<&str>, allowed: &[usize]) -> Result<Vec<usize>, Failed> 
     }
 }
 
-/// One CPU per shard. More shards than CPUs take turns.
-fn assign(ordered: &[usize], count: Option<u16>) -> Result<Vec<usize>, Failed> {
-    let found = count.map_or(ordered.len().min(usize::from(SHARD_COUNT_MAX)), usize::from);
+/// One CPU per shard, at most `most` unless a count is set. More shards than CPUs take turns.
+fn assign(ordered: &[usize], count: Option<u16>, most: Option<usize>) -> Result<Vec<usize>, Failed> {
+    let possible = ordered.len().min(most.unwrap_or(usize::MAX)).min(usize::from(SHARD_COUNT_MAX));
+    let found = count.map_or(possible, usize::from);
     if found == 0 || found > usize::from(SHARD_COUNT_MAX) {
         return Err(Failed::configuration(format!("{found} shards, 1 to {SHARD_COUNT_MAX} are allowed")));
     }
@@ -66,10 +74,11 @@ mod tests {
 
     #[test]
     fn shards_take_cpus_in_turn() {
-        assert_eq!(assign(&[4, 5], None), Ok(vec![4, 5]));
-        assert_eq!(assign(&[4, 5], Some(3)), Ok(vec![4, 5, 4]));
-        assert_eq!(assign(&[4, 5], Some(1)), Ok(vec![4]));
-        assert!(assign(&[4], Some(0)).is_err() && assign(&[4], Some(65)).is_err());
-        assert_eq!(assign(&(0..200).collect::<Vec<_>>(), None).unwrap().len(), 64);
+        assert_eq!(assign(&[4, 5], None, None), Ok(vec![4, 5]));
+        assert_eq!(assign(&[4, 5], None, Some(1)), Ok(vec![4]), "no more than the control group has time for");
+        assert_eq!(assign(&[4, 5], Some(3), Some(1)), Ok(vec![4, 5, 4]));
+        assert_eq!(assign(&[4, 5], Some(1), None), Ok(vec![4]));
+        assert!(assign(&[4], Some(0), None).is_err() && assign(&[4], Some(65), None).is_err());
+        assert_eq!(assign(&(0..200).collect::<Vec<_>>(), None, None).unwrap().len(), 64);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
+use crate::gateway::Board;
 use gristmill_base::ids::ShardId;
 use gristmill_core::boot::ShardSeed;
 use gristmill_core::{LinkedApps, Parcel, WorkState};
@@ -11,13 +12,16 @@ use gristmill_io::mesh::{MeshEnd, Waker};
 use gristmill_io::placement;
 use gristmill_io::random::SystemRng;
 use gristmill_io::ring::{RingSettings, ShardRing};
+use gristmill_net::connections::Shares;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::jobs::BackgroundJobs;
 use gristmill_net::shard_loop::{Parts, ShardLoop, Told};
 use gristmill_net::stop::Stop;
+use gristmill_net::watched::Watched;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -41,6 +45,14 @@ pub(super) struct ShardParts {
     pub(super) root: PathBuf,
     pub(super) shards: usize,
     pub(super) stop: Stop,
+    /// What its connections may hold.
+    pub(super) shares: Shares,
+    /// Who asks for its numbers.
+    pub(super) watched: Watched,
+    /// Where it says how it goes.
+    pub(super) board: Arc<Board>,
+    /// Durable writes of at least so many bytes are one operation of the device.
+    pub(super) write_durable_bytes: usize,
 }
 
 /// What happens to a server while it runs.
@@ -62,13 +74,14 @@ pub(super) enum Happened {
 /// No more threads.
 pub(super) fn start(parts: ShardParts, tell: Sender<Happened>) -> Result<(), Failed> {
     let shard = parts.greeting.shard;
-    let stop = parts.stop.clone();
+    let (stop, board) = (parts.stop.clone(), Arc::clone(&parts.board));
     let body = move || {
         let ended = catch_unwind(AssertUnwindSafe(|| serve(parts, &tell))).unwrap_or_else(|_| {
             let message = format!("shard {shard} has panicked; its message is above");
             Err(Failed::new(Exit::Internal, message))
         });
-        if ended.is_err() {
+        if let Err(failed) = &ended {
+            board.failed(shard, &failed.message);
             // The others need not wait for this one.
             stop.drained();
         }
@@ -90,8 +103,10 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
         Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
     })?;
+    let settings =
+        RingSettings { split_durable_bytes: parts.write_durable_bytes.saturating_sub(1), ..RingSettings::default() };
     #[cfg_attr(feature = "sabotage", expect(unused_mut, reason = "it is wrapped before it is used"))]
-    let mut ring = ShardRing::new(&RingSettings::default(), &parts.root, parts.sockets, parts.waker.clone())
+    let mut ring = ShardRing::new(&settings, &parts.root, parts.sockets, parts.waker.clone())
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
     #[cfg(feature = "sabotage")]
     let mut ring = super::sabotage::HeldWrites::over(ring)?;
@@ -114,14 +129,21 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         shards: parts.shards,
         stop: parts.stop,
         facts,
+        shares: parts.shares,
+        watched: parts.watched,
     });
+    parts.board.serving();
     // As above.
     let _ = tell.send(Happened::Serving(pinned));
+    let board = parts.board;
     shard_loop.run(|told| match told {
-        Told::Failed(reason) => eprintln!(
+        Told::Failed(reason) => {
+            board.failed(shard, &reason);
+            eprintln!(
             "gristmill: the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
              on; restart the server once the disk is well"
-        ),
+            );
+        }
         Told::Notice(line) => eprintln!("gristmill: shard {shard}: {line}"),
         // As above.
         Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),

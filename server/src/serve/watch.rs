@@ -135,6 +135,7 @@ impl Watch {
     fn stop(&mut self) {
         if !self.stop.is_requested() {
             self.deadline = SystemClock::monotonic_nanos() + STOP_NANOS;
+            super::notify::stopping();
             self.stop.request();
         }
         self.wakers.iter().for_each(Waker::wake);

@@ -1,0 +1,55 @@
+//! Numbers of one shard for the metrics: taken when somebody asks, from counters that only the shard's core touches.
+
+use hdrhistogram::Histogram;
+
+/// Significant digits of a histogram: buckets within 1 %.
+const DIGITS: u8 = 2;
+/// Longest time that is told apart, nanoseconds: a minute.
+const NANOS_MAX: u64 = 60_000_000_000;
+/// Shortest time that is told apart, nanoseconds.
+const NANOS_MIN: u64 = 100;
+/// Most records of a flush that are told apart.
+const RECORDS_MAX: u64 = 1 << 20;
+
+/// What happened to flushes of the log. Recorded once per flush, never per request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flushes {
+    /// Nanoseconds from the turn that handed a batch out to the turn that saw it durable.
+    pub nanos: Histogram<u64>,
+    /// Records that became durable together.
+    pub records: Histogram<u64>,
+}
+
+impl Default for Flushes {
+    fn default() -> Self {
+        Self { nanos: times(), records: counts() }
+    }
+}
+
+/// An empty histogram of nanoseconds.
+///
+/// # Panics
+/// Never: its bounds are constants.
+#[must_use]
+pub fn times() -> Histogram<u64> {
+    Histogram::new_with_bounds(NANOS_MIN, NANOS_MAX, DIGITS).expect("the bounds of times are valid")
+}
+
+fn counts() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, RECORDS_MAX, DIGITS).expect("the bounds of counts are valid")
+}
+
+/// One shard at one moment. Names are those of the metrics, without prefix and unit: docs/metrics.md.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measures {
+    /// What only rises from the start on.
+    pub counts: Vec<(&'static str, u64)>,
+    /// What rises and falls.
+    pub gauges: Vec<(&'static str, u64)>,
+    /// Bytes of memory, by purpose.
+    pub memory: Vec<(&'static str, u64)>,
+    /// Counters of apps, by name.
+    pub app_counters: Vec<(String, i64)>,
+    /// Flushes of the log.
+    pub flushes: Flushes,
+}

@@ -1,0 +1,91 @@
+//! The shard's numbers for the metrics.
+
+use super::Shard;
+use crate::measures::Measures;
+use std::collections::BTreeMap;
+
+impl Shard {
+    /// This shard's numbers now. Called by the shard's loop when somebody asks, at most a few times a second: it looks
+    /// at every slot and lane.
+    pub fn measure(&mut self) -> Measures {
+        let lag = self.feed_lag();
+        let mut sums = Sums::default();
+        let mut app_counters: BTreeMap<&str, i64> = BTreeMap::new();
+        for slot in self.slots.iter().flatten() {
+            sums.slots += 1;
+            sums.grains += slot.grains.count() as u64;
+            sums.sessions += slot.session_count() as u64;
+            sums.parked += slot.parked_grains as u64;
+            sums.inputs += slot.queued_inputs as u64;
+            sums.input_bytes += slot.queued_bytes as u64;
+            sums.messages += slot.outbox_rows as u64;
+            sums.timers += slot.timers.count() as u64;
+            sums.grain_bytes += slot.grains.slab_bytes() as u64;
+            sums.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
+            for (name, value) in &slot.counters {
+                *app_counters.entry(name).or_default() += value;
+            }
+        }
+        let app_counters = app_counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let log = &self.log.0;
+        let counts = &self.counts;
+        Measures {
+            counts: vec![
+                ("turns", counts.turns),
+                ("requests", counts.requests),
+                ("requests_forwarded", counts.forwarded),
+                ("runs", counts.runs),
+                ("inputs_handled", counts.inputs),
+                ("runs_failed", counts.failures),
+                ("events_appended", counts.events),
+                ("grains_spilled", counts.spills),
+                ("grains_parked", counts.parks),
+                ("checkpoints", counts.checkpoints),
+                ("records_replayed", counts.replayed),
+                ("hop_events_sent", counts.events_sent),
+                ("hop_events_received", counts.events_received),
+                ("log_records_durable", log.durable().0.0 - counts.durable_at_start),
+                ("log_flushes", counts.flushes),
+            ],
+            gauges: vec![
+                ("slots", sums.slots),
+                ("grains", sums.grains),
+                ("sessions", sums.sessions),
+                ("timers", sums.timers),
+                ("parked_grains", sums.parked),
+                ("queued_events", lag),
+                ("queued_inputs", sums.inputs),
+                ("queued_messages", sums.messages),
+                ("queued_replies", self.held.len() as u64),
+                ("queued_records", log.appended().0.0 - log.durable().0.0),
+                ("log_kept_bytes", log.bytes_kept()),
+                ("log_failed", u64::from(log.failed().is_some())),
+                ("crowded", u64::from(self.crowded)),
+                ("memory_short", u64::from(self.memory_short)),
+            ],
+            memory: vec![
+                ("queued_inputs", sums.input_bytes),
+                ("grain_slab", sums.grain_bytes),
+                ("lane_tails", sums.lane_bytes),
+                ("log_batches", log.waiting_bytes() as u64),
+            ],
+            app_counters,
+            flushes: self.flushes.clone(),
+        }
+    }
+}
+
+/// Sums over the slots.
+#[derive(Default)]
+struct Sums {
+    slots: u64,
+    grains: u64,
+    sessions: u64,
+    timers: u64,
+    parked: u64,
+    inputs: u64,
+    input_bytes: u64,
+    messages: u64,
+    grain_bytes: u64,
+    lane_bytes: u64,
+}

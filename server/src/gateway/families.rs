@@ -1,0 +1,83 @@
+//! Every metric that a shard tells: its name there, and a line for people. docs/metrics.md lists the same.
+
+/// A metric by its name without prefix, and its help.
+pub(super) type Family = (&'static str, &'static str);
+
+/// What only rises, of one shard.
+pub(super) const COUNTERS: &[Family] = &[
+    ("turns", "Turns of the shard"),
+    ("requests", "Requests taken from clients and from other shards"),
+    ("requests_forwarded", "Requests of clients whose key another shard owns: each is a hop there and one back"),
+    ("runs", "Runs of handlers and direct operations on grains"),
+    ("inputs_handled", "Inputs that runs consumed"),
+    ("runs_failed", "Runs that ended in an error, retries included"),
+    ("events_appended", "Events appended to topics"),
+    ("grains_spilled", "Grains whose waiting inputs were copied into the log"),
+    ("grains_parked", "Grains parked because they failed for good"),
+    ("checkpoints", "Checkpoints of slots"),
+    ("records_replayed", "Records that recovery applied at this start"),
+    ("hop_events_sent", "Events handed to subscribers on other shards"),
+    ("hop_events_received", "Events taken from other shards"),
+    ("log_records_durable", "Records of the log that became durable"),
+    ("log_flushes", "Times that the durable position moved"),
+];
+
+/// What rises and falls, of one shard.
+pub(super) const GAUGES: &[Family] = &[
+    ("slots", "Slots of the shard"),
+    ("grains", "Grains in memory"),
+    ("sessions", "Client sessions, each counted in every slot that knows it"),
+    ("timers", "Timers that are set"),
+    ("parked_grains", "Grains that do not run until somebody lets them"),
+    ("queued_events", "Events not handed to their subscribers yet"),
+    ("queued_inputs", "Inputs that wait for their grain, or run"),
+    ("queued_messages", "Messages not consumed by their receivers yet"),
+    ("queued_replies", "Replies that wait for the log to be durable"),
+    ("queued_records", "Records that are not durable yet"),
+    ("log_kept_bytes", "Bytes of log that a recovery would read"),
+    ("log_failed", "1 after a write or flush has failed: nothing is acknowledged until a restart"),
+    ("crowded", "1 while too many bytes of inputs wait: new work is refused"),
+    ("memory_short", "1 while the process is over its memory budget: writes are refused"),
+];
+
+/// What only rises, of the native door of one shard.
+pub(super) const DOOR_COUNTERS: &[Family] = &[
+    ("net_connections_accepted", "Connections accepted"),
+    ("net_connections_closed", "Connections that have ended"),
+    ("net_bytes_in", "Bytes received"),
+    ("net_bytes_out", "Bytes handed to sockets"),
+    ("net_frames", "Frames taken"),
+    ("net_operations", "Operations taken, refused ones included"),
+    ("net_operations_refused", "Operations refused before they reached the shard"),
+    ("net_bad_frames_magic", "Connections closed for first bytes of another protocol"),
+    ("net_bad_frames_version", "Connections closed for an unknown frame version"),
+    ("net_bad_frames_kind", "Connections closed for a frame of the wrong kind"),
+    ("net_bad_frames_flags", "Connections closed for unknown flags"),
+    ("net_bad_frames_too_long", "Connections closed for a frame over the limit"),
+    ("net_bad_frames_checksum", "Connections closed for a wrong checksum"),
+    ("net_bad_frames_list", "Connections closed for a list of operations out of step"),
+    ("net_bad_frames_cut", "Connections that ended inside a frame"),
+    ("net_closed_too_slow", "Connections closed because a frame or hello did not come in time"),
+    ("net_reads_refused_unread", "Reads refused because too many results wait for their client"),
+    ("net_closed_not_reading", "Connections closed because their client does not take results"),
+    ("net_closed_no_memory", "Connections closed because those of the shard hold too much"),
+    ("net_closed_stopping", "Connections closed at once because the server was stopping"),
+];
+
+/// What rises and falls, of the native door of one shard.
+pub(super) const DOOR_GAUGES: &[Family] = &[
+    ("net_connections", "Connections that are open"),
+    ("net_operations_in_flight", "Operations taken and not answered"),
+];
+
+/// Memory of the doors: name there, and purpose.
+pub(super) const DOOR_MEMORY: &[(&str, &str)] = &[
+    ("net_operations_in_flight_bytes", "requests_in_flight"),
+    ("net_input_bytes_waiting", "unfinished_frames"),
+    ("net_output_bytes_waiting", "unsent_replies"),
+];
+
+/// The value of a name; 0 if it was not told.
+pub(super) fn value(told: &[(&'static str, u64)], name: &str) -> u64 {
+    told.iter().find(|(found, _)| *found == name).map_or(0, |(_, value)| *value)
+}

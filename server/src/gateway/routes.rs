@@ -1,0 +1,65 @@
+//! What the HTTP door answers.
+
+use super::board::Board;
+use super::collect::Collector;
+use super::http::{Door, count};
+use super::metrics::{CONTENT_TYPE, Scrape};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{self, HeaderName};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+
+/// What requests are answered from.
+#[derive(Clone, Debug)]
+pub(super) struct App {
+    pub(super) board: Arc<Board>,
+    pub(super) collector: Arc<Collector>,
+    pub(super) door: Arc<Door>,
+}
+
+const PLAIN: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+
+/// All routes.
+pub(super) fn router(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(nothing)
+        .with_state(app)
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    count(&app.door.requests);
+    let known = app.collector.collect().await;
+    match Scrape::take(&app.board, known, &app.door).text() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("the metrics cannot be written: {error}\n"))
+            .into_response(),
+    }
+}
+
+/// The process is there and this thread runs.
+async fn healthz(State(app): State<App>) -> Response {
+    count(&app.door.requests);
+    (PLAIN, "ok\n").into_response()
+}
+
+/// Every shard has recovered and serves, and none has failed.
+async fn readyz(State(app): State<App>) -> Response {
+    count(&app.door.requests);
+    match app.board.unready() {
+        None => (PLAIN, "ready\n".to_owned()).into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn nothing(State(app): State<App>, uri: Uri) -> Response {
+    count(&app.door.requests);
+    let path: String = uri.path().chars().take(100).collect();
+    let message = format!("there is nothing at {path:?}; there are /metrics, /healthz, /readyz\n");
+    (StatusCode::NOT_FOUND, PLAIN, message).into_response()
+}
