@@ -101,6 +101,25 @@ mod tests {
         RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks }
     }
 
+    /// [`content`] in version 2, and in version 1 without its time.
+    const GOLDEN: [&str; 2] = [
+        "02000000000000000000000000000000030000000000000007000000000000000900000000000000050000000000000001401e18240a0600\
+         d8ffffff01000000",
+        "010000000000000000000000000000000300000000000000070000000000000009000000000000000500000000000000e0ffffff01000000",
+    ];
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn golden_roots_mean_what_they_meant() {
+        let [new, old] = GOLDEN.map(bytes);
+        assert_eq!(content().to_bytes(), new);
+        assert_eq!(RootContent::from_bytes(&new), Ok(content()));
+        assert_eq!(RootContent::from_bytes(&old), Ok(RootContent { time_micros: 0, ..content() }));
+    }
+
     #[test]
     fn a_root_comes_back_with_its_time() {
         assert_eq!(RootContent::from_bytes(&content().to_bytes()), Ok(content()));
