@@ -12,11 +12,16 @@ SEEDS ?= 1000
 SEEDS_TEST ?= 200
 SECONDS_FUZZ ?= 60
 
+# Of `make compare`: the other program, rounds, and seconds of each measurement.
+RIVAL ?= redis
+ROUNDS ?= 3
+SECS ?= 5
+
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count compare lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -62,6 +67,13 @@ bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 
 
 bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
+
+compare: build ## one core beside another program: RIVAL=redis ROUNDS=3 SECS=5 ONLY='put 50x64' DIR=folder STRICT=1
+	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || scripts/packages.sh redis-server
+	cargo build --release --manifest-path benches/compare/Cargo.toml --target-dir $(TARGET_DIR)/compare
+	@BENCH_COMMAND='make compare RIVAL=$(RIVAL) ROUNDS=$(ROUNDS) SECS=$(SECS)$(if $(ONLY), ONLY="$(ONLY)")' \
+		$(TARGET_DIR)/compare/release/gristmill-compare '$(RIVAL)' --gristmill $(TARGET_DIR)/release/gristmill \
+		--rounds $(ROUNDS) --secs $(SECS) --only '$(ONLY)' $(if $(DIR),--dir '$(DIR)')
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

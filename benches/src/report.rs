@@ -91,16 +91,17 @@ impl Report {
         })
     }
 
-    /// The table, with a line of heads.
+    /// The table, with a line of heads, without what stands aside.
     #[must_use]
     pub fn table(&self) -> String {
-        let width = self.rows.iter().map(|row| row.id.chars().count()).max().unwrap_or(0).max(self.name.len());
-        let unit = self.rows.iter().map(|row| row.unit.len()).max().unwrap_or(0).max(4);
+        let rows = || self.rows.iter().filter(|row| !row.aside);
+        let width = rows().map(|row| row.id.chars().count()).max().unwrap_or(0).max(self.name.len());
+        let unit = rows().map(|row| row.unit.len()).max().unwrap_or(0).max(4);
         let mut text = format!(
             "{:<width$}  {:>12} {:<unit$} {:>25} {:>7}  {:<16} {}\n",
             self.name, "median", "unit", "least .. most", "rounds", "target", "met"
         );
-        for row in &self.rows {
+        for row in rows() {
             let (least, most) = row.spread();
             let spread = format!("{} .. {}", figure(least), figure(most));
             let target = row.target.map_or_else(String::new, |it| format!("{} {}", it.op(), figure(it.value())));
@@ -142,6 +143,7 @@ mod tests {
         report.row("put", "1/s").round(10.0).round(30.0).round(20.0).target(Target::AtLeast(15.0));
         report.row("ratio", "x").round(0.5).target(Target::AtLeast(1.0)).pace("closed loop").durability("every ack");
         report.row("plain", "ns").round(1_234.5);
+        report.row("hidden", "ns").round(1.0).aside();
         report
     }
 
@@ -184,6 +186,7 @@ mod tests {
         assert_eq!(report.missed().collect::<Vec<_>>(), ["ratio"]);
         let table = report.table();
         let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4, "what stands aside is in the file alone");
         assert!(lines[1].ends_with(">= 15.00         yes"), "{}", lines[1]);
         assert!(lines[2].ends_with(">= 1.00          NO"), "{}", lines[2]);
         assert!(lines[3].contains("1234") || lines[3].contains("1235"), "{}", lines[3]);

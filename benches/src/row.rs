@@ -50,11 +50,12 @@ pub struct Row {
     pub(crate) target: Option<Target>,
     pub(crate) pace: Option<String>,
     pub(crate) durability: Option<String>,
+    pub(crate) aside: bool,
 }
 
 impl Row {
     pub(crate) fn new(id: &str, unit: &'static str) -> Self {
-        Self { id: id.to_owned(), unit, rounds: Vec::new(), target: None, pace: None, durability: None }
+        Self { id: id.to_owned(), unit, rounds: Vec::new(), target: None, pace: None, durability: None, aside: false }
     }
 
     /// Adds what one round measured.
@@ -78,6 +79,12 @@ impl Row {
     /// Sets when a write counted as done: `every ack flushed`, `appendfsync everysec`.
     pub fn durability(&mut self, durability: impl Into<String>) -> &mut Self {
         self.durability = Some(durability.into());
+        self
+    }
+
+    /// Leaves it out of the table; the file has it.
+    pub fn aside(&mut self) -> &mut Self {
+        self.aside = true;
         self
     }
 

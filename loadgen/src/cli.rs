@@ -46,6 +46,9 @@ pub struct RunArguments {
     /// Threads that make the load.
     #[arg(short, long, default_value_t = 1)]
     threads: usize,
+    /// Every key is set already, by an earlier run with the same keys, connections and seed: gets begin at once.
+    #[arg(long, conflicts_with = "verify")]
+    preloaded: bool,
     /// Read everything back afterwards; exit with 1 if something acked is missing.
     #[arg(long)]
     verify: bool,
@@ -111,6 +114,7 @@ impl RunArguments {
             warmup: Duration::from_secs_f64(self.warmup),
             rate: self.rate,
             threads: self.threads,
+            preloaded: self.preloaded,
             verify: self.verify,
             seed: self.seed,
         }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub rate: Option<f64>,
     /// Threads that make the load.
     pub threads: usize,
+    /// Every key is set already, by an earlier run with the same keys, connections and seed: gets begin at once.
+    pub preloaded: bool,
     /// Read everything back afterwards.
     pub verify: bool,
     /// Chooses keys and their order. Two runs at the same time need different ones.

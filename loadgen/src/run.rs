@@ -34,7 +34,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Report> {
         .with_context(|| format!("loading the app {}", gristmill_loadgen_app::NAME))?;
     let plan = Plan::new(settings, &mut client)?;
     let mut workers = open(&plan)?;
-    if settings.op == Op::Get {
+    if settings.op == Op::Get && !settings.preloaded {
         preload(&mut workers)?;
     }
     let before = if settings.verify {

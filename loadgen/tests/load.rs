@@ -23,6 +23,7 @@ fn settings(server: &Server, op: Op) -> Settings {
         warmup: Duration::from_millis(50),
         rate: None,
         threads: 2,
+        preloaded: false,
         verify: true,
         seed: 1,
     }
@@ -43,6 +44,17 @@ fn every_operation_is_measured_and_verified() {
         // A second run on the same server finds its own effects only.
         assert_good(&run(&settings(&server, op)).unwrap());
     }
+}
+
+#[test]
+fn gets_of_an_earlier_run_s_keys_begin_at_once() {
+    let server = Server::start(2, 1, Faults::default(), (4_096, 4 << 20));
+    let preloaded = Settings { preloaded: true, verify: false, ..settings(&server, Op::Get) };
+    let nothing = run(&preloaded).unwrap();
+    assert!(nothing.acked == 0 && nothing.errors > 0, "nobody has set the keys: {nothing}");
+    assert_good(&run(&settings(&server, Op::Get)).unwrap());
+    let report = run(&preloaded).unwrap();
+    assert!(report.acked > 50 && report.errors == 0, "{report}");
 }
 
 #[test]
