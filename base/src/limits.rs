@@ -78,6 +78,17 @@ pub const JSON_DEPTH_MAX: usize = 100;
 pub const HEADERS_MAX: usize = 1_024;
 /// Headers of one event in bytes, lengths included, so that an event that came in one frame also leaves in one.
 pub const HEADERS_BYTES_MAX: usize = 1 << 20;
+/// Records of a bounded input in one operation: so many small ones are a good batch for the log.
+pub const INGEST_RECORDS_MAX: usize = 4_096;
+/// Streams of one slot, those of sessions apart: of subscriptions, of other slots, and of bounded inputs, which anybody
+/// may begin and which are kept.
+pub const SLOT_STREAMS_MAX: usize = 128 << 10;
+/// Questions whether an app has settled that one shard follows at the same time.
+pub const SETTLES_MAX: usize = 64;
+/// Longest wait of such a question at the server, milliseconds: an hour; a client that wants more asks again.
+pub const SETTLE_WAIT_MILLIS_MAX: u32 = 3_600_000;
+/// Parked grains that such a question lists; their count is told in any case.
+pub const SETTLE_PARKED_MAX: usize = 100;
 /// Name of an app, topic, table, map, handler or subscription, in bytes.
 pub const NAME_BYTES_MAX: usize = 249;
 /// Sorted maps of one table.

@@ -50,11 +50,15 @@ pub enum Bug {
     DeletedAppStays = 20,
     /// Recovery does not look at the engine time that roots hold.
     RootTimeForgotten = 21,
+    /// The position of a bounded input is stored apart from its events, a little later.
+    IngestPositionApart = 22,
+    /// An app counts as settled once what was there at the question is handled, whatever that has caused.
+    SettledAfterOneRound = 23,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 22] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -75,6 +79,8 @@ impl Bug {
         Bug::FullForEver,
         Bug::DeletedAppStays,
         Bug::RootTimeForgotten,
+        Bug::IngestPositionApart,
+        Bug::SettledAfterOneRound,
     ];
 }
 

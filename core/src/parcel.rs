@@ -3,6 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::request::{Reply, Request};
+use crate::shard::settle::{Drained, Need, RoundKey};
 use gristmill_base::ids::{ShardId, SlotId, TableId};
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;
@@ -110,6 +111,36 @@ pub enum Item {
         gather: u64,
         /// JSON object.
         json: String,
+    },
+    /// A round of a question whether an app has settled: take the cut.
+    SettleCut {
+        /// Which round.
+        key: RoundKey,
+        /// The app's number.
+        app: u32,
+        /// When the question is over, monotonic nanoseconds.
+        until_nanos: u64,
+    },
+    /// Another shard's cut needs this to be handled here.
+    SettleAsk {
+        /// Which round.
+        key: RoundKey,
+        /// When the question is over, monotonic nanoseconds.
+        until_nanos: u64,
+        /// Streams of slots of the receiver, and up to which position.
+        needs: Vec<Need>,
+    },
+    /// What a cut needed of this shard is handled, durably.
+    SettleMet {
+        /// Which round.
+        key: RoundKey,
+    },
+    /// A shard's cut is handled, durably.
+    SettleDrained {
+        /// Which round.
+        key: RoundKey,
+        /// What it tells the leader.
+        drained: Box<Drained>,
     },
     /// A new snapshot of the catalog. Only shard 0 sends it.
     Catalog(Arc<Catalog>),

@@ -1,7 +1,7 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 
 pub use gristmill_state::input::{Bytes, Responder};
 
@@ -51,6 +51,8 @@ pub enum Operation {
         /// When it happened, microseconds since 1970; 0 = when it is appended.
         event_micros: u64,
     },
+    /// Append records of a bounded input to lanes that one slot homes. Answered by [`Answer::Ingested`].
+    Ingest(Ingest),
     /// Events of a lane. Answered by [`Answer::Events`].
     Read {
         /// Topic.
@@ -205,6 +207,30 @@ pub enum Operation {
     },
     /// How the server is. Answered by [`Answer::Json`].
     Status,
+    /// Wait until what an app was given before is handled, with all that it caused. Answered by [`Answer::Json`].
+    Settle {
+        /// The app's name.
+        name: String,
+        /// How long.
+        wait_millis: u32,
+    },
+}
+
+/// Records of a bounded input. Without records it only asks how far the input has come in the slot.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// Topic.
+    pub topic: TopicId,
+    /// The input.
+    pub input: TaskId,
+    /// Home slot of the lanes of all the keys.
+    pub slot: SlotId,
+    /// The input is over here: nothing of it is appended any more.
+    pub end: bool,
+    /// The input has nothing more for the slot up to here.
+    pub prev: u64,
+    /// Positions, keys and values; positions ascend from behind `prev`.
+    pub records: Vec<(u64, Bytes, Bytes)>,
 }
 
 /// One event of a topic as a reader sees it.
@@ -238,6 +264,8 @@ pub enum Answer {
         /// Its position there.
         offset: Offset,
     },
+    /// The slot has the bounded input up to this position, durably.
+    Ingested(u64),
     /// A value or a handler's reply; `None`: there is none.
     Value(Option<Bytes>),
     /// Events in order.
@@ -273,7 +301,7 @@ impl Answer {
     pub fn weight(&self) -> usize {
         let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
         match self {
-            Self::Done | Self::Session(..) | Self::Appended { .. } => 0,
+            Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) => 0,
             Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),

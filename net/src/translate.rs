@@ -4,10 +4,10 @@
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use gristmill_core::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Sequence};
+use gristmill_core::request::{Answer, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Entry, Event, Failure, Headers, HeadersBuf, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row,
-    Sequence as WireSequence, Status,
+    Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, OpCode, Operation as WireOperation, Produced,
+    Reply, ResultWriter, Row, Sequence as WireSequence, Status,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -59,6 +59,8 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
             headers: headers(it.headers),
             event_micros: it.event_time.cast_unsigned(),
         },
+        WireOperation::AppSettle(it) => Operation::Settle { name: it.app.to_owned(), wait_millis: it.wait_millis },
+        WireOperation::Ingest(it) => Operation::Ingest(ingest(it)),
         WireOperation::Read(it) => Operation::Read {
             topic: it.topic,
             lane: it.lane,
@@ -69,6 +71,17 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         },
         _ => return table_operation(wire),
     })
+}
+
+fn ingest(wire: &WireIngest<'_>) -> Ingest {
+    let mut position = wire.prev;
+    let records = wire.records.iter().map(|record| {
+        position += record.step;
+        (position, owned(record.key), owned(record.value))
+    });
+    let records = records.collect();
+    let (topic, input, slot) = (wire.topic, wire.input, wire.slot);
+    Ingest { topic, input, slot, end: wire.end, prev: wire.prev, records }
 }
 
 /// The operations on grains.
@@ -216,6 +229,7 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         // A session is told by the reply to hello; here it is the answer to a position that void asks about.
         Answer::Done | Answer::Session(..) => Reply::Empty,
         Answer::Appended { lane, offset } => Reply::Produced(Produced { lane: *lane, offset: *offset }),
+        Answer::Ingested(received) => Reply::Ingested(*received),
         Answer::Value(value) => Reply::Value(value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),

@@ -16,6 +16,7 @@ pub mod digest;
 pub mod disk;
 pub mod engine_points;
 pub mod host;
+pub mod ingester;
 pub mod machine;
 pub mod mesh;
 pub mod net;

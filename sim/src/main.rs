@@ -173,7 +173,8 @@ fn planted(name: &str, arguments: &Arguments) -> bool {
 /// The first seed that fails because of the bug: without it the same run must be clean.
 fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
     for seed in 1..=PLANTED_SEEDS {
-        let workload = arguments.workload.clone().unwrap_or_else(|| "bank".to_owned());
+        let usual = if matches!(bug, Bug::IngestPositionApart | Bug::SettledAfterOneRound) { "words" } else { "bank" };
+        let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());
         let planted = Options { seed, workload, cores: arguments.cores, planted: Some(bug), aim: Some(bug) };
         let Err(what) = run(&planted) else { continue };
         match run(&Options { planted: None, ..planted }) {

@@ -1,9 +1,12 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
+mod settled;
+
 use crate::aim::aim;
 use crate::auditor::Auditor;
 use crate::client::{Client, World, is_passing};
 use crate::disk::CrashPlan;
+use crate::ingester::Ingester;
 use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
@@ -97,6 +100,9 @@ struct Run {
     workload: Box<dyn Workload>,
     auditor: Auditor,
     clients: Vec<Client>,
+    ingesters: Vec<Ingester>,
+    /// When it is asked under load whether the app has settled, and how often still.
+    questions: (SimRng, u32),
     names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
@@ -123,6 +129,15 @@ impl Run {
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
         let clients = (0..knobs.clients).map(|at| Client::new(at, rng.fork(), knobs.operations)).collect();
+        // Drawn apart, so that the other half of the seeds are the runs that they were.
+        let aimed = options.aim == Some(Bug::IngestPositionApart);
+        let some = options.workload == "words" && (aimed || options.seed.is_multiple_of(2));
+        let mut inputs = SimRng::new(!options.seed);
+        let ingesters = if some { 1 + inputs.below(2) } else { 0 };
+        let ingesters = (0..ingesters).map(|at| Ingester::new(at + 1, inputs.fork())).collect();
+        let aimed = options.aim == Some(Bug::SettledAfterOneRound);
+        let questions = if options.workload == "words" && (aimed || options.seed % 4 == 1) { 6 } else { 0 };
+        let questions = (SimRng::new(options.seed.rotate_left(32) ^ 0x5e77), questions);
         let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
         let machine = Machine::new(apps, knobs, &mut rng);
         Ok(Self {
@@ -131,6 +146,8 @@ impl Run {
             workload,
             auditor: Auditor::default(),
             clients,
+            ingesters,
+            questions,
             names: None,
             network: BTreeMap::new(),
             replies: 0,
@@ -155,6 +172,7 @@ impl Run {
         if self.machine.disk.is_down() || self.machine.failed() {
             self.restart()?;
         }
+        self.settled_means_handled()?;
         self.settle()?;
         self.final_check()?;
         self.machine.crash(CrashPlan::LoseAll);
@@ -285,6 +303,7 @@ impl Run {
         let mut next = due;
         if with_clients {
             next = self.clients.iter().map(Client::due).fold(next, u64::min);
+            next = self.ingesters.iter().map(Ingester::due).fold(next, u64::min);
             next = self.network.keys().next().map_or(next, |(due, _)| next.min(*due));
         }
         if next == u64::MAX {
@@ -312,6 +331,11 @@ impl Run {
                 break;
             }
             let reply = entry.remove();
+            if let Some(at) = self.ingesters.iter().position(|ingester| ingester.hears(&reply)) {
+                let (ingester, mut world) = self.ingester(at);
+                ingester.hear(&reply, &mut world)?;
+                continue;
+            }
             let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
             let (client, mut world) = self.client(at);
             client.hear(reply, &mut world)?;
@@ -326,11 +350,28 @@ impl Run {
         (&mut self.clients[at], world)
     }
 
+    fn ingester(&mut self, at: usize) -> (&mut Ingester, World<'_>) {
+        let names = self.names.as_ref().expect("senders begin once the app is loaded");
+        let world =
+            World { machine: &mut self.machine, names, auditor: &mut self.auditor, workload: self.workload.as_mut() };
+        (&mut self.ingesters[at], world)
+    }
+
+    /// Whether everything that was begun has its end.
+    fn is_over(&self) -> bool {
+        let app = self.names.as_ref().map_or(0, |names| names.app_id());
+        self.clients.iter().all(Client::is_done) && self.ingesters.iter().all(|ingester| ingester.is_done(app))
+    }
+
     /// Clients act, cores turn, replies come.
     fn round(&mut self) -> Result<(), String> {
         for at in 0..self.clients.len() {
             let (client, mut world) = self.client(at);
             client.act(&mut world);
+        }
+        for at in 0..self.ingesters.len() {
+            let (ingester, mut world) = self.ingester(at);
+            ingester.act(&mut world);
         }
         self.step(true)?;
         for reply in std::mem::take(&mut self.machine.replies) {
@@ -343,7 +384,7 @@ impl Run {
     fn load(&mut self) -> Result<(), String> {
         self.machine.disk.set_faults(self.machine.knobs.faults.clone());
         let until = self.machine.turns + LOAD_TURNS_MAX;
-        while self.machine.turns < until && !self.clients.iter().all(Client::is_done) {
+        while self.machine.turns < until && !self.is_over() {
             if self.machine.failed() {
                 sometimes::reached("log failed");
                 self.check_failure()?;
@@ -365,6 +406,10 @@ impl Run {
             }
             if self.rng.chance(self.machine.knobs.clock_jumps) {
                 self.machine.jump_clock();
+            }
+            if self.questions.1 > 0 && self.questions.0.below(2_000) == 0 && !self.machine.failed() {
+                self.questions.1 -= 1;
+                self.settled_under_load()?;
             }
             self.round()?;
         }
@@ -422,6 +467,7 @@ impl Run {
         if self.machine.knobs.clock_jumps > 0 && self.rng.below(2) == 0 {
             self.machine.jump_clock();
         }
+        self.ingesters.iter_mut().for_each(Ingester::forget);
         self.machine.start(self.faults)?;
         match &self.names {
             Some(names) => self.auditor.check_recovered(&self.machine, names),
@@ -432,7 +478,7 @@ impl Run {
     /// Everything that was begun must come to its end.
     fn settle(&mut self) -> Result<(), String> {
         let until = self.machine.clock.nanos() + SETTLE_NANOS;
-        while !(self.clients.iter().all(Client::is_done) && self.is_quiet()) {
+        while !(self.is_over() && self.is_quiet()) {
             if self.machine.clock.nanos() > until {
                 return Err(format!("full service did not come back: {}", self.complaint()));
             }
@@ -446,73 +492,19 @@ impl Run {
         Ok(())
     }
 
-    /// Whether nothing waits anywhere, but for parked grains.
-    fn is_quiet(&self) -> bool {
-        let slots = self.machine.slots();
-        let still = slots.iter().all(|slot| {
-            slot.outbox_rows == 0
-                && slot.timers.iter().next().is_none()
-                && slot
-                    .grains
-                    .iter()
-                    .all(|(_, grain)| grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty()))
-        });
-        still && self.lag().is_none()
-    }
-
-    /// A lane that a subscriber has not passed yet.
-    fn lag(&self) -> Option<String> {
-        let core = self.machine.cores.first()?;
-        let catalog = core.shard.catalog().clone();
-        for slot in self.machine.slots() {
-            for (key, lane) in &slot.lanes {
-                for entry in catalog.subscriptions_of(key.topic) {
-                    let subscription = gristmill_base::ids::SubscriptionId(entry.id);
-                    let stream = gristmill_state::slot::Slot::topic_stream(subscription, *key);
-                    // Every slot in which its grains can be: one that was refused for lack of room lags behind others.
-                    let lanes = catalog.lane_count(key.topic);
-                    let behind = self.machine.slots().iter().any(|other| {
-                        let may_hold = entry.field.is_some() || other.id.0 % lanes == key.lane.0;
-                        may_hold && other.stream(stream).map_or(0, |stream| stream.received()) < lane.end().0
-                    });
-                    if behind {
-                        return Some(format!("subscription {} has not passed {key:?}", entry.name));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    fn complaint(&self) -> String {
-        let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::waits).collect();
-        let slots = self.machine.slots();
-        let rows: usize = slots.iter().map(|slot| slot.outbox_rows).sum();
-        let timers = slots.iter().map(|slot| slot.timers.iter().count()).sum::<usize>();
-        let grains = slots.iter().flat_map(|slot| slot.grains.iter().map(|(_, grain)| grain));
-        let mut grains = grains.filter_map(|grain| {
-            let work = grain.work().filter(|work| work.parked.is_none() && !work.queue.is_empty())?;
-            let key = String::from_utf8_lossy(&grain.key);
-            Some(format!(
-                "{}/{key}: {} queued, running {:?}, attempts {}, listed {}, head {:?}",
-                grain.table,
-                work.queue.len(),
-                work.running,
-                work.attempts,
-                work.listed,
-                work.queue.front()
-            ))
-        });
-        format!(
-            "clients wait: {clients:?}, {rows} outbox rows, {timers} timers, {}; {}; {}",
-            grains.next().unwrap_or_default(),
-            self.lag().unwrap_or_default(),
-            self.machine.waits()
-        )
-    }
-
     /// Reads every lane to its end, then checks everything.
     fn final_check(&mut self) -> Result<(), String> {
+        self.read_lanes()?;
+        let names = self.names.as_ref().expect("the app is loaded");
+        self.auditor.check_recovered(&self.machine, names)?;
+        if let Some(what) = self.machine.slots().into_iter().find_map(|slot| names.stranger(slot)) {
+            return Err(format!("P2: {what}"));
+        }
+        Ingester::check_order(&self.auditor)?;
+        self.workload.check(&self.machine, names, &self.auditor)
+    }
+
+    fn read_lanes(&mut self) -> Result<(), String> {
         let topics = self.workload.topics();
         for topic in topics {
             let names = self.names.as_ref().expect("the app is loaded");
@@ -521,12 +513,7 @@ impl Run {
                 self.read_lane(topic, LaneKey { topic: id, lane: LaneId(lane) })?;
             }
         }
-        let names = self.names.as_ref().expect("the app is loaded");
-        self.auditor.check_recovered(&self.machine, names)?;
-        if let Some(what) = self.machine.slots().into_iter().find_map(|slot| names.stranger(slot)) {
-            return Err(format!("P2: {what}"));
-        }
-        self.workload.check(&self.machine, names, &self.auditor)
+        Ok(())
     }
 
     fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {

@@ -57,6 +57,14 @@ impl Feed {
     }
 }
 
+/// Whether a feed has handed over what it had to.
+pub(super) enum HandedOver {
+    /// It has not.
+    NotYet,
+    /// It has, up to these positions, or further.
+    To(Vec<super::settle::Need>),
+}
+
 /// How a look at one offset went.
 enum Step {
     /// Go on with the next one.
@@ -382,6 +390,19 @@ impl Shard {
         if due {
             feed.covered_nanos = self.now_nanos;
         }
+    }
+
+    /// Whether the events of a lane up to `end` were handed over to a subscription, and up to where each slot has to have
+    /// them handled then. Positions that are known to be handled durably are left out.
+    pub(super) fn handed_over(&self, subscription: SubscriptionId, lane: LaneKey, end: u64) -> HandedOver {
+        let Some(feed) = self.feeds.get(&(subscription, lane)) else { return HandedOver::To(Vec::new()) };
+        let remote = self.config.shard_count > 1;
+        if feed.local.0 <= end || (remote && feed.remote.0 <= end) {
+            return HandedOver::NotYet;
+        }
+        let stream = Slot::topic_stream(subscription, lane);
+        let open = feed.destinations.iter().filter(|(_, destination)| destination.reported < destination.sent);
+        HandedOver::To(open.map(|(to, destination)| (stream, *to, destination.sent)).collect())
     }
 
     /// Events that a feed has not moved yet, over all feeds.

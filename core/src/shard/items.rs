@@ -41,6 +41,10 @@ impl Shard {
                 self.say(asker, Item::StatusPart { gather, json });
             }
             Item::StatusPart { gather, json } => self.status_part(gather, json),
+            Item::SettleCut { key, app, until_nanos } => self.settle_cut(key, app, until_nanos),
+            Item::SettleAsk { key, until_nanos, needs } => self.settle_ask(from, key, until_nanos, needs),
+            Item::SettleMet { key } => self.settle_met(key),
+            Item::SettleDrained { key, drained } => self.settle_drained(key, *drained),
             Item::Catalog(catalog) => self.use_catalog(from, catalog),
             Item::CatalogUsed(version) => self.catalog_used(version),
             Item::CatalogShow(version) => self.show_catalog(from, version),
@@ -48,7 +52,7 @@ impl Shard {
     }
 
     /// Whether a stream is of a subscription that was deleted.
-    fn is_ended(&self, stream: StreamId) -> bool {
+    pub(super) fn is_ended(&self, stream: StreamId) -> bool {
         let StreamId::Topic { subscription, .. } = stream else { return false };
         self.catalog.subscription(subscription).is_none()
             && self.catalog.deleted.iter().any(|deleted| deleted.subscriptions.contains(&subscription.0))

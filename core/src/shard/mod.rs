@@ -8,6 +8,7 @@ mod checkpoint;
 mod damage;
 mod feeds;
 mod gather;
+mod ingest;
 mod items;
 mod measure;
 mod reads;
@@ -15,6 +16,7 @@ mod release;
 mod requests;
 mod root_content;
 mod runs;
+pub mod settle;
 mod status;
 mod turn;
 mod upkeep;
@@ -229,6 +231,7 @@ pub struct Shard {
     pending_runs: BTreeMap<u64, runs::PendingRun>,
     next_run: u64,
     gathers: BTreeMap<u64, gather::Gather>,
+    settling: settle::Settling,
     next_gather: u64,
     waiting_reads: Vec<(u64, Request)>,
     /// Reads of slots that missed, by the ticket of their fetch. Only the simulator makes them miss.
@@ -349,6 +352,7 @@ impl Shard {
             pending_runs: BTreeMap::new(),
             next_run: 1,
             gathers: BTreeMap::new(),
+            settling: settle::Settling::default(),
             next_gather: 1,
             waiting_reads: Vec::new(),
             missed_reads: Vec::new(),
@@ -381,6 +385,7 @@ impl Shard {
     /// Starts what recovery left: backlogs and timers are ready, channels and lanes send from their receivers' cursors.
     fn begin(&mut self, cursors: &FeedCursors) {
         let ids: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        self.settling.hops = self.slots.iter().flatten().map(|slot| slot.outbox_hops()).max().unwrap_or(0);
         self.bury_deleted(0);
         self.begin_feeds(cursors);
         for id in ids {

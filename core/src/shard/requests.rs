@@ -54,6 +54,9 @@ impl Shard {
             | Operation::MapDelete { key, .. }
             | Operation::Range { key, .. }
             | Operation::Invoke { key, .. } => Some(slot_of(key, count)),
+            Operation::Ingest(ingest) => {
+                (ingest.slot.0 < count && self.catalog.topic(ingest.topic).is_some()).then_some(ingest.slot)
+            }
             Operation::Void { slot, .. } => (slot.0 < count).then_some(*slot),
             _ => None,
         }
@@ -62,6 +65,8 @@ impl Shard {
     fn keyed(&mut self, slot: SlotId, request: Request) {
         if request.operation.sequence().is_some() {
             self.sequenced(slot, request);
+        } else if let Operation::Ingest(ingest) = request.operation {
+            self.ingest(request.responder, request.class, ingest);
         } else {
             self.read(slot, request);
         }
@@ -83,6 +88,8 @@ impl Shard {
                     format!("topic {topic} has no lane {lane}; its lanes are 0 to {}", lanes - 1),
                 );
             }
+            Operation::Ingest(ingest) => self.refuse_ingest(responder, &ingest),
+            Operation::Settle { name, wait_millis } => self.settle(responder, &name, wait_millis),
             Operation::Produce { topic, .. } => {
                 let refusal = self.unknown("topic", topic.0);
                 self.refuse(responder, refusal.code, refusal.message);

@@ -297,6 +297,11 @@ impl Shard {
     }
 
     fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) {
+        for (_, target) in &draft.sent {
+            if let Target::Grain(_, input) = target {
+                self.settling.hops = self.settling.hops.max(input.hops);
+            }
+        }
         let mut to: Vec<SlotId> = draft.sent.iter().map(|(to, _)| *to).collect();
         to.sort_unstable();
         to.dedup();

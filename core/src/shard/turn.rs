@@ -107,6 +107,7 @@ impl Shard {
             self.run_ready();
             self.pump_local();
         }
+        self.settle_step();
         while let Some(item) = self.home.pop_front() {
             self.item(self.config.shard, item);
         }

@@ -65,3 +65,24 @@ impl<'a> Describe<'a> {
         write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)
     }
 }
+
+/// Asks whether what an app was given before has been handled, with all that it caused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppSettle<'a> {
+    /// Its name.
+    pub app: &'a str,
+    /// How long to wait for that, in milliseconds.
+    pub wait_millis: u32,
+}
+
+impl<'a> AppSettle<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { app: from.text("app name", NAME_BYTES_MAX)?, wait_millis: from.u32()? })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)?;
+        to.put_u32(self.wait_millis);
+        Ok(())
+    }
+}

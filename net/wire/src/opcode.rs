@@ -50,10 +50,14 @@ opcodes! {
     AppDelete = 7, "app_delete";
     /// Lists topics.
     TopicList = 8, "topic_list";
+    /// Waits until nothing is on its way any more that an app was given before.
+    AppSettle = 9, "app_settle";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.
     Read = 17, "read";
+    /// Appends records of a bounded input to a topic.
+    Ingest = 18, "ingest";
     /// Reads the value of a grain.
     Get = 32, "get";
     /// Sets the value of a grain.

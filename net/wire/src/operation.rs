@@ -2,9 +2,10 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, Describe};
+use crate::admin::{AppDelete, AppLoad, AppSettle, Describe};
 use crate::fields::Sequence;
 use crate::hello::Hello;
+use crate::ingest::Ingest;
 use crate::opcode::OpCode;
 use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Produce, Read};
@@ -28,10 +29,14 @@ pub enum Operation<'a> {
     AppDelete(AppDelete<'a>),
     /// Lists topics. Answered by `Reply::Json`.
     TopicList,
+    /// Waits until an app has settled. Answered by `Reply::Json`.
+    AppSettle(AppSettle<'a>),
     /// Appends an event. Answered by `Reply::Produced`.
     Produce(Produce<'a>),
     /// Reads events. Answered by `Reply::Read`.
     Read(Read),
+    /// Appends records of a bounded input. Answered by `Reply::Ingested`.
+    Ingest(Ingest<'a>),
     /// Reads a value. Answered by `Reply::Value`.
     Get(Get<'a>),
     /// Sets a value. Answered by `Reply::Empty`.
@@ -80,6 +85,8 @@ impl<'a> Operation<'a> {
             OpCode::MapDelete => Self::MapDelete(MapDelete::read(&mut from)?),
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
+            OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
+            OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
             OpCode::Invoke => Self::Invoke(Invoke::read(&mut from)?),
             OpCode::Void => Self::Void(Void::read(&mut from)?),
         };
@@ -100,6 +107,11 @@ impl<'a> Operation<'a> {
             Self::AppDelete(operation) => operation.write(to),
             Self::Produce(operation) => operation.write(to),
             Self::Read(operation) => {
+                operation.write(to);
+                Ok(())
+            }
+            Self::AppSettle(operation) => operation.write(to),
+            Self::Ingest(operation) => {
                 operation.write(to);
                 Ok(())
             }
@@ -130,6 +142,8 @@ impl<'a> Operation<'a> {
             Self::TopicList => OpCode::TopicList,
             Self::Produce(_) => OpCode::Produce,
             Self::Read(_) => OpCode::Read,
+            Self::AppSettle(_) => OpCode::AppSettle,
+            Self::Ingest(_) => OpCode::Ingest,
             Self::Get(_) => OpCode::Get,
             Self::Put(_) => OpCode::Put,
             Self::Delete(_) => OpCode::Delete,

@@ -31,6 +31,8 @@ pub enum Reply<'a> {
     Empty,
     /// Of produce.
     Produced(Produced),
+    /// Of ingest: the position up to which the slot has the input.
+    Ingested(u64),
     /// Of read.
     Read(ReadPage<'a>),
     /// Of get and map get: the value. Of invoke: the handler's reply, empty when it gave none.
@@ -56,6 +58,7 @@ impl<'a> Reply<'a> {
             OpCode::Void => return Ok(Self::Empty),
             OpCode::Ping | OpCode::Put | OpCode::Delete | OpCode::MapPut | OpCode::MapDelete => Self::Empty,
             OpCode::Produce => Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) }),
+            OpCode::Ingest => Self::Ingested(from.u64()?),
             OpCode::Read => Self::Read(ReadPage::read(&mut from)?),
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
@@ -65,7 +68,8 @@ impl<'a> Reply<'a> {
             | OpCode::AppLoad
             | OpCode::AppList
             | OpCode::AppDelete
-            | OpCode::TopicList => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
+            | OpCode::TopicList
+            | OpCode::AppSettle => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
         };
         from.end()?;
         Ok(reply)
@@ -83,6 +87,7 @@ impl<'a> Reply<'a> {
                 to.put_u16(produced.lane.0);
                 to.put_u64(produced.offset.0);
             }
+            Self::Ingested(received) => to.put_u64(*received),
             Self::Read(page) => page.write(to),
             Self::Value(value) => write_value(to, value)?,
             Self::Range(page) => page.write(to),

@@ -48,11 +48,12 @@ impl<'a> Operation<'a> {
         match self {
             Self::Hello(_) | Self::Ping | Self::Describe(_) | Self::AppList | Self::TopicList => Route::Here,
             Self::AppLoad(_) | Self::AppDelete(_) => Route::Control,
-            Self::Status => Route::Everywhere,
+            Self::Status | Self::AppSettle(_) => Route::Everywhere,
             Self::Scan(scan) if scan.shard_local => Route::Here,
             Self::Scan(_) => Route::Everywhere,
             Self::Produce(operation) => Route::TopicKey(operation.topic, operation.key),
             Self::Read(operation) => Route::Lane(operation.topic, operation.lane),
+            Self::Ingest(operation) => Route::Slot(operation.slot),
             Self::Get(operation) => Route::Key(operation.key),
             Self::Put(operation) => Route::Key(operation.key),
             Self::Delete(operation) => Route::Key(operation.key),

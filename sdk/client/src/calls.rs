@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gristmill_base::ids::{LaneId, Offset};
-use gristmill_wire::Status;
+use gristmill_base::ids::{LaneId, Offset, SlotId, TaskId, TopicId};
+use gristmill_wire::{RecordsBuf, Status};
 
 use crate::client::{Client, Ticket};
 use crate::error::Error;
@@ -22,6 +22,23 @@ pub struct Span<'a> {
     pub reverse: bool,
     /// Most entries; 0 leaves it to the server.
     pub limit: u32,
+}
+
+/// Records of a bounded input for one slot: see [`gristmill_wire::Ingest`].
+#[derive(Clone, Debug)]
+pub struct IngestChunk {
+    /// The topic.
+    pub topic: TopicId,
+    /// The input's number.
+    pub input: TaskId,
+    /// Home slot of the lanes of all the keys.
+    pub slot: SlotId,
+    /// Nothing of the input is to be appended there any more, by anybody.
+    pub end: bool,
+    /// The input has nothing more for the slot up to here.
+    pub prev: u64,
+    /// The records, behind `prev`.
+    pub records: RecordsBuf,
 }
 
 fn unexpected<R>(reply: &OwnedReply) -> Result<R, Error> {
@@ -348,6 +365,26 @@ impl Client {
     /// As [`Self::call`].
     pub fn status(&mut self) -> Result<String, Error> {
         self.call(OwnedOperation::Status).and_then(json)
+    }
+
+    /// Waits until what an app was given before this call is handled, with all that it caused, timers excepted; as JSON:
+    /// whether that is so (`settled`), how many grains are `parked`, and the first of them (`grains`).
+    ///
+    /// # Errors
+    /// There is no such app, or the server cannot be asked.
+    pub fn app_settle(&mut self, app: &str, wait: Duration) -> Result<String, Error> {
+        let wait_millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        self.call(OwnedOperation::AppSettle { app: app.to_owned(), wait_millis }).and_then(json)
+    }
+
+    /// Submits records of a bounded input, all for lanes of one slot; without records it asks how far the input has come
+    /// there. Ends as [`OwnedReply::Ingested`].
+    ///
+    /// # Errors
+    /// It is over a limit; it was not submitted.
+    pub fn submit_ingest(&mut self, chunk: IngestChunk) -> Result<Ticket, Error> {
+        let IngestChunk { topic, input, slot, end, prev, records } = chunk;
+        self.submit(OwnedOperation::Ingest { topic, input, slot, end, prev, records })
     }
 }
 

@@ -220,6 +220,13 @@ impl Client {
         }
     }
 
+    /// Why the last operation was refused for now, or a connection lost, for a person; empty if nothing was. What is
+    /// refused for now is sent again by itself.
+    #[must_use]
+    pub fn last_trouble(&self) -> &str {
+        &self.last_trouble
+    }
+
     /// Operations without a result.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -31,7 +31,7 @@ mod sequencer;
 mod shard;
 mod topology;
 
-pub use calls::Span;
+pub use calls::{IngestChunk, Span};
 pub use client::{Client, Ticket};
 pub use config::Config;
 pub use connection::Connection;

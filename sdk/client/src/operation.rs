@@ -1,6 +1,6 @@
 //! Operations that own their keys and values, so that they can be sent again.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SlotId, TableId, TaskId, TopicId};
 use gristmill_wire as wire;
 use gristmill_wire::{DecodeError, HeadersBuf, Operation, Sequence};
 
@@ -19,6 +19,8 @@ pub enum OwnedOperation {
     },
     /// See [`wire::Read`].
     Read { topic: TopicId, lanes: u16, lane: LaneId, from: Offset, max_records: u32, max_bytes: u32, wait_millis: u32 },
+    /// See [`wire::Ingest`]. Not numbered in the session: it may be sent again.
+    Ingest { topic: TopicId, input: TaskId, slot: SlotId, end: bool, prev: u64, records: wire::RecordsBuf },
     /// See [`wire::Get`].
     Get { table: TableId, key: Vec<u8> },
     /// See [`wire::Put`].
@@ -41,6 +43,8 @@ pub enum OwnedOperation {
     AppLoad { force: bool, file_name: String, file: String },
     /// See [`wire::AppDelete`].
     AppDelete { app: String },
+    /// See [`wire::AppSettle`].
+    AppSettle { app: String, wait_millis: u32 },
     /// See [`wire::Describe`].
     Describe { app: String },
     /// See [`wire::Operation::AppList`].
@@ -78,6 +82,14 @@ impl OwnedOperation {
             &Self::Read { topic, lane, from, max_records, max_bytes, wait_millis, .. } => {
                 Operation::Read(wire::Read { topic, lane, from, max_records, max_bytes, wait_millis })
             }
+            Self::Ingest { topic, input, slot, end, prev, records } => Operation::Ingest(wire::Ingest {
+                topic: *topic,
+                input: *input,
+                slot: *slot,
+                end: *end,
+                prev: *prev,
+                records: records.as_records(),
+            }),
             Self::Get { table, key } => Operation::Get(wire::Get { table: *table, key }),
             Self::Put { table, key, value } => Operation::Put(wire::Put { table: *table, sequence, key, value }),
             Self::Delete { table, key } => Operation::Delete(wire::Delete { table: *table, sequence, key }),
@@ -98,6 +110,9 @@ impl OwnedOperation {
                 Operation::AppLoad(wire::AppLoad { force: *force, file_name, file })
             }
             Self::AppDelete { app } => Operation::AppDelete(wire::AppDelete { app }),
+            Self::AppSettle { app, wait_millis } => {
+                Operation::AppSettle(wire::AppSettle { app, wait_millis: *wait_millis })
+            }
             Self::Describe { app } => Operation::Describe(wire::Describe { app }),
             Self::AppList => Operation::AppList,
             Self::TopicList => Operation::TopicList,
@@ -163,6 +178,7 @@ impl OwnedOperation {
             Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, Vec::len),
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
             Self::AppLoad { file, .. } => file.len(),
+            Self::Ingest { records, .. } => records.bytes(),
             _ => 0,
         };
         own + size_of::<Self>()
@@ -171,7 +187,7 @@ impl OwnedOperation {
     /// The time that it may wait at the server by its own wish, in milliseconds.
     pub(crate) fn wait_millis(&self) -> u64 {
         match self {
-            Self::Read { wait_millis, .. } => u64::from(*wait_millis),
+            Self::Read { wait_millis, .. } | Self::AppSettle { wait_millis, .. } => u64::from(*wait_millis),
             _ => 0,
         }
     }

@@ -14,6 +14,8 @@ pub enum OwnedReply {
     Done,
     /// Where the event went.
     Produced(Produced),
+    /// The position up to which the slot has the bounded input.
+    Ingested(u64),
     /// A value, or a handler's reply.
     Value(Vec<u8>),
     /// Events of a lane.
@@ -88,6 +90,7 @@ impl OwnedReply {
             Reply::Hello(_) => return Err(Error::protocol("a hello where none was asked for")),
             Reply::Empty => Self::Done,
             Reply::Produced(produced) => Self::Produced(produced),
+            Reply::Ingested(received) => Self::Ingested(received),
             Reply::Value(value) => Self::Value(value.to_vec()),
             Reply::Json(text) => Self::Json(text.into_owned()),
             Reply::Read(page) => Self::Events(EventPage {

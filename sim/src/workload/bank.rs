@@ -255,6 +255,10 @@ impl Workload for Bank {
             .several("log", "note", note)
     }
 
+    fn handlers_append(&self) -> bool {
+        true
+    }
+
     fn topics(&self) -> &'static [&'static str] {
         &["transfers", "pokes", "audit", "dead"]
     }

@@ -224,11 +224,22 @@ pub trait Workload {
     /// Topics, all of whose lanes are read at the end.
     fn topics(&self) -> &'static [&'static str];
 
+    /// Whether events are appended by handlers too.
+    fn handlers_append(&self) -> bool;
+
     /// The next thing that a client does. `id` is a number that nothing else has; of one client they grow.
     fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act;
 
     /// The highest count that a read of an entry of a map may show at this time.
     fn most(&self, map: &MapKey, entry: &[u8]) -> u64;
+
+    /// Checks that the effects of these acked operations are there, and perhaps more.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn check_least(&self, _machine: &Machine, _names: &Names, _acked: &[Act]) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Checks the settled state against what was acked and what the lanes hold.
     ///

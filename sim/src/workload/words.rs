@@ -84,6 +84,10 @@ impl Workload for Words {
             .each("docs", "line", line)
     }
 
+    fn handlers_append(&self) -> bool {
+        false
+    }
+
     fn topics(&self) -> &'static [&'static str] {
         &["lines"]
     }
@@ -117,23 +121,31 @@ impl Workload for Words {
         self.sent.get(&(*table, key.clone(), what)).copied().unwrap_or(0)
     }
 
+    fn check_least(&self, machine: &Machine, names: &Names, acked: &[Act]) -> Result<(), String> {
+        let mut expected = Counted::new();
+        for act in acked {
+            let Act::Produce(_, _, value) = act else { continue };
+            expect(&mut expected, value)?;
+        }
+        let found = counted(machine, names);
+        for (key, want) in expected {
+            let have = found.get(&key).copied().unwrap_or(0);
+            if have < want {
+                return Err(format!("{} of {}/{} is {have}, at least {want} was acked", key.2, key.0, key.1));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
-        let mut expected: BTreeMap<(String, String, String), u64> = BTreeMap::new();
+        let mut expected = Counted::new();
         let mut there = BTreeMap::new();
         let mut lines = 0;
         for (.., value) in auditor.events_of("lines") {
             let json: serde_json::Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
             let id = json["id"].as_u64().ok_or("P2: a line that nobody sent")?;
             *there.entry(id).or_insert(0) += 1;
-            let (doc, text) = text_of(value).map_err(|error| error.to_string())?;
-            let mut expect = |table: &str, key: &str, what: &str, by: u64| {
-                *expected.entry((table.to_owned(), key.to_owned(), what.to_owned())).or_default() += by;
-            };
-            for word in text.split(' ') {
-                expect("letters", &word[..1], word, 1);
-            }
-            expect("docs", &doc, "lines", 1);
-            expect("docs", &doc, "words", text.split(' ').count() as u64);
+            expect(&mut expected, value)?;
             lines += 1;
         }
         for (id, issued) in &auditor.operations {
@@ -158,11 +170,25 @@ impl Workload for Words {
     }
 }
 
-fn check_counts(
-    machine: &Machine,
-    names: &Names,
-    expected: &BTreeMap<(String, String, String), u64>,
-) -> Result<(), String> {
+/// Counts by table, grain and entry.
+type Counted = BTreeMap<(String, String, String), u64>;
+
+/// Adds what a line is counted as.
+fn expect(expected: &mut Counted, line: &[u8]) -> Result<(), String> {
+    let (doc, text) = text_of(line).map_err(|error| error.to_string())?;
+    let mut add = |table: &str, key: &str, what: &str, by: u64| {
+        *expected.entry((table.to_owned(), key.to_owned(), what.to_owned())).or_default() += by;
+    };
+    for word in text.split(' ') {
+        add("letters", &word[..1], word, 1);
+    }
+    add("docs", &doc, "lines", 1);
+    add("docs", &doc, "words", text.split(' ').count() as u64);
+    Ok(())
+}
+
+/// What the grains have counted.
+fn counted(machine: &Machine, names: &Names) -> Counted {
     let mut found = BTreeMap::new();
     for slot in machine.slots() {
         for (_, grain) in slot.grains.iter() {
@@ -174,6 +200,11 @@ fn check_counts(
             }
         }
     }
+    found
+}
+
+fn check_counts(machine: &Machine, names: &Names, expected: &Counted) -> Result<(), String> {
+    let found = counted(machine, names);
     for key in expected.keys().chain(found.keys()) {
         let (want, have) = (expected.get(key).copied().unwrap_or(0), found.get(key).copied().unwrap_or(0));
         if want != have {

@@ -203,8 +203,10 @@ impl Slot {
             assert!(!rows.is_empty(), "a commit consumes backlog rows that are there");
             for n in rows {
                 work.backlog.remove(&n);
+                self.backlog.remove(&n);
             }
         }
+        self.backlog.extend(spilled.iter().map(|row| (row.n, id)));
         work.backlog.extend(spilled.into_iter().map(|row| (row.n, row)));
     }
 

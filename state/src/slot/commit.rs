@@ -8,7 +8,9 @@ use crate::record::{
     AppendRecord, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked, RecordKind, Sent, StoredReply,
     TimerChange,
 };
+use crate::stream::Offered;
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
+use gristmill_base::planted::{self, Bug};
 use std::collections::BTreeMap;
 
 /// What a run did, before it is a record.
@@ -224,5 +226,34 @@ impl Slot {
             committed.replies.push((responder, Outcome::Appended(lane.lane, base)));
         }
         (base, committed)
+    }
+
+    /// Appends records of a bounded input to a lane homed here. The last of them has position `last`, above what the
+    /// stream has received; their events and the stream's cursor are one record.
+    pub fn append_records(
+        &mut self,
+        journal: &mut impl Journal,
+        lane: LaneKey,
+        lane_count: u16,
+        append_micros: u64,
+        (stream, last): (StreamId, u64),
+        events: Vec<Event>,
+    ) -> Committed {
+        let received = self.stream_mut(stream).received();
+        if planted::is(Bug::IngestPositionApart) {
+            let (_, committed) = self.append_events(journal, lane, lane_count, append_micros, None, events);
+            self.cover(stream, received, last);
+            return committed;
+        }
+        let offered = self.stream_mut(stream).offer(received, last);
+        assert_eq!(offered, Offered::Fresh, "records behind the position of a stream that never waits are new");
+        self.append_events(journal, lane, lane_count, append_micros, Some((stream, last)), events).1
+    }
+
+    /// Ends a bounded input in this slot: its stream has received all that there can be. `None` if it has ended before.
+    pub fn end_stream(&mut self, journal: &mut impl Journal, stream: StreamId) -> Option<Lsn> {
+        let received = self.stream_mut(stream).received();
+        self.cover(stream, received, u64::MAX);
+        self.record_cursors(journal)
     }
 }

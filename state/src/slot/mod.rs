@@ -16,7 +16,7 @@ pub use dump::{CHECKPOINT_VERSION, DumpError};
 
 use crate::grain::{Grain, GrainId, Queued};
 use crate::grains::Grains;
-use crate::input::{GrainAddress, StreamId};
+use crate::input::{GrainAddress, StreamId, Target};
 use crate::lane::Lane;
 use crate::outbox::Channel;
 use crate::record::{Journal, RecordKind};
@@ -24,7 +24,7 @@ use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::Timers;
 use ahash::AHashMap;
-use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, Term};
+use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, TableId, Term};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::position::Durable;
 use gristmill_base::sometimes::reached;
@@ -70,6 +70,8 @@ pub struct Slot {
     pub queued_inputs: usize,
     /// Grains that are parked.
     pub parked_grains: usize,
+    /// Volatile: rows of backlogs, by number, and the grain of each.
+    backlog: BTreeMap<u64, GrainId>,
     /// Volatile: outbox rows of all channels.
     pub outbox_rows: usize,
     /// Volatile: streams whose cursor moved without a record, to be named by the next cursor record.
@@ -95,6 +97,7 @@ impl Slot {
             lanes: BTreeMap::new(),
             counters: BTreeMap::new(),
             next_backlog: 1,
+            backlog: BTreeMap::new(),
             ready: VecDeque::new(),
             undurable: VecDeque::new(),
             last_lsn: Lsn(0),
@@ -153,6 +156,35 @@ impl Slot {
             StreamId::Session(session) => &mut self.sessions.entry(session).or_default().stream,
             other => self.streams.entry(other).or_default(),
         }
+    }
+
+    /// Number of the next backlog row.
+    #[must_use]
+    pub fn next_backlog(&self) -> u64 {
+        self.next_backlog
+    }
+
+    /// Whether a backlog row with a lower number waits for a grain of such a table that is not parked.
+    #[must_use]
+    pub fn backlog_waits(&self, before: u64, is_wanted: impl Fn(TableId) -> bool) -> bool {
+        self.backlog.range(..before).any(|(_, id)| {
+            let grain = self.grains.get(*id);
+            grain.parked().is_none() && is_wanted(grain.table)
+        })
+    }
+
+    /// Most hops of the messages that wait.
+    #[must_use]
+    pub fn outbox_hops(&self) -> u8 {
+        let rows = self.outbox.values().flat_map(Channel::rows);
+        let hops = rows.map(|row| if let Target::Grain(_, input) = &row.target { input.hops } else { 0 });
+        hops.max().unwrap_or(0)
+    }
+
+    /// How many streams there are but those of sessions.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
     }
 
     /// All streams but those of sessions, in order of their ids.
@@ -338,8 +370,10 @@ impl Slot {
             .iter()
             .filter_map(|(id, grain)| grain.work().map(|work| (id, work.backlog.keys().copied().collect())))
             .collect();
+        self.backlog.clear();
         for (id, rows) in waiting {
             for n in rows {
+                self.backlog.insert(n, id);
                 reached("backlog at a restart");
                 self.enqueue(id, Queued::Backlog(n), now_nanos);
             }

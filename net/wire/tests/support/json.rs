@@ -97,6 +97,13 @@ fn fields(operation: &Operation<'_>) -> Value {
             "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
             "headers": headers(&o.headers),
         }),
+        Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
+        Operation::Ingest(o) => json!({
+            "topic": o.topic.0, "input": o.input.0, "slot": o.slot.0, "end": o.end, "prev": o.prev,
+            "records": o.records.iter()
+                .map(|record| json!([record.step, bytes(record.key), bytes(record.value)]))
+                .collect::<Vec<_>>(),
+        }),
         Operation::Read(o) => json!({
             "topic": o.topic.0, "lane": o.lane.0, "from": o.from.0, "max_records": o.max_records,
             "max_bytes": o.max_bytes, "wait_millis": o.wait_millis,
@@ -153,6 +160,7 @@ fn replied(reply: &Reply<'_>) -> Value {
         Reply::Hello(hello) => greeted(hello),
         Reply::Empty => Value::Null,
         Reply::Produced(produced) => json!({ "lane": produced.lane.0, "offset": produced.offset.0 }),
+        Reply::Ingested(received) => json!({ "received": received }),
         Reply::Value(value) => bytes(value),
         Reply::Json(text) => json!({ "json": serde_json::from_str::<Value>(text).expect("JSON") }),
         Reply::Read(page) => {

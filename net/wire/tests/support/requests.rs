@@ -1,9 +1,9 @@
 //! One of every operation.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 use gristmill_wire::{
-    AppDelete, AppLoad, Delete, Describe, Get, Headers, Hello, Invoke, MapDelete, MapGet, MapPut, Operation, Produce,
-    Put, Range, Read, Scan, Sequence, Void,
+    AppDelete, AppLoad, AppSettle, Delete, Describe, Get, Headers, Hello, Ingest, Invoke, MapDelete, MapGet, MapPut,
+    Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
 };
 
 use super::{Content, Sample, request};
@@ -51,6 +51,11 @@ fn connection() -> Vec<Sample> {
         request("app-delete", "an app by name", Operation::AppDelete(AppDelete { app: "word-count" })),
         request("topic-list", "no body", Operation::TopicList),
         request(
+            "app-settle",
+            "waits up to a minute until an app has settled",
+            Operation::AppSettle(AppSettle { app: "word-count", wait_millis: 60_000 }),
+        ),
+        request(
             "void",
             "position 300 of slot 94 will not be used",
             Operation::Void(Void { slot: SlotId(94), sequence: at(300, 299) }),
@@ -76,6 +81,7 @@ fn topics() -> Vec<Sample> {
             "an event from before 1970, with two headers",
             Operation::Produce(Produce { sequence: at(129, 127), event_time: -1, headers, ..produce }),
         ),
+        ingest(),
         Sample {
             name: "produce-bulk",
             about: "an event of class bulk",
@@ -94,6 +100,21 @@ fn topics() -> Vec<Sample> {
             }),
         ),
     ]
+}
+
+/// Three records of a bounded input; the second is for another slot.
+fn ingest() -> Sample {
+    let mut records = RecordsBuf::default();
+    records.push(1, b"foobar", br#"{"n":1}"#).expect("a small record");
+    records.push(2, b"foobar", br#"{"n":3}"#).expect("a small record");
+    // Samples are never given back.
+    let records = Box::leak(Box::new(records)).as_records();
+    let ingest = Ingest { topic: TopicId(1), input: TaskId(9), slot: SlotId(126), end: false, prev: 200, records };
+    Sample {
+        name: "ingest",
+        about: "records 201 and 203 of a bounded input, of class bulk",
+        content: Content::Bulk(vec![(7, Operation::Ingest(ingest))]),
+    }
 }
 
 fn tables() -> Vec<Sample> {

@@ -38,6 +38,7 @@ fn replies() -> Vec<Sample> {
         reply("ok-hello", "two shards, eight slots", OpCode::Hello, Reply::Hello(hello)),
         reply("ok-ping", "no body", OpCode::Ping, Reply::Empty),
         reply("ok-produce", "where the event went", OpCode::Produce, Reply::Produced(produced)),
+        reply("ok-ingest", "the slot has the input up to record 203", OpCode::Ingest, Reply::Ingested(203)),
         reply("ok-get", "a value", OpCode::Get, Reply::Value(b"one")),
         reply("ok-put", "no body", OpCode::Put, Reply::Empty),
         reply("ok-delete", "no body", OpCode::Delete, Reply::Empty),
@@ -76,6 +77,7 @@ fn documents() -> Vec<Sample> {
     );
     vec![
         json_reply("ok-status", "one object; members may be added", OpCode::Status, r#"{"unsettled":0}"#),
+        json_reply("ok-app-settle", "it has settled", OpCode::AppSettle, r#"{"settled":true,"parked":0,"grains":[]}"#),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),
