@@ -5,11 +5,15 @@
 #[cfg(not(loom))]
 pub mod background;
 #[cfg(not(loom))]
+pub mod calibration;
+#[cfg(not(loom))]
 pub mod cgroup;
 #[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
 mod folder;
+#[cfg(not(loom))]
+pub mod host;
 #[cfg(not(loom))]
 pub mod identity;
 #[cfg(not(loom))]

@@ -1,19 +1,21 @@
 //! Checks before a start: what the machine lacks, and how to get it.
 
+use crate::host;
 use crate::posix::PosixDisk;
 use crate::ring::{self, RingError};
 use crate::sys::{self, Limit};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fmt, fs, io};
 
 /// Locked memory that glommio demands at least, whatever it uses.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// Locked memory of a shard's background executor: three rings, each with glommio's registered memory, and slack.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 256 << 10;
-/// Made and removed in the data directory.
-const PROBE_FILE: &str = "preflight.tmp";
+/// Numbers of this process's probe files.
+static PROBES: AtomicU64 = AtomicU64::new(0);
 
 /// Something that the machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +39,9 @@ impl fmt::Display for Missing {
 #[must_use]
 pub fn check(root: &Path, shards: u16) -> Vec<Missing> {
     let mut missing: Vec<Missing> = Vec::new();
-    missing.extend(check_memlock(shards));
-    missing.extend(check_ring());
-    missing.extend(check_directory(root));
+    missing.extend(memlock(shards));
+    missing.extend(io_uring());
+    missing.extend(directory(root));
     missing
 }
 
@@ -61,7 +63,9 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(most)
 }
 
-fn check_memlock(shards: u16) -> Option<Missing> {
+/// The lockable memory that `shards` shards lack. Raises the limit as far as it may.
+#[must_use]
+pub fn memlock(shards: u16) -> Option<Missing> {
     let need = memlock_bytes(shards);
     let found = match Limit::LockedMemory.get() {
         Ok((now, _)) if now >= need => return None,
@@ -86,7 +90,9 @@ fn check_memlock(shards: u16) -> Option<Missing> {
     })
 }
 
-fn check_ring() -> Option<Missing> {
+/// What of io_uring is lacking.
+#[must_use]
+pub fn io_uring() -> Option<Missing> {
     let what = "io_uring with deferred task work (Linux 6.1 or newer)".to_owned();
     match ring::probe() {
         Ok(lacking) if lacking.is_empty() => None,
@@ -102,19 +108,30 @@ fn check_ring() -> Option<Missing> {
 /// What the kernel said, and what explains it.
 fn ring_found(error: &RingError) -> String {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_else(|_| "absent".to_owned());
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_else(|_| "unknown".to_owned());
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let seccomp = host::seccomp_mode();
     format!(
-        "{error}; kernel {}, kernel.io_uring_disabled is {}, seccomp mode is {}",
-        release.trim(),
+        "{error}: {}; kernel {}, kernel.io_uring_disabled is {}, seccomp mode is {}",
+        refusal(error.errno, disabled.trim(), seccomp),
+        host::kernel_release(),
         disabled.trim(),
-        seccomp_mode(&status).unwrap_or("unknown")
+        seccomp.map_or_else(|| "unknown".to_owned(), |mode| mode.to_string()),
     )
 }
 
-/// The seccomp mode in the text of /proc/self/status: 0 none, 1 strict, 2 a filter.
-fn seccomp_mode(status: &str) -> Option<&str> {
-    status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim)
+/// Which of its refusals the kernel's number most likely is.
+fn refusal(errno: i32, disabled: &str, seccomp: Option<u8>) -> &'static str {
+    match (errno, disabled) {
+        (libc::EPERM, "2") => "switched off by kernel.io_uring_disabled",
+        (libc::EPERM, "1") => "kernel.io_uring_disabled leaves it to kernel.io_uring_group",
+        (libc::EPERM | libc::EACCES, _) if seccomp == Some(2) => "forbidden by a seccomp filter",
+        (libc::EPERM | libc::EACCES, _) => "forbidden by a security module",
+        (libc::ENOSYS, _) if seccomp == Some(2) => "not in this kernel, or hidden by a seccomp filter",
+        (libc::ENOSYS, _) => "not in this kernel",
+        (libc::ENOMEM, _) => "too little memory may be locked, or there is none",
+        (libc::EINVAL, _) => "the kernel is too old for its settings",
+        (libc::EMFILE | libc::ENFILE, _) => "no descriptors are left",
+        _ => "for another reason",
+    }
 }
 
 fn ring_remedy(error: &RingError) -> String {
@@ -132,15 +149,17 @@ fn ring_remedy(error: &RingError) -> String {
     .to_owned()
 }
 
-fn check_directory(root: &Path) -> Option<Missing> {
+/// What the data directory `root`, which must be there, lacks. Makes a file in it and removes it again.
+#[must_use]
+pub fn directory(root: &Path) -> Option<Missing> {
     let mut disk = PosixDisk::new(root);
     let mut files = Files::new(&mut disk);
-    // A probe that an earlier start could not remove.
-    let _ = files.remove(PROBE_FILE);
-    let tried = files.create_file("", PROBE_FILE, b"probe").and_then(|()| files.remove(PROBE_FILE));
+    // Others may look at the same directory at the same time.
+    let probe = format!("preflight-{}-{}.tmp", std::process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
+    let tried = files.create_file("", &probe, b"probe").and_then(|()| files.remove(&probe));
     let error = tried.err()?;
     // Where direct I/O is refused, the file may have been made all the same.
-    let _ = files.remove(PROBE_FILE);
+    let _ = files.remove(&probe);
     Some(directory_missing(root, &error))
 }
 
@@ -175,10 +194,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_or_lacks_direct_io_is_told() {
-        let missing = check_directory(Path::new("/nonexistent/gristmill")).unwrap();
+        let missing = directory(Path::new("/nonexistent/gristmill")).unwrap();
         assert!(missing.found.contains("not found"), "{missing}");
         assert_eq!(missing.remedy, "make the data directory");
-        let missing = check_directory(Path::new("/proc")).unwrap();
+        let missing = directory(Path::new("/proc")).unwrap();
         assert!(missing.to_string().contains("/proc"), "{missing}");
     }
 
@@ -199,8 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn the_seccomp_mode_is_found() {
-        assert_eq!(seccomp_mode("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"), Some("2"));
-        assert_eq!(seccomp_mode("Name:\tx\n"), None);
+    fn refusals_are_told_apart() {
+        assert!(refusal(libc::EPERM, "2", Some(2)).contains("io_uring_disabled"));
+        assert!(refusal(libc::EPERM, "0", Some(2)).contains("seccomp"));
+        assert!(refusal(libc::EPERM, "absent", Some(0)).contains("security module"));
+        assert!(refusal(libc::ENOSYS, "absent", Some(0)).contains("not in this kernel"));
+        assert!(refusal(libc::ENOMEM, "0", None).contains("locked"));
     }
 }

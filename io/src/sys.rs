@@ -2,11 +2,14 @@
 
 #![expect(unsafe_code, reason = "system calls that std does not offer; every call is covered by a safe function here")]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Connections that wait to be accepted before the kernel turns new ones away.
 const LISTEN_BACKLOG: libc::c_int = 1_024;
@@ -137,6 +140,26 @@ impl Limit {
         // SAFETY: `limit` is a valid limit during the call.
         check(unsafe { libc::setrlimit(self.resource(), &raw const limit) }).map(drop)
     }
+}
+
+/// Bytes of the file system that holds `path`: free for this user, and all.
+pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends with a zero byte and `found` is a valid place for one answer during the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) })?;
+    // SAFETY: the answer is plain numbers, all of which were zeroed and then written by the kernel.
+    let found = unsafe { found.assume_init() };
+    Ok((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
+}
+
+/// Whether the kernel believes that the wall clock is kept by somebody, and the greatest error it may have, microseconds.
+pub(crate) fn clock_sync() -> io::Result<(bool, i64)> {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is a valid place during the call; with no mode set the call only reads.
+    check(unsafe { libc::adjtimex(&raw mut state) })?;
+    Ok((state.status & libc::STA_UNSYNC == 0, state.maxerror))
 }
 
 /// Whether this process runs as root, to which the limit of locked memory does not apply.

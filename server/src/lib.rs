@@ -10,6 +10,7 @@
 pub mod commands;
 pub mod config;
 pub mod demo;
+mod doctor;
 pub mod exit;
 mod gateway;
 pub mod serve;

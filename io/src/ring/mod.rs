@@ -58,7 +58,7 @@ pub struct RingSettings {
     /// Durable writes up to this many bytes are done as a write and a flush that is pushed as soon as the write is
     /// seen; larger ones as one device operation (`RWF_DSYNC`). On a quiet virtio disk the two were within a tenth of
     /// each other from 4 KiB to 800 KiB; with other writers on the disk the device operation was three to five times
-    /// slower. So the default never takes it; a drive with power-loss protection may want 0.
+    /// slower. So the default never takes it; a server sets what [`crate::calibration`] found.
     pub split_durable_bytes: usize,
 }
 

@@ -2,8 +2,10 @@
 
 mod app;
 mod append;
+mod bench;
 mod config;
 mod connect;
+mod doctor;
 mod invoke;
 mod output;
 mod serve;
@@ -24,6 +26,10 @@ use gristmill_sdk::App;
 pub enum Command {
     /// Run a server until it is told to stop (SIGTERM or SIGINT).
     Serve(serve::Arguments),
+    /// Measure this machine.
+    Bench(bench::Arguments),
+    /// Check whether this machine is one for a server, and say what to do about what is not.
+    Doctor(doctor::Arguments),
     /// Show the configuration that a server would have, and where each value comes from.
     Config(config::Arguments),
     /// Show how a running server is: its shards, their cores, and what is unsettled.
@@ -48,6 +54,8 @@ impl Command {
     pub fn run(self, apps: Vec<App>) -> Result<(), Failed> {
         match self {
             Self::Serve(arguments) => serve::run(&arguments, apps),
+            Self::Bench(arguments) => bench::run(&arguments),
+            Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::App(arguments) => app::run(&arguments, &apps),

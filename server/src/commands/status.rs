@@ -91,6 +91,7 @@ fn for_people(status: &Value) -> Vec<String> {
         ]);
     }
     lines.extend(columns.lines());
+    lines.extend(shards.first().and_then(writing));
     lines.push(String::new());
     lines.extend(shards.iter().flat_map(failing_work));
     lines.extend(shards.iter().flat_map(damage));
@@ -129,6 +130,24 @@ fn apps(status: &Value) -> String {
     let apps = status["apps"].as_array().unwrap_or(&none);
     let names: Vec<&str> = apps.iter().filter_map(|app| app["name"].as_str()).collect();
     if names.is_empty() { "none is loaded".to_owned() } else { names.join(", ") }
+}
+
+/// How the logs write, the same for all shards.
+fn writing(shard: &Value) -> Option<String> {
+    let fact = |name: &str| shard["net"][name].as_u64();
+    let writes = match fact("log_write_durable_bytes")? {
+        u64::MAX => "a write and then a flush".to_owned(),
+        bytes => format!("one durable write from {} bytes on, else a write and then a flush", grouped(bytes)),
+    };
+    let spacing = match fact("log_flush_spacing_micros")? {
+        0 => String::new(),
+        micros => format!(", {micros} us apart at least"),
+    };
+    let measured = match fact("log_calibrated_seconds")? {
+        0 => "the disk was not measured (gristmill bench disk)",
+        _ => "the disk was measured",
+    };
+    Some(format!("log writes: {writes}{spacing}; {measured}"))
 }
 
 fn log(shard: &Value) -> String {

@@ -1,5 +1,6 @@
 //! A server from its start to its stop.
 
+mod calibrated;
 mod doors;
 mod endpoints;
 mod notify;
@@ -16,6 +17,7 @@ pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 use crate::config::{Config, Machine, Sizes};
 use crate::exit::Failed;
 use crate::gateway::{Board, Gateway, Probe};
+use calibrated::Writing;
 use doors::Doors;
 use gristmill_base::ids::ShardId;
 use gristmill_core::LinkedApps;
@@ -54,7 +56,8 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     watch::listen_to_signals(tell.clone())?;
     #[cfg(feature = "sabotage")]
     sabotage::plant()?;
-    let recovered = Recovered::read(root, config, &sizes, plan.shards.len())?;
+    let writing = Writing::of(root, &config.log);
+    let recovered = Recovered::read(root, config, &sizes, &writing, plan.shards.len())?;
     let endpoints = Endpoints {
         host: config.listen.host,
         port: main_port,
@@ -64,8 +67,7 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
         data_directory: format!("{:032x}", recovered.directory),
     };
     let doors = Entrances { shard_ports, sockets, shares: sizes.doors };
-    let write_durable_bytes = config.log.write_durable_bytes.unwrap_or(usize::MAX);
-    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), write_durable_bytes };
+    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), writing };
     let watch = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
@@ -114,7 +116,7 @@ struct Start<'a> {
     plan: &'a Plan,
     board: &'a Arc<Board>,
     apps: LinkedApps,
-    write_durable_bytes: usize,
+    writing: Writing,
 }
 
 impl Start<'_> {
@@ -153,7 +155,7 @@ impl Start<'_> {
                 shares: doors.shares,
                 watched,
                 board: Arc::clone(self.board),
-                write_durable_bytes: self.write_durable_bytes,
+                writing: self.writing,
             };
             threads::start(parts, tell.clone())?;
         }

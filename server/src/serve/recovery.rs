@@ -1,5 +1,6 @@
 //! Recovery of the data directory before the shards start.
 
+use super::calibrated::Writing;
 use crate::config::{Config, Sizes};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
@@ -32,14 +33,20 @@ impl Recovered {
     ///
     /// # Errors
     /// Damage, a version that this program does not open, or what the disk says.
-    pub(super) fn read(root: &Path, config: &Config, sizes: &Sizes, shards: usize) -> Result<Self, Failed> {
+    pub(super) fn read(
+        root: &Path,
+        config: &Config,
+        sizes: &Sizes,
+        writing: &Writing,
+        shards: usize,
+    ) -> Result<Self, Failed> {
         let failed = |error: &BootError| boot_failed(&root.display().to_string(), error);
         let shard_count = u16::try_from(shards).expect("the plan has at most 64 shards");
         let boot = BootConfig {
             shard_count,
             segment_bytes: config.log.segment_bytes,
             checkpoint_bytes: config.log.checkpoint_bytes,
-            flush_spacing_nanos: config.log.flush_spacing_micros.unwrap_or(0) * 1_000,
+            flush_spacing_nanos: writing.flush_spacing_micros * 1_000,
             queued_bytes_max: sizes.queued_bytes,
             session_idle_micros: config.sessions.idle_seconds * 1_000_000,
             ..BootConfig::default()

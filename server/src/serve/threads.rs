@@ -1,5 +1,6 @@
 //! One thread per shard, from its start to its end.
 
+use super::calibrated::Writing;
 use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
 use crate::gateway::Board;
@@ -51,8 +52,8 @@ pub(super) struct ShardParts {
     pub(super) watched: Watched,
     /// Where it says how it goes.
     pub(super) board: Arc<Board>,
-    /// Durable writes of at least so many bytes are one operation of the device.
-    pub(super) write_durable_bytes: usize,
+    /// How its log writes.
+    pub(super) writing: Writing,
 }
 
 /// What happens to a server while it runs.
@@ -103,8 +104,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
         Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
     })?;
-    let settings =
-        RingSettings { split_durable_bytes: parts.write_durable_bytes.saturating_sub(1), ..RingSettings::default() };
+    let settings = RingSettings { split_durable_bytes: parts.writing.split_durable_bytes(), ..RingSettings::default() };
     #[cfg_attr(feature = "sabotage", expect(unused_mut, reason = "it is wrapped before it is used"))]
     let mut ring = ShardRing::new(&settings, &parts.root, parts.sockets, parts.waker.clone())
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
@@ -114,11 +114,12 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         .seed
         .open(&mut ring, Box::new(parts.apps), Box::new(SystemRng::new()))
         .map_err(|error| boot_failed(&format!("shard {shard} cannot be opened"), &error))?;
-    let facts = vec![
+    let mut facts = vec![
         ("cpu", parts.cpu as u64),
         ("numa_node", placement::numa_node(parts.cpu).unwrap_or(0) as u64),
         ("pinned", u64::from(pinned)),
     ];
+    facts.extend(parts.writing.facts());
     let mut shard_loop = ShardLoop::new(Parts {
         engine,
         world: ring,
