@@ -20,6 +20,12 @@ use commands::Command;
 use gristmill_sdk::App;
 use std::process::ExitCode;
 
+/// The command line of this crate alone.
+#[cfg(test)]
+pub(crate) fn command_line() -> clap::Command {
+    Arguments::command()
+}
+
 /// What does an added subcommand.
 type RunMatches = fn(&ArgMatches) -> ExitCode;
 
@@ -63,7 +69,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let all = Arguments::command().subcommands(self.more.iter().map(|(command, _)| command.clone()));
-        let parsed = all.try_get_matches().and_then(|matches| {
+        let parsed = all.clone().try_get_matches().and_then(|matches| {
             let named = matches.subcommand();
             let added = named.and_then(|(name, inner)| {
                 self.more.iter().find(|(command, _)| command.get_name() == name).zip(Some(inner))
@@ -82,7 +88,7 @@ impl Cli {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::Exit::Usage as u8));
             }
         };
-        match arguments.command.run(self.apps) {
+        match arguments.command.run(self.apps, all) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failed) => {
                 if !failed.message.is_empty() {

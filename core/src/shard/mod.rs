@@ -1,6 +1,7 @@
 //! The shard: one core and all that it owns. A step function: [`Shard::turn`] takes what came in and gives what must go
 //! out; only the loop around it, or the simulator, touches the world.
 
+mod activity;
 mod admin;
 mod catalog;
 mod channels;
@@ -257,6 +258,7 @@ pub struct Shard {
     fetching: Vec<(SlotId, LaneKey, u64)>,
     counts: Counts,
     flushes: Flushes,
+    activity: activity::Activity,
     gauges: Vec<(&'static str, u64)>,
     /// Time part of the last session id that this shard gave out: see [`requests`].
     last_session: u64,
@@ -372,6 +374,7 @@ impl Shard {
             fetching: Vec::new(),
             counts,
             flushes: Flushes::default(),
+            activity: activity::Activity::default(),
             gauges: Vec::new(),
             last_session: 0,
             post: BTreeMap::new(),

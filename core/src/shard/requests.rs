@@ -63,6 +63,9 @@ impl Shard {
     }
 
     fn keyed(&mut self, slot: SlotId, request: Request) {
+        if self.activity.is_sampled() {
+            self.activity.sample_operation(&request.operation);
+        }
         if request.operation.sequence().is_some() {
             self.sequenced(slot, request);
         } else if let Operation::Ingest(ingest) = request.operation {

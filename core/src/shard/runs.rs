@@ -136,6 +136,10 @@ impl Shard {
             let message = format!("handler {handler} of table {} does not exist any more", here.table);
             return self.exhausted(slot, grain, count, message, None);
         };
+        self.activity.ran(handler, count);
+        if self.activity.is_sampled() {
+            self.activity.sample(here.table, &here.key, count as u32);
+        }
         let work = here.work().expect("a ready grain has work");
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
@@ -204,6 +208,11 @@ impl Shard {
             }
             Called::Failed { handled, message } => {
                 work.running = None;
+                let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+                let work = state.grains.get(grain).work().expect("a grain that ran has work");
+                if let Some(handler) = work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
+                    self.activity.failed(handler);
+                }
                 self.failed_run(slot, grain, running.count, handled, message);
             }
         }

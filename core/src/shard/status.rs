@@ -28,7 +28,9 @@ impl Shard {
             }
         }
         let lag = self.feed_lag();
+        let [topics, handlers, hot_keys] = self.activity_json();
         let log = &self.log.0;
+        let micros = |quantile| self.flushes.nanos.value_at_quantile(quantile) as f64 / 1_000.0;
         let counts = &self.counts;
         json!({
             "shard": self.config.shard.0,
@@ -44,6 +46,7 @@ impl Shard {
             "log": {
                 "appended": log.appended().0.0, "durable": log.durable().0.0, "records": log.appended().0.0,
                 "flushes": counts.flushes, "bytes": log.bytes_kept(), "failed": log.failed().map(ToString::to_string),
+                "flush_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "room": log.room(1 << 20), "crowded": self.crowded,
             },
             "disk": self.failing_work.to_json(),
@@ -54,6 +57,7 @@ impl Shard {
             "unapplied_at_start": counts.unapplied,
             "limits": {"outbox_rows": OUTBOX_ROWS_MAX, "queued_bytes": self.config.queued_bytes_max},
             "counters": counters,
+            "topics": topics, "handlers": handlers, "hot_keys": hot_keys,
             "net": self.gauges.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect::<serde_json::Map<_, _>>(),
         })
         .to_string()

@@ -161,6 +161,7 @@ impl Shard {
                 let (slot_state, log) = self.slot_and_log(slot);
                 let (_, committed) = slot_state.append_events(log, lane, lanes, now, Some((stream, pos)), vec![event]);
                 self.counts.events += 1;
+                self.activity.appended(lane.topic);
                 self.committed(slot, committed);
                 self.feed_lane(lane);
             }

@@ -106,9 +106,7 @@ fn list(arguments: &Arguments) -> Result<(), Failed> {
         let name = app["app"].as_str().or_else(|| app["name"].as_str()).unwrap_or("?");
         columns.row(vec![name.to_owned(), cell(app, "version"), cell(app, "topics"), cell(app, "tables")]);
     }
-    for line in columns.lines() {
-        printer.line(&line)?;
-    }
+    printer.table(&columns)?;
     printer.flush()
 }
 

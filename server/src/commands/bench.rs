@@ -197,9 +197,7 @@ fn print(disk: &Disk, calibration: &Calibration, rows: &[Value], report: Option<
             grouped(figure.max_nanos / 1_000),
         ]);
     }
-    for line in columns.lines() {
-        printer.line(&line)?;
-    }
+    printer.table(&columns)?;
     printer.line("")?;
     printer.line(&format!("the logs: {}", choice(calibration)))?;
     match &disk.data {

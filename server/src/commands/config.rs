@@ -53,9 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let mut columns = Columns::new(&["key", "value", "origin"]);
     rows.for_each(|(key, value, told, _)| columns.row(vec![key.path(), value, told]));
-    for line in columns.lines() {
-        printer.line(&line)?;
-    }
+    printer.table(&columns)?;
     printer.line("")?;
     for (what, bytes) in derived(&sizes) {
         printer.line(&format!("{what}: {bytes} bytes of each shard, from memory.budget_bytes"))?;

@@ -42,10 +42,29 @@ impl Server {
         Client::connect(config).map_err(|error| {
             let told = failed(error);
             match told.exit {
-                Exit::Unreachable => Failed { message: format!("{told}; is the server running?"), ..told },
+                Exit::Unreachable => {
+                    Failed { message: format!("the server cannot be reached: {told}{}", self.next_step()), ..told }
+                }
                 _ => told,
             }
         })
+    }
+
+    /// What a person can do where no server answers.
+    fn next_step(&self) -> String {
+        match (&self.data, &self.addr) {
+            (Some(data), _) => format!("\n  start one with: gristmill serve --data {}", data.display()),
+            (None, Some(_)) => {
+                "\n  is that its address? a server's endpoints.json has it: --data DIR finds it; start one with: \
+                                gristmill serve --data DIR"
+                    .to_owned()
+            }
+            (None, None) => {
+                "\n  start one with: gristmill serve --data DIR; or say where it is: --addr HOST:PORT, or --data \
+                             DIR of a server on this machine"
+                    .to_owned()
+            }
+        }
     }
 
     fn address(&self) -> Result<String, Failed> {
@@ -54,15 +73,30 @@ impl Server {
         };
         let endpoints = Endpoints::read(data).map_err(|error| {
             let message = format!("no server runs over {}: its endpoints.json: {error}", data.display());
-            Failed::new(Exit::Unreachable, message)
+            Failed::new(Exit::Unreachable, message + &self.next_step())
         })?;
         Ok(std::net::SocketAddr::new(endpoints.host, endpoints.port).to_string())
     }
 }
 
-/// What a failed request means for the command.
+/// What a failed request means for the command, and what to do about it where that is not said already.
 pub(crate) fn failed(error: Error) -> Failed {
-    Failed::new(exit_of(&error), error.to_string())
+    Failed::new(exit_of(&error), format!("{error}{}", next_step(&error)))
+}
+
+fn next_step(error: &Error) -> &'static str {
+    match error.kind {
+        ErrorKind::TimedOut => "\n  give it more time with --timeout SECONDS; gristmill status shows how the server is",
+        ErrorKind::Unknown => "\n  it may have been done or not: read before you repeat it",
+        ErrorKind::Refused(Status::Parked) => {
+            "\n  gristmill status shows how many grains are parked; others are not affected"
+        }
+        ErrorKind::Refused(Status::Capacity) => {
+            "\n  gristmill status shows what is full; the same command may succeed later"
+        }
+        ErrorKind::Refused(Status::NotReady) => "\n  the server is starting or stopping: try again",
+        _ => "",
+    }
 }
 
 fn exit_of(error: &Error) -> Exit {

@@ -3,14 +3,17 @@
 mod app;
 mod append;
 mod bench;
+mod completions;
 mod config;
 mod connect;
 mod doctor;
 mod invoke;
+mod man;
 mod output;
 mod serve;
 mod status;
 mod table;
+mod top;
 mod topic;
 mod typed;
 
@@ -34,6 +37,8 @@ pub enum Command {
     Config(config::Arguments),
     /// Show how a running server is: its shards, their cores, and what is unsettled.
     Status(status::Arguments),
+    /// Watch a running server: rates, queues, topics, handlers, hot keys.
+    Top(top::Arguments),
     /// Load, list and delete apps.
     App(app::Arguments),
     /// Append and read events, list topics.
@@ -44,25 +49,32 @@ pub enum Command {
     Invoke(invoke::Arguments),
     /// Run a demonstration: word-count, across hard kills.
     Demo(demo::Arguments),
+    /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
+    Completions(completions::Arguments),
+    /// Write the manual pages into a folder.
+    Man(man::Arguments),
 }
 
 impl Command {
-    /// Does it.
+    /// Does it. `line` is the whole command line, added commands too.
     ///
     /// # Errors
     /// What went wrong, and the status that the process ends with.
-    pub fn run(self, apps: Vec<App>) -> Result<(), Failed> {
+    pub fn run(self, apps: Vec<App>, line: clap::Command) -> Result<(), Failed> {
         match self {
             Self::Serve(arguments) => serve::run(&arguments, apps),
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
+            Self::Top(arguments) => top::run(&arguments),
             Self::App(arguments) => app::run(&arguments, &apps),
             Self::Topic(arguments) => topic::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments, &apps),
+            Self::Completions(arguments) => completions::run(&arguments, line),
+            Self::Man(arguments) => man::run(&arguments, line),
         }
     }
 }

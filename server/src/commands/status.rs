@@ -1,7 +1,7 @@
 //! `gristmill status`: how the server is.
 
 use super::connect::{Server, failed};
-use super::output::{Columns, Format, Output, Printer, grouped};
+use super::output::{Columns, Format, Mood, Output, Printer, grouped};
 use crate::exit::{Exit, Failed};
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         printer.json(&status)?;
         return printer.flush();
     }
-    for line in for_people(&status) {
+    for line in for_people(&status, printer.has_colours()) {
         printer.line(&line)?;
     }
     printer.flush()
@@ -38,7 +38,7 @@ fn number(value: &Value, path: &str) -> String {
 }
 
 /// The parts that matter most; `--output json` has all.
-fn for_people(status: &Value) -> Vec<String> {
+fn for_people(status: &Value, colours: bool) -> Vec<String> {
     let none = Vec::new();
     let shards = status["shards"].as_array().unwrap_or(&none);
     let mut lines = vec![
@@ -89,8 +89,12 @@ fn for_people(status: &Value) -> Vec<String> {
             number(shard, "/log/durable"),
             number(shard, "/runs"),
         ]);
+        columns.mood("log", mood_of(&log(shard)));
+        if shard["parked"].as_u64() > Some(0) {
+            columns.mood("parked", Mood::Odd);
+        }
     }
-    lines.extend(columns.lines());
+    lines.extend(columns.lines_in(colours));
     lines.extend(shards.first().and_then(writing));
     lines.push(String::new());
     lines.extend(shards.iter().flat_map(failing_work));
@@ -150,12 +154,22 @@ fn writing(shard: &Value) -> Option<String> {
     Some(format!("log writes: {writes}{spacing}; {measured}"))
 }
 
-fn log(shard: &Value) -> String {
+/// How a log is: `ok`, or what is wrong.
+pub(super) fn log(shard: &Value) -> String {
     match shard.pointer("/log/failed").and_then(Value::as_str) {
         Some(why) => format!("FAILED: {why}"),
         None if shard.pointer("/disk/full").and_then(Value::as_bool) == Some(true) => "DISK FULL".to_owned(),
         None if shard.pointer("/log/crowded").and_then(Value::as_bool) == Some(true) => "full".to_owned(),
         None => "ok".to_owned(),
+    }
+}
+
+/// What the word of [`log`] tells.
+pub(super) fn mood_of(log: &str) -> Mood {
+    match log {
+        "ok" => Mood::Good,
+        "full" => Mood::Odd,
+        _ => Mood::Bad,
     }
 }
 
@@ -175,7 +189,7 @@ mod tests {
             {"shard": 2, "log": {"failed": null}, "disk": {"full": true, "failing": [
                 {"work": "log segment", "times": 7, "error": "no space left"}]}},
         ]});
-        let lines = for_people(&status).join("\n");
+        let lines = for_people(&status, false).join("\n");
         assert!(lines.contains("unsettled 12") && lines.contains("word-count"), "{lines}");
         assert!(lines.contains("FAILED: EIO"), "{lines}");
         assert!(lines.contains("DISK FULL"), "{lines}");

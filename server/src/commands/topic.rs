@@ -183,8 +183,6 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
         let name = format!("{}/{}", cell(topic, "app"), cell(topic, "name"));
         columns.row(vec![name, cell(topic, "key"), cell(topic, "value"), cell(topic, "lanes")]);
     }
-    for line in columns.lines() {
-        printer.line(&line)?;
-    }
+    printer.table(&columns)?;
     printer.flush()
 }
