@@ -54,11 +54,13 @@ pub enum Bug {
     IngestPositionApart = 22,
     /// An app counts as settled once what was there at the question is handled, whatever that has caused.
     SettledAfterOneRound = 23,
+    /// Nobody compares the checksums of lanes, checkpoints and log records with their bytes.
+    ChecksumNotCompared = 24,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -81,6 +83,7 @@ impl Bug {
         Bug::RootTimeForgotten,
         Bug::IngestPositionApart,
         Bug::SettledAfterOneRound,
+        Bug::ChecksumNotCompared,
     ];
 }
 

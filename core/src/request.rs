@@ -337,6 +337,9 @@ pub enum Code {
     Expired,
     /// The operation was done, and the client said that it has the reply, which is gone.
     Forgotten,
+    /// The same operation came again while this one was under way, and that one gets the reply. Says nothing of the
+    /// outcome.
+    SentAgain,
     /// The server is starting or stopping.
     NotReady,
     /// The shard's log has failed; the outcome is unknown.
@@ -389,6 +392,7 @@ impl Code {
             Self::Internal => 13,
             Self::Forgotten => 14,
             Self::Damaged => 15,
+            Self::SentAgain => 16,
         }
     }
 

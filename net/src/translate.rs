@@ -175,6 +175,7 @@ pub fn status(code: Code) -> Status {
         Code::Gap { .. } => Status::Gap,
         Code::Expired => Status::Expired,
         Code::Forgotten => Status::Forgotten,
+        Code::SentAgain => Status::UnknownOutcome,
         Code::NotReady => Status::NotReady,
         Code::Failed => Status::Failed,
         Code::Damaged => Status::Damaged,

@@ -56,6 +56,11 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.cuts = 100;
             knobs.window = 16;
         }
+        Bug::ChecksumNotCompared | Bug::TruncateAtFirstBadChecksum => {
+            (knobs.rots, knobs.rests) = (100, 300);
+            knobs.boot.checkpoint_bytes = 64 << 10;
+            knobs.padding = 1_500;
+        }
         _ => {}
     }
 }

@@ -141,6 +141,12 @@ impl Client {
         self.wake
     }
 
+    /// Whether that is its name for the connections that it has now.
+    #[must_use]
+    pub fn is_at(&self, conn: ConnId) -> bool {
+        conn == ConnId(self.conn)
+    }
+
     /// Whether a reply is for the connection that it has now.
     #[must_use]
     pub fn hears(&self, reply: &Reply) -> bool {
@@ -215,7 +221,8 @@ impl Client {
         }
         let door = self.door % cores;
         let responder = Responder { shard: ShardId(door as u16), conn: ConnId(self.conn), tag };
-        machine.request(door, Request { responder, session, class: InputClass::Live, operation });
+        let request = Request { responder, session, class: InputClass::Live, operation };
+        machine.request_of_client(door, request);
     }
 
     /// Begins something new.
@@ -346,7 +353,20 @@ impl Client {
                     }
                     world.auditor.read(&act, since, &answer, &*world.workload)
                 }
-                Err(refusal) if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity) => Ok(()),
+                Err(refusal)
+                    if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity | Code::Damaged) =>
+                {
+                    // A shard that goes on says so only of a damaged file, and names it.
+                    let says_damage = refusal.code == Code::Damaged;
+                    if says_damage && !world.machine.is_told_damage(&refusal) {
+                        let is_faulty = world.machine.knobs.faults.read_fails > 0 || world.machine.disk.is_down();
+                        reached("read refused although the log goes on");
+                        if !is_faulty && matches!(act, Act::Read(..)) {
+                            return Err(format!("P8: {act:?} was refused, and no damaged file was named: {refusal:?}"));
+                        }
+                    }
+                    Ok(())
+                }
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
             Sent::Numbered { slot, session, id, at } => {
@@ -358,7 +378,7 @@ impl Client {
                     return self.expired(slot, world);
                 }
                 // A refusal for want of room says nothing of the session, nor one of a topic that nobody knows.
-                let says_nothing = |code| is_passing(code) || code == Code::UnknownName;
+                let says_nothing = |code| is_passing(code) || matches!(code, Code::UnknownName | Code::SentAgain);
                 let heard = !matches!(&reply.outcome, Err(refusal) if says_nothing(refusal.code));
                 if heard {
                     lane.alive = lane.alive.max(at);
@@ -408,7 +428,7 @@ impl Client {
                 return Ok(());
             }
             // The outcome is unknown until the machine was started again.
-            Err(Code::Failed) => return Ok(()),
+            Err(Code::Failed | Code::SentAgain) => return Ok(()),
             Err(Code::Internal | Code::Expired) => return Err(format!("{outcome:?}")),
             _ => {}
         }

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod engine_points;
 pub mod host;
 pub mod ingester;
+pub mod link;
 pub mod machine;
 pub mod mesh;
 pub mod net;

@@ -7,7 +7,8 @@ use crate::auditor::Auditor;
 use crate::client::{Client, World, is_passing};
 use crate::disk::CrashPlan;
 use crate::ingester::Ingester;
-use crate::machine::{Knobs, Machine};
+use crate::link::Links;
+use crate::machine::{Knobs, Machine, Rot};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::class::InputClass;
@@ -52,13 +53,15 @@ pub struct Report {
 }
 
 /// Connection of the operator, who loads the app and reads lanes.
-const OPERATOR: ConnId = ConnId(1);
+const OPERATOR: ConnId = ConnId(u64::MAX);
 /// Turns after which the load must be over.
 const LOAD_TURNS_MAX: u64 = 150_000;
 /// Tries of the operator to load or delete an app.
 const TRIES_MAX: u32 = 200;
 /// Rounds in a million before which the disk becomes full, as long as that is to come.
 const FULL_PER_MILLION: u32 = 500;
+/// Times that a read of a lane may be told that its file is damaged, before it must have been put back.
+const DAMAGE_TRIES_MAX: u32 = 600;
 /// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
 const SETTLE_NANOS: u64 = 60_000_000_000;
 
@@ -125,6 +128,15 @@ impl Run {
         let mut rng = SimRng::new(options.seed);
         let drawn = rng.between(1, 4) as u16;
         let mut knobs = Knobs::draw(&mut rng, if options.cores == 0 { drawn } else { options.cores });
+        let mut own = SimRng::new(options.seed ^ 0x0072_6f74);
+        if own.below(3) == 0 {
+            (knobs.rots, knobs.rests) = (own.between(20, 100), own.between(0, 300) as u32);
+        }
+        let mut wire = SimRng::new(options.seed ^ 0x7769_7265);
+        let is_wired = wire.below(3) == 0;
+        // A client that sends again what is still on its way must not send more than the network carries.
+        let least = if knobs.padding > 100 { 1_000 } else { 24 };
+        knobs.piece_bytes = [24, 300, 5_000][wire.below(3) as usize].max(least);
         aim(options.aim, &mut knobs);
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
@@ -139,7 +151,13 @@ impl Run {
         let questions = if options.workload == "words" && (aimed || options.seed % 4 == 1) { 6 } else { 0 };
         let questions = (SimRng::new(options.seed.rotate_left(32) ^ 0x5e77), questions);
         let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
-        let machine = Machine::new(apps, knobs, &mut rng);
+        let mut machine = Machine::new(apps, knobs, &mut rng);
+        machine.rot = Rot::new(own);
+        if is_wired {
+            sometimes::reached("clients over the network");
+            let (cuts, delay) = ([0, 10, 50][wire.below(3) as usize], [0, 50_000, 5_000_000][wire.below(3) as usize]);
+            machine.links = Some(Links::new(cuts, delay, wire));
+        }
         Ok(Self {
             rng,
             machine,
@@ -304,6 +322,7 @@ impl Run {
         if with_clients {
             next = self.clients.iter().map(Client::due).fold(next, u64::min);
             next = self.ingesters.iter().map(Ingester::due).fold(next, u64::min);
+            next = self.machine.links.as_ref().map_or(next, |links| next.min(links.due()));
             next = self.network.keys().next().map_or(next, |(due, _)| next.min(*due));
         }
         if next == u64::MAX {
@@ -365,6 +384,7 @@ impl Run {
 
     /// Clients act, cores turn, replies come.
     fn round(&mut self) -> Result<(), String> {
+        self.machine.mend_reported();
         for at in 0..self.clients.len() {
             let (client, mut world) = self.client(at);
             client.act(&mut world);
@@ -377,7 +397,24 @@ impl Run {
         for reply in std::mem::take(&mut self.machine.replies) {
             self.post(reply);
         }
+        self.pump_links()?;
         self.deliver()
+    }
+
+    /// What came over the network: replies, and that clients were cut off.
+    fn pump_links(&mut self) -> Result<(), String> {
+        let now = self.machine.clock.nanos();
+        let Some(links) = &mut self.machine.links else { return Ok(()) };
+        let heard = links.pump(now)?;
+        for reply in heard.replies {
+            self.post(reply);
+        }
+        for conn in heard.cut {
+            if let Some(client) = self.clients.iter_mut().find(|client| client.is_at(conn)) {
+                client.cut(now);
+            }
+        }
+        Ok(())
     }
 
     /// The part with faults and crashes.
@@ -397,6 +434,7 @@ impl Run {
                 self.restart()?;
             }
             self.machine.make_room();
+            self.machine.rot_at_rest();
             if self.fulls_left > 0 && self.machine.full_until.is_none() && self.rng.chance(FULL_PER_MILLION) {
                 self.fulls_left -= 1;
                 self.machine.fill_disk();
@@ -468,6 +506,7 @@ impl Run {
             self.machine.jump_clock();
         }
         self.ingesters.iter_mut().for_each(Ingester::forget);
+        self.machine.rot_image()?;
         self.machine.start(self.faults)?;
         match &self.names {
             Some(names) => self.auditor.check_recovered(&self.machine, names),
@@ -517,7 +556,7 @@ impl Run {
     }
 
     fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {
-        let mut from = Offset(1);
+        let (mut from, mut tries) = (Offset(1), 0);
         loop {
             let operation = Operation::Read {
                 topic: key.topic,
@@ -528,6 +567,11 @@ impl Run {
                 wait_millis: 0,
             };
             let answer = self.ask(operation)?.ok_or("the machine went down in the end phase")?;
+            if matches!(&answer, Err(refusal) if tries < DAMAGE_TRIES_MAX && self.machine.is_told_damage(refusal)) {
+                tries += 1;
+                self.wait_a_little()?;
+                continue;
+            }
             let answer = answer.map_err(|refusal| format!("P1: {topic}-{} cannot be read: {refusal:?}", key.lane))?;
             let Answer::Events { end, next, events } = &answer else { return Err(format!("{answer:?}")) };
             let dense = events.iter().zip(from.0..).all(|(event, offset)| event.offset.0 == offset);

@@ -104,4 +104,20 @@ interleavings! {
     an_app_is_reloaded_under_load: "app deleted and loaded again under load", "words", 23;
     /// A run of a table that is deleted meanwhile leaves nothing there (seed 15 of words once left rows).
     a_run_outlives_its_table: "run of a deleted table", "words", 15;
+    /// P8: recovery stops at damage and names the file; it goes on when an undamaged copy is put back.
+    damage_is_reported: "damage reported", "bank", 1;
+    /// P8: the one exception, which the auditor tells from a violation.
+    damage_of_the_last_batches_looks_like_a_torn_tail: "damage not to be told from a torn tail", "bank", 1;
+    /// P8: roots, identity and secret have two copies.
+    damage_to_one_of_two_copies_changes_nothing: "damage to one of two copies", "bank", 1;
+    /// P8: a subscription waits for events in a damaged lane file, and the status says so.
+    a_damaged_lane_is_in_the_status: "damaged lane reported by the status", "words", 1;
+    /// P8: a read of a damaged lane is refused with the file's name, and served when it is put back.
+    a_damaged_lane_is_told_to_its_reader: "damaged lane reported to its reader", "words", 1;
+    /// P8: the first batch of a segment is damaged, and the segment before is full: it is the later one that is named.
+    the_first_batch_of_a_segment_is_damaged: "damage reported", "words", 333;
+    /// P2: connections are cut at any byte, sessions go on over new ones.
+    a_connection_is_cut_at_any_byte: "connection over the network cut", "bank", 1;
+    /// Several operations of a client come in one frame.
+    operations_come_together: "several operations in a frame", "words", 1;
 }

@@ -22,6 +22,27 @@ fn a_seed_is_the_same_run_every_time() {
 }
 
 #[test]
+fn runs_over_the_network_and_with_damage_repeat() {
+    for what in ["clients over the network", "damage reported"] {
+        let reaches = |seed: &u64| run(&options(*seed, "bank", None)).unwrap().reached.contains_key(what);
+        let seed = (1..100).find(reaches).unwrap_or_else(|| panic!("no seed reaches: {what}"));
+        let traces = [(); 2].map(|()| run(&options(seed, "bank", None)).unwrap().trace);
+        assert_eq!(traces[0], traces[1], "{what}");
+    }
+}
+
+/// Both are found only because files are damaged in whole runs; without the bug the same seeds are clean.
+#[test]
+fn damage_finds_checksums_that_nobody_compares_and_logs_cut_too_early() {
+    for bug in [Bug::ChecksumNotCompared, Bug::TruncateAtFirstBadChecksum] {
+        let aimed = |planted| move |seed| run(&Options { aim: Some(bug), ..options(seed, "bank", planted) });
+        let found = (1..60).find(|seed| aimed(Some(bug))(*seed).is_err());
+        let seed = found.unwrap_or_else(|| panic!("no seed finds {bug:?}"));
+        aimed(None)(seed).unwrap();
+    }
+}
+
+#[test]
 fn other_seeds_are_other_runs() {
     let traces: Vec<u64> = (1..6).map(|seed| run(&options(seed, "words", None)).unwrap().trace).collect();
     assert!(traces.windows(2).all(|pair| pair[0] != pair[1]), "{traces:x?}");

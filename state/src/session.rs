@@ -26,7 +26,7 @@ pub enum SessionOffer {
     /// New: handle it.
     Fresh,
     /// It is being handled; the responder will hear.
-    Attached,
+    Attached(Option<Responder>),
     /// It was handled: the kept reply, once its record is durable.
     Kept(Outcome, Lsn),
     /// It was handled and the client said that it has the reply.
@@ -159,9 +159,10 @@ impl Session {
             return SessionOffer::Kept(reply.outcome.clone(), reply.lsn);
         }
         if is_pending || more.backlogged.contains(&pos) {
-            more.waiting.retain(|(waiting, _)| *waiting != pos);
+            let before = more.waiting.iter().position(|(waiting, _)| *waiting == pos);
+            let before = before.map(|at| more.waiting.remove(at).1);
             more.waiting.push((pos, responder));
-            return SessionOffer::Attached;
+            return SessionOffer::Attached(before);
         }
         SessionOffer::Forgotten
     }
@@ -265,7 +266,7 @@ mod tests {
     fn retries_attach_get_the_kept_reply_or_are_past_the_mark() {
         let mut session = Session::default();
         assert_eq!(session.offer(1, 0, who(1), 5), SessionOffer::Fresh);
-        assert_eq!(session.offer(1, 0, who(2), 5), SessionOffer::Attached);
+        assert_eq!(session.offer(1, 0, who(2), 5), SessionOffer::Attached(Some(who(1))), "who asked before is told");
         assert_eq!(session.offer(3, 0, who(3), 5), SessionOffer::Gap(2));
         let cursor = session.stream.settle(&[1]);
         session.stream.apply(&[1], cursor);

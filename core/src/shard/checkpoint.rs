@@ -52,7 +52,7 @@ pub fn unseal_checkpoint(identity: u128, slot: SlotId, number: u64, file: &[u8])
     };
     let (known, dump, crc) = parse().map_err(|error| error.to_string())?;
     let sealed = 38 + dump.len();
-    if crc32c(&file[..sealed]) != crc {
+    if crc32c(&file[..sealed]) != crc && !planted::is(Bug::ChecksumNotCompared) {
         return Err("its checksum does not match".into());
     }
     if !known {

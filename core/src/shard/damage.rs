@@ -119,6 +119,11 @@ impl Shard {
         }
     }
 
+    /// What is damaged now, as the status says it, all of it: file, place and what was found.
+    pub fn damage(&self) -> impl Iterator<Item = &str> {
+        self.damage.chunks.values().map(|chunk| &*chunk.what)
+    }
+
     /// For the status: how many chunks and events are damaged, which, and what waits for them.
     pub(super) fn damage_json(&self) -> Value {
         let chunks = &self.damage.chunks;

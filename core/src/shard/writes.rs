@@ -66,7 +66,7 @@ impl Shard {
                 Ok(fit) => self.perform(slot, session, sequence.seq, class, fit),
                 Err(refusal) => self.refuse_for_good(slot, session, sequence.seq, refusal),
             },
-            Some(SessionOffer::Attached) => reached("retry attached"),
+            Some(SessionOffer::Attached(before)) => self.attached(slot, sequence.seq, before),
             Some(SessionOffer::Kept(outcome, lsn)) => {
                 reached(if lsn == Lsn(0) {
                     "retry after a crash got the stored reply"
@@ -98,6 +98,16 @@ impl Shard {
                 reached("session refused for capacity");
                 self.refuse(responder, Code::Capacity, "too many operations of this session wait; send it again")
             }
+        }
+    }
+
+    /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would
+    /// never come back: so is the one whose place the new one takes.
+    fn attached(&mut self, slot: SlotId, seq: u64, before: Option<Responder>) {
+        reached("retry attached");
+        if let Some(before) = before {
+            let message = format!("operation {seq} of slot {slot} was sent again; that one is answered");
+            self.refuse(before, Code::SentAgain, message);
         }
     }
 

@@ -175,6 +175,30 @@ impl Content {
         Self { live: self.durable.clone(), live_length: self.durable_length, ..self }
     }
 
+    /// Damages a stored block, in both views: it before and after. `None` if there is no such block, if something of the
+    /// file is not flushed (then there are two of it), or if `change` changes nothing.
+    pub(crate) fn wound(&mut self, index: usize, change: &mut dyn FnMut(&mut Block)) -> Option<(Block, Block)> {
+        let before = *self.live.get(index)?.clone()?;
+        let mut after = before;
+        change(&mut after);
+        let is_wounded = self.loose.is_empty() && before != after && self.exchange(index, &before, &after);
+        is_wounded.then_some((before, after))
+    }
+
+    /// Puts `to` where `from` stands, in each view. Whether it stood somewhere.
+    pub(crate) fn exchange(&mut self, index: usize, from: &Block, to: &Block) -> bool {
+        let mut is_done = false;
+        for view in [&mut self.live, &mut self.durable] {
+            if let Some(Some(block)) = view.get_mut(index)
+                && **block == *from
+            {
+                *block = Rc::new(*to);
+                is_done = true;
+            }
+        }
+        is_done
+    }
+
     /// Turns over one stored bit, in both views. Says whether there was a stored byte at `offset`.
     pub(crate) fn rot(&mut self, offset: u64, bit: u8) -> bool {
         let (index, within) = (offset as usize / BLOCK_BYTES, offset as usize % BLOCK_BYTES);

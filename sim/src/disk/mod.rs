@@ -11,10 +11,12 @@ mod names;
 mod store;
 mod trace;
 mod world;
+mod wound;
 
 pub use crash::{CrashPlan, Fate, Loose, LooseKind, Tear};
 pub use faults::{FaultPlan, Latency, NextFault};
 pub use trace::TraceEntry;
+pub use wound::Wound;
 
 use crate::clock::SimClock;
 use gristmill_base::env::{Completion, Disk, DiskError, DiskOp, FileId, OpenMode, Ticket};

@@ -1,5 +1,6 @@
 //! One simulated core: a shard with the loop around it, whose every choice is drawn from the seed.
 
+use super::door::Door;
 use super::knobs::Knobs;
 use crate::disk::SimDisk;
 use crate::host::Notice;
@@ -25,6 +26,7 @@ pub struct Core {
     /// Handle of background jobs.
     pub(super) background: SimDisk,
     pub(super) mesh: SimMesh<Parcel>,
+    pub(super) door: Door,
     pub(super) notices: Receiver<Notice>,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
@@ -59,7 +61,8 @@ impl Core {
         let waits = !(self.completions.is_empty()
             && self.requests.is_empty()
             && self.opening.is_empty()
-            && self.jobs_done.is_empty());
+            && self.jobs_done.is_empty()
+            && !self.door.has_news());
         if waits {
             return now;
         }
@@ -99,6 +102,7 @@ impl Core {
             trace.mix(reply.responder.tag);
             trace.mix(u64::from(reply.outcome.is_ok()));
         }
+        self.door.answer(&mut self.outbox.replies);
         replies.append(&mut self.outbox.replies);
         Ok(())
     }
@@ -132,6 +136,7 @@ impl Core {
             let Some(parcel) = self.mesh.try_pop() else { break };
             self.inbox.parcels.push(parcel);
         }
+        self.door.poll(now, &mut self.inbox);
         let take = rng.below(self.requests.len() as u64 + 1) as usize;
         self.inbox.requests.extend(self.requests.drain(..take));
         if rng.below(2) == 0 {

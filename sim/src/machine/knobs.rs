@@ -67,6 +67,12 @@ pub struct Knobs {
     pub fulls: u32,
     /// For how long at most, nanoseconds.
     pub full_nanos: u64,
+    /// Longest piece of bytes that the network brings at a time.
+    pub piece_bytes: u64,
+    /// Crashes in a hundred behind which a durable file is damaged.
+    pub rots: u64,
+    /// Rounds in a million before which a lane file is damaged while the machine is up.
+    pub rests: u32,
     /// How often the app is deleted and loaded again under load.
     pub reloads: u32,
 }
@@ -130,6 +136,9 @@ impl Knobs {
             fulls: one_of(rng, &[0, 0, 1, 3]),
             full_nanos: one_of(rng, &[50_000_000, 2_000_000_000]),
             reloads: one_of(rng, &[0, 0, 1, 2]),
+            piece_bytes: 1,
+            rots: 0,
+            rests: 0,
         }
     }
 }

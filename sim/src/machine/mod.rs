@@ -2,21 +2,26 @@
 //! again.
 
 mod core;
+mod door;
 mod knobs;
+mod rot;
 
 pub use self::core::Core;
+use door::Door;
 pub use knobs::{Knobs, SLOW_DISK};
+pub use rot::Rot;
 
 use crate::clock::SimClock;
 use crate::digest::digest_of;
 use crate::disk::{CrashPlan, FaultPlan, SimDisk};
 use crate::host::{Dice, SimHost};
+use crate::link::Links;
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
 use crate::trace::TraceHash;
 use crate::workload::Names;
 use gristmill_base::env::{Clock, Rng};
-use gristmill_base::ids::{SlotId, TableId};
+use gristmill_base::ids::{ShardId, SlotId, TableId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Reply, Request};
@@ -55,6 +60,10 @@ pub struct Machine {
     /// Runs in a million that stay pending now.
     pending: Arc<AtomicU32>,
     rng: SimRng,
+    /// The network of the clients; without it they speak to the shards directly.
+    pub links: Option<Links>,
+    /// Damage of what is stored.
+    pub rot: Rot,
 }
 
 impl Machine {
@@ -80,6 +89,8 @@ impl Machine {
             apps,
             pending,
             rng,
+            links: None,
+            rot: Rot::default(),
         }
     }
 
@@ -99,6 +110,15 @@ impl Machine {
     pub fn request(&mut self, core: usize, request: Request) {
         if let Some(core) = self.cores.get_mut(core) {
             core.requests.push_back(request);
+        }
+    }
+
+    /// Takes a request of a client to the door of a core, over the network if there is one.
+    pub fn request_of_client(&mut self, core: usize, request: Request) {
+        let now = self.clock.nanos();
+        match (&mut self.links, self.cores.get(core)) {
+            (Some(links), Some(at)) => links.request(now, core, request, || at.door.connect()),
+            _ => self.request(core, request),
         }
     }
 
@@ -160,7 +180,8 @@ impl Machine {
     #[must_use]
     pub fn waits(&self) -> String {
         let core = |core: &Core| {
-            format!("{} verdicts, {} jobs, {} jobs done", core.verdicts.len(), core.jobs.len(), core.jobs_done.len())
+            let (verdicts, jobs, done) = (core.verdicts.len(), core.jobs.len(), core.jobs_done.len());
+            format!("{verdicts} verdicts, {jobs} jobs, {done} jobs done, door: {}", core.door.waits())
         };
         self.cores.iter().map(core).collect::<Vec<_>>().join("; ")
     }
@@ -181,6 +202,9 @@ impl Machine {
 
     /// Stops all faults of the disk, and handlers that take their time.
     pub fn heal(&mut self) {
+        if let Some(links) = &mut self.links {
+            links.calm();
+        }
         self.full_until = None;
         self.pending.store(0, Ordering::Relaxed);
         self.disk.set_faults(FaultPlan::default());
@@ -191,6 +215,9 @@ impl Machine {
         self.note_crash(plan);
         self.cores.clear();
         self.replies.clear();
+        if let Some(links) = &mut self.links {
+            links.cut_all();
+        }
         self.trace.mix(self.disk.trace_hash());
         self.disk.crash(plan);
         self.crashes += 1;
@@ -248,8 +275,10 @@ impl Machine {
                 continue;
             }
             self.disk.crash_at_op(u64::MAX);
-            opened?;
-            break;
+            match opened {
+                Err(what) if self.mend_named(&what) => reached("damage reported"),
+                opened => break opened?,
+            }
         }
         if faults {
             self.disk.set_faults(self.knobs.faults.clone());
@@ -271,20 +300,14 @@ impl Machine {
         let mut config = self.knobs.boot.clone();
         config.shard_count = self.rng.between(1, u64::from(self.knobs.cores_max)) as u16;
         let mut rng = self.rng.fork();
-        let mut clock = disk.clock();
-        let seeds = match recover(&mut disk, &config, clock.now(), &mut rng) {
-            Ok(seeds) => seeds,
-            Err(error) => return Some(Err(format!("a recovery refused what a crash left: {error}"))),
-        };
-        let mut shards = Vec::new();
-        for seed in seeds {
-            let host = Box::new(self.apps.clone());
-            match seed.open(&mut disk.handle(), host, Box::new(rng.fork())) {
-                Ok(shard) => shards.push(shard),
-                Err(error) => return Some(Err(format!("a log cannot be resumed: {error}"))),
+        loop {
+            match self.recover_copy(&mut disk, &config, &mut rng) {
+                // Damage that lay hidden until now: the file is put back here as it will be there.
+                Err(what) if self.mend_named_at(&disk, &what) => {}
+                Err(what) => return Some(Err(format!("a recovery refused what a crash left: {what}"))),
+                digest => return Some(digest),
             }
         }
-        Some(Ok(digest_of(shards.iter(), config.slot_count)))
     }
 
     fn compare(&self, twin: Option<Result<u64, String>>) -> Result<(), String> {
@@ -306,6 +329,7 @@ impl Machine {
         let ends = SimMesh::ends(seeds.len(), self.knobs.mesh_nanos, &self.clock, self.rng.fork());
         ends[0].set_capacity(self.knobs.mesh_parcels);
         let mut cores = Vec::new();
+        let shards = seeds.len();
         for (seed, mesh) in seeds.into_iter().zip(ends) {
             if self.disk.is_down() {
                 return Err("the machine went down".into());
@@ -320,11 +344,20 @@ impl Machine {
                 return Err("the machine went down".into());
             }
             shard.set_dice(Box::new(Dice::new(self.rng.fork(), self.knobs.misses)));
+            // A generator of its own: runs without a network draw nothing from it.
+            let door_rng = SimRng::new(self.clock.nanos() ^ (cores.len() as u64) << 48);
             cores.push(Core {
                 shard,
                 disk,
                 background: self.disk.handle(),
                 mesh,
+                door: Door::new(
+                    ShardId(cores.len() as u16),
+                    shards,
+                    config.slot_count,
+                    self.knobs.piece_bytes,
+                    door_rng,
+                ),
                 notices,
                 inbox: Inbox::default(),
                 outbox: Outbox::default(),

@@ -3,6 +3,7 @@
 use super::{Run, SETTLE_NANOS};
 use crate::auditor::{Fate, Issued};
 use crate::client::Client;
+use crate::link::Links;
 use crate::workload::Act;
 use gristmill_base::ids::{LaneKey, Offset};
 use gristmill_base::sometimes;
@@ -82,7 +83,8 @@ impl Run {
                     .iter()
                     .all(|(_, grain)| grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty()))
         });
-        still && self.lag().is_none()
+        let answered = self.machine.links.as_ref().is_none_or(Links::is_quiet);
+        still && answered && self.lag().is_none()
     }
 
     /// A lane that a subscriber has not passed yet.
@@ -129,10 +131,11 @@ impl Run {
             ))
         });
         format!(
-            "clients wait: {clients:?}, {rows} outbox rows, {timers} timers, {}; {}; {}",
+            "clients wait: {clients:?}, {rows} outbox rows, {timers} timers, {}; {}; {}; {}",
             grains.next().unwrap_or_default(),
             self.lag().unwrap_or_default(),
-            self.machine.waits()
+            self.machine.waits(),
+            self.machine.links.as_ref().map(Links::waits).unwrap_or_default()
         )
     }
 }

@@ -216,3 +216,23 @@ fn cutting_at_the_first_bad_checksum_is_what_the_watermark_prevents() {
     assert_eq!(cut.unwrap().1.len(), 0);
     assert!(read(&mut disk, &config(), 1).is_err());
 }
+
+/// The first batch of a segment behind a full one cannot be told from the end of that one but by what follows: it is the
+/// later file that is named, or both.
+#[test]
+fn a_damaged_first_batch_is_looked_for_in_its_own_segment() {
+    let (disk, _, _) = covered(150);
+    let mut named = 0;
+    for path in disk.paths().into_iter().skip(1) {
+        let mut damaged = copy_of(&disk);
+        damaged.bytes(&path)[8_192..8_704].fill(0);
+        match read(&mut damaged, &config(), 1) {
+            Err(error) => {
+                assert!(error.to_string().contains(&path), "{path}: {error}");
+                named += 1;
+            }
+            Ok(_) => assert!(disk.clone().bytes(&path)[8_192..8_704].iter().all(|byte| *byte == 0), "{path}"),
+        }
+    }
+    assert!(named >= 2, "{named}");
+}

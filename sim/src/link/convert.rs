@@ -1,0 +1,159 @@
+//! Requests and replies of simulated clients as the native protocol has them. The other direction is that of `net`, so a
+//! mistake in one of them is seen.
+
+use gristmill_base::ids::Offset;
+use gristmill_core::request::{Answer, Code, EventView, Operation, Refusal, Sequence};
+use gristmill_wire::{
+    Delete, Failure, Get, HeadersBuf, Invoke, MapDelete, MapGet, MapPut, OpCode, Operation as WireOperation, Produce,
+    Put, Range, Read, Reply, Scan, Sequence as WireSequence, Status, Void,
+};
+
+fn sequence(of: Sequence) -> WireSequence {
+    WireSequence { seq: of.seq, ack: of.ack }
+}
+
+/// Calls `then` with an operation of a client as it goes over the wire.
+///
+/// # Panics
+/// On operations of operators, which no client sends.
+pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperation<'_>) -> T) -> T {
+    let mut buf = HeadersBuf::default();
+    then(match operation {
+        Operation::Produce { topic, sequence: at, key, value, headers, event_micros } => {
+            for (name, value) in headers {
+                let name = std::str::from_utf8(name).expect("workloads name headers in UTF-8");
+                buf.push(name, value).expect("workloads keep to the limits");
+            }
+            WireOperation::Produce(Produce {
+                topic: *topic,
+                sequence: sequence(*at),
+                event_time: event_micros.cast_signed(),
+                key,
+                value,
+                headers: buf.as_headers(),
+            })
+        }
+        Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => WireOperation::Read(Read {
+            topic: *topic,
+            lane: *lane,
+            from: *from,
+            max_records: *max_events,
+            max_bytes: *max_bytes,
+            wait_millis: *wait_millis,
+        }),
+        Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
+        other => of_table(other),
+    })
+}
+
+fn of_table(operation: &Operation) -> WireOperation<'_> {
+    match operation {
+        Operation::Get { table, key } => WireOperation::Get(Get { table: *table, key }),
+        Operation::Put { table, sequence: at, key, value } => {
+            WireOperation::Put(Put { table: *table, sequence: sequence(*at), key, value })
+        }
+        Operation::Delete { table, sequence: at, key } => {
+            WireOperation::Delete(Delete { table: *table, sequence: sequence(*at), key })
+        }
+        Operation::MapGet { table, map, key, entry } => {
+            WireOperation::MapGet(MapGet { table: *table, map: *map, key, entry_key: entry })
+        }
+        Operation::MapPut { table, map, sequence: at, key, entry, value } => WireOperation::MapPut(MapPut {
+            table: *table,
+            map: *map,
+            sequence: sequence(*at),
+            key,
+            entry_key: entry,
+            entry_value: value,
+        }),
+        Operation::MapDelete { table, map, sequence: at, key, entry } => WireOperation::MapDelete(MapDelete {
+            table: *table,
+            map: *map,
+            sequence: sequence(*at),
+            key,
+            entry_key: entry,
+        }),
+        Operation::Range { table, map, key, from, to, limit, reverse } => WireOperation::Range(Range {
+            table: *table,
+            map: *map,
+            key,
+            from,
+            to: to.as_deref(),
+            reverse: *reverse,
+            limit: *limit,
+        }),
+        Operation::Scan { table, prefix, after, limit, local } => WireOperation::Scan(Scan {
+            table: *table,
+            prefix,
+            after: after.as_deref(),
+            shard_local: *local,
+            limit: *limit,
+        }),
+        Operation::Invoke { table, handler, sequence: at, key, payload } => {
+            WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })
+        }
+        other => unreachable!("no client sends {other:?}"),
+    }
+}
+
+/// What a result says, as the shard said it.
+///
+/// # Errors
+/// A status that no good client gets.
+pub(super) fn from_wire(
+    code: OpCode,
+    outcome: Result<Reply<'_>, Failure<'_>>,
+) -> Result<Result<Answer, Refusal>, String> {
+    let reply = match outcome {
+        Ok(reply) => reply,
+        Err(failure) if failure.status() == Status::NotFound && matches!(code, OpCode::Get | OpCode::MapGet) => {
+            return Ok(Ok(Answer::Value(None)));
+        }
+        Err(failure) => return Ok(Err(Refusal::new(refusal_code(code, &failure)?, failure.message()))),
+    };
+    Ok(Ok(match reply {
+        Reply::Empty => Answer::Done,
+        Reply::Produced(it) => Answer::Appended { lane: it.lane, offset: it.offset },
+        Reply::Value(value) => Answer::Value((code != OpCode::Invoke || !value.is_empty()).then(|| value.into())),
+        Reply::Read(page) => {
+            let events = page.events.iter().map(|event| EventView {
+                offset: event.offset,
+                event_micros: event.event_time.cast_unsigned(),
+                append_micros: event.append_time.cast_unsigned(),
+                key: event.key.into(),
+                value: event.value.into(),
+                headers: event.headers.iter().map(|(name, value)| (name.as_bytes().into(), value.into())).collect(),
+            });
+            Answer::Events { end: Offset(page.end.0), next: Offset(page.next.0), events: events.collect() }
+        }
+        Reply::Range(page) => Answer::Entries {
+            entries: page.entries.iter().map(|entry| (entry.key.into(), entry.value.into())).collect(),
+            more: page.more,
+        },
+        Reply::Scan(page) => Answer::Rows {
+            rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
+            more: page.more,
+        },
+        Reply::Json(text) => Answer::Json(text.into_owned()),
+        other @ (Reply::Hello(_) | Reply::Ingested(_)) => return Err(format!("net: {code:?} was answered {other:?}")),
+    }))
+}
+
+fn refusal_code(code: OpCode, failure: &Failure<'_>) -> Result<Code, String> {
+    Ok(match failure.status() {
+        Status::BadRequest => Code::BadRequest,
+        Status::UnknownName => Code::UnknownName,
+        Status::WrongType => Code::WrongType,
+        Status::Parked => Code::Parked,
+        Status::Capacity => Code::Capacity,
+        Status::Gap => Code::Gap { expected: failure.expected().unwrap_or(0) },
+        Status::Expired => Code::Expired,
+        Status::Forgotten => Code::Forgotten,
+        Status::UnknownOutcome => Code::SentAgain,
+        Status::Damaged => Code::Damaged,
+        Status::NotReady => Code::NotReady,
+        Status::Failed => Code::Failed,
+        Status::HandlerFailed => Code::HandlerFailed,
+        _ => return Err(format!("net: {code:?} was answered {failure}")),
+    })
+}
