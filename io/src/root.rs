@@ -59,6 +59,9 @@ pub struct RootFile {
     identity: u128,
     /// Sequence of the last store that was seen or begun.
     sequence: u64,
+    /// The copy that is missing, damaged or older. A store begins with it, because until it is written the other one is
+    /// all there is.
+    worse: Option<&'static str>,
 }
 
 enum Copy {
@@ -67,14 +70,29 @@ enum Copy {
     Good(u64, Vec<u8>),
 }
 
+impl Copy {
+    /// Of `a` (this one) and `b`: which should be written anew, where at least one is good.
+    fn worse_of(&self, b: &Self) -> Option<&'static str> {
+        match (self, b) {
+            (Self::Good(a, _), Self::Good(b, _)) if a == b => None,
+            (Self::Good(a, _), Self::Good(b, _)) => Some(if a < b { "a" } else { "b" }),
+            (Self::Good(..), _) => Some("b"),
+            (_, Self::Good(..)) => Some("a"),
+            _ => None,
+        }
+    }
+}
+
 impl RootFile {
     /// Reads both copies. Blocking.
     ///
     /// # Errors
     /// A copy of a newer format version, or what the disk says. Damage is told by the state.
     pub fn load(files: &mut Files<'_>, dir: &str, name: &str, identity: u128) -> Result<(Self, RootState), LogError> {
-        let mut root = Self { dir: dir.to_owned(), name: name.to_owned(), identity, sequence: 0 };
-        let state = match (root.read(files, "a")?, root.read(files, "b")?) {
+        let mut root = Self { dir: dir.to_owned(), name: name.to_owned(), identity, sequence: 0, worse: None };
+        let (a, b) = (root.read(files, "a")?, root.read(files, "b")?);
+        let worse = a.worse_of(&b);
+        let state = match (a, b) {
             (Copy::Good(sequence, bytes), Copy::Good(other, _)) if sequence >= other => {
                 Self::present(sequence, bytes, None)
             }
@@ -97,6 +115,7 @@ impl RootFile {
         };
         if let RootState::Present { sequence, .. } = &state {
             root.sequence = *sequence;
+            root.worse = worse;
         }
         Ok((root, state))
     }
@@ -115,9 +134,11 @@ impl RootFile {
     pub fn store(&mut self, files: &mut Files<'_>, bytes: &[u8]) -> Result<u64, DiskError> {
         self.sequence += 1;
         let image = self.encode(bytes);
-        for copy in ["a", "b"] {
+        let order = if self.worse == Some("b") { ["b", "a"] } else { ["a", "b"] };
+        for copy in order {
             self.write(files, copy, &image)?;
         }
+        self.worse = None;
         Ok(self.sequence)
     }
 
@@ -137,6 +158,12 @@ impl RootFile {
             flushed?;
         }
         files.flush_dir(&self.dir)
+    }
+
+    /// The copy with which the next store begins, if one is worse than the other.
+    #[cfg(test)]
+    pub(crate) fn worse(&self) -> Option<&'static str> {
+        self.worse
     }
 
     fn path(&self, copy: &str) -> String {

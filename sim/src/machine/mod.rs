@@ -305,7 +305,7 @@ impl Machine {
                 // Damage that lay hidden until now: the file is put back here as it will be there.
                 Err(what) if self.mend_named_at(&disk, &what) => {}
                 Err(what) => return Some(Err(format!("a recovery refused what a crash left: {what}"))),
-                digest => return Some(digest),
+                digest => return Some(digest.map(|(slots, _)| slots)),
             }
         }
     }

@@ -36,7 +36,7 @@ impl Rot {
 
 /// What a recovery of an image came to.
 struct Outcome {
-    digest: u64,
+    digest: (u64, u64),
     /// Damages that it named; each file was put back and recovery tried again.
     named: Vec<usize>,
 }
@@ -175,13 +175,13 @@ impl Machine {
         }
     }
 
-    /// One recovery on a disk, to the digest of its state.
+    /// One recovery on a disk, to the digest of its state and the version of its catalog.
     pub(super) fn recover_copy(
         &self,
         disk: &mut SimDisk,
         config: &BootConfig,
         rng: &mut SimRng,
-    ) -> Result<u64, String> {
+    ) -> Result<(u64, u64), String> {
         let now = disk.clock().now();
         let seeds = recover(disk, config, now, rng).map_err(|error| error.to_string())?;
         let mut shards = Vec::new();
@@ -189,7 +189,8 @@ impl Machine {
             let shard = seed.open(&mut disk.handle(), Box::new(self.apps.clone()), Box::new(rng.fork()));
             shards.push(shard.map_err(|error| format!("a log cannot be resumed: {error}"))?);
         }
-        Ok(crate::digest::digest_of(shards.iter(), config.slot_count))
+        let version = shards.first().map_or(0, |shard| shard.catalog().version);
+        Ok((crate::digest::digest_of(shards.iter(), config.slot_count), version))
     }
 
     /// Puts undamaged copies in the place of files that something says are damaged. Whether one was.

@@ -17,6 +17,30 @@ fn present(state: &RootState) -> Option<(u64, &[u8])> {
     }
 }
 
+/// A store that goes down in its first write must not tear the only good copy.
+#[test]
+fn a_store_begins_with_the_copy_that_is_worse() {
+    for (bad, good) in [("a", "b"), ("b", "a")] {
+        let mut disk = MemDisk::default();
+        let mut files = Files::new(&mut disk);
+        let (mut root, _) = RootFile::load(&mut files, "", "catalog", IDENTITY).unwrap();
+        root.store(&mut files, b"content").unwrap();
+        disk.bytes(&format!("catalog.{bad}"))[30] ^= 1;
+        let before = disk.clone();
+        let (mut root, _) = RootFile::load(&mut Files::new(&mut disk), "", "catalog", IDENTITY).unwrap();
+        root.store(&mut Files::new(&mut disk), b"changed").unwrap();
+        // The machine goes down between the two writes: the other copy is as it was.
+        let mut torn = disk.clone();
+        torn.bytes(&format!("catalog.{good}")).copy_from_slice(before.clone().bytes(&format!("catalog.{good}")));
+        torn.bytes(&format!("catalog.{bad}"))[30] ^= 1;
+        let (_, state) = RootFile::load(&mut Files::new(&mut torn), "", "catalog", IDENTITY).unwrap();
+        assert!(matches!(&state, RootState::Present { bytes, .. } if bytes == b"content"), "{state:?}");
+        assert_eq!(root.worse(), None);
+        let (fresh, _) = RootFile::load(&mut Files::new(&mut before.clone()), "", "catalog", IDENTITY).unwrap();
+        assert_eq!(fresh.worse(), Some(bad));
+    }
+}
+
 #[test]
 fn a_power_cut_in_a_store_leaves_the_old_or_the_new() {
     for stored in 0..4_u8 {
