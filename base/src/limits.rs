@@ -66,7 +66,7 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 /// Seconds within which the head of an HTTP request must have come, also the next one of a kept connection.
 pub const HTTP_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds that one HTTP connection lives, whatever it does: a scraper opens another.
-pub const HTTP_CONNECTION_SECONDS_MAX: u64 = 120;
+pub const HTTP_CONNECTION_SECONDS_MAX: u64 = 60;
 
 /// Key of a topic event or a grain, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;

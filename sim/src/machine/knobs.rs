@@ -105,7 +105,7 @@ impl Knobs {
             run_inputs: one_of(rng, &[1, 4, 256]),
         };
         let idle = boot.session_idle_micros;
-        Self {
+        let mut knobs = Self {
             boot,
             tuning,
             pending: one_of(rng, &[0, 50_000, 300_000]),
@@ -139,6 +139,14 @@ impl Knobs {
             piece_bytes: 1,
             rots: 0,
             rests: 0,
-        }
+        };
+        knobs.calibrate();
+        knobs
+    }
+
+    /// How the log writes, as a disk's calibration may say: follows from what was drawn, so that it takes no draw.
+    fn calibrate(&mut self) {
+        self.boot.write_durable_bytes = [0, 0, 12 << 10, usize::MAX][self.operations as usize % 4];
+        self.boot.flush_spacing_nanos = [0, 0, 300_000][self.operations as usize / 4 % 3];
     }
 }
