@@ -103,6 +103,12 @@ impl Calibration {
         Self { unix_seconds, kernel, place, write_durable_bytes, flush_spacing_nanos, figures }
     }
 
+    /// The same with the settings of a disk that was never measured, for figures that nothing should be built on.
+    #[must_use]
+    pub fn cautious(self) -> Self {
+        Self { write_durable_bytes: u64::MAX, flush_spacing_nanos: 0, ..self }
+    }
+
     /// Name of the place that `path` is in.
     #[must_use]
     pub fn place_of(path: &std::path::Path) -> String {

@@ -17,6 +17,8 @@ use std::process::Command;
 
 /// Rounds of every cell, far apart in time, so that one disturbance does not hit all of a cell.
 const ROUNDS: usize = 2;
+/// Rounds of a cell whose medians differ by more than this were disturbed.
+const STEADY: f64 = 2.0;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -64,7 +66,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let rounds = measured(root, &cells, disk.secs)?;
     let figures: Vec<Figure> = cells.iter().zip(&rounds).map(|(cell, rounds)| Figure::of(cell, rounds)).collect();
     let seconds = SystemClock.now().wall_micros / 1_000_000;
-    let calibration = Calibration::new(seconds, host::kernel_release(), Calibration::place_of(root), figures);
+    let mut calibration = Calibration::new(seconds, host::kernel_release(), Calibration::place_of(root), figures);
+    let disturbed = disturbed(&rounds);
+    if is_unsteady(disturbed, cells.len()) {
+        calibration = calibration.cautious();
+    }
     if disk.data.is_some() {
         let mut posix = PosixDisk::new(root);
         let stored = calibration.store(&mut Files::new(&mut posix));
@@ -75,7 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     if let Some(file) = &report {
         write(file, &rows)?;
     }
-    print(disk, &calibration, &rows, report.as_deref())
+    print(disk, &calibration, &rows, disturbed, report.as_deref())
 }
 
 /// Makes the directory and takes it for this process.
@@ -101,6 +107,26 @@ fn measured(root: &Path, cells: &[Cell], seconds: u64) -> Result<Vec<Vec<Round>>
     Ok(rounds)
 }
 
+/// Least and largest median of a cell's rounds, microseconds.
+fn medians(rounds: &[Round]) -> (f64, f64) {
+    let halves = rounds.iter().filter(|it| !it.nanos.is_empty()).map(|it| micros(it.nanos.value_at_quantile(0.5)));
+    halves.fold((f64::INFINITY, 0.0), |(least, most), it| (it.min(least), it.max(most)))
+}
+
+/// Cells whose rounds differ so much that something else was at work.
+fn disturbed(rounds: &[Vec<Round>]) -> usize {
+    let differ = |rounds: &&Vec<Round>| {
+        let (least, most) = medians(rounds);
+        most > least * STEADY
+    };
+    rounds.iter().filter(differ).count()
+}
+
+/// Whether so many cells are disturbed that no setting should follow from the figures.
+fn is_unsteady(disturbed: usize, cells: usize) -> bool {
+    disturbed * 4 > cells
+}
+
 /// One row per cell, as `docs/measuring.md` describes them, with some members more.
 fn rows(calibration: &Calibration, rounds: &[Vec<Round>]) -> Vec<Value> {
     let versions =
@@ -108,8 +134,7 @@ fn rows(calibration: &Calibration, rounds: &[Vec<Round>]) -> Vec<Value> {
     let command: Vec<String> = std::env::args().skip(1).collect();
     let commit = commit();
     let row = |(figure, rounds): (&Figure, &Vec<Round>)| {
-        let halves = rounds.iter().filter(|it| !it.nanos.is_empty()).map(|it| micros(it.nanos.value_at_quantile(0.5)));
-        let (least, most) = halves.fold((f64::INFINITY, 0.0_f64), |(least, most), it| (least.min(it), most.max(it)));
+        let (least, most) = medians(rounds);
         json!({
             "id": id(figure), "value": micros(figure.p50_nanos), "unit": "us", "target": null, "op": null, "met": null,
             "rounds": rounds.len(), "spread": {"least": least, "most": most}, "pace": pace(figure),
@@ -169,11 +194,18 @@ fn write(file: &Path, rows: &[Value]) -> Result<(), Failed> {
     made.map_err(|error| Failed::configuration(format!("{} cannot be written: {error}", file.display())))
 }
 
-fn print(disk: &Disk, calibration: &Calibration, rows: &[Value], report: Option<&Path>) -> Result<(), Failed> {
+fn print(
+    disk: &Disk,
+    calibration: &Calibration,
+    rows: &[Value],
+    disturbed: usize,
+    report: Option<&Path>,
+) -> Result<(), Failed> {
     let mut printer = Printer::new();
+    let steady = !is_unsteady(disturbed, rows.len());
     if disk.output.output == Format::Json {
         printer.json(&json!({
-            "rows": rows, "place": calibration.place, "stored": disk.data.is_some(),
+            "rows": rows, "place": calibration.place, "stored": disk.data.is_some(), "steady": steady,
             "write_durable_bytes": Some(calibration.write_durable_bytes).filter(|it| *it < u64::MAX),
             "flush_spacing_micros": calibration.flush_spacing_nanos / 1_000,
         }))?;
@@ -199,6 +231,12 @@ fn print(disk: &Disk, calibration: &Calibration, rows: &[Value], report: Option<
     }
     printer.table(&columns)?;
     printer.line("")?;
+    if !steady {
+        let cells = rows.len();
+        printer.line(&format!(
+            "disturbed: medians of {disturbed} of {cells} differ twofold between two rounds; measure again when the machine is quiet"
+        ))?;
+    }
     printer.line(&format!("the logs: {}", choice(calibration)))?;
     match &disk.data {
         Some(data) => {
@@ -248,5 +286,11 @@ mod tests {
         assert_eq!(rows[0]["per_second"], 1_000);
         assert_eq!(calibration.figures[0].how(), How::WriteThenFlush);
         assert!(choice(&calibration).starts_with("every batch is a write and then a flush"), "all are the same");
+        assert_eq!(disturbed(&rounds), 0);
+        let mut other = hdrhistogram::Histogram::new_with_bounds(1, 1_000_000, 3).unwrap();
+        other.record(90_000).unwrap();
+        let other = Round { nanos: other, elapsed_nanos: 1_000_000 };
+        assert_eq!(disturbed(&[vec![round.clone(), other], vec![round.clone(), round]]), 1);
+        assert!(is_unsteady(10, 39) && !is_unsteady(9, 39));
     }
 }
