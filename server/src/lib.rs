@@ -13,6 +13,7 @@ pub mod demo;
 mod doctor;
 pub mod exit;
 mod gateway;
+mod ingest;
 pub mod serve;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
@@ -88,7 +89,9 @@ impl Cli {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::Exit::Usage as u8));
             }
         };
-        match arguments.command.run(self.apps, all) {
+        let mut apps = self.apps;
+        apps.push(ingest::app());
+        match arguments.command.run(apps, all) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failed) => {
                 if !failed.message.is_empty() {

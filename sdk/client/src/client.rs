@@ -220,6 +220,12 @@ impl Client {
         }
     }
 
+    /// Whether any connection is there.
+    #[must_use]
+    pub fn has_connection(&self) -> bool {
+        self.shards.iter().any(|shard| shard.link.is_some())
+    }
+
     /// Why the last operation was refused for now, or a connection lost, for a person; empty if nothing was. What is
     /// refused for now is sent again by itself.
     #[must_use]

@@ -3,9 +3,12 @@
 use super::connect::{Server, failed};
 use super::output::{Columns, Format, Output, Printer};
 use crate::exit::{Exit, Failed};
+use crate::ingest;
+use gristmill_client::Client;
 use gristmill_sdk::App;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// Arguments of `app`.
 #[derive(clap::Args)]
@@ -29,6 +32,16 @@ enum Action {
         #[arg(long)]
         force: bool,
     },
+    /// Wait until everything that the app was given before is handled, with all that it caused, for --timeout at most (60
+    /// seconds if it is not given). Timers are not waited for. Exit status 0: it is; 3: the time is over; 4: it is but for parked grains, which are listed.
+    Wait {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        app: String,
+        /// What to wait for; settled is all there is.
+        #[arg(long, required = true)]
+        settled: bool,
+    },
     /// List the apps that are loaded.
     List,
     /// Delete an app and everything that it holds.
@@ -47,11 +60,45 @@ pub(super) fn run(arguments: &Arguments, apps: &[App]) -> Result<(), Failed> {
     match &arguments.action {
         Action::Load { app, force } => load(arguments, app, *force, apps),
         Action::List => list(arguments),
+        Action::Wait { app, .. } => {
+            let timeout = arguments.server.timeout_or(Duration::from_secs(60));
+            wait(&mut arguments.server.connect()?, app, timeout, arguments.output.output)
+        }
         Action::Delete { app } => {
             let reply = arguments.server.connect()?.app_delete(app).map_err(failed)?;
             report(arguments.output.output, &reply, &format!("{app} is deleted, with everything that it held"))
         }
     }
+}
+
+/// Waits until an app has settled, and says so.
+///
+/// # Errors
+/// It has not in time, or grains are parked.
+pub(super) fn wait(client: &mut Client, app: &str, timeout: Duration, format: Format) -> Result<(), Failed> {
+    let found = ingest::settle(client, app, timeout)?;
+    let mut printer = Printer::new();
+    if format == Format::Json {
+        printer.json(&found.json)?;
+    } else {
+        for grain in found.json["grains"].as_array().into_iter().flatten() {
+            let line = format!("parked: {} {}: {}", cell(grain, "table"), cell(grain, "key"), cell(grain, "reason"));
+            printer.line(&line)?;
+        }
+        if found.settled && found.parked == 0 {
+            printer.line(&format!("{app} has settled"))?;
+        }
+    }
+    printer.flush()?;
+    if !found.settled {
+        let seconds = timeout.as_secs_f64();
+        return Err(Failed::new(Exit::TimeOut, format!("{app} has not settled within {seconds} s")));
+    }
+    if found.parked > 0 {
+        let message = format!("{app} has settled but for {} parked grains", found.parked);
+        return Err(Failed::new(Exit::Parked, message));
+    }
+    Ok(())
 }
 
 /// Name and text of an app file, from the disk or as linked.

@@ -33,7 +33,7 @@ pub(super) struct Append {
     values: Vec<String>,
 }
 
-fn members(text: &str) -> Result<(String, String), String> {
+pub(super) fn members(text: &str) -> Result<(String, String), String> {
     match text.split_once(',') {
         Some((file, line)) if !file.is_empty() && !line.is_empty() && file != line => {
             Ok((file.to_owned(), line.to_owned()))

@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, Failed};
 use crate::serve::Endpoints;
+use gristmill_base::class::InputClass;
 use gristmill_client::wire::Status;
 use gristmill_client::{Client, Config, Error, ErrorKind};
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 /// Where a server listens when nothing else is said.
 const ADDRESS_DEFAULT: &str = "127.0.0.1:7400";
+/// A run of a bounded input watches itself whether it goes on; no single operation of it runs out of time before.
+const BULK_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// Which server a command talks to.
 #[derive(clap::Args, Clone, Debug)]
@@ -19,14 +22,25 @@ pub(super) struct Server {
     /// Data directory of a server that runs on this machine; its endpoints.json says where it listens.
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
-    /// Seconds that one request may take, attempts after lost connections included.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds, global = true)]
-    timeout: f64,
+    /// How long one request may take, attempts after lost connections included: seconds, or such as 500ms, 60s or 10m;
+    /// 30 seconds if it is not given.
+    #[arg(long, value_name = "TIME", value_parser = seconds, global = true)]
+    timeout: Option<f64>,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    let found: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400".to_owned()) }
+/// Seconds, from a number or one with a unit.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit = match &text[end..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        other => return Err(format!("{other:?} is no unit; there are ms, s, m and h")),
+    };
+    let number: f64 = text[..end].parse().map_err(|_| format!("{text:?} is no number"))?;
+    let found = number * unit;
+    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400 seconds".to_owned()) }
 }
 
 impl Server {
@@ -35,10 +49,37 @@ impl Server {
     /// # Errors
     /// Nobody answers there.
     pub(super) fn connect(&self) -> Result<Client, Failed> {
-        let timeout = Duration::from_secs_f64(self.timeout);
+        self.connect_as(self.timeout(), InputClass::Live)
+    }
+
+    /// A client of that server whose operations are bulk, and wait as long as it takes.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub(super) fn connect_bulk(&self) -> Result<Client, Failed> {
+        self.connect_as(BULK_TIMEOUT, InputClass::Bulk)
+    }
+
+    /// How long one request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout_or(Duration::from_secs(30))
+    }
+
+    /// What was said, or this.
+    pub(super) fn timeout_or(&self, otherwise: Duration) -> Duration {
+        self.timeout.map_or(otherwise, Duration::from_secs_f64)
+    }
+
+    /// Where the server is now, if a file says so.
+    pub(super) fn whereabouts(&self) -> Option<String> {
+        self.data.as_ref().and_then(|_| self.address().ok())
+    }
+
+    fn connect_as(&self, request_timeout: Duration, class: InputClass) -> Result<Client, Failed> {
+        let timeout = self.timeout();
         let address = self.address()?;
         let connect_timeout = timeout.min(Duration::from_secs(5));
-        let config = Config { request_timeout: timeout, connect_timeout, ..Config::new(address) };
+        let config = Config { request_timeout, connect_timeout, class, ..Config::new(address) };
         Client::connect(config).map_err(|error| {
             let told = failed(error);
             match told.exit {
@@ -133,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_data_directory_without_a_server_is_unreachable() {
-        let server = Server { addr: None, data: Some(PathBuf::from("/nonexistent")), timeout: 1.0 };
+        let server = Server { addr: None, data: Some(PathBuf::from("/nonexistent")), timeout: Some(1.0) };
         let failed = server.address().unwrap_err();
         assert_eq!(failed.exit, Exit::Unreachable);
         assert!(failed.message.contains("/nonexistent"));

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod connect;
 mod doctor;
+mod ingest;
 mod invoke;
 mod man;
 mod output;
@@ -15,7 +16,7 @@ mod status;
 mod table;
 mod top;
 mod topic;
-mod typed;
+pub(crate) mod typed;
 
 pub(crate) use connect::failed;
 pub(crate) use output::{Columns, grouped};
@@ -43,6 +44,8 @@ pub enum Command {
     App(app::Arguments),
     /// Append and read events, list topics.
     Topic(topic::Arguments),
+    /// Load files into a topic, each record once, across kills of either side.
+    Ingest(ingest::Arguments),
     /// Read and change grains.
     Table(table::Arguments),
     /// Run a handler of a grain and print its reply.
@@ -70,6 +73,7 @@ impl Command {
             Self::Top(arguments) => top::run(&arguments),
             Self::App(arguments) => app::run(&arguments, &apps),
             Self::Topic(arguments) => topic::run(&arguments),
+            Self::Ingest(arguments) => ingest::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments, &apps),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// It is not of that type.
-pub(super) fn encode(what: &str, of: DataType, text: &str) -> Result<Vec<u8>, Failed> {
+pub(crate) fn encode(what: &str, of: DataType, text: &str) -> Result<Vec<u8>, Failed> {
     let wrong = |why: String| Failed::new(Exit::Usage, format!("{what} has type {of}: {why}"));
     if of == DataType::Json {
         serde_json::from_str::<serde::de::IgnoredAny>(text)

@@ -1,0 +1,141 @@
+//! Bounded inputs: files or standard input, loaded into a topic, each record once, across kills of both sides.
+
+mod load;
+mod reading;
+mod registry;
+mod rows;
+mod sender;
+mod source;
+mod telling;
+
+pub(crate) use load::{Load, Settings};
+pub(crate) use reading::OnError;
+pub(crate) use registry::app;
+pub(crate) use rows::RowFormat;
+
+use crate::commands::failed;
+use crate::exit::{Exit, Failed};
+use gristmill_client::Client;
+use registry::{Registry, Row};
+use sender::Sender;
+use serde_json::{Value, json};
+
+/// An input as programs read it. The names are API.
+fn shown(row: &Row) -> Value {
+    let sources: Vec<Value> = row
+        .identity
+        .sources
+        .iter()
+        .map(|source| json!({"path": source.path, "bytes": source.bytes, "modified_nanos": source.modified_nanos}))
+        .collect();
+    json!({
+        "name": row.name, "topic": row.identity.topic, "state": row.state, "format": row.identity.format,
+        "key": row.identity.key, "on_error": row.on_error, "reject": row.reject.as_ref().map(|(topic, _)| topic),
+        "records": row.mark.records, "appended": row.mark.appended, "rejected": row.mark.rejected,
+        "skipped": row.mark.skipped, "runs": row.owner, "begun_micros": row.begun_micros,
+        "complete_micros": row.complete_micros, "sources": sources,
+    })
+}
+
+/// All inputs.
+///
+/// # Errors
+/// The server does not answer.
+pub(crate) fn list(client: &mut Client) -> Result<Vec<Value>, Failed> {
+    let mut registry = Registry { client };
+    if !registry.is_there()? {
+        return Ok(Vec::new());
+    }
+    Ok(registry.list()?.iter().map(|(_, row)| shown(row)).collect())
+}
+
+fn find(client: &mut Client, key: &str) -> Result<Row, Failed> {
+    let mut registry = Registry { client };
+    let row = if registry.is_there()? { registry.get(key)? } else { None };
+    row.ok_or_else(|| Failed::new(Exit::No, format!("there is no input {key}; gristmill ingest list tells which are")))
+}
+
+/// One input, by `APP/NAME`.
+///
+/// # Errors
+/// There is none, or the server does not answer.
+pub(crate) fn show(client: &mut Client, key: &str) -> Result<Value, Failed> {
+    Ok(shown(&find(client, key)?))
+}
+
+/// Forgets an input. Its events stay; nothing of it is appended any more, whoever still sends.
+///
+/// # Errors
+/// There is none, it is open and `force` is not said, or the server does not answer.
+pub(crate) fn delete(client: &mut Client, key: &str, force: bool) -> Result<Value, Failed> {
+    find(client, key)?;
+    let row = Registry { client: &mut *client }.remove(key, force)?;
+    let mut ends = vec![(row.identity.topic.clone(), row.identity.topic_id, row.number)];
+    ends.extend(row.reject.clone().map(|(topic, id)| (topic, id, row.reject_number)));
+    for (topic, id, number) in ends {
+        // A topic that is gone, or was made anew, has nothing of the input.
+        if let Ok(topic) = client.topic(&topic)
+            && topic.id.0 == id
+        {
+            Sender::end(client, &topic, number)?;
+        }
+    }
+    Ok(shown(&row))
+}
+
+/// Takes note that what these apps' complete inputs had is handled.
+///
+/// # Errors
+/// The server does not answer.
+pub(crate) fn note_applied(client: &mut Client, app: &str, complete: &[String]) -> Result<(), Failed> {
+    let mut registry = Registry { client };
+    for key in complete {
+        if let Some(row) = registry.get(key)?
+            && row.state == "complete"
+            && key.split_once('/').is_some_and(|(of, _)| of == app)
+        {
+            registry.state(key, &row, "applied")?;
+        }
+    }
+    Ok(())
+}
+
+/// Inputs of an app that are complete and not yet applied.
+///
+/// # Errors
+/// The server does not answer.
+pub(crate) fn complete(client: &mut Client, app: &str) -> Result<Vec<String>, Failed> {
+    let mut registry = Registry { client };
+    if !registry.is_there()? {
+        return Ok(Vec::new());
+    }
+    let is_one =
+        |(key, row): &(String, Row)| row.state == "complete" && key.split_once('/').is_some_and(|(of, _)| of == app);
+    Ok(registry.list()?.into_iter().filter(is_one).map(|(key, _)| key).collect())
+}
+
+/// What the answer to "has it settled" says.
+pub(crate) struct Settled {
+    /// Nothing of before is on its way any more.
+    pub(crate) settled: bool,
+    /// Parked grains.
+    pub(crate) parked: u64,
+    /// As the server said it.
+    pub(crate) json: Value,
+}
+
+/// Waits until an app has settled, and notes that its complete inputs are applied then.
+///
+/// # Errors
+/// There is no such app, or the server does not answer.
+pub(crate) fn settle(client: &mut Client, app: &str, wait: std::time::Duration) -> Result<Settled, Failed> {
+    let before = complete(client, app)?;
+    let text = client.app_settle(app, wait).map_err(failed)?;
+    let json: Value = serde_json::from_str(&text)
+        .map_err(|error| Failed::new(Exit::Internal, format!("the server said {text}: {error}")))?;
+    let (settled, parked) = (json["settled"] == true, json["parked"].as_u64().unwrap_or(0));
+    if settled && parked == 0 {
+        note_applied(client, app, &before)?;
+    }
+    Ok(Settled { settled, parked, json })
+}

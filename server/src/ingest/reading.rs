@@ -1,0 +1,248 @@
+//! The reading side of a run, on a thread of its own: rows become records with their numbers, keys, values and slots.
+
+use super::registry::{Identity, Mark};
+use super::rows::{Content, Place, Row, RowFormat, at, open};
+use crate::commands::typed;
+use crate::exit::{Exit, Failed};
+use gristmill_base::datatype::DataType;
+use gristmill_base::ids::SlotId;
+use gristmill_base::limits::KEY_BYTES_MAX;
+use gristmill_base::placement::{lane_home, lane_of};
+use gristmill_client::Topic;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+
+/// Records that are handed on together.
+const BATCH_RECORDS: usize = 512;
+/// Bytes of a malformed row that go to the topic of rejects.
+const RAW_BYTES_MAX: usize = 64 << 10;
+
+/// What happens with malformed rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OnError {
+    /// The run stops before it.
+    #[default]
+    Stop,
+    /// It is passed over and counted.
+    Skip,
+    /// It goes to the topic of rejects.
+    Reject,
+}
+
+/// A record of the input.
+pub(super) struct Record {
+    /// Its number, from 1.
+    pub(super) number: u64,
+    /// Whether it is a malformed row on its way to the topic of rejects.
+    pub(super) is_reject: bool,
+    pub(super) slot: SlotId,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// Records in order, and where the reading stands behind them.
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    /// Of malformed rows: where and why, for the person.
+    pub(super) told: Vec<String>,
+    pub(super) after: Mark,
+    /// Bytes read of all sources.
+    pub(super) bytes: u64,
+}
+
+/// What the reading needs to know.
+pub(super) struct Reading {
+    pub(super) name: String,
+    pub(super) identity: Identity,
+    pub(super) format: RowFormat,
+    pub(super) on_error: OnError,
+    pub(super) topic: Topic,
+    pub(super) reject: Option<Topic>,
+    pub(super) slot_count: u16,
+    /// Where an earlier run came to.
+    pub(super) mark: Mark,
+    /// Its key is the same for all records.
+    pub(super) fixed_key: Option<String>,
+}
+
+/// Home slot of the lane of a key.
+fn home_of(topic: &Topic, key: &[u8], slot_count: u16) -> SlotId {
+    lane_home(topic.id, lane_of(key, topic.lanes), topic.lanes, slot_count)
+}
+
+impl Reading {
+    /// Reads everything behind the mark and hands it on. Ends early when nobody takes it.
+    pub(super) fn run(&self, to: &SyncSender<Result<Batch, Failed>>) {
+        if let Err(failed) = self.read(to) {
+            // Whoever does not listen any more has its own reason.
+            let _ = to.send(Err(failed));
+        }
+    }
+
+    fn read(&self, to: &SyncSender<Result<Batch, Failed>>) -> Result<(), Failed> {
+        let is_stdin = self.identity.sources.iter().any(|source| source.path == "-");
+        let mut mark = if is_stdin { Mark::default() } else { self.mark.clone() };
+        for at_source in mark.source..self.identity.sources.len() {
+            if at_source > mark.source {
+                mark = Mark { source: at_source, offset: 0, line: 1, crc: 0, ..mark };
+            }
+            if !self.source(at_source, &mut mark, to)? {
+                return Ok(());
+            }
+        }
+        if is_stdin && mark.records < self.mark.records {
+            return Err(self.other_stdin(&format!("it ends after {} records", mark.records)));
+        }
+        Ok(())
+    }
+
+    fn other_stdin(&self, found: &str) -> Failed {
+        let message = format!(
+            "standard input is not what it was: {found}, and an earlier run of {} had read {} records, {} bytes",
+            self.name, self.mark.records, self.mark.offset
+        );
+        Failed::new(Exit::No, message)
+    }
+
+    /// Reads one source; false if nobody takes the records any more.
+    fn source(&self, index: usize, mark: &mut Mark, to: &SyncSender<Result<Batch, Failed>>) -> Result<bool, Failed> {
+        let source = &self.identity.sources[index];
+        let before: u64 = self.identity.sources[..index].iter().map(|source| source.bytes).sum();
+        let mut rows = open(self.format, source, Place { offset: mark.offset, line: mark.line, crc: mark.crc })?;
+        let base = Path::new(&source.path).file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy());
+        let (path, base) = if source.path == "-" { ("stdin", "stdin".into()) } else { (source.path.as_str(), base) };
+        let mut batch = Batch { records: Vec::new(), told: Vec::new(), after: mark.clone(), bytes: 0 };
+        loop {
+            let row = rows.next_row();
+            let is_last = !matches!(row, Ok(Some(_)));
+            let taken = row.and_then(|row| row.map_or(Ok(()), |row| self.take(row, path, &base, mark, &mut batch)));
+            if taken.is_ok() {
+                let place = rows.place();
+                (mark.offset, mark.line, mark.crc) = (place.offset, place.line, place.crc);
+            }
+            if path == "stdin"
+                && mark.records == self.mark.records
+                && mark.records > 0
+                && mark.crc != self.mark.crc
+                && self.format != RowFormat::Csv
+            {
+                return Err(self.other_stdin("its content up to there is another"));
+            }
+            let full = batch.records.len() + batch.told.len() >= BATCH_RECORDS || rows.may_wait();
+            if full || is_last || taken.is_err() {
+                batch.after = mark.clone();
+                batch.bytes = before + mark.offset;
+                let empty = Batch { records: Vec::new(), told: Vec::new(), after: mark.clone(), bytes: 0 };
+                if to.send(Ok(std::mem::replace(&mut batch, empty))).is_err() {
+                    return Ok(false);
+                }
+            }
+            taken?;
+            if is_last {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Makes a record of a row, or counts it, or stops.
+    fn take(&self, row: Row, path: &str, base: &str, mark: &mut Mark, batch: &mut Batch) -> Result<(), Failed> {
+        let line = row.line;
+        let shaped = self.shape(&row, base);
+        let number = mark.records + 1;
+        match shaped {
+            Ok((key, value)) => {
+                let slot = home_of(&self.topic, &key, self.slot_count);
+                batch.records.push(Record { number, is_reject: false, slot, key, value });
+                mark.appended += 1;
+            }
+            Err(why) => {
+                let failed = at(path, line, &why);
+                match (self.on_error, &self.reject) {
+                    (OnError::Stop, _) | (OnError::Reject, None) => {
+                        let hint = "--on-error skip passes such rows over, --reject TOPIC keeps them";
+                        return Err(Failed::new(failed.exit, format!("{failed} (record {number}); {hint}")));
+                    }
+                    (OnError::Skip, _) => mark.skipped += 1,
+                    (OnError::Reject, Some(topic)) => {
+                        let raw = &row.raw[..row.raw.len().min(RAW_BYTES_MAX)];
+                        let value = serde_json::json!({
+                            "input": self.name, "source": path, "line": line, "record": number, "reason": why,
+                            "raw": String::from_utf8_lossy(raw),
+                        });
+                        let key = self.name.clone().into_bytes();
+                        let slot = home_of(topic, &key, self.slot_count);
+                        let value = value.to_string().into_bytes();
+                        batch.records.push(Record { number, is_reject: true, slot, key, value });
+                        mark.rejected += 1;
+                    }
+                }
+                batch.told.push(failed.message);
+            }
+        }
+        mark.records = number;
+        Ok(())
+    }
+
+    /// Key and value of the event that a row is, or why it is none.
+    fn shape(&self, row: &Row, base: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let content = row.content.as_ref().map_err(Clone::clone)?;
+        let (field, value) = match content {
+            Content::Object(object) => {
+                let key = self.field_of(object)?;
+                (key, serde_json::to_vec(object).map_err(|error| error.to_string())?)
+            }
+            Content::Line if self.format == RowFormat::Jsonl => {
+                let text = std::str::from_utf8(&row.raw).map_err(|error| error.to_string())?;
+                let key = if self.identity.key.is_some() {
+                    let value: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+                    let Value::Object(object) = value else { return Err("no JSON object, which has the key".into()) };
+                    self.field_of(&object)?
+                } else {
+                    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("no JSON: {error}"))?;
+                    None
+                };
+                (key, row.raw.clone())
+            }
+            Content::Line => self.line(&row.raw, base)?,
+        };
+        let text = field.or_else(|| self.fixed_key.clone()).unwrap_or_else(|| base.to_owned());
+        let key = self.topic.key.encode_text(&text).map_err(|error| format!("the key {text:?}: {error}"))?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(format!("a key of {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len()));
+        }
+        self.topic.value.check(&value).map_err(|error| format!("the value: {error}"))?;
+        Ok((key, value))
+    }
+
+    /// The key, where a field is named.
+    fn field_of(&self, object: &serde_json::Map<String, Value>) -> Result<Option<String>, String> {
+        let Some(name) = &self.identity.key else { return Ok(None) };
+        match object.get(name) {
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Null) | None => Err(format!("it has no field {name}, which is the key")),
+            Some(other) => Ok(Some(other.to_string())),
+        }
+    }
+
+    fn line(&self, line: &[u8], base: &str) -> Result<(Option<String>, Vec<u8>), String> {
+        if let Some((file, text)) = &self.identity.fields {
+            let line = String::from_utf8_lossy(line);
+            let key = match &self.identity.key {
+                Some(key) if key == file => Some(base.to_owned()),
+                Some(_) => Some(line.clone().into_owned()),
+                None => None,
+            };
+            let mut object = serde_json::Map::new();
+            object.insert(file.clone(), base.into());
+            object.insert(text.clone(), Value::String(line.into_owned()));
+            return Ok((key, Value::Object(object).to_string().into_bytes()));
+        }
+        if self.topic.value == DataType::Bytes {
+            return Ok((None, line.to_vec()));
+        }
+        let text = std::str::from_utf8(line).map_err(|error| format!("the value: {error}"))?;
+        let value = typed::encode("the value", self.topic.value, text).map_err(|failed| failed.message)?;
+        Ok((None, value))
+    }
+}
