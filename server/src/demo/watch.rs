@@ -2,15 +2,13 @@
 
 use crate::commands::failed;
 use crate::exit::{Exit, Failed};
+use crate::ingest;
 use gristmill_client::Client;
-use gristmill_client::clock::now;
 use serde_json::Value;
 use std::time::Duration;
 
-/// A server whose status does not change for so long while something is unsettled is stuck.
-const STUCK: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest wait for everything to be handled.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// The parts of the status that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +44,20 @@ fn parse(text: &str) -> Option<Look> {
     })
 }
 
-/// Waits until nothing is unsettled, twice in a row with nothing sent between.
+/// Waits until everything that was appended is handled, with all that it caused, as `gristmill app wait` does.
 ///
 /// # Errors
-/// A grain is parked, nothing moves any more, or the server does not answer.
+/// A grain is parked, it takes too long, or the server does not answer.
 pub(super) fn settle(client: &mut Client) -> Result<(), Failed> {
-    let mut last = look(client)?;
-    let mut changed = now();
-    loop {
-        std::thread::sleep(LOOK_EVERY);
-        let next = look(client)?;
-        if next.parked > 0 {
-            return Err(Failed::new(Exit::No, format!("{} grains are parked; none should be", next.parked)));
-        }
-        if next.unsettled == 0 && last.unsettled == 0 && next.sent == last.sent {
-            return Ok(());
-        }
-        if next != last {
-            changed = now();
-        }
-        if now() - changed > STUCK {
-            return Err(Failed::new(Exit::TimeOut, format!("{} inputs stay unsettled", next.unsettled)));
-        }
-        last = next;
+    let found = ingest::settle(client, "word-count", LONGEST)?;
+    if found.parked > 0 {
+        return Err(Failed::new(Exit::No, format!("{} grains are parked; none should be", found.parked)));
     }
+    if !found.settled {
+        let message = format!("inputs stay unsettled for {} s", LONGEST.as_secs());
+        return Err(Failed::new(Exit::TimeOut, message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
