@@ -53,6 +53,97 @@ impl Put for Vec<u8> {
     }
 }
 
+/// A few bytes in the making that need no memory of their own: numbers between two pieces of a record.
+#[derive(Debug)]
+pub struct Short {
+    bytes: [u8; SHORT_BYTES],
+    len: usize,
+}
+
+/// Room of a [`Short`]: six varints of full length, and what surrounds them.
+const SHORT_BYTES: usize = 80;
+
+impl Default for Short {
+    #[inline]
+    fn default() -> Self {
+        Self { bytes: [0; SHORT_BYTES], len: 0 }
+    }
+}
+
+impl Short {
+    /// The bytes so far.
+    #[inline]
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Adds the first `count` of `bytes`.
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N], count: usize) {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += count;
+    }
+}
+
+/// # Panics
+/// Of all its functions: there is no room.
+impl Put for Short {
+    #[inline]
+    fn put_u8(&mut self, value: u8) {
+        self.put([value], 1);
+    }
+    #[inline]
+    fn put_u16(&mut self, value: u16) {
+        self.put(value.to_le_bytes(), 2);
+    }
+    #[inline]
+    fn put_u32(&mut self, value: u32) {
+        self.put(value.to_le_bytes(), 4);
+    }
+    #[inline]
+    fn put_u64(&mut self, value: u64) {
+        self.put(value.to_le_bytes(), 8);
+    }
+    #[inline]
+    fn put_varint(&mut self, mut value: u64) {
+        if value < 0x80 {
+            return self.put([value as u8], 1);
+        }
+        if value < 1 << 56 {
+            let bytes = varint_bytes(value);
+            let going_on = 0x8080_8080_8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
+            return self.put((spread(value) | going_on).to_le_bytes(), bytes);
+        }
+        while value >= 0x80 {
+            self.put([value as u8 | 0x80], 1);
+            value >>= 7;
+        }
+        self.put([value as u8], 1);
+    }
+    #[inline]
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.put_varint(bytes.len() as u64);
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+/// How many bytes a varint takes.
+#[inline]
+#[must_use]
+pub fn varint_bytes(value: u64) -> usize {
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
+/// The 56 lower bits of `value`, seven to a byte: halves, quarters and eighths are moved apart.
+#[inline]
+fn spread(value: u64) -> u64 {
+    let halves = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+    let quarters = (halves & 0x0000_3fff_0000_3fff) | (halves & 0x0fff_c000_0fff_c000) << 2;
+    (quarters & 0x007f_007f_007f_007f) | (quarters & 0x3f80_3f80_3f80_3f80) << 1
+}
+
 /// Bytes that do not say what they should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {
@@ -195,6 +286,16 @@ impl<'a> Reader<'a> {
     /// Truncated, or malformed.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
+        match self.rest.split_first() {
+            Some((byte, rest)) if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             let byte = self.u8()?;
@@ -279,6 +380,28 @@ mod tests {
         }
         assert_eq!(Reader::new(&[0x80, 0]).varint(), Err(DecodeError::Varint));
         assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(DecodeError::Varint));
+    }
+
+    #[test]
+    fn short_bytes_are_those_of_a_vector() {
+        let edges =
+            (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1, (1_u64 << bit) | ((1 << bit) / 3)]);
+        for value in edges.chain([u64::MAX, 0x0123_4567_89ab_cdef]) {
+            let (mut short, mut long) = (Short::default(), Vec::new());
+            for to in [&mut short as &mut dyn Put, &mut long] {
+                to.put_varint(value);
+                to.put_u8(1);
+                to.put_u16(2);
+                to.put_u32(3);
+                to.put_u64(4);
+                to.put_bytes(b"five");
+                to.put_varint(value / 3);
+            }
+            let mut alone = Vec::new();
+            alone.put_varint(value);
+            assert_eq!(alone.len(), varint_bytes(value), "{value:#x}");
+            assert_eq!(short.as_slice(), long, "{value:#x}");
+        }
     }
 
     #[test]

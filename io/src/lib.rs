@@ -28,6 +28,8 @@ pub mod placement;
 #[cfg(not(loom))]
 pub mod posix;
 #[cfg(not(loom))]
+pub mod prefetch;
+#[cfg(not(loom))]
 pub mod preflight;
 #[cfg(not(loom))]
 pub mod random;

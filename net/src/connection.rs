@@ -456,6 +456,12 @@ impl Desk {
     /// Takes one operation of a frame.
     fn take(&mut self, wire: WireRequest<'_>, requests: &mut Vec<Request>, counters: &mut Counters) {
         counters.operations += 1;
+        if self.phase == Phase::Open
+            && let Some(common) = wire.common()
+        {
+            let (code, operation) = translate::common(&common);
+            return self.hand_on(&wire, code, operation, requests);
+        }
         let correlation = wire.correlation;
         let operation = match wire.operation() {
             Ok(operation) => operation,
@@ -486,12 +492,17 @@ impl Desk {
             }
             _ => translate::operation(&operation).expect("all others are for the shard"),
         };
-        let tag = Tag { correlation, code: operation.code(), credit_bytes: wire.credit_bytes() };
+        self.hand_on(&wire, operation.code(), request, requests);
+    }
+
+    /// Hands an operation to the shard.
+    fn hand_on(&mut self, wire: &WireRequest<'_>, code: OpCode, operation: Operation, requests: &mut Vec<Request>) {
+        let tag = Tag { correlation: wire.correlation, code, credit_bytes: wire.credit_bytes() };
         self.in_flight += 1;
         self.reads_in_flight += usize::from(is_read(tag.code));
         self.in_flight_bytes += tag.credit_bytes;
         let responder = Responder { shard: self.shard, conn: self.conn, tag: tag.pack() };
-        requests.push(Request { responder, session: self.session, class: wire.class, operation: request });
+        requests.push(Request { responder, session: self.session, class: wire.class, operation });
     }
 
     /// Ends the connection with a last word to the client.

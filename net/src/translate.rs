@@ -6,8 +6,8 @@ use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use gristmill_core::request::{Answer, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, OpCode, Operation as WireOperation, Produced,
-    Reply, ResultWriter, Row, Sequence as WireSequence, Status,
+    Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, OpCode, Operation as WireOperation,
+    Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -84,16 +84,24 @@ fn ingest(wire: &WireIngest<'_>) -> Ingest {
     Ingest { topic, input, slot, end: wire.end, prev: wire.prev, records }
 }
 
+/// One of the commonest operations, as [`operation`] gives it.
+#[inline]
+#[must_use]
+pub fn common(wire: &Common<'_>) -> (OpCode, Operation) {
+    match *wire {
+        Common::Get(it) => (OpCode::Get, Operation::Get { table: it.table, key: owned(it.key) }),
+        Common::Put(it) => {
+            let (key, value) = (owned(it.key), owned(it.value));
+            (OpCode::Put, Operation::Put { table: it.table, sequence: sequence(it.sequence), key, value })
+        }
+    }
+}
+
 /// The operations on grains.
 fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
     Some(match wire {
-        WireOperation::Get(it) => Operation::Get { table: it.table, key: owned(it.key) },
-        WireOperation::Put(it) => Operation::Put {
-            table: it.table,
-            sequence: sequence(it.sequence),
-            key: owned(it.key),
-            value: owned(it.value),
-        },
+        WireOperation::Get(it) => common(&Common::Get(*it)).1,
+        WireOperation::Put(it) => common(&Common::Put(*it)).1,
         WireOperation::Delete(it) => {
             Operation::Delete { table: it.table, sequence: sequence(it.sequence), key: owned(it.key) }
         }
@@ -204,6 +212,7 @@ pub fn answer_bytes(answer: &Answer) -> usize {
 /// fault of the server.
 pub fn write_outcome(writer: &mut ResultWriter<'_>, tag: Tag, outcome: &Result<Answer, Refusal>) {
     match outcome {
+        Ok(Answer::Done) => writer.empty(tag.correlation),
         Ok(Answer::Value(None)) if matches!(tag.code, OpCode::Get | OpCode::MapGet) => {
             let what = if tag.code == OpCode::Get { "the grain has no value" } else { "the map has no such entry" };
             writer.failure(tag.correlation, &Failure::new(Status::NotFound, what));
@@ -231,7 +240,7 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::Done | Answer::Session(..) => Reply::Empty,
         Answer::Appended { lane, offset } => Reply::Produced(Produced { lane: *lane, offset: *offset }),
         Answer::Ingested(received) => Reply::Ingested(*received),
-        Answer::Value(value) => Reply::Value(value.as_deref().unwrap_or_default()),
+        Answer::Value(value) => return writer.value(correlation, value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),
         Answer::Entries { entries, more } => {

@@ -2,15 +2,18 @@
 
 use crate::grain::{Grain, GrainId};
 use crate::input::Bytes;
+use crate::line_index::LineIndex;
 use ahash::RandomState;
 use gristmill_base::ids::TableId;
-use hashbrown::HashTable;
+use gristmill_io::prefetch::{prefetch, prefetch_bytes};
 use std::collections::BinaryHeap;
 
-/// Bytes that a processor's cache loads together.
-const LINE_BYTES: usize = 64;
-/// Lines of a value that are read ahead; the processor finds the ones behind by itself.
-const LINES_TOUCHED: usize = 4;
+/// Lines of a value that are asked for ahead; the processor finds the ones behind by itself.
+const VALUE_LINES: usize = 4;
+
+/// Hash of a key, as the grains of one slot hash it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash(u64);
 
 /// Grains of one slot. Iteration follows the slab, so it is the same for the same history.
 #[derive(Default)]
@@ -19,44 +22,58 @@ pub struct Grains {
     slab: Vec<Option<Grain>>,
     free: Vec<GrainId>,
     /// Few tables per slot, so a linear search finds one.
-    tables: Vec<(TableId, HashTable<GrainId>)>,
+    tables: Vec<(TableId, LineIndex)>,
     /// Hash keys of this process; never persisted, never part of any order.
     hasher: RandomState,
 }
 
 impl Grains {
+    fn index(&self, table: TableId) -> Option<&LineIndex> {
+        self.tables.iter().find(|(id, _)| *id == table).map(|(_, index)| index)
+    }
+
     /// The grain with that key.
     #[must_use]
     pub fn find(&self, table: TableId, key: &[u8]) -> Option<GrainId> {
-        let index = &self.tables.iter().find(|(id, _)| *id == table)?.1;
-        index.find(self.hasher.hash_one(key), |id| &*self.get(*id).key == key).copied()
+        self.find_hashed(table, key, self.hash(key))
     }
 
-    /// The place that a key most likely has: the first with its hash, the key itself not compared. For warming caches.
+    /// The grain with that key, whose hash is known.
     #[must_use]
-    pub fn likely(&self, table: TableId, key: &[u8]) -> Option<GrainId> {
-        let index = &self.tables.iter().find(|(id, _)| *id == table)?.1;
-        index.iter_hash(self.hasher.hash_one(key)).next().copied()
+    pub fn find_hashed(&self, table: TableId, key: &[u8], hash: KeyHash) -> Option<GrainId> {
+        let found = self.index(table)?.find(hash.0, |id| &*self.get(GrainId(id)).key == key);
+        found.map(GrainId)
     }
 
-    /// Reads a grain's own memory, so that it is in the caches; the result means nothing.
+    /// The hash of a key.
     #[must_use]
-    pub fn touch(&self, id: GrainId) -> usize {
-        let grain = self.slab[id.0 as usize].as_ref();
-        grain.map_or(0, |grain| grain.key.len() + grain.value.as_ref().map_or(0, |row| row.bytes.len()))
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash(self.hasher.hash_one(key))
     }
 
-    /// Reads a byte of each of the first lines of a grain's key and value, so that they are in the caches; the result
-    /// means nothing.
+    /// First step of warming the caches for a key: asks for its line of the index.
+    pub fn prefetch_index(&self, table: TableId, hash: KeyHash) {
+        if let Some(index) = self.index(table) {
+            index.prefetch(hash.0);
+        }
+    }
+
+    /// Second step: asks for the grain that a hash most likely means, whatever its key is.
     #[must_use]
-    pub fn touch_bytes(&self, id: GrainId) -> usize {
-        let lines = |bytes: &[u8]| -> usize {
-            let first: usize =
-                bytes.iter().step_by(LINE_BYTES).take(LINES_TOUCHED).map(|byte| usize::from(*byte)).sum();
-            first + bytes.last().map_or(0, |byte| usize::from(*byte))
-        };
-        let grain = self.slab[id.0 as usize].as_ref();
-        grain.map_or(0, |grain| lines(&grain.key) + grain.value.as_ref().map_or(0, |row| lines(&row.bytes)))
+    pub fn prefetch_grain(&self, table: TableId, hash: KeyHash) -> Option<GrainId> {
+        let id = self.index(table)?.find(hash.0, |_| true)?;
+        prefetch(&self.slab[id as usize]);
+        Some(GrainId(id))
+    }
+
+    /// Third step: asks for the value of a grain, and for its key where that lies apart.
+    pub fn prefetch_bytes(&self, id: GrainId) {
+        if let Some(grain) = &self.slab[id.0 as usize] {
+            prefetch_bytes(&grain.key, 1);
+            if let Some(row) = &grain.value {
+                prefetch_bytes(&row.bytes, VALUE_LINES);
+            }
+        }
     }
 
     /// The grain with that key, made empty if it is not there.
@@ -73,13 +90,12 @@ impl Grains {
             GrainId((self.slab.len() - 1) as u32)
         };
         let at = self.tables.iter().position(|(id, _)| *id == table).unwrap_or_else(|| {
-            self.tables.push((table, HashTable::new()));
+            self.tables.push((table, LineIndex::default()));
             self.tables.len() - 1
         });
         let Self { slab, tables, hasher, .. } = self;
-        let rehash =
-            |id: &GrainId| hasher.hash_one(&*slab[id.0 as usize].as_ref().expect("an indexed grain exists").key);
-        tables[at].1.insert_unique(hasher.hash_one(key), id, rehash);
+        let rehash = |id: u32| hasher.hash_one(&*slab[id as usize].as_ref().expect("an indexed grain exists").key);
+        tables[at].1.insert(hasher.hash_one(key), id.0, rehash);
         id
     }
 
@@ -120,8 +136,7 @@ impl Grains {
         let grain = self.slab[id.0 as usize].take().expect("it was just looked at");
         let index =
             &mut self.tables.iter_mut().find(|(table, _)| *table == grain.table).expect("its table is indexed").1;
-        let entry = index.find_entry(self.hasher.hash_one(&*grain.key), |found| *found == id);
-        entry.expect("a grain in the slab is indexed").remove();
+        index.remove(self.hasher.hash_one(&*grain.key), id.0);
         self.free.push(id);
         true
     }
@@ -140,19 +155,19 @@ impl Grains {
     /// The `limit` smallest keys of grains with rows in a table that start with `prefix` and lie behind `after`.
     #[must_use]
     pub fn scan(&self, table: TableId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Bytes, GrainId)> {
-        let Some((_, index)) = self.tables.iter().find(|(id, _)| *id == table) else { return Vec::new() };
+        let Some(index) = self.index(table) else { return Vec::new() };
         let mut smallest: BinaryHeap<(&[u8], GrainId)> = BinaryHeap::new();
-        for id in index {
-            let grain = self.get(*id);
+        for id in index.iter().map(GrainId) {
+            let grain = self.get(id);
             let key = &*grain.key;
             if !grain.has_rows() || !key.starts_with(prefix) || after.is_some_and(|after| key <= after) {
                 continue;
             }
             if smallest.len() < limit {
-                smallest.push((key, *id));
+                smallest.push((key, id));
             } else if smallest.peek().is_some_and(|(largest, _)| key < *largest) {
                 smallest.pop();
-                smallest.push((key, *id));
+                smallest.push((key, id));
             }
         }
         smallest.into_sorted_vec().into_iter().map(|(key, id)| (key.into(), id)).collect()

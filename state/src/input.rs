@@ -186,7 +186,7 @@ fn value(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
 
 impl StreamId {
     /// Adds its bytes.
-    pub fn encode(self, out: &mut Vec<u8>) {
+    pub fn encode(self, out: &mut impl Put) {
         match self {
             Self::Topic { subscription, lane } => {
                 out.put_u8(1);

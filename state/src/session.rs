@@ -3,9 +3,10 @@
 use crate::input::Responder;
 use crate::record::Outcome;
 use crate::stream::{Offered, Stream};
-use gristmill_base::ids::Lsn;
+use gristmill_base::ids::{Lsn, SessionId};
 use gristmill_base::tuning::tuning;
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 /// A reply that is kept until the client's mark passes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,28 +40,46 @@ pub enum SessionOffer {
     Crowded,
 }
 
-/// One session in one slot. A client has one in every slot that it writes to, so there are many: what few of them need
-/// is apart.
-#[derive(Debug, Default)]
+/// One session in one slot. A client has one in every slot that it writes to, so there are many, and most writes touch
+/// one that is in no near cache: it fills one line, and what few of them need is apart.
+#[derive(Debug)]
+#[repr(align(64))]
 pub struct Session {
+    /// Which session.
+    pub id: SessionId,
     /// Its operations.
     pub stream: Stream,
     /// The client has every reply up to here.
     mark: u64,
-    /// Position of the newest kept reply, if that is a plain [`Outcome::Done`] that a record stores; else 0. It is above
-    /// `mark` and above all `replies`. Most sessions have no other in a slot.
+    /// Position of the last plain reply: see `plain`.
     newest: u64,
-    /// Record of the reply at `newest`.
+    /// Record of the reply at `newest`; those before it wait for it too.
     newest_lsn: Lsn,
-    /// Engine time of the last offer, microseconds; decides expiry.
-    pub last_active_micros: u64,
+    /// How many kept replies, the positions up to `newest` one by one, are plain: [`Outcome::Done`] that a record stores.
+    /// They are above `mark` and above all `replies`.
+    plain: u32,
+    /// When it was last offered something, in ticks of engine time.
+    last_active: Tick,
     more: Option<Box<More>>,
+}
+
+const _: () = assert!(size_of::<Session>() == 64, "a session is one line");
+
+/// Engine time in units of 2^20 microseconds, enough until 2112. Expiry needs no more, and compares ticks with ticks, so
+/// that a session never expires before its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Tick(u32);
+
+impl Tick {
+    fn of(micros: u64) -> Self {
+        Self(u32::try_from(micros >> 20).unwrap_or(u32::MAX))
+    }
 }
 
 /// What a session has while operations wait, or once its replies are not all plain.
 #[derive(Debug, Default)]
 struct More {
-    /// Kept replies, ascending by position, all above `mark` and, unless there is none, below `newest`.
+    /// Kept replies, ascending by position, all above `mark` and before the plain ones.
     replies: VecDeque<KeptReply>,
     /// Operations that were spilled and not handled yet: done for the stream, without a reply.
     backlogged: BTreeSet<u64>,
@@ -69,16 +88,23 @@ struct More {
 }
 
 impl Session {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(id: SessionId) -> Self {
+        let (stream, last_active) = (Stream::default(), Tick::default());
+        Self { id, stream, mark: 0, newest: 0, newest_lsn: Lsn(0), plain: 0, last_active, more: None }
+    }
+
     /// A session as a checkpoint has it.
     #[must_use]
-    pub fn restore(stream: Stream, mark: u64, replies: VecDeque<KeptReply>, now_micros: u64) -> Self {
+    pub fn restore(id: SessionId, stream: Stream, mark: u64, replies: VecDeque<KeptReply>, now_micros: u64) -> Self {
         let more = (!replies.is_empty()).then(|| Box::new(More { replies, ..More::default() }));
-        Self { stream, mark, last_active_micros: now_micros, more, ..Self::default() }
+        Self { stream, mark, last_active: Tick::of(now_micros), more, ..Self::new(id) }
     }
 
     /// Offers operation `pos`; the client has the replies up to `ack`.
     pub fn offer(&mut self, pos: u64, ack: u64, responder: Responder, now_micros: u64) -> SessionOffer {
-        self.last_active_micros = now_micros;
+        self.last_active = Tick::of(now_micros);
         self.acknowledge(ack.min(pos.saturating_sub(1)));
         if pos <= self.mark {
             return SessionOffer::Forgotten;
@@ -105,14 +131,21 @@ impl Session {
 
     /// Position of the last kept reply; 0 if there is none.
     fn last_reply(&self) -> u64 {
-        let kept = self.more.as_ref().and_then(|more| more.replies.back()).map_or(0, |last| last.pos);
-        self.newest.max(kept)
+        if self.plain > 0 {
+            return self.newest;
+        }
+        self.more.as_ref().and_then(|more| more.replies.back()).map_or(0, |last| last.pos)
+    }
+
+    /// Positions of the plain replies.
+    fn plain_positions(&self) -> RangeInclusive<u64> {
+        self.newest + 1 - u64::from(self.plain)..=self.newest
     }
 
     /// Whether no more replies may be kept.
     fn has_all_replies(&self) -> bool {
         let kept = self.more.as_ref().map_or(0, |more| more.replies.len());
-        kept + usize::from(self.newest > 0) >= tuning().session_replies
+        kept + self.plain as usize >= tuning().session_replies
     }
 
     /// Whether operation `pos`, with the client's mark `ack`, is the next one and nothing else of this session is under
@@ -128,28 +161,38 @@ impl Session {
     /// # Panics
     /// It is not next: see [`Self::is_next`].
     pub fn done_at_once(&mut self, pos: u64, ack: u64, lsn: Lsn, now_micros: u64) {
-        self.last_active_micros = now_micros;
+        self.last_active = Tick::of(now_micros);
         self.acknowledge(ack.min(pos - 1));
         self.stream.step(pos);
-        self.keep_newest();
+        self.keep_plain(pos, lsn);
+    }
+
+    /// Keeps a plain reply that comes behind all others.
+    fn keep_plain(&mut self, pos: u64, lsn: Lsn) {
+        if self.plain > 0 && self.newest + 1 != pos {
+            self.store_plain();
+        }
+        self.plain += 1;
         (self.newest, self.newest_lsn) = (pos, lsn);
     }
 
-    /// Moves the newest reply to the others, so that another can be the newest.
-    fn keep_newest(&mut self) {
-        if let Some(reply) = self.newest_reply() {
-            self.more_mut().replies.push_back(reply);
-            self.newest = 0;
+    /// Moves the plain replies to the others, so that one of another kind, or with a gap before it, can come behind them.
+    #[cold]
+    fn store_plain(&mut self) {
+        let plain: Vec<KeptReply> = self.plain_replies().collect();
+        self.plain = 0;
+        if !plain.is_empty() {
+            self.more_mut().replies.extend(plain);
         }
     }
 
-    fn newest_reply(&self) -> Option<KeptReply> {
-        let (pos, lsn) = (self.newest, self.newest_lsn);
-        (pos > 0).then_some(KeptReply { pos, outcome: Outcome::Done, lsn, stored: true })
+    fn plain_replies(&self) -> impl Iterator<Item = KeptReply> {
+        let lsn = self.newest_lsn;
+        self.plain_positions().map(move |pos| KeptReply { pos, outcome: Outcome::Done, lsn, stored: true })
     }
 
     fn known(&mut self, pos: u64, responder: Responder) -> SessionOffer {
-        if self.newest == pos {
+        if self.plain_positions().contains(&pos) {
             return SessionOffer::Kept(Outcome::Done, self.newest_lsn);
         }
         let is_pending = self.stream.is_pending(pos);
@@ -183,9 +226,8 @@ impl Session {
                 more.replies.pop_front();
             }
         }
-        if self.newest <= self.mark {
-            self.newest = 0;
-        }
+        // As many as lie above the mark.
+        self.plain = u64::from(self.plain).min(self.newest.saturating_sub(self.mark)) as u32;
     }
 
     /// Takes who waits for a position.
@@ -203,11 +245,10 @@ impl Session {
         if reply.pos <= self.mark {
             return;
         }
-        self.keep_newest();
         if reply.outcome == Outcome::Done && reply.stored && reply.pos > self.last_reply() {
-            (self.newest, self.newest_lsn) = (reply.pos, reply.lsn);
-            return;
+            return self.keep_plain(reply.pos, reply.lsn);
         }
+        self.store_plain();
         let replies = &mut self.more_mut().replies;
         match replies.binary_search_by_key(&reply.pos, |kept| kept.pos) {
             Ok(at) => replies[at] = reply,
@@ -229,19 +270,27 @@ impl Session {
     /// Replies that a checkpoint keeps.
     pub fn stored_replies(&self) -> impl Iterator<Item = KeptReply> {
         let kept = self.more.as_ref().into_iter().flat_map(|more| &more.replies).filter(|reply| reply.stored);
-        kept.cloned().chain(self.newest_reply())
+        kept.cloned().chain(self.plain_replies())
     }
 
-    /// Reads a session's own memory, each line of it; the result means nothing.
-    pub(crate) fn touch(&self) -> u64 {
-        let numbers = self.stream.received() ^ self.mark ^ self.newest ^ self.newest_lsn.0 ^ self.last_active_micros;
-        numbers ^ u64::from(self.more.is_some()) ^ self.stream.cursor()
+    /// Whether it was last offered something in a tick before that of `since_micros`.
+    #[must_use]
+    pub fn is_idle_since(&self, since_micros: u64) -> bool {
+        self.last_active < Tick::of(since_micros)
+    }
+
+    /// A session that records brought back, and that nobody has used since, counts as active from now on: its client had
+    /// no server to speak to.
+    pub fn note_recovered(&mut self, now_micros: u64) {
+        if self.last_active == Tick::default() {
+            self.last_active = Tick::of(now_micros);
+        }
     }
 
     /// Forgets what is volatile, as a restart does. When the session was last active is not recorded: a session counts
     /// as active at the restart, so that its retries find it.
     pub fn restart(&mut self, now_micros: u64) {
-        self.last_active_micros = self.last_active_micros.max(now_micros);
+        self.last_active = self.last_active.max(Tick::of(now_micros));
         self.stream.restart();
         // The client has the replies up to its mark, so none of these is offered again, although a cursor that a refusal
         // moved need not have been recorded.
@@ -264,7 +313,7 @@ mod tests {
 
     #[test]
     fn retries_attach_get_the_kept_reply_or_are_past_the_mark() {
-        let mut session = Session::default();
+        let mut session = Session::new(SessionId(7));
         assert_eq!(session.offer(1, 0, who(1), 5), SessionOffer::Fresh);
         assert_eq!(session.offer(1, 0, who(2), 5), SessionOffer::Attached(Some(who(1))), "who asked before is told");
         assert_eq!(session.offer(3, 0, who(3), 5), SessionOffer::Gap(2));
@@ -282,23 +331,49 @@ mod tests {
         let count = tuning().session_replies as u64;
         let done = (2..=count + 1).collect();
         let replies = (2..=count + 1).map(|pos| KeptReply { pos, outcome: Outcome::Done, lsn: Lsn(0), stored: true });
-        let mut session = Session::restore(Stream::restore(0, done), 0, replies.collect(), 0);
+        let mut session = Session::restore(SessionId(7), Stream::restore(0, done), 0, replies.collect(), 0);
         assert_eq!(session.offer(1, 0, who(1), 5), SessionOffer::Fresh);
         assert_eq!(session.offer(count + 2, 0, who(2), 5), SessionOffer::Capacity);
     }
 
     #[test]
     fn a_mark_ahead_of_the_cursor_does_not_leave_a_gap_that_nobody_fills() {
-        let mut session = Session::restore(Stream::restore(1, BTreeSet::new()), 3, VecDeque::new(), 0);
+        let mut session = Session::restore(SessionId(7), Stream::restore(1, BTreeSet::new()), 3, VecDeque::new(), 0);
         session.restart(7);
         assert_eq!(session.offer(4, 3, who(1), 8), SessionOffer::Fresh);
     }
 
     #[test]
     fn an_operation_cannot_acknowledge_itself() {
-        let mut session = Session::default();
+        let mut session = Session::new(SessionId(7));
         assert_eq!(session.offer(1, u64::MAX, who(1), 0), SessionOffer::Fresh);
         session.keep(KeptReply { pos: 1, outcome: Outcome::Done, lsn: Lsn(1), stored: true });
         assert!(matches!(session.offer(1, u64::MAX, who(1), 0), SessionOffer::Kept(..)));
+    }
+
+    #[test]
+    fn plain_replies_are_kept_as_a_range_until_another_kind_comes() {
+        let mut session = Session::new(SessionId(7));
+        for pos in 1..=5 {
+            assert!(session.is_next(pos));
+            session.done_at_once(pos, 0, Lsn(pos), 0);
+        }
+        assert!(session.more.is_none(), "a range needs no memory of its own");
+        session.acknowledge(2);
+        let kept = |session: &Session| session.stored_replies().map(|reply| reply.pos).collect::<Vec<_>>();
+        assert_eq!(kept(&session), [3, 4, 5]);
+        assert_eq!(session.offer(2, 0, who(1), 5), SessionOffer::Forgotten);
+        assert_eq!(session.offer(4, 0, who(1), 5), SessionOffer::Kept(Outcome::Done, Lsn(5)), "not before the last");
+        session.keep(KeptReply { pos: 6, outcome: Outcome::Value(None), lsn: Lsn(6), stored: true });
+        session.keep(KeptReply { pos: 7, outcome: Outcome::Done, lsn: Lsn(7), stored: true });
+        session.keep(KeptReply { pos: 9, outcome: Outcome::Done, lsn: Lsn(9), stored: true });
+        assert_eq!(kept(&session), [3, 4, 5, 6, 7, 9]);
+        session.keep(KeptReply { pos: 8, outcome: Outcome::Done, lsn: Lsn(10), stored: true });
+        assert_eq!(kept(&session), [3, 4, 5, 6, 7, 8, 9]);
+        session.stream.cover(0, 9);
+        session.acknowledge(7);
+        assert_eq!(kept(&session), [8, 9]);
+        session.acknowledge(9);
+        assert_eq!((kept(&session).len(), session.last_reply()), (0, 0));
     }
 }

@@ -26,19 +26,19 @@ pub enum Offered {
 ///
 /// Most streams of sessions take one position after the other and never hold one: what they would need for that is made
 /// when it is first needed, so that a slot with many sessions stays small.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone)]
 pub struct Stream {
-    /// Everything up to here is done.
-    cursor: u64,
-    /// Last position that was accepted or covered; at least `cursor`.
+    /// Last position that was accepted or covered.
     received: u64,
-    /// What is out of order or waits.
+    /// Where the stream is not done up to `received`. Without it the cursor is there.
     open: Option<Box<Open>>,
 }
 
-/// Positions of a stream above its cursor.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// A stream between its cursor and what it has received.
+#[derive(Debug, Default, Clone)]
 struct Open {
+    /// Everything up to here is done; at most `received`.
+    cursor: u64,
     /// Done positions above `cursor`.
     done: BTreeSet<u64>,
     /// Accepted and not done, ascending.
@@ -54,12 +54,13 @@ impl Stream {
     #[must_use]
     pub fn restore(cursor: u64, done: BTreeSet<u64>) -> Self {
         assert!(done.first().is_none_or(|&first| first > cursor), "done positions lie above the cursor");
-        let open = (!done.is_empty()).then(|| Box::new(Open { done, ..Open::default() }));
-        Self { cursor, received: cursor, open }
+        let open = (!done.is_empty()).then(|| Box::new(Open { cursor, done, ..Open::default() }));
+        Self { received: cursor, open }
     }
 
     fn open_mut(&mut self) -> &mut Open {
-        self.open.get_or_insert_default()
+        let cursor = self.received;
+        self.open.get_or_insert_with(|| Box::new(Open { cursor, ..Open::default() }))
     }
 
     /// Accepted positions that are not done, ascending.
@@ -67,17 +68,10 @@ impl Stream {
         self.open.as_ref().map(|open| &open.pending)
     }
 
-    /// `received` has moved: another gap may be complained of.
-    fn moved(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.complained = false;
-        }
-    }
-
     /// Everything up to here is done, by a record.
     #[must_use]
     pub fn cursor(&self) -> u64 {
-        self.cursor
+        self.open.as_ref().map_or(self.received, |open| open.cursor)
     }
 
     /// Done positions above the cursor, ascending.
@@ -113,7 +107,7 @@ impl Stream {
     /// The highest position that this slot claims to have done, for the cross-check of recovery.
     #[must_use]
     pub fn highest_done(&self) -> u64 {
-        self.done().last().copied().unwrap_or(0).max(self.cursor)
+        self.done().last().copied().unwrap_or(0).max(self.cursor())
     }
 
     /// Accepts `pos`, whose predecessor in this stream is `prev`.
@@ -136,8 +130,9 @@ impl Stream {
             reached("stream window full");
             return Offered::Full;
         }
+        let open = self.open_mut();
+        open.complained = false;
         self.received = pos;
-        self.moved();
         let open = self.open_mut();
         if open.done.contains(&pos) {
             reached("done set skipped a position");
@@ -156,8 +151,8 @@ impl Stream {
             if self.pending_count() > 0 {
                 reached("cover beyond pending");
             }
+            self.open_mut().complained = false;
             self.received = pos;
-            self.moved();
         }
         true
     }
@@ -170,8 +165,11 @@ impl Stream {
     /// Whether `pos` is the next position and everything before it is done: a commit of it alone moves the cursor to it.
     #[must_use]
     pub fn is_next(&self, pos: u64) -> bool {
-        let open = self.open.as_ref().is_some_and(|open| !open.pending.is_empty() || !open.done.is_empty());
-        !open && self.received == self.cursor && self.cursor + 1 == pos
+        let open = self
+            .open
+            .as_ref()
+            .is_some_and(|open| !open.pending.is_empty() || !open.done.is_empty() || open.cursor != self.received);
+        !open && self.received + 1 == pos
     }
 
     /// Applies the record that consumed `pos` alone, without its having been pending.
@@ -179,9 +177,10 @@ impl Stream {
     /// # Panics
     /// `pos` is not next: see [`Self::is_next`].
     pub fn step(&mut self, pos: u64) {
-        assert!(self.is_next(pos), "position {pos} is not next behind {}", self.cursor);
-        (self.cursor, self.received) = (pos, pos);
-        self.moved();
+        assert!(self.is_next(pos), "position {pos} is not next behind {}", self.cursor());
+        self.received = pos;
+        // It holds nothing, and another gap may be complained of.
+        self.open = None;
     }
 
     /// The cursor that a commit of `consumed` (ascending, all pending) must record.
@@ -211,41 +210,44 @@ impl Stream {
     /// How far the cursor could move without a commit.
     #[must_use]
     pub fn cursor_lag(&self) -> u64 {
-        self.cursor_now() - self.cursor
+        self.cursor_now() - self.cursor()
     }
 
     /// Applies what a record says: these positions are done and the cursor is there.
     pub fn apply(&mut self, consumed: &[u64], cursor: u64) {
+        let before = self.cursor();
         if planted::is(Bug::MaximumInsteadOfDoneSet) {
-            self.cursor = consumed.iter().copied().fold(self.cursor.max(cursor), u64::max);
-            self.open_mut().done.clear();
-            self.received = self.received.max(self.cursor);
+            let open = self.open_mut();
+            open.cursor = consumed.iter().copied().fold(before.max(cursor), u64::max);
+            open.done.clear();
+            self.received = self.received.max(self.cursor());
             return;
         }
-        if cursor < self.cursor && planted::is(Bug::TopicPositionsForgotten) {
+        if cursor < before && planted::is(Bug::TopicPositionsForgotten) {
             return;
         }
-        assert!(cursor >= self.cursor, "a cursor never goes back: {} to {cursor}", self.cursor);
-        if cursor > self.cursor {
-            self.cursor = cursor;
-            if let Some(open) = &mut self.open {
-                while open.done.first().is_some_and(|&first| first <= cursor) {
-                    open.done.pop_first();
-                }
+        assert!(cursor >= before, "a cursor never goes back: {before} to {cursor}");
+        if let Some(open) = &mut self.open {
+            open.cursor = cursor;
+            while open.done.first().is_some_and(|&first| first <= cursor) {
+                open.done.pop_first();
             }
         }
+        self.received = self.received.max(cursor);
         if consumed.last().is_some_and(|&last| last > cursor) {
             self.open_mut().done.extend(consumed.iter().copied().filter(|&pos| pos > cursor));
         }
-        self.received = self.received.max(cursor);
     }
 
     /// Forgets what is volatile, as a restart does.
     pub fn restart(&mut self) {
-        self.received = self.cursor;
+        self.received = self.cursor();
         if let Some(open) = &mut self.open {
             open.pending.clear();
             open.complained = false;
+        }
+        if self.open.as_ref().is_some_and(|open| open.done.is_empty()) {
+            self.open = None;
         }
     }
 }

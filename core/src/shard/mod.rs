@@ -140,7 +140,8 @@ struct Held {
 #[derive(Debug)]
 enum Leaving {
     Reply(Reply),
-    Item(ShardId, Item),
+    /// Apart, since items are large and few: thousands of replies wait for a flush.
+    Item(ShardId, Box<Item>),
 }
 
 /// A cursor to be reported to its sender once it is durable.

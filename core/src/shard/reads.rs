@@ -2,6 +2,7 @@
 //! ran. Both usually are at once.
 
 use super::Shard;
+use super::requests::Spot;
 use super::writes::check;
 use crate::catalog::data_type;
 use crate::jobs::Job;
@@ -33,7 +34,7 @@ struct RangeAsk {
 
 impl Shard {
     /// Answers a read of a slot of this shard.
-    pub(super) fn read(&mut self, slot: SlotId, request: Request) {
+    pub(super) fn read(&mut self, spot: Spot, request: Request) {
         let responder = request.responder;
         if self.read_bytes >= TURN_READ_BYTES_MAX {
             let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
@@ -43,20 +44,20 @@ impl Shard {
         if let Some(ticket) = self.dice.as_mut().filter(|_| may_miss).and_then(|dice| dice.roll()) {
             gristmill_base::sometimes::reached("client read missed");
             self.new_jobs.push(Job::Nothing(ticket));
-            self.missed_reads.push((ticket, slot, request));
+            self.missed_reads.push((ticket, spot.slot, request));
             return;
         }
-        if let Err(refusal) = self.try_read(slot, request) {
+        if let Err(refusal) = self.try_read(spot, request) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
     }
 
-    fn try_read(&mut self, slot: SlotId, request: Request) -> Result<(), Refusal> {
-        let responder = request.responder;
+    fn try_read(&mut self, spot: Spot, request: Request) -> Result<(), Refusal> {
+        let (slot, responder) = (spot.slot, request.responder);
         match request.operation {
             Operation::Get { table, key } => {
                 self.table_for(table, &key)?;
-                self.get(slot, responder, &GrainAddress { table, key });
+                self.get(spot, responder, table, &key);
             }
             Operation::MapGet { table, map, key, entry } => {
                 let found = self.map_for(table, map, &key)?;
@@ -93,8 +94,10 @@ impl Shard {
         }
     }
 
-    fn get(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress) {
-        let row = self.slot_mut(slot).grain(address).and_then(|grain| grain.value.as_ref());
+    fn get(&mut self, Spot { slot, hash }: Spot, responder: Responder, table: TableId, key: &[u8]) {
+        let grains = &self.slot_mut(slot).grains;
+        let hash = hash.unwrap_or_else(|| grains.hash(key));
+        let row = grains.find_hashed(table, key, hash).and_then(|id| grains.get(id).value.as_ref());
         let (ssn, value) = (row.map(|row| row.ssn), row.map(|row| row.bytes.clone()));
         let lsn = self.depends_on(slot, ssn);
         self.reply(lsn, responder, Ok(Answer::Value(value)));

@@ -30,7 +30,7 @@ impl Shard {
 
     /// Says an item to another shard once the log is durable up to `lsn`.
     pub(super) fn say_after(&mut self, lsn: Lsn, to: ShardId, item: Item) {
-        self.hold(lsn, Leaving::Item(to, item));
+        self.hold(lsn, Leaving::Item(to, Box::new(item)));
     }
 
     fn hold(&mut self, lsn: Lsn, what: Leaving) {
@@ -137,7 +137,7 @@ impl Shard {
         }
         for what in std::mem::take(&mut self.leaving) {
             match what {
-                Leaving::Item(to, item) => self.say(to, item),
+                Leaving::Item(to, item) => self.say(to, *item),
                 Leaving::Reply(reply) if reply.responder.shard == self.config.shard => outbox.replies.push(reply),
                 Leaving::Reply(reply) => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
             }
@@ -150,10 +150,11 @@ impl Shard {
         for held in std::mem::take(&mut self.held) {
             match held.what {
                 what if durable.covers(held.lsn) => self.leaving.push(what),
-                Leaving::Item(to, Item::ScanPart { gather, .. }) => {
-                    self.leaving.push(Leaving::Item(to, Item::ScanFailed { gather }));
+                Leaving::Item(to, item) => {
+                    if let Item::ScanPart { gather, .. } = *item {
+                        self.leaving.push(Leaving::Item(to, Box::new(Item::ScanFailed { gather })));
+                    }
                 }
-                Leaving::Item(..) => {}
                 Leaving::Reply(mut reply) => {
                     let message = "the shard's log has failed; whether the operation took effect is not known";
                     reply.outcome = Err(Refusal::new(Code::Failed, message));

@@ -7,6 +7,7 @@ use gristmill_base::ids::{Lsn, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::limits::SHARD_COUNT_MAX;
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::sometimes::reached;
+use gristmill_state::grains::KeyHash;
 
 /// By how much the time of a session's id may be ahead of the clock, in milliseconds and so in sessions; never more than
 /// half of the idle time.
@@ -16,6 +17,15 @@ const SESSION_SHARD_BITS: u32 = 6;
 /// Starts of a data directory have numbers below this: ids of sessions have so many bits for them.
 pub(crate) const SESSION_BOOTS_MAX: u32 = 1 << (64 - SESSION_TIME_BITS - SESSION_SHARD_BITS);
 const _: () = assert!(SHARD_COUNT_MAX <= 1 << SESSION_SHARD_BITS, "every shard's number fits an id");
+
+/// Where a keyed operation leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    /// A slot of this shard.
+    pub(super) slot: SlotId,
+    /// Hash of the grain's key there, if somebody has worked it out.
+    pub(super) hash: Option<KeyHash>,
+}
 
 impl Shard {
     /// Takes an operation of a client, from a connection of this shard or of another.
@@ -27,9 +37,15 @@ impl Shard {
                 let owner = self.owner(slot);
                 self.say(owner, Item::Request(Box::new(request)));
             }
-            Some(slot) => self.keyed(slot, request),
+            Some(slot) => self.keyed(Spot { slot, hash: None }, request),
             None => self.unkeyed(request),
         }
+    }
+
+    /// Takes an operation of a client of which it is known that it belongs here.
+    pub(super) fn request_at(&mut self, spot: Spot, request: Request) {
+        self.counts.requests += 1;
+        self.keyed(spot, request);
     }
 
     /// The slot whose shard handles an operation; `None` for those that any shard, or shard 0, handles.
@@ -62,16 +78,16 @@ impl Shard {
         }
     }
 
-    fn keyed(&mut self, slot: SlotId, request: Request) {
+    fn keyed(&mut self, spot: Spot, request: Request) {
         if self.activity.is_sampled() {
             self.activity.sample_operation(&request.operation);
         }
         if request.operation.sequence().is_some() {
-            self.sequenced(slot, request);
+            self.sequenced(spot, request);
         } else if let Operation::Ingest(ingest) = request.operation {
             self.ingest(request.responder, request.class, ingest);
         } else {
-            self.read(slot, request);
+            self.read(spot, request);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::requests::Spot;
 use super::writes::builtin;
 use crate::access::{Effects, RunAccess, RunPlace};
 use crate::catalog::{Catalog, Exhausted};
@@ -266,7 +267,7 @@ impl Shard {
     pub(super) fn fetched(&mut self, ticket: u64) {
         if let Some(at) = self.missed_reads.iter().position(|(missed, ..)| *missed == ticket) {
             let (_, slot, request) = self.missed_reads.remove(at);
-            return self.read(slot, request);
+            return self.read(Spot { slot, hash: None }, request);
         }
         let waiting: Vec<u64> =
             self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();

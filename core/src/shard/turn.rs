@@ -30,9 +30,12 @@ impl Shard {
         self.release();
         let mut requests = std::mem::take(&mut inbox.requests).into_iter();
         while !requests.as_slice().is_empty() {
-            self.warm(requests.as_slice());
-            for request in requests.by_ref().take(WARM_REQUESTS) {
-                self.request(request);
+            let spots = self.warm(requests.as_slice());
+            for (request, spot) in requests.by_ref().take(WARM_REQUESTS).zip(spots) {
+                match spot {
+                    Some(spot) => self.request_at(spot, request),
+                    None => self.request(request),
+                }
             }
         }
         self.go_on(outbox);

@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::release::answer;
+use super::requests::Spot;
 use crate::catalog::{Table, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::class::InputClass;
@@ -14,7 +15,7 @@ use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
 use gristmill_state::record::{Event, Mutation, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::{Draft, SessionPosition};
+use gristmill_state::slot::Draft;
 
 /// What a record needs beside an operation, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 64 << 10;
@@ -31,12 +32,13 @@ enum Fit {
 
 impl Shard {
     /// Handles a sequenced operation of a slot of this shard.
-    pub(super) fn sequenced(&mut self, slot: SlotId, request: Request) {
-        let Request { responder, session, class, operation } = request;
-        let Some(sequence) = operation.sequence() else { return };
-        if let Err((code, message)) = self.admit(slot, session, sequence) {
-            return self.refuse(responder, code, message);
+    pub(super) fn sequenced(&mut self, spot: Spot, request: Request) {
+        let Some(sequence) = request.operation.sequence() else { return };
+        if let Err((code, message)) = self.admit(spot.slot, request.session, sequence) {
+            return self.refuse(request.responder, code, message);
         }
+        let Some(request) = self.put_at_once(spot, request) else { return };
+        let (slot, Request { responder, session, class, operation }) = (spot.slot, request);
         if let Operation::Produce { topic, .. } = &operation
             && self.catalog.topic(*topic).is_none()
         {
@@ -44,13 +46,7 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return self.refuse(responder, refusal.code, refusal.message);
         }
-        let fit = match self.fit(class, operation).and_then(|fit| self.fit_log(fit)) {
-            Ok(fit) => match self.put_at_once(slot, responder, session, sequence, fit) {
-                Some(fit) => Ok(fit),
-                None => return,
-            },
-            Err(refusal) => Err(refusal),
-        };
+        let fit = self.fit(class, operation).and_then(|fit| self.fit_log(fit));
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
             None => {
@@ -217,35 +213,57 @@ impl Shard {
     }
 
     /// Does a put at an idle grain that is the next operation of its session, the short way. Gives back what has to go
-    /// the long way.
-    fn put_at_once(
-        &mut self,
-        slot: SlotId,
-        responder: Responder,
-        session: SessionId,
-        sequence: Sequence,
-        fit: Fit,
-    ) -> Option<Fit> {
-        let Fit::Grain(address, GrainOperation::Put(_) | GrainOperation::MapPut(..)) = &fit else { return Some(fit) };
-        let time = self.engine_micros;
-        let (state, log) = self.slot_and_log(slot);
-        if sequence.ack >= sequence.seq || !state.is_next(session, sequence.seq) {
-            return Some(fit);
-        }
-        let grain = state.grains.find(address.table, &address.key);
-        if grain.is_some_and(|id| !state.grains.get(id).is_idle()) {
-            return Some(fit);
-        }
-        let (address, row) = match fit {
-            Fit::Grain(address, GrainOperation::Put(value)) => (address, PutRow::Value(value)),
-            Fit::Grain(address, GrainOperation::MapPut(map, key, value)) => (address, PutRow::Entry(map, key, value)),
-            other => return Some(other),
+    /// the long way, which tells what is wrong with it.
+    fn put_at_once(&mut self, spot: Spot, request: Request) -> Option<Request> {
+        let (table, key) = match &request.operation {
+            Operation::Put { table, key, .. } | Operation::MapPut { table, key, .. } => (*table, key),
+            _ => return Some(request),
         };
-        let at = SessionPosition { session, pos: sequence.seq, ack: sequence.ack };
-        let lsn = state.put_at_once(log, grain, &address, at, row, time);
+        if self.fit_row(&request.operation).is_err() {
+            return Some(request);
+        }
+        let time = self.engine_micros;
+        let (state, log) = self.slot_and_log(spot.slot);
+        let hash = spot.hash.unwrap_or_else(|| state.grains.hash(key));
+        let grain = state.grains.find_hashed(table, key, hash);
+        if grain.is_some_and(|id| !state.grains.get(id).is_idle()) {
+            return Some(request);
+        }
+        let Some(Sequence { seq, ack }) = request.operation.sequence() else { return Some(request) };
+        let Some(at) = state.next_position(request.session, seq, ack) else { return Some(request) };
+        let (key, row) = match request.operation {
+            Operation::Put { key, value, .. } => (key, PutRow::Value(value)),
+            Operation::MapPut { map, key, entry, value, .. } => (key, PutRow::Entry(map, entry, value)),
+            other => unreachable!("{other:?} was told apart above"),
+        };
+        let lsn = state.put_at_once(log, grain, (table, &key), at, row, time);
         self.counts.inputs += 1;
-        self.reply(lsn, responder, Ok(Answer::Done));
+        self.reply(lsn, request.responder, Ok(Answer::Done));
         None
+    }
+
+    /// Checks names, types and sizes of a put.
+    fn fit_row(&self, operation: &Operation) -> Result<(), Refusal> {
+        match operation {
+            Operation::Put { table, key, value, .. } => {
+                let entry = self.table_for(*table, key)?;
+                let Some(wanted) = entry.value else {
+                    return Err(Refusal::new(
+                        Code::WrongType,
+                        format!("grains of table {} have no value, only maps", entry.name),
+                    ));
+                };
+                check("the value", data_type(wanted), value, VALUE_BYTES_MAX)?;
+                self.fits_log(key.len() + value.len())
+            }
+            Operation::MapPut { table, map, key, entry, value, .. } => {
+                let found = self.map_for(*table, *map, key)?;
+                check("the map key", data_type(found.key), entry, KEY_BYTES_MAX)?;
+                check("the map value", data_type(found.value), value, VALUE_BYTES_MAX)?;
+                self.fits_log(key.len() + entry.len() + value.len())
+            }
+            other => Err(Refusal::new(Code::Internal, format!("{other:?} puts no row"))),
+        }
     }
 
     /// Checks that a record can hold the operation; small segments hold less than the limits of values say.
@@ -255,17 +273,25 @@ impl Shard {
             Fit::Event(_, _, event) => event.weight(),
             Fit::Void => 0,
         };
-        let max = self.log.0.config().record_bytes_max();
+        self.fits_log(found).map(|()| fit)
+    }
+
+    /// Checks that a record can hold an operation of so many bytes.
+    fn fits_log(&self, found: usize) -> Result<(), Refusal> {
+        let max = self.log.0.record_bytes_max();
         let allowed = max - (max / 4).min(RECORD_SPARE_BYTES);
         if found > allowed {
             let message = format!("the operation has {found} bytes; the log's segments allow {allowed}");
             return Err(Refusal::new(Code::TooLarge, message));
         }
-        Ok(fit)
+        Ok(())
     }
 
     /// Checks names, types and sizes.
     fn fit(&self, class: InputClass, operation: Operation) -> Result<Fit, Refusal> {
+        if matches!(operation, Operation::Put { .. } | Operation::MapPut { .. }) {
+            self.fit_row(&operation)?;
+        }
         Ok(match operation {
             Operation::Void { .. } => Fit::Void,
             Operation::Produce { topic, key, value, headers, event_micros, .. } => {
@@ -278,14 +304,6 @@ impl Shard {
                 Fit::Event(lane, entry.lanes, Event { event_micros, class, key, value, headers })
             }
             Operation::Put { table, key, value, .. } => {
-                let entry = self.table_for(table, &key)?;
-                let Some(wanted) = entry.value else {
-                    return Err(Refusal::new(
-                        Code::WrongType,
-                        format!("grains of table {} have no value, only maps", entry.name),
-                    ));
-                };
-                check("the value", data_type(wanted), &value, VALUE_BYTES_MAX)?;
                 Fit::Grain(GrainAddress { table, key }, GrainOperation::Put(value))
             }
             Operation::Delete { table, key, .. } => {
@@ -293,9 +311,6 @@ impl Shard {
                 Fit::Grain(GrainAddress { table, key }, GrainOperation::Delete)
             }
             Operation::MapPut { table, map, key, entry, value, .. } => {
-                let found = self.map_for(table, map, &key)?;
-                check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                check("the map value", data_type(found.value), &value, VALUE_BYTES_MAX)?;
                 Fit::Grain(GrainAddress { table, key }, GrainOperation::MapPut(map, entry, value))
             }
             Operation::MapDelete { table, map, key, entry, .. } => {

@@ -161,6 +161,12 @@ impl Log {
         &self.config
     }
 
+    /// Longest body of a record.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
+    }
+
     /// Last record encoded.
     #[must_use]
     pub fn appended(&self) -> Appended {

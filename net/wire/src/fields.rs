@@ -16,6 +16,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    #[inline]
     fn check(self) -> Result<Self, DecodeError> {
         if self.seq == 0 {
             return Err(DecodeError::Unknown { what: "position: positions start at 1", found: 0 });
@@ -23,6 +24,7 @@ impl Sequence {
         Ok(self)
     }
 
+    #[inline]
     pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Self { seq: from.varint()?, ack: from.varint()? }.check()
     }
@@ -39,6 +41,7 @@ pub(crate) fn read_topic(from: &mut Reader<'_>) -> Result<TopicId, DecodeError> 
     from.u32().map(TopicId)
 }
 
+#[inline]
 pub(crate) fn read_table(from: &mut Reader<'_>) -> Result<TableId, DecodeError> {
     from.u32().map(TableId)
 }
@@ -51,6 +54,7 @@ pub(crate) fn read_map(from: &mut Reader<'_>) -> Result<MapId, DecodeError> {
     from.u16().map(MapId)
 }
 
+#[inline]
 pub(crate) fn read_key<'a>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
     from.bytes("key", KEY_BYTES_MAX)
 }
@@ -59,6 +63,7 @@ pub(crate) fn write_key(to: &mut Vec<u8>, key: &[u8]) -> Result<(), DecodeError>
     write_bytes(to, "key", key, KEY_BYTES_MAX)
 }
 
+#[inline]
 pub(crate) fn read_value<'a>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
     from.bytes("value", VALUE_BYTES_MAX)
 }

@@ -38,7 +38,7 @@ pub use opcode::OpCode;
 pub use operation::Operation;
 pub use page::{Entries, Entry, Event, Events, RangePage, ReadPage, Row, Rows, ScanPage};
 pub use reply::{Failure, Produced, Reply};
-pub use request::{BULK_CODE, CORRELATION_NONE, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
+pub use request::{BULK_CODE, CORRELATION_NONE, Common, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
 pub use route::Route;
 pub use status::{Position, Retry, Status};
 pub use table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};

@@ -4,8 +4,9 @@ macro_rules! opcodes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
         /// What an operation asks for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
         pub enum OpCode {
-            $($(#[$doc])* $name,)*
+            $($(#[$doc])* $name = $code,)*
         }
 
         impl OpCode {

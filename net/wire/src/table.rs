@@ -17,6 +17,7 @@ pub struct Get<'a> {
 }
 
 impl<'a> Get<'a> {
+    #[inline]
     pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self { table: read_table(from)?, key: read_key(from)? })
     }
@@ -41,6 +42,7 @@ pub struct Put<'a> {
 }
 
 impl<'a> Put<'a> {
+    #[inline]
     pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             table: read_table(from)?,

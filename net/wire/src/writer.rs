@@ -1,9 +1,9 @@
 //! Frames in the making: operations or results are appended to a byte vector that the caller owns and sends.
 
 use gristmill_base::class::InputClass;
-use gristmill_base::codec::{DecodeError, Put};
+use gristmill_base::codec::{DecodeError, Put, Short, varint_bytes};
 use gristmill_base::ids::Offset;
-use gristmill_base::limits::{FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX};
+use gristmill_base::limits::{FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, VALUE_BYTES_MAX};
 
 use crate::frame::{FRAME_HEADER_BYTES, FrameKind, seal};
 use crate::operation::Operation;
@@ -56,6 +56,26 @@ impl FrameWriter<'_> {
         if self.out.len() - self.start > FRAME_BYTES_MAX {
             self.move_to_new_frame(item);
         }
+        self.items += 1;
+        Ok(())
+    }
+
+    /// Appends one item in one piece: its head, up to what comes before the last of its body, and that. On an error
+    /// nothing was appended.
+    #[inline]
+    fn whole_item(&mut self, head: &[u8], body: &[u8]) -> Result<(), DecodeError> {
+        let bytes = head.len() + body.len();
+        let opens = self.items == 0
+            || self.items == FRAME_OPERATIONS_MAX
+            || self.out.len() - self.start + bytes > FRAME_BYTES_MAX;
+        if opens {
+            check_frame(FRAME_HEADER_BYTES + bytes)?;
+            self.seal();
+            self.start = self.out.len();
+            self.out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+        }
+        self.out.extend_from_slice(head);
+        self.out.extend_from_slice(body);
         self.items += 1;
         Ok(())
     }
@@ -161,6 +181,29 @@ impl<'v> ResultWriter<'v> {
         self.frames.item(&head(correlation, Status::Ok), body)
     }
 
+    /// Adds [`Reply::Empty`].
+    #[inline]
+    pub fn empty(&mut self, correlation: u32) {
+        let mut head = Short::default();
+        put_head(&mut head, correlation, Status::Ok, 0);
+        self.frames.whole_item(head.as_slice(), &[]).expect("a result without a body fits a frame");
+    }
+
+    /// Adds [`Reply::Value`].
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    #[inline]
+    pub fn value(&mut self, correlation: u32, value: &[u8]) -> Result<(), DecodeError> {
+        if value.len() > VALUE_BYTES_MAX {
+            return self.reply(correlation, &Reply::Value(value));
+        }
+        let mut head = Short::default();
+        put_head(&mut head, correlation, Status::Ok, varint_bytes(value.len() as u64) + value.len());
+        head.put_varint(value.len() as u64);
+        self.frames.whole_item(head.as_slice(), value)
+    }
+
     /// Adds a reply.
     ///
     /// # Errors
@@ -238,6 +281,14 @@ fn head(correlation: u32, status: Status) -> [u8; 6] {
     head
 }
 
+/// What comes before the body of a result, with the body's length.
+#[inline]
+fn put_head(to: &mut Short, correlation: u32, status: Status, body: usize) {
+    to.put_u32(correlation);
+    to.put_u16(status.code());
+    to.put_u32(body as u32);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +323,24 @@ mod tests {
         drop(writer);
         assert_eq!(&bytes[..6], b"before");
         assert_eq!(frames(&bytes[6..], FrameKind::Requests), [FRAME_OPERATIONS_MAX, 1]);
+    }
+
+    #[test]
+    fn the_short_ways_write_the_same_bytes() {
+        let big = vec![9; VALUE_BYTES_MAX];
+        let over = vec![9; VALUE_BYTES_MAX + 1];
+        let values: [&[u8]; 6] = [b"", b"v", &big[..127], &big[..128], &big, &over];
+        let (mut short, mut long) = (Vec::new(), Vec::new());
+        let (mut one, mut other) = (ResultWriter::new(&mut short), ResultWriter::new(&mut long));
+        for round in 0..3_000_u32 {
+            one.empty(round);
+            other.reply(round, &Reply::Empty).unwrap();
+            let value = values[if round % 500 == 0 { 4 + round as usize % 2 } else { round as usize % 4 }];
+            assert_eq!(one.value(round, value), other.reply(round, &Reply::Value(value)));
+        }
+        assert_eq!(one.value(1, &over), other.reply(1, &Reply::Value(&over)));
+        drop((one, other));
+        assert!(short == long);
     }
 
     #[test]

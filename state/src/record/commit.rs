@@ -1,7 +1,7 @@
 use super::Outcome;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
-use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn};
+use gristmill_base::codec::{DecodeError, Put, Reader, Short};
+use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn, TableId};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Positions of one stream that a commit consumes, and the stream's cursor after it.
@@ -253,38 +253,51 @@ impl Commit {
     /// [`encode`](Self::encode) gives, which a test holds.
     pub(crate) fn encode_put(
         out: &mut Vec<u8>,
-        grain: &GrainAddress,
+        (table, key): (TableId, &[u8]),
         time_micros: u64,
-        (stream, cursor, pos): (StreamId, u64, u64),
-        session: SessionId,
+        (session, pos): (SessionId, u64),
         row: &PutRow,
     ) {
-        out.put_u16(has::CONSUMED | has::MUTATIONS | has::REPLIES);
-        grain.encode(out);
-        out.put_varint(0);
-        out.put_varint(time_micros);
-        out.put_varint(1);
-        stream.encode(out);
-        out.put_varint(cursor);
-        out.put_varint(1);
-        out.put_varint(pos);
-        out.put_varint(1);
-        match row {
+        let mut short = Short::default();
+        short.put_u16(has::CONSUMED | has::MUTATIONS | has::REPLIES);
+        short.put_varint(table.0.into());
+        short.put_varint(key.len() as u64);
+        out.extend_from_slice(short.as_slice());
+        out.extend_from_slice(key);
+        let mut short = Short::default();
+        short.put_varint(0);
+        short.put_varint(time_micros);
+        short.put_varint(1);
+        StreamId::Session(session).encode(&mut short);
+        // The cursor after it, and the one position that it consumes.
+        short.put_varint(pos);
+        short.put_varint(1);
+        short.put_varint(pos);
+        short.put_varint(1);
+        let value = match row {
             PutRow::Value(value) => {
-                out.put_u8(1);
-                out.put_bytes(value);
+                short.put_u8(1);
+                value
             }
             PutRow::Entry(map, key, value) => {
-                out.put_u8(3);
-                out.put_varint(map.0.into());
-                out.put_bytes(key);
-                out.put_bytes(value);
+                short.put_u8(3);
+                short.put_varint(map.0.into());
+                short.put_varint(key.len() as u64);
+                out.extend_from_slice(short.as_slice());
+                out.extend_from_slice(key);
+                short = Short::default();
+                value
             }
-        }
-        out.put_varint(1);
-        out.put_varint(session.0);
-        out.put_varint(pos);
-        Outcome::Done.encode(out);
+        };
+        short.put_varint(value.len() as u64);
+        out.extend_from_slice(short.as_slice());
+        out.extend_from_slice(value);
+        let mut short = Short::default();
+        short.put_varint(1);
+        short.put_varint(session.0);
+        short.put_varint(pos);
+        Outcome::Done.encode(&mut short);
+        out.extend_from_slice(short.as_slice());
     }
 
     /// Decodes a whole body.
@@ -520,10 +533,10 @@ mod tests {
         for row in [PutRow::Value([1, 2].into()), PutRow::Entry(MapId(3), [4].into(), [5].into())] {
             let mut commit = Commit::new(grain.clone(), 0, 99);
             let stream = StreamId::Session(SessionId(300));
-            commit.consumed = vec![Consumed { stream, cursor: 40, positions: vec![41] }];
+            commit.consumed = vec![Consumed { stream, cursor: 41, positions: vec![41] }];
             commit.replies = vec![StoredReply { session: SessionId(300), pos: 41, outcome: Outcome::Done }];
             let mut short = Vec::new();
-            Commit::encode_put(&mut short, &grain, 99, (stream, 40, 41), SessionId(300), &row);
+            Commit::encode_put(&mut short, (grain.table, &grain.key), 99, (SessionId(300), 41), &row);
             commit.mutations = vec![match row {
                 PutRow::Value(value) => Mutation::Value(value),
                 PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),

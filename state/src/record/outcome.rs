@@ -22,7 +22,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Adds its bytes.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut impl Put) {
         match self {
             Self::Done => out.put_u8(0),
             Self::Appended(lane, offset) => {

@@ -134,7 +134,7 @@ impl Slot {
         }
         self.apply_backlog(&grain, backlog, spilled);
         for reply in replies {
-            let session = self.sessions.entry(reply.session).or_default();
+            let session = self.sessions.get_or_begin(reply.session);
             session.keep(KeptReply { pos: reply.pos, outcome: reply.outcome, lsn, stored: true });
         }
         if let Some(parked) = parked {
@@ -194,7 +194,7 @@ impl Slot {
         for row in &spilled {
             self.next_backlog = self.next_backlog.max(row.n + 1);
             if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
-                self.sessions.entry(session).or_default().spill(pos);
+                self.sessions.get_or_begin(session).spill(pos);
             }
         }
         let work = self.grains.get_mut(id).work_or_new();
@@ -217,7 +217,7 @@ impl Slot {
             self.touch(stream);
             if let StreamId::Session(session) = stream {
                 let outcome = crate::record::Outcome::Appended(append.lane.lane, append.base);
-                let session = self.sessions.entry(session).or_default();
+                let session = self.sessions.get_or_begin(session);
                 session.keep(KeptReply { pos, outcome, lsn, stored: true });
             }
         }
@@ -237,7 +237,7 @@ impl Slot {
             Control::Expire { floor, sessions } => {
                 self.session_floor = self.session_floor.max(floor);
                 for session in sessions {
-                    self.sessions.remove(&session);
+                    self.sessions.remove(session);
                 }
             }
             Control::Tombstone { tables, topics, subscriptions } => {

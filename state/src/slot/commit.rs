@@ -165,7 +165,7 @@ impl Slot {
             .into_iter()
             .zip(outcomes)
             .filter_map(|((session, pos), outcome)| {
-                let responder = self.sessions.get_mut(&session)?.take_waiting(pos)?;
+                let responder = self.sessions.get_mut(session)?.take_waiting(pos)?;
                 Some((responder, outcome))
             })
             .collect();
@@ -221,7 +221,7 @@ impl Slot {
         self.apply_append(record, lsn, lane_count);
         let mut committed = Committed { lsn, replies: Vec::new() };
         if let Some((StreamId::Session(session), pos)) = origin
-            && let Some(responder) = self.sessions.get_mut(&session).and_then(|session| session.take_waiting(pos))
+            && let Some(responder) = self.sessions.get_mut(session).and_then(|session| session.take_waiting(pos))
         {
             committed.replies.push((responder, Outcome::Appended(lane.lane, base)));
         }

@@ -3,9 +3,9 @@
 
 use super::Slot;
 use crate::grain::GrainId;
-use crate::input::{GrainAddress, StreamId};
 use crate::record::{Commit, Journal, Mutation, PutRow, RecordKind};
-use gristmill_base::ids::{Lsn, SessionId};
+use crate::sessions::SessionPlace;
+use gristmill_base::ids::{Lsn, SessionId, TableId};
 use gristmill_base::limits::SLOT_SESSIONS_MAX;
 
 /// Position of an operation in a session, with the client's mark.
@@ -13,6 +13,8 @@ use gristmill_base::limits::SLOT_SESSIONS_MAX;
 pub struct SessionPosition {
     /// The session.
     pub session: SessionId,
+    /// Where it stands; `None` if it begins.
+    pub place: Option<SessionPlace>,
     /// Its operation.
     pub pos: u64,
     /// The client has the replies up to here.
@@ -20,37 +22,42 @@ pub struct SessionPosition {
 }
 
 impl Slot {
-    /// Whether operation `pos` of a session is the next one, with nothing of the session under way in this slot; or the
-    /// first one of a session that may begin here.
+    /// An operation's position, if it is the next one of its session, with nothing of the session under way in this slot;
+    /// or the first one of a session that may begin here.
     #[must_use]
-    pub fn is_next(&self, session: SessionId, pos: u64) -> bool {
-        match self.sessions.get(&session) {
-            Some(session) => session.is_next(pos),
+    pub fn next_position(&self, session: SessionId, pos: u64, ack: u64) -> Option<SessionPosition> {
+        let place = self.sessions.place(session);
+        let is_next = match place {
+            Some(place) => self.sessions.at(place).is_next(pos),
             None => pos == 1 && session >= self.session_floor && self.sessions.len() < SLOT_SESSIONS_MAX,
-        }
+        };
+        (is_next && ack < pos).then_some(SessionPosition { session, place, pos, ack })
     }
 
     /// Commits a put at an idle grain: `grain` is its place, if it exists. Returns the record's position; the reply,
     /// which the session keeps, is [`Outcome::Done`](crate::record::Outcome::Done).
     ///
     /// # Panics
-    /// The operation is not next: see [`Self::is_next`].
+    /// The operation is not next: see [`Self::next_position`].
     pub fn put_at_once(
         &mut self,
         journal: &mut impl Journal,
         grain: Option<GrainId>,
-        address: &GrainAddress,
+        (table, key): (TableId, &[u8]),
         at: SessionPosition,
         row: PutRow,
         time_micros: u64,
     ) -> Lsn {
-        let SessionPosition { session: id, pos, ack } = at;
+        let SessionPosition { session: id, place, pos, ack } = at;
         let (ssn, lsn) = self.write(journal, RecordKind::Run, |out| {
-            Commit::encode_put(out, address, time_micros, (StreamId::Session(id), pos, pos), id, &row);
+            Commit::encode_put(out, (table, key), time_micros, (id, pos), &row);
         });
-        let session = self.sessions.entry(id).or_default();
+        let session = match place {
+            Some(place) => self.sessions.at_mut(place),
+            None => self.sessions.get_or_begin(id),
+        };
         session.done_at_once(pos, ack, lsn, time_micros);
-        let grain = grain.unwrap_or_else(|| self.grains.find_or_make(address.table, &address.key));
+        let grain = grain.unwrap_or_else(|| self.grains.find_or_make(table, key));
         let mutation = match row {
             PutRow::Value(value) => Mutation::Value(value),
             PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),

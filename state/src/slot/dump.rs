@@ -89,10 +89,10 @@ impl Slot {
 
     fn dump_sessions(&self, out: &mut Vec<u8>) {
         let mut sessions: Vec<_> = self.sessions.iter().collect();
-        sessions.sort_unstable_by_key(|(id, _)| **id);
+        sessions.sort_unstable_by_key(|session| session.id);
         out.put_varint(sessions.len() as u64);
-        for (id, session) in sessions {
-            out.put_varint(id.0);
+        for session in sessions {
+            out.put_varint(session.id.0);
             put_stream(out, &session.stream);
             out.put_varint(session.mark());
             out.put_varint(session.stored_replies().count() as u64);
@@ -183,7 +183,7 @@ impl Slot {
         }
         for _ in 0..from.count(1)? {
             let id = SessionId(from.varint()?);
-            slot.sessions.insert(id, session(from, now_micros)?);
+            slot.sessions.insert(session(id, from, now_micros)?);
         }
         for _ in 0..from.count(1)? {
             let to = SlotId(from.varint_as("slot")?);
@@ -241,7 +241,7 @@ impl Slot {
             self.parked_grains += 1;
         }
         for (session, pos) in spilled_sessions {
-            self.sessions.entry(session).or_default().spill(pos);
+            self.sessions.get_or_begin(session).spill(pos);
         }
         Ok(())
     }
@@ -321,7 +321,7 @@ fn stream(from: &mut Reader<'_>) -> Result<Stream, DecodeError> {
     Ok(Stream::restore(cursor, done))
 }
 
-fn session(from: &mut Reader<'_>, now_micros: u64) -> Result<Session, DecodeError> {
+fn session(id: SessionId, from: &mut Reader<'_>, now_micros: u64) -> Result<Session, DecodeError> {
     let stream = stream(from)?;
     let mark = from.varint()?;
     let mut replies = VecDeque::new();
@@ -333,7 +333,7 @@ fn session(from: &mut Reader<'_>, now_micros: u64) -> Result<Session, DecodeErro
             stored: true,
         });
     }
-    Ok(Session::restore(stream, mark, replies, now_micros))
+    Ok(Session::restore(id, stream, mark, replies, now_micros))
 }
 
 fn channel(from: &mut Reader<'_>) -> Result<Channel, DecodeError> {

@@ -20,7 +20,7 @@ use crate::input::{GrainAddress, StreamId, Target};
 use crate::lane::Lane;
 use crate::outbox::Channel;
 use crate::record::{Journal, RecordKind};
-use crate::session::Session;
+use crate::sessions::Sessions;
 use crate::stream::Stream;
 use crate::timers::Timers;
 use ahash::AHashMap;
@@ -43,7 +43,7 @@ pub struct Slot {
     /// Streams other than those of sessions. Never iterated in an order that matters.
     streams: AHashMap<StreamId, Stream>,
     /// Sessions with their streams.
-    sessions: AHashMap<SessionId, Session>,
+    sessions: Sessions,
     /// Session ids below it without a session here are expired.
     session_floor: SessionId,
     /// Outgoing messages by destination.
@@ -90,7 +90,7 @@ impl Slot {
             last_ssn: Ssn(0),
             grains: Grains::default(),
             streams: AHashMap::new(),
-            sessions: AHashMap::new(),
+            sessions: Sessions::default(),
             session_floor: SessionId(0),
             outbox: BTreeMap::new(),
             timers: Timers::default(),
@@ -146,14 +146,14 @@ impl Slot {
     #[must_use]
     pub fn stream(&self, id: StreamId) -> Option<&Stream> {
         match id {
-            StreamId::Session(session) => self.sessions.get(&session).map(|session| &session.stream),
+            StreamId::Session(session) => self.sessions.get(session).map(|session| &session.stream),
             other => self.streams.get(&other),
         }
     }
 
     fn stream_mut(&mut self, id: StreamId) -> &mut Stream {
         match id {
-            StreamId::Session(session) => &mut self.sessions.entry(session).or_default().stream,
+            StreamId::Session(session) => &mut self.sessions.get_or_begin(session).stream,
             other => self.streams.entry(other).or_default(),
         }
     }
@@ -359,7 +359,7 @@ impl Slot {
             }
             stream.restart();
         }
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.iter_mut() {
             session.restart(now_micros);
         }
         if planted::is(Bug::ReissuedSequence) {

@@ -3,7 +3,8 @@
 use super::Slot;
 use crate::input::{Responder, StreamId};
 use crate::record::{Control, Journal, Outcome, RecordKind};
-use crate::session::{KeptReply, Session, SessionOffer};
+use crate::session::{KeptReply, SessionOffer};
+use crate::sessions::Sessions;
 use gristmill_base::ids::{Lsn, SessionId};
 use gristmill_base::limits::{EXPIRE_SESSIONS_MAX, SLOT_SESSIONS_MAX};
 use gristmill_base::planted::{self, Bug};
@@ -18,7 +19,7 @@ impl Slot {
         responder: Responder,
         now_micros: u64,
     ) -> Option<SessionOffer> {
-        if let Some(known) = self.sessions.get_mut(&session) {
+        if let Some(known) = self.sessions.get_mut(session) {
             return Some(known.offer(pos, ack, responder, now_micros));
         }
         if session < self.session_floor && !planted::is(Bug::ExpiredSessionRunAgain) {
@@ -31,19 +32,19 @@ impl Slot {
         if self.sessions.len() >= SLOT_SESSIONS_MAX {
             return Some(SessionOffer::Crowded);
         }
-        Some(self.sessions.entry(session).or_default().offer(pos, ack, responder, now_micros))
+        Some(self.sessions.get_or_begin(session).offer(pos, ack, responder, now_micros))
     }
 
-    /// Reads a session's memory, so that it is in the caches; the result means nothing.
+    /// The slot's sessions, to warm the caches for one.
     #[must_use]
-    pub fn touch_session(&self, session: SessionId) -> u64 {
-        self.sessions.get(&session).map_or(0, Session::touch)
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Ends an offered operation without effect: a definite refusal covers its position. The reply is kept in memory
     /// until the client's mark passes it.
     pub fn refuse(&mut self, session: SessionId, pos: u64, outcome: Outcome) -> Option<Responder> {
-        let entry = self.sessions.get_mut(&session)?;
+        let entry = self.sessions.get_mut(session)?;
         entry.stream.settle(&[pos]);
         entry.keep(KeptReply { pos, outcome, lsn: Lsn(0), stored: false });
         let responder = entry.take_waiting(pos);
@@ -54,9 +55,7 @@ impl Slot {
     /// Sessions that records brought back and that nobody has used since count as active from now on: their clients had
     /// no server to speak to.
     pub fn note_recovered_sessions(&mut self, now_micros: u64) {
-        for session in self.sessions.values_mut().filter(|session| session.last_active_micros == 0) {
-            session.last_active_micros = now_micros;
-        }
+        self.sessions.iter_mut().for_each(|session| session.note_recovered(now_micros));
     }
 
     /// Expires sessions that were last active before `since_micros` and have nothing waiting: first the record that
@@ -65,8 +64,8 @@ impl Slot {
         let mut expired: Vec<SessionId> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.last_active_micros < since_micros && !session.is_busy())
-            .map(|(id, _)| *id)
+            .filter(|session| session.is_idle_since(since_micros) && !session.is_busy())
+            .map(|session| session.id)
             .collect();
         expired.sort_unstable();
         expired.truncate(EXPIRE_SESSIONS_MAX);
