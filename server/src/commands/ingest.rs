@@ -135,7 +135,7 @@ fn load(arguments: &Arguments) -> Result<(), Failed> {
     let settings = settings(arguments)?;
     let mut client = arguments.server.connect_bulk()?;
     let whereabouts = || arguments.server.whereabouts();
-    let report = Load::run(&mut client, &settings, &whereabouts, &|_| {})?;
+    let report = Load::run(&mut client, &settings, &whereabouts, &|_| Ok(()))?;
     let mut printer = Printer::new();
     match arguments.output.output {
         Format::Json => printer.json(&report)?,

@@ -1,13 +1,16 @@
 //! The text that the demo counts: documents of lines, repeated under numbered names.
 
+use super::loading::value;
 use crate::exit::{Exit, Failed};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Where text is found on a Debian machine and in a checkout.
 const PLACES: [&str; 2] = ["/usr/share/common-licenses", "docs"];
+/// Documents whose lines go into the events in turn, so that all shards have work.
+const DOCUMENTS_AT_ONCE: usize = 32;
 
 /// A file of the original text.
 struct Source {
@@ -98,6 +101,26 @@ impl Corpus {
         }
         Ok(())
     }
+
+    /// Writes the values of the events to a file, one a line: documents in turn, the lines of each in order.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) fn write_events(&self, path: &Path) -> std::io::Result<()> {
+        let mut file = BufWriter::new(fs::File::create(path)?);
+        let mut documents = self.documents.iter();
+        let mut open: VecDeque<(&Document, usize)> = VecDeque::new();
+        loop {
+            open.extend(documents.by_ref().take(DOCUMENTS_AT_ONCE - open.len()).map(|document| (document, 0)));
+            let Some((document, at)) = open.pop_front() else { return file.flush() };
+            let lines = self.lines_of(document);
+            file.write_all(&value(&document.name, &lines[at]))?;
+            file.write_all(b"\n")?;
+            if at + 1 < lines.len() {
+                open.push_back((document, at + 1));
+            }
+        }
+    }
 }
 
 /// Writes lines to a file.
@@ -167,6 +190,17 @@ mod tests {
         assert!(corpus.lines == 7 && corpus.contains("no e") && !corpus.contains("zz"));
         corpus.write(&dir.join("out")).unwrap();
         assert_eq!(fs::read_to_string(dir.join("out/0002-a_b")).unwrap(), "one\n\ntwo\n");
+        corpus.write_events(&dir.join("events")).unwrap();
+        let events = fs::read_to_string(dir.join("events")).unwrap();
+        let texts = |doc: &str| -> Vec<String> {
+            let all = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            all.filter(|event| event["doc"] == doc).map(|event| event["text"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(
+            (texts("0001-a_b"), texts("0001-a_b-2")),
+            (vec!["one".into(), String::new(), "two".into()], vec!["no end".into()])
+        );
+        assert_eq!((texts("0002-a_b").len(), events.lines().count()), (3, 7));
         fs::remove_dir_all(&dir).unwrap();
         assert!(Corpus::read(Some(&dir), 1).is_err());
     }

@@ -1,6 +1,6 @@
 //! The second appending: SIGKILL at random points, and on it goes.
 
-use super::append::Appending;
+use super::loading::Loading;
 use super::process::Server;
 use super::progress::Progress;
 use super::watch;
@@ -23,32 +23,35 @@ pub(super) struct HardKills<'a> {
 
 impl HardKills<'_> {
     /// Kills three times and waits for the end of the appending. Gives the address of the last server, and how many
-    /// acknowledged lines the kills found not yet applied.
+    /// acknowledged lines the kills found not yet applied. If the load refuses to go on, there are no more kills: it
+    /// tells why itself.
     ///
     /// # Errors
     /// The appending was over before a kill; the server does not recover.
-    pub(super) fn run(&self, appending: &Appending<'_>, progress: &mut Progress) -> Result<(String, u64), Failed> {
+    pub(super) fn run(&self, loading: &Loading, progress: &mut Progress) -> Result<(String, u64), Failed> {
         let mut rng = SystemRng::new();
         let mut unapplied = 0;
         let mut address = String::new();
         for (from, to) in PARTS {
             let at = self.lines * (from + rng.next_u64() % (to - from)) / 1_000;
-            while appending.wait_for(at, progress) {}
+            while loading.wait_for(at, progress) {}
             self.server.check_running()?;
-            appending.hold();
+            if loading.is_over() && loading.acked() < self.lines {
+                break;
+            }
             self.server.kill();
-            appending.listen();
-            let acked = appending.acked();
-            if appending.is_over() || acked >= self.lines {
+            loading.killed();
+            let acked = loading.acked();
+            if loading.is_over() || acked >= self.lines {
                 return Err(Failed::new(Exit::No, "the appending was over before the kill; take more lines"));
             }
             let (next, line, behind) = self.restart(acked)?;
             progress.say(&line);
             unapplied += behind;
-            appending.go_on(&next);
+            loading.go_on(&next);
             address = next;
         }
-        appending.finish(progress)?;
+        loading.finish(progress);
         Ok((address, unapplied))
     }
 

@@ -1,9 +1,9 @@
 //! `gristmill demo`: what a newcomer runs first. Real text goes in, right counts come out, across hard kills.
 
-mod append;
 mod corpus;
 mod counts;
 mod hard_kills;
+mod loading;
 mod probe;
 mod process;
 mod progress;

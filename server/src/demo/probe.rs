@@ -1,8 +1,8 @@
 //! Live latency: lines at a steady pace, each with a word of its own, from the time each was due until the word's count
 //! can be read, two hops later.
 
-use super::append::{TOPIC, value};
 use super::corpus::{Corpus, write_lines};
+use super::loading::{TOPIC, value};
 use crate::commands::failed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::encode_u64;

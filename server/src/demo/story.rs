@@ -1,9 +1,9 @@
 //! The demo from its beginning to its last line.
 
-use super::append::Appending;
 use super::corpus::Corpus;
 use super::counts::{Counts, shown};
 use super::hard_kills::HardKills;
+use super::loading::Loading;
 use super::probe::{Probes, RATE};
 use super::process::{Children, Server};
 use super::progress::Progress;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const APP: &str = "word-count";
 /// Seconds of live probing; as many for small demos as their lines allow.
 const PROBE_SECONDS: u64 = 8;
+/// File of the events' values, which is loaded twice, in the demo's folder.
+const EVENTS: &str = "lines.jsonl";
 /// A file that says that a folder is a demo's and may be emptied.
 const MARK: &str = "made-by-gristmill-demo";
 
@@ -48,6 +50,7 @@ pub(super) fn run(arguments: &WordCount, apps: &[App]) -> Result<(), Failed> {
     corpus
         .write(&text.join("corpus"))
         .and_then(|()| probes.write(&text.join("probe")))
+        .and_then(|()| corpus.write_events(&arguments.data.join(EVENTS)))
         .map_err(|error| Failed::configuration(format!("{}: {error}", text.display())))?;
     let children = Children::new()?;
     let sabotage = arguments.sabotage.map(|how| match how {
@@ -117,12 +120,15 @@ impl Story<'_> {
         self.live_probes()?;
         watch::settle(&mut client)?;
         drop(client);
-        let unapplied = self.second_appending(server)?;
+        let (unapplied, refusal) = self.second_appending(server)?;
         let mut client = self.client()?;
         let waiting = now();
         watch::settle(&mut client)?;
         println!("settled after another {:.1} s", (now() - waiting).as_secs_f64());
         self.compare(&mut client)?;
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         if unapplied == 0 {
             let message =
                 "no kill found an acknowledged line that was not yet applied, so the kills have shown nothing";
@@ -139,7 +145,14 @@ impl Story<'_> {
         let lines = self.corpus.lines;
         println!("appending {} lines of {} documents", grouped(lines), grouped(self.corpus.documents.len() as u64));
         let mut progress = Progress::new("appended", lines);
-        Appending::run(&self.corpus, &self.address, |appending| appending.finish(&mut progress))?;
+        let events = self.arguments.data.join(EVENTS);
+        let refusal = Loading::run((&events, "first"), lines, &self.address, |loading| {
+            loading.finish(&mut progress);
+            Ok(())
+        })?;
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         let (rate, appended) = (progress.rate(lines), progress.seconds());
         progress.end();
         watch::settle(client)?;
@@ -172,20 +185,28 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn second_appending(&mut self, server: &Server) -> Result<u64, Failed> {
+    /// Appends again, with kills. Gives how many acknowledged lines the kills found not yet applied, and why the load
+    /// refused to go on, if it did: the comparison shows then what is missing.
+    fn second_appending(&mut self, server: &Server) -> Result<(u64, Option<Failed>), Failed> {
         let lines = self.corpus.lines;
         println!("appending the same lines again, with three kills (SIGKILL) on the way");
         let mut progress = Progress::new("appended", lines);
         let kills = HardKills { server, lines };
         let mut last = (String::new(), 0);
-        Appending::run(&self.corpus, &self.address, |appending| {
-            last = kills.run(appending, &mut progress)?;
+        let events = self.arguments.data.join(EVENTS);
+        let refusal = Loading::run((&events, "second"), lines, &self.address, |loading| {
+            last = kills.run(loading, &mut progress)?;
             Ok(())
         })?;
         progress.end();
-        println!("appended in {:.1} s, three restarts included", progress.seconds());
-        self.address = last.0;
-        Ok(last.1)
+        match &refusal {
+            None => println!("appended in {:.1} s, three restarts included", progress.seconds()),
+            Some(refusal) => println!("the load does not go on: {refusal}\ncomparing what is there with all lines"),
+        }
+        if !last.0.is_empty() {
+            self.address = last.0;
+        }
+        Ok((last.1, refusal))
     }
 
     /// Compares what is served with what the shell counts.

@@ -54,8 +54,10 @@ pub(crate) struct Load<'a> {
     key: String,
     /// Says where the server is now, if that can be found out.
     whereabouts: &'a dyn Fn() -> Option<String>,
-    /// Hears how many records are appended, as far as known; for the demo.
-    heard: &'a dyn Fn(u64),
+    /// Hears how many records are known to be appended; may end the run.
+    heard: &'a dyn Fn(u64) -> Result<(), Failed>,
+    /// Records that earlier runs had appended before the mark where this one began.
+    before: u64,
     row: Row,
     /// Where reading stood behind batches whose records may not all be appended.
     marks: VecDeque<Mark>,
@@ -79,7 +81,7 @@ impl<'a> Load<'a> {
         client: &'a mut Client,
         settings: &'a Settings,
         whereabouts: &'a dyn Fn() -> Option<String>,
-        heard: &'a dyn Fn(u64),
+        heard: &'a dyn Fn(u64) -> Result<(), Failed>,
     ) -> Result<Value, Failed> {
         let topic = client.topic(&settings.topic).map_err(failed)?;
         let reject = settings.reject.as_ref().map(|name| client.topic(name)).transpose().map_err(failed)?;
@@ -98,6 +100,7 @@ impl<'a> Load<'a> {
             key,
             whereabouts,
             heard,
+            before: mark.appended + mark.rejected,
             row,
             marks: VecDeque::new(),
             mark,
@@ -127,32 +130,39 @@ impl<'a> Load<'a> {
         let total = self.row.identity.sources.iter().map(|source| source.bytes).sum();
         let mut telling = Telling::new(&self.key, self.settings.quiet, self.bytes, total);
         let (to, from) = sync_channel(BATCHES_AHEAD);
-        let ended = std::thread::scope(|scope| {
-            scope.spawn(move || reading.run(&to));
-            // Dropping the receiving end lets the reading end too.
-            self.send_all(from, &mut sender, &mut telling)
+        // Nobody waits for the reading: it ends when the receiving end is gone, or waits for standard input for ever.
+        std::thread::Builder::new()
+            .name("reading".to_owned())
+            .spawn(move || reading.run(&to))
+            .map_err(|error| Failed::new(Exit::Internal, format!("no thread to read with: {error}")))?;
+        let read = self.send_all(from, &mut sender, &mut telling).and_then(|read| {
+            // What was sent before a row that cannot be taken is waited for, so that the mark is right.
+            self.drain(&mut sender, &mut telling).map(|()| read)
         });
-        // What was sent before something went wrong is waited for, so that the mark is right.
-        let drained = if ended.is_ok() || !sender.is_empty() { self.drain(&mut sender, &mut telling) } else { Ok(()) };
-        let result = ended.and(drained);
-        self.settle_mark(&mut sender)?;
-        result?;
+        // What went wrong first is the reason; what is stored then is only where to read on.
+        let stored = self.settle_mark(&mut sender);
+        read??;
+        stored?;
         self.finish(&telling)
     }
 
+    /// Sends what is read, to the end of it. Gives what the reading ended with.
+    ///
+    /// # Errors
+    /// The sending cannot go on.
     fn send_all(
         &mut self,
         from: Receiver<Result<Batch, Failed>>,
         sender: &mut Sender,
         telling: &mut Telling,
-    ) -> Result<(), Failed> {
+    ) -> Result<Result<(), Failed>, Failed> {
         let mut watch = Stalls::new();
         loop {
             match from.recv_timeout(Duration::from_millis(20)) {
                 Ok(Ok(batch)) => self.take(batch, sender, telling)?,
-                Ok(Err(failed)) => return Err(failed),
+                Ok(Err(failed)) => return Ok(Err(failed)),
                 Err(RecvTimeoutError::Timeout) => sender.flush(self.client)?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Ok(())),
             }
             sender.pump(self.client, Duration::ZERO)?;
             while sender.is_full() {
@@ -189,7 +199,7 @@ impl<'a> Load<'a> {
     fn go_on(&mut self, sender: &mut Sender, telling: &mut Telling, watch: &mut Stalls) -> Result<(), Failed> {
         self.advance(sender);
         telling.at(self.fresh, self.bytes);
-        (self.heard)(self.mark.records);
+        (self.heard)(self.before + sender.appended)?;
         self.hear_marks(sender)?;
         if now() >= self.marked + MARK_EVERY && self.mark_ticket.is_none() && self.mark != self.row.mark {
             self.marked = now();
@@ -245,7 +255,7 @@ impl<'a> Load<'a> {
         let payload = mark_payload(&self.row, &self.mark, true).to_string();
         let key = self.key.as_bytes();
         self.client.invoke("gristmill/inputs", key, "mark", payload.as_bytes()).map_err(refused)?;
-        (self.heard)(self.mark.records);
+        (self.heard)(self.mark.appended + self.mark.rejected)?;
         "complete".clone_into(&mut self.row.state);
         Ok(report(&self.row, self.fresh, telling.seconds()))
     }

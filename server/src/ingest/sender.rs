@@ -48,6 +48,8 @@ pub(super) struct Sender {
     targets: Vec<Target>,
     tickets: HashMap<Ticket, (usize, SlotId)>,
     open_bytes: usize,
+    /// Records that their slots are known to have, of those taken.
+    pub(super) appended: u64,
     /// Answers so far.
     pub(super) answers: u64,
     /// Endings of operations that are not ours.
@@ -61,8 +63,14 @@ impl Sender {
     /// The server does not answer, or the input was deleted.
     pub(super) fn new(client: &mut Client, topics: Vec<(Topic, u32)>) -> Result<Self, Failed> {
         let slots = client.topology().slots.len() as u16;
-        let mut sender =
-            Self { targets: Vec::new(), tickets: HashMap::new(), open_bytes: 0, answers: 0, others: vec![] };
+        let mut sender = Self {
+            targets: Vec::new(),
+            tickets: HashMap::new(),
+            open_bytes: 0,
+            appended: 0,
+            answers: 0,
+            others: vec![],
+        };
         for (topic, number) in topics {
             let mut asked = BTreeMap::new();
             for lane in 0..topic.lanes {
@@ -106,6 +114,7 @@ impl Sender {
         let at = usize::from(record.is_reject);
         let share = self.targets[at].shares.get_mut(&record.slot).expect("every home slot was asked");
         if record.number <= share.received {
+            self.appended += 1;
             return Ok(false);
         }
         let (first, prev) = (record.number, share.last);
@@ -198,8 +207,9 @@ impl Sender {
                 self.answers += 1;
             }
         }
-        while share.chunks.front().is_some_and(|chunk| chunk.last <= share.received) {
-            self.open_bytes -= share.chunks.pop_front().map_or(0, |chunk| chunk.records.bytes());
+        while let Some(chunk) = share.chunks.pop_front_if(|chunk| chunk.last <= share.received) {
+            self.open_bytes -= chunk.records.bytes();
+            self.appended += chunk.records.len() as u64;
         }
         // Once nothing of the slot is in flight, what it has not got goes again, in order.
         if share.in_flight == 0 {
