@@ -56,6 +56,11 @@ pub const SESSION_IDLE_SECONDS_DEFAULT: u64 = 3_600;
 pub const SESSION_IDLE_SECONDS_MIN: u64 = 60;
 /// Most of them: sessions of a month ago only take memory.
 pub const SESSION_IDLE_SECONDS_MAX: u64 = 30 * 86_400;
+/// Code that holds a shard's core for so long, in seconds, never comes back: no handler that is meant to work keeps all
+/// other grains of its shard waiting for as long.
+pub const HANDLER_STALL_LIMIT_SECONDS_DEFAULT: u64 = 10;
+/// The longest that can be set, in seconds: beyond a day it is no limit any more, and 0 says so plainly.
+pub const HANDLER_STALL_LIMIT_SECONDS_MAX: u64 = 86_400;
 
 /// Connections that the HTTP door serves at a time: scrapers, probes and a few people.
 pub const HTTP_CONNECTIONS_MAX: usize = 128;

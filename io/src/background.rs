@@ -153,7 +153,7 @@ impl Drop for Background {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            eprintln!("a background executor ended by a panic");
+            tracing::error!(target: "gristmill", "a background executor ended by a panic");
         }
     }
 }
@@ -259,7 +259,10 @@ async fn work_on_bell(worker: Rc<RefCell<Worker>>, heard: OwnedFd) {
         }
         if bell.read_at(0, 8).await.is_err() {
             // The tick still brings the jobs.
-            eprintln!("the bell of a background executor cannot be read; jobs start up to {TICK:?} late");
+            tracing::warn!(
+                target: "gristmill",
+                "the bell of a background executor cannot be read; jobs start up to {TICK:?} late"
+            );
             break;
         }
     }

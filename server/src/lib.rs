@@ -14,6 +14,7 @@ mod doctor;
 pub mod exit;
 mod gateway;
 mod ingest;
+mod messages;
 pub mod serve;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};

@@ -2,6 +2,7 @@
 
 use crate::config::{Flags, Loaded};
 use crate::exit::Failed;
+use crate::messages;
 use crate::serve::serve;
 use gristmill_sdk::App;
 use std::path::PathBuf;
@@ -23,5 +24,11 @@ pub struct Arguments {
 /// It does not start, or did not stop as it should.
 pub(super) fn run(arguments: &Arguments, apps: Vec<App>) -> Result<(), Failed> {
     let loaded = Loaded::of_this_process(&arguments.flags)?;
-    serve(&arguments.data, &loaded.config, apps)
+    messages::start(&loaded.config.server);
+    serve(&arguments.data, &loaded.config, apps).map_err(|failed| {
+        if !failed.message.is_empty() {
+            tracing::error!(target: messages::target!(), status = failed.exit as u8, "{failed}");
+        }
+        failed.told()
+    })
 }

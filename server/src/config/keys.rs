@@ -3,8 +3,9 @@
 
 use super::Config;
 use gristmill_base::limits::{
-    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, FLUSH_SPACING_MICROS_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
-    MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX, SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
+    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, FLUSH_SPACING_MICROS_MAX, HANDLER_STALL_LIMIT_SECONDS_MAX,
+    LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
+    SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
 };
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -179,6 +180,41 @@ pub(crate) const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| Some(config.sessions.idle_seconds.to_string()),
+    },
+    Key {
+        section: "server",
+        name: "log_format",
+        flag: "log-format",
+        value: "text|json",
+        help: "How messages are written to standard error: lines for people, or an object a line",
+        set: |config, text| put(&mut config.server.log_format, text, "text or json"),
+        get: |config| Some(config.server.log_format.to_string()),
+    },
+    Key {
+        section: "server",
+        name: "log_filter",
+        flag: "log-filter",
+        value: "FILTER",
+        help: "Which messages are written: error, warn, info, debug, trace or off, also by target: warn,gristmill=debug",
+        set: |config, text| {
+            crate::messages::check_filter(text)?;
+            text.clone_into(&mut config.server.log_filter);
+            Ok(())
+        },
+        get: |config| Some(config.server.log_filter.clone()),
+    },
+    Key {
+        section: "server",
+        name: "handler_stall_limit_seconds",
+        flag: "handler-stall-limit",
+        value: "SECONDS",
+        help: "Seconds after which code that holds a shard's core ends the server, with its stack shown; 0 for never",
+        set: |config, text| {
+            let allowed = 0..=HANDLER_STALL_LIMIT_SECONDS_MAX;
+            config.server.handler_stall_limit_seconds = within(text, allowed, "a number of seconds")?;
+            Ok(())
+        },
+        get: |config| Some(config.server.handler_stall_limit_seconds.to_string()),
     },
 ];
 

@@ -11,18 +11,25 @@ pub(crate) use keys::Key;
 pub(crate) use sizes::{Machine, Sizes};
 
 use crate::exit::{Exit, Failed};
-use gristmill_base::limits::{CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT};
+use gristmill_base::limits::{
+    CHECKPOINT_BYTES_DEFAULT, HANDLER_STALL_LIMIT_SECONDS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT,
+    SESSION_IDLE_SECONDS_DEFAULT,
+};
 use gristmill_base::nearest::nearest;
 use keys::KEYS;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
 
 /// Variables that begin like a key and are none: the demo's test builds, a benchmark, and the tests that write their
 /// expected files anew.
 const OTHER_VARIABLES: [&str; 4] =
     ["GRISTMILL_SABOTAGE", "GRISTMILL_BENCH_KEYS", "GRISTMILL_WRITE_VECTORS", "GRISTMILL_WRITE_GOLDEN"];
+
+/// Messages of the server from this level on; of the libraries below it only what went wrong.
+const LOG_FILTER_DEFAULT: &str = "warn,gristmill=info";
 
 /// What an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// Sessions of clients.
     pub sessions: Sessions,
+    /// The process itself.
+    pub server: Server,
 }
 
 /// Section `[listen]`.
@@ -88,6 +97,47 @@ pub struct Sessions {
     pub idle_seconds: u64,
 }
 
+/// Section `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// How messages are written to standard error.
+    pub log_format: LogFormat,
+    /// Which messages are: a level, or levels by target.
+    pub log_filter: String,
+    /// Seconds after which code that holds a shard's core ends the process; 0 for never.
+    pub handler_stall_limit_seconds: u64,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -106,6 +156,11 @@ impl Default for Config {
                 flush_spacing_micros: None,
             },
             sessions: Sessions { idle_seconds: SESSION_IDLE_SECONDS_DEFAULT },
+            server: Server {
+                log_format: LogFormat::Text,
+                log_filter: LOG_FILTER_DEFAULT.to_owned(),
+                handler_stall_limit_seconds: HANDLER_STALL_LIMIT_SECONDS_DEFAULT,
+            },
         }
     }
 }

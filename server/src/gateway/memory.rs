@@ -1,6 +1,7 @@
 //! Whether the process keeps to its memory budget.
 
 use super::board::Board;
+use crate::messages::target;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,11 @@ pub(super) async fn watch(board: Arc<Board>) {
         if now != short {
             let what =
                 if now { "over the memory budget, writes are refused" } else { "within the memory budget again" };
-            eprintln!("gristmill: {resident} bytes of memory, the budget is {}: {what}", board.budget_bytes);
+            let budget = board.budget_bytes;
+            tracing::warn!(
+                target: target!(), resident, budget,
+                "{resident} bytes of memory, the budget is {budget}: {what}"
+            );
         }
         short = now;
         board.set_memory_short(short);

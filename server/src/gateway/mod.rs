@@ -15,6 +15,7 @@ pub(crate) use board::Board;
 pub(crate) use collect::Probe;
 
 use crate::exit::{Exit, Failed};
+use crate::messages::target;
 use collect::Collector;
 use gristmill_io::placement::restrict_current_thread;
 use http::Door;
@@ -51,7 +52,7 @@ impl Gateway {
                 tokio::select! {
                     ended = http::serve(listener, routes::router(app), door) => {
                         if let Err(error) = ended {
-                            eprintln!("gristmill: the HTTP door is closed: {error}");
+                            tracing::error!(target: target!(), "the HTTP door is closed: {error}");
                         }
                     }
                     _ = stopped => {}

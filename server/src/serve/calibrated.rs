@@ -1,6 +1,7 @@
 //! How the logs write: as configured, else as the disk was measured, else in the way that no disk is bad at.
 
 use crate::config::Log;
+use crate::messages::target;
 use gristmill_base::files::Files;
 use gristmill_io::calibration::Calibration;
 use gristmill_io::posix::PosixDisk;
@@ -28,7 +29,10 @@ impl Writing {
             found => Ok(found),
         });
         let found = found.unwrap_or_else(|why| {
-            eprintln!("gristmill: the disk's calibration is not used: {why}; gristmill bench disk makes it anew");
+            tracing::warn!(
+                target: target!(),
+                "the disk's calibration is not used: {why}; gristmill bench disk makes it anew"
+            );
             None
         });
         Self::choose(config, found.as_ref())

@@ -17,6 +17,7 @@ pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 use crate::config::{Config, Machine, Sizes};
 use crate::exit::Failed;
 use crate::gateway::{Board, Gateway, Probe};
+use crate::messages::target;
 use calibrated::Writing;
 use doors::Doors;
 use gristmill_base::ids::ShardId;
@@ -71,7 +72,7 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let watch = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
-        eprintln!("gristmill: {ENDPOINTS_FILE} cannot be removed: {error}");
+        tracing::warn!(target: target!(), "{ENDPOINTS_FILE} cannot be removed: {error}");
     }
     ended
 }
@@ -169,13 +170,13 @@ fn announce(root: &Path, endpoints: &Endpoints, pinned: bool) -> Result<(), Fail
         .write(root)
         .map_err(|error| Failed::configuration(format!("{ENDPOINTS_FILE} cannot be written: {error}")))?;
     if !pinned {
-        eprintln!("gristmill: pinning a shard to its CPU had no effect here; latencies will vary more");
+        tracing::warn!(
+            target: target!(),
+            "pinning a shard to its CPU had no effect here; latencies will vary more"
+        );
     }
     let shards = endpoints.shard_ports.len();
-    let mut out = io::stdout();
-    // Nobody may be reading; the server runs all the same.
-    let _ = writeln!(
-        out,
+    let line = format!(
         "ready: {shards} shards on {}:{}, HTTP on port {}, data in {}, process {}",
         endpoints.host,
         endpoints.port,
@@ -183,6 +184,14 @@ fn announce(root: &Path, endpoints: &Endpoints, pinned: bool) -> Result<(), Fail
         root.display(),
         endpoints.pid
     );
+    tracing::info!(
+        target: target!(), shards, port = endpoints.port, http_port = endpoints.http_port, pid = endpoints.pid,
+        "{line}"
+    );
+    let mut out = io::stdout();
+    // Whoever waits for it reads it here, however messages are written. Nobody may be reading; the server runs all the
+    // same.
+    let _ = writeln!(out, "{line}");
     let _ = out.flush();
     notify::ready(&format!("{shards} shards on {}:{}", endpoints.host, endpoints.port));
     Ok(())

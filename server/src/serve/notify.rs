@@ -1,6 +1,7 @@
 //! Tells systemd how the server is, where a unit of `Type=notify` started it: a datagram to the socket that
 //! `NOTIFY_SOCKET` names.
 
+use crate::messages::target;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -20,7 +21,7 @@ pub(super) fn stopping() {
 fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
-        eprintln!("gristmill: systemd cannot be told at {}: {error}", socket.display());
+        tracing::warn!(target: target!(), "systemd cannot be told at {}: {error}", socket.display());
     }
 }
 

@@ -3,6 +3,7 @@
 use super::calibrated::Writing;
 use crate::config::{Config, Sizes};
 use crate::exit::{Exit, Failed};
+use crate::messages::target;
 use gristmill_base::env::Clock;
 use gristmill_base::files::Files;
 use gristmill_base::ids::{ShardId, SlotId};
@@ -54,7 +55,7 @@ impl Recovered {
         let mut disk = PosixDisk::new(root);
         let seeds = recover(&mut disk, &boot, SystemClock.now(), &mut SystemRng::new()).map_err(|it| failed(&it))?;
         if let Some(notice) = seeds.first().and_then(ShardSeed::notice) {
-            eprintln!("gristmill: {notice}");
+            tracing::warn!(target: target!(), "{notice}");
         }
         let mut files = Files::new(&mut disk);
         let (identity, placement) = placement_of(&mut files).map_err(|it| failed(&it))?;

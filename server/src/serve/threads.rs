@@ -65,6 +65,10 @@ pub(super) enum Happened {
     Ended(ShardId, Result<(), Failed>),
     /// How a shard's background work goes has changed: what of it fails, if something does.
     Work(ShardId, WorkState, String),
+    /// A shard acknowledges nothing any more, for this reason.
+    Failed(ShardId, String),
+    /// A line of a shard for the operator.
+    Notice(ShardId, String),
     /// The operator wants the server to stop.
     Signal(i32),
 }
@@ -140,13 +144,10 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     shard_loop.run(|told| match told {
         Told::Failed(reason) => {
             board.failed(shard, &reason);
-            eprintln!(
-            "gristmill: the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
-             on; restart the server once the disk is well"
-            );
+            let _ = tell.send(Happened::Failed(shard, reason));
         }
-        Told::Notice(line) => eprintln!("gristmill: shard {shard}: {line}"),
-        // As above.
+        // As above: messages are the main thread's, which may wait for whoever reads them.
+        Told::Notice(line) => drop(tell.send(Happened::Notice(shard, line))),
         Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),
     });
     Ok(())

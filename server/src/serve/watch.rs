@@ -3,6 +3,8 @@
 use super::threads::Happened;
 use super::work::ShardsWork;
 use crate::exit::{Exit, Failed};
+use crate::messages::target;
+use gristmill_core::WorkState;
 use gristmill_io::clock::SystemClock;
 use gristmill_io::mesh::Waker;
 use gristmill_net::stop::Stop;
@@ -111,14 +113,28 @@ impl Watch {
                 self.fail(failed);
             }
             Happened::Work(shard, state, what) => {
+                let well = state == WorkState::Well;
                 for line in self.work.changed(shard, state, &what) {
-                    eprintln!("gristmill: {line}");
+                    let shard = shard.0;
+                    if well {
+                        tracing::info!(target: target!(), shard, "{line}");
+                    } else {
+                        tracing::warn!(target: target!(), shard, "{line}");
+                    }
                 }
+            }
+            Happened::Failed(shard, reason) => tracing::error!(
+                target: target!(), shard = shard.0,
+                "the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
+                 on; restart the server once the disk is well"
+            ),
+            Happened::Notice(shard, line) => {
+                tracing::warn!(target: target!(), shard = shard.0, "shard {shard}: {line}");
             }
             Happened::Signal(signal) => {
                 if !self.stop.is_requested() {
                     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                    eprintln!("gristmill: {name}, stopping");
+                    tracing::info!(target: target!(), signal, "{name}, stopping");
                 }
                 self.stop();
             }
@@ -127,7 +143,7 @@ impl Watch {
 
     /// Stops the server because something went wrong. The first reason is the one that counts; each is told at once.
     fn fail(&mut self, failed: Failed) {
-        eprintln!("gristmill: {failed}; stopping");
+        tracing::error!(target: target!(), "{failed}; stopping");
         self.failed.get_or_insert(failed);
         self.stop();
     }
