@@ -274,8 +274,22 @@ pub enum NetEvent<'a> {
     },
 }
 
+/// How often clients were not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// Connections closed at once because there were too many.
+    pub too_many: u64,
+    /// Accepts that failed for want of descriptors or memory. Who waits is taken when there are some again.
+    pub accepts_failed: u64,
+}
+
 /// Sockets of one shard; for the net crate alone.
 pub trait Net {
+    /// Connections that were not taken since the start; none in worlds without such limits.
+    fn turned_away(&self) -> TurnedAway {
+        TurnedAway::default()
+    }
+
     /// Sends a buffer whole, behind those given before for the same connection. At most one is in flight per
     /// connection: the next one only after [`NetEvent::Sent`].
     fn send(&mut self, conn: ConnId, buf: Vec<u8>);

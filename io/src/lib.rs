@@ -11,6 +11,8 @@ pub mod cgroup;
 #[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
+pub mod descriptors;
+#[cfg(not(loom))]
 mod folder;
 #[cfg(not(loom))]
 pub mod host;

@@ -8,7 +8,7 @@ use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, fs, io};
+use std::{fmt, fs};
 
 /// Locked memory that glommio demands at least, whatever it uses.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -35,7 +35,8 @@ impl fmt::Display for Missing {
 }
 
 /// Everything that a server with `shards` shards over the data directory `root`, which must be there, would lack on
-/// this machine. Raises this process's limit of locked memory as far as it may.
+/// this machine, its descriptors aside, which [`crate::descriptors`] counts. Raises this process's limit of locked memory
+/// as far as it may.
 #[must_use]
 pub fn check(root: &Path, shards: u16) -> Vec<Missing> {
     let mut missing: Vec<Missing> = Vec::new();
@@ -49,18 +50,6 @@ pub fn check(root: &Path, shards: u16) -> Vec<Missing> {
 #[must_use]
 pub fn memlock_bytes(shards: u16) -> u64 {
     MEMLOCK_BYTES_MIN.max(u64::from(shards) * MEMLOCK_BYTES_PER_SHARD)
-}
-
-/// Raises this process's limit of open files as far as it may, for connections; gives what it is now.
-///
-/// # Errors
-/// What the operating system says.
-pub fn raise_open_files() -> io::Result<u64> {
-    let (now, most) = Limit::OpenFiles.get()?;
-    if now < most {
-        Limit::OpenFiles.set(most, most)?;
-    }
-    Ok(most)
 }
 
 /// The lockable memory that `shards` shards lack. Raises the limit as far as it may.
@@ -209,12 +198,6 @@ mod tests {
         assert!(remedy(libc::ENOMEM).contains("LimitMEMLOCK"));
         let found = ring_found(&RingError { step: "io_uring_setup", errno: libc::EPERM });
         assert!(found.contains("io_uring_setup failed") && found.contains("io_uring_disabled is"), "{found}");
-    }
-
-    #[test]
-    fn open_files_are_raised_to_the_most_allowed() {
-        let raised = raise_open_files().unwrap();
-        assert_eq!(Limit::OpenFiles.get().unwrap(), (raised, raised));
     }
 
     #[test]

@@ -32,9 +32,11 @@ fn inside_the_limit() {
     let address = socket.local_addr().unwrap();
     let (stop, waker) = (Arc::new(AtomicBool::new(false)), Waker::new().unwrap());
     let (accepted, turns) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let failed = Arc::new(AtomicUsize::new(0));
     let (ready, started) = std::sync::mpsc::channel();
     let server = {
         let (stop, waker, accepted, turns) = (stop.clone(), waker.clone(), accepted.clone(), turns.clone());
+        let failed = failed.clone();
         std::thread::spawn(move || {
             let root = std::env::temp_dir();
             let mut ring = ShardRing::new(&RingSettings::default(), &root, vec![socket], waker).unwrap();
@@ -45,6 +47,7 @@ fn inside_the_limit() {
                         accepted.fetch_add(1, Ordering::AcqRel);
                     }
                 });
+                failed.store(ring.turned_away().accepts_failed as usize, Ordering::Release);
                 turns.fetch_add(1, Ordering::AcqRel);
                 ring.park(u64::MAX);
             }
@@ -59,6 +62,7 @@ fn inside_the_limit() {
     std::thread::sleep(Duration::from_millis(500));
     let spent = turns.load(Ordering::Acquire) - before;
     assert!(spent < 30, "{spent} turns in half a second of waiting");
+    assert!(failed.load(Ordering::Acquire) > 0, "what fails is counted");
     let all = clients.len();
     clients.clear();
     for _ in 0..100 {

@@ -195,7 +195,7 @@ where
     /// The shard's numbers, for who asked.
     fn numbers(&mut self) -> Numbers {
         let mut doors = self.facts.clone();
-        self.connections.gauges(&mut doors);
+        self.doors(&mut doors);
         let (parcels_waiting, parcels_sent) = self.outgoing.counts();
         Numbers {
             engine: self.engine.measure(),
@@ -205,6 +205,13 @@ where
             parcels_received: self.parcels_received,
             parcels_waiting,
         }
+    }
+
+    /// What the doors have seen.
+    fn doors(&self, gauges: &mut Vec<(&'static str, u64)>) {
+        self.connections.gauges(gauges);
+        let away = self.world.turned_away();
+        gauges.extend([("net_connections_refused", away.too_many), ("net_accepts_failed", away.accepts_failed)]);
     }
 
     fn round(&mut self, now: Now) -> u64 {
@@ -252,7 +259,9 @@ where
         if now >= self.next_gauges || asked() {
             self.next_gauges = now + GAUGES_NANOS;
             self.inbox.gauges.extend_from_slice(&self.facts);
-            self.connections.gauges(&mut self.inbox.gauges);
+            let mut doors = mem::take(&mut self.inbox.gauges);
+            self.doors(&mut doors);
+            self.inbox.gauges = doors;
         }
         for _ in 0..MESH_PARCELS_MAX {
             let Some(parcel) = self.mesh.try_pop() else { return false };

@@ -38,6 +38,14 @@ pub fn gristmill(arguments: &[&str]) -> Command {
     command
 }
 
+/// The same, in a process that may have so many descriptors.
+pub fn limited(open_files: u64, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {open_files} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_gristmill")]).args(arguments);
+    command
+}
+
 /// What a run that ends soon says: exit status and standard error.
 pub fn run(arguments: &[&str]) -> (i32, String) {
     let output = gristmill(arguments).output().expect("the program runs");
@@ -54,8 +62,18 @@ pub struct Server {
 impl Server {
     /// Starts a server over `data` on free ports and waits until it is ready.
     pub fn start(data: &Path, shards: u16) -> Self {
+        Self::started(gristmill(&[]), data, shards)
+    }
+
+    /// The same with so many descriptors.
+    pub fn start_limited(data: &Path, shards: u16, open_files: u64) -> Self {
+        Self::started(limited(open_files, &[]), data, shards)
+    }
+
+    fn started(mut program: Command, data: &Path, shards: u16) -> Self {
         let text = data.to_str().expect("a path of text");
-        let mut child = gristmill(&["serve", "--data", text, "--port-base", "0", "--shards", &shards.to_string()])
+        let mut child = program
+            .args(["serve", "--data", text, "--port-base", "0", "--shards", &shards.to_string()])
             // Small segments, so that a start is quick.
             .env("GRISTMILL_LOG_SEGMENT_BYTES", "4194304")
             .stdout(Stdio::piped())

@@ -19,7 +19,9 @@ use crate::mesh::Waker;
 use buffers::{Buffers, GROUP};
 use disk::DiskTable;
 use gate::{Done, Gate, Kind};
-use gristmill_base::env::{Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket};
+use gristmill_base::env::{
+    Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket, TurnedAway,
+};
 use gristmill_base::ids::ConnId;
 use gristmill_base::limits::CONNECTIONS_PER_SHARD_MAX;
 use io_uring::{opcode, types};
@@ -165,12 +167,6 @@ impl ShardRing {
         self.net.live()
     }
 
-    /// Connections turned away since the start because there were too many.
-    #[must_use]
-    pub fn connections_refused(&self) -> u64 {
-        self.net.refused()
-    }
-
     /// Whether finished disk operations wait for a poll: worth a look between the sends of a long turn.
     #[must_use]
     pub fn has_completions(&self) -> bool {
@@ -282,6 +278,10 @@ impl Disk for ShardRing {
 }
 
 impl Net for ShardRing {
+    fn turned_away(&self) -> TurnedAway {
+        self.net.turned_away()
+    }
+
     /// Ignored if the connection is gone or going; its [`NetEvent::Closed`] has come or will.
     fn send(&mut self, conn: ConnId, buf: Vec<u8>) {
         let quiet = self.net.send(&mut self.gate, conn, buf);

@@ -7,7 +7,7 @@ use super::buffers::{Buffers, GROUP};
 use super::conn::{Conns, Phase, Sending};
 use super::gate::{Done, Gate, Kind};
 use crate::sys;
-use gristmill_base::env::NetEvent;
+use gristmill_base::env::{NetEvent, TurnedAway};
 use gristmill_base::ids::ConnId;
 use io_uring::{cqueue, opcode, types};
 use std::collections::VecDeque;
@@ -77,8 +77,7 @@ pub(super) struct NetTable {
     connections_max: usize,
     poll_bytes_max: usize,
     poll_events_max: usize,
-    /// Connections turned away because there were too many.
-    refused: u64,
+    turned_away: TurnedAway,
     /// The ring is being dropped: nothing new starts.
     stopped: bool,
 }
@@ -98,7 +97,7 @@ impl NetTable {
             connections_max: settings.connections_max,
             poll_bytes_max: settings.poll_bytes_max,
             poll_events_max: settings.poll_events_max,
-            refused: 0,
+            turned_away: TurnedAway::default(),
             stopped: false,
         }
     }
@@ -112,8 +111,8 @@ impl NetTable {
         self.conns.live()
     }
 
-    pub(super) fn refused(&self) -> u64 {
-        self.refused
+    pub(super) fn turned_away(&self) -> TurnedAway {
+        self.turned_away
     }
 
     /// Has every operation end: cuts all connections off and cancels the accepts. For good.
@@ -166,13 +165,14 @@ impl NetTable {
         if item.result >= 0 || [libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO].contains(&-item.result) {
             self.accept_all(gate);
         } else {
+            self.turned_away.accepts_failed += 1;
             self.accept_again = Some(now + ACCEPT_AGAIN_NANOS);
         }
     }
 
     fn welcome(&mut self, gate: &mut Gate, socket: TcpStream, listener: usize) {
         if self.conns.live() >= self.connections_max || self.stopped {
-            self.refused += 1;
+            self.turned_away.too_many += 1;
             return;
         }
         // Both fail only if the peer is gone already.

@@ -2,7 +2,7 @@
 
 use super::{Finding, bytes};
 use crate::config::Machine;
-use gristmill_base::limits::CONNECTIONS_PER_SHARD_MAX;
+use gristmill_io::descriptors::Descriptors;
 use gristmill_io::{host, placement, preflight};
 
 /// The oldest kernel whose io_uring has what a shard uses.
@@ -61,7 +61,8 @@ pub(super) fn open_files(shards: usize) -> Finding {
 }
 
 fn judge_open_files(most: u64, shards: usize) -> Finding {
-    let full = (shards * (CONNECTIONS_PER_SHARD_MAX + 100)) as u64;
+    let count = u16::try_from(shards).unwrap_or(u16::MAX);
+    let (least, full) = (Descriptors::needed(count), Descriptors::plenty(count));
     let found = format!("at most {most}");
     let advice = format!("LimitNOFILE={full} in the service's unit, --ulimit nofile={full} for a container");
     match most {
@@ -69,7 +70,8 @@ fn judge_open_files(most: u64, shards: usize) -> Finding {
         most if most >= OPEN_FILES_LOW => {
             Finding::warn("open files", format!("{found}, {full} for as many connections as are allowed"), advice)
         }
-        _ => Finding::warn("open files", format!("{found}: clients are soon turned away"), advice),
+        most if most >= least => Finding::warn("open files", format!("{found}: clients are soon turned away"), advice),
+        _ => Finding::fail("open files", format!("{found}, {least} needed for {shards} shards"), advice),
     }
 }
 
@@ -125,7 +127,8 @@ mod tests {
     fn few_open_files_are_told() {
         assert_eq!(judge_open_files(1_048_576, 2).level, Level::Ok);
         assert!(judge_open_files(1_024, 2).found.contains("turned away"));
-        assert!(judge_open_files(8_192, 2).advice.contains("LimitNOFILE=20200"));
+        assert!(judge_open_files(8_192, 2).advice.contains("LimitNOFILE=20192"));
+        assert_eq!((judge_open_files(80, 2).level, judge_open_files(79, 2).level), (Level::Warn, Level::Fail));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) const GAUGES: &[Family] = &[
 pub(super) const DOOR_COUNTERS: &[Family] = &[
     ("net_connections_accepted", "Connections accepted"),
     ("net_connections_closed", "Connections that have ended"),
+    ("net_connections_refused", "Connections closed at once because there were too many"),
+    ("net_accepts_failed", "Accepts that failed for want of descriptors or memory, each tried again"),
     ("net_bytes_in", "Bytes received"),
     ("net_bytes_out", "Bytes handed to sockets"),
     ("net_frames", "Frames taken"),

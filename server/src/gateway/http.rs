@@ -2,7 +2,7 @@
 
 use axum::Router;
 use gristmill_base::limits::{
-    HTTP_CONNECTION_SECONDS_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_SECONDS_MAX, HTTP_HEADERS_MAX,
+    HTTP_CONNECTION_SECONDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_SECONDS_MAX, HTTP_HEADERS_MAX,
 };
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +35,15 @@ pub(super) struct Door {
     pub(super) expired: AtomicU64,
     /// Requests answered.
     pub(super) requests: AtomicU64,
+    /// Connections that may be open.
+    open_max: u64,
+}
+
+impl Door {
+    /// One that lets so many connections in.
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { open_max: connections_max as u64, ..Self::default() }
+    }
 }
 
 /// Counts one.
@@ -51,7 +60,7 @@ pub(super) async fn serve(listener: std::net::TcpListener, router: Router, door:
             continue;
         };
         count(&door.accepted);
-        if door.open.load(Ordering::Relaxed) >= HTTP_CONNECTIONS_MAX as u64 {
+        if door.open.load(Ordering::Relaxed) >= door.open_max {
             count(&door.refused);
             continue;
         }

@@ -32,11 +32,16 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Serves HTTP on `listener`, on one of `cpus`, until it is dropped. From now on `board` is shown.
+    /// Serves HTTP on `listener`, to so many connections at a time, on one of `cpus`, until it is dropped. From now on `board` is shown.
     ///
     /// # Errors
     /// The thread or its runtime cannot be had.
-    pub(crate) fn start(listener: TcpListener, cpus: Vec<usize>, board: Arc<Board>) -> Result<Self, Failed> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        connections_max: usize,
+        cpus: Vec<usize>,
+        board: Arc<Board>,
+    ) -> Result<Self, Failed> {
         let failed = |error: std::io::Error| Failed::new(Exit::Internal, format!("the gateway did not start: {error}"));
         listener.set_nonblocking(true).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -47,7 +52,7 @@ impl Gateway {
             runtime.block_on(async move {
                 let collector = Arc::new(Collector::new(Arc::clone(&board)));
                 tokio::spawn(memory::watch(Arc::clone(&board)));
-                let door = Arc::new(Door::default());
+                let door = Arc::new(Door::new(connections_max));
                 let app = App { board, collector, door: Arc::clone(&door) };
                 tokio::select! {
                     ended = http::serve(listener, routes::router(app), door) => {

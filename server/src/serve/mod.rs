@@ -22,9 +22,10 @@ use calibrated::Writing;
 use doors::Doors;
 use gristmill_base::ids::ShardId;
 use gristmill_core::LinkedApps;
+use gristmill_io::descriptors::Descriptors;
 use gristmill_io::lock::{DirLock, LockError};
 use gristmill_io::mesh::{Waker, mesh};
-use gristmill_io::preflight;
+use gristmill_io::preflight::{self, Missing};
 use gristmill_net::connections::Shares;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::stop::Stop;
@@ -46,13 +47,16 @@ use watch::Watch;
 /// # Errors
 /// It does not start, a shard ended on its own, or it did not stop in time.
 pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed> {
+    // Looking at the machine takes some already.
+    let _ = descriptors(1)?;
     let machine = Machine::this();
     let plan = Plan::make(&config.shards, &machine)?;
     let sizes = Sizes::of(config, &machine, plan.shards.len());
+    let descriptors = descriptors(plan.shards.len())?;
     let _lock = prepare(root, &plan)?;
     let Doors { main_port, shard_ports, sockets, http_port, http } = Doors::open(&config.listen, plan.shards.len())?;
     let board = Arc::new(Board::new(plan.shards.len(), sizes.budget_bytes));
-    let _gateway = Gateway::start(http, plan.gateway.clone(), Arc::clone(&board))?;
+    let _gateway = Gateway::start(http, descriptors.http_connections(), plan.gateway.clone(), Arc::clone(&board))?;
     let (tell, hear) = channel();
     watch::listen_to_signals(tell.clone())?;
     #[cfg(feature = "sabotage")]
@@ -67,7 +71,8 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
         pid: std::process::id(),
         data_directory: format!("{:032x}", recovered.directory),
     };
-    let doors = Entrances { shard_ports, sockets, shares: sizes.doors };
+    let connections_max = descriptors.shard_connections();
+    let doors = Entrances { shard_ports, sockets, connections_max, shares: sizes.doors };
     let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), writing };
     let watch = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
@@ -97,8 +102,18 @@ fn prepare(root: &Path, plan: &Plan) -> Result<DirLock, Failed> {
     if missing.is_empty() {
         return Ok(lock);
     }
+    Err(lacks(&missing))
+}
+
+/// The descriptors for so many shards.
+fn descriptors(shards: usize) -> Result<Descriptors, Failed> {
+    let shards = u16::try_from(shards).expect("the plan has at most 64 shards");
+    Descriptors::take(shards).map_err(|missing| lacks(&[missing]))
+}
+
+fn lacks(missing: &[Missing]) -> Failed {
     let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    Err(Failed::configuration(format!("this machine lacks something:\n{}", list.join("\n"))))
+    Failed::configuration(format!("this machine lacks something:\n{}", list.join("\n")))
 }
 
 /// How clients of the native protocol come to the shards.
@@ -107,6 +122,8 @@ struct Entrances {
     shard_ports: Vec<u16>,
     /// The listeners of each shard.
     sockets: Vec<Vec<TcpListener>>,
+    /// Connections that one shard may have.
+    connections_max: usize,
     /// What the connections of one shard may hold.
     shares: Shares,
 }
@@ -153,6 +170,7 @@ impl Start<'_> {
                 root: self.root.to_owned(),
                 shards: count,
                 stop: stop.clone(),
+                connections_max: doors.connections_max,
                 shares: doors.shares,
                 watched,
                 board: Arc::clone(self.board),

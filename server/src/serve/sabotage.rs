@@ -1,7 +1,9 @@
 //! Promises broken on purpose, in test builds alone: the word-count demo must notice each of them.
 
 use crate::exit::Failed;
-use gristmill_base::env::{Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket};
+use gristmill_base::env::{
+    Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket, TurnedAway,
+};
 use gristmill_base::ids::ConnId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::clock::SystemClock;
@@ -93,6 +95,10 @@ impl<W: Disk> Disk for HeldWrites<W> {
 }
 
 impl<W: Net> Net for HeldWrites<W> {
+    fn turned_away(&self) -> TurnedAway {
+        self.world.turned_away()
+    }
+
     fn send(&mut self, conn: ConnId, buf: Vec<u8>) {
         self.world.send(conn, buf);
     }

@@ -46,6 +46,8 @@ pub(super) struct ShardParts {
     pub(super) root: PathBuf,
     pub(super) shards: usize,
     pub(super) stop: Stop,
+    /// Connections that it may have.
+    pub(super) connections_max: usize,
     /// What its connections may hold.
     pub(super) shares: Shares,
     /// Who asks for its numbers.
@@ -108,7 +110,11 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
         Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
     })?;
-    let settings = RingSettings { split_durable_bytes: parts.writing.split_durable_bytes(), ..RingSettings::default() };
+    let settings = RingSettings {
+        split_durable_bytes: parts.writing.split_durable_bytes(),
+        connections_max: parts.connections_max,
+        ..RingSettings::default()
+    };
     #[cfg_attr(feature = "sabotage", expect(unused_mut, reason = "it is wrapped before it is used"))]
     let mut ring = ShardRing::new(&settings, &parts.root, parts.sockets, parts.waker.clone())
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
