@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use gristmill_client::ErrorKind;
+use gristmill_client::{ErrorKind, Status};
 
 use crate::plan::{Op, Settings};
 use crate::run::{check, run};
+use crate::worker::Gone;
 
 /// What the load generator does.
 #[derive(Clone, Debug, Subcommand)]
@@ -77,7 +78,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Does what the command says and prints what was found. The status: 0 done, 1 something acked is missing or something
-/// nobody asked for is there, 2 an argument is out of its limits, 69 the server cannot be reached, 70 anything else.
+/// nobody asked for is there, or the app was deleted, 2 an argument is out of its limits, 3 the server does not answer in
+/// time, 69 it cannot be reached, 70 anything else.
 pub fn execute(command: &Command) -> ExitCode {
     let Command::Run(arguments) = command;
     let settings = arguments.settings();
@@ -95,9 +97,21 @@ pub fn execute(command: &Command) -> ExitCode {
         }
         Err(error) => {
             eprintln!("loadgen: {error:#}");
-            let kind = error.downcast_ref::<gristmill_client::Error>().map(|error| error.kind);
-            ExitCode::from(if kind == Some(ErrorKind::Unreachable) { 69 } else { 70 })
+            ExitCode::from(status_of(&error))
         }
+    }
+}
+
+/// The exit status that an error means.
+fn status_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Gone>() {
+        return 1;
+    }
+    match error.downcast_ref::<gristmill_client::Error>().map(|error| error.kind) {
+        Some(ErrorKind::Refused(Status::UnknownName)) => 1,
+        Some(ErrorKind::TimedOut | ErrorKind::Unknown) => 3,
+        Some(ErrorKind::Unreachable) => 69,
+        _ => 70,
     }
 }
 

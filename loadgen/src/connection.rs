@@ -387,6 +387,7 @@ impl Connection {
         self.outstanding -= 1;
         if answer.status != Status::Ok {
             with.tally.error(answer.status.name());
+            note_gone(answer, with.tally);
             return Ok(());
         }
         with.tally.ack(latency(&work, &with.phase, time));
@@ -413,6 +414,7 @@ impl Connection {
     ) -> Result<(), String> {
         let refused = match answer.status.retry() {
             Retry::Final => {
+                note_gone(answer, with.tally);
                 if let Some(work) = self.sequencer.settle(slot, seq) {
                     self.end(&work, answer.status, with, time);
                 }
@@ -514,6 +516,14 @@ impl Connection {
             self.sequencer.push(slot, work);
             self.slots.push(slot);
         }
+    }
+}
+
+/// Takes note of an answer that means that the app is not there any more: from then on there is nothing to measure.
+fn note_gone(answer: &Answer<'_>, tally: &mut Tally) {
+    if answer.status == Status::UnknownName && tally.gone.is_none() {
+        let told = Failure::decode(answer.status, answer.body).map(|failure| failure.message().to_owned());
+        tally.gone = Some(told.unwrap_or_else(|error| error.to_string()));
     }
 }
 

@@ -109,7 +109,7 @@ fn make_load(settings: &Settings, workers: &mut [Worker<'_>]) -> anyhow::Result<
 fn together(workers: &mut [Worker<'_>], phase: Phase) -> anyhow::Result<()> {
     let start = now();
     if let [worker] = workers {
-        return Ok(worker.run(phase, start)?);
+        return worker.run(phase, start);
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = workers.iter_mut().map(|worker| scope.spawn(move || worker.run(phase, start))).collect();

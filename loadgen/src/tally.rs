@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// Operations that the clock asked for and that were never sent, because the server was too slow.
     pub(crate) unsent: u64,
+    /// What the server no longer knows of the app, in its words.
+    pub(crate) gone: Option<String>,
     /// Latencies of the measured time, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
 }
@@ -43,6 +45,7 @@ impl Tally {
             reconnects: 0,
             wrong: 0,
             unsent: 0,
+            gone: None,
             latency: Histogram::new_with_bounds(1, LONGEST_NANOS, DIGITS).expect("the bounds are constants that fit"),
         }
     }

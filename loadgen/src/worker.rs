@@ -1,7 +1,7 @@
 //! One thread with many connections: an event loop that keeps each of them busy.
 
-use std::io;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use gristmill_client::clock::{now, until};
 use mio::{Events, Interest, Poll, Token};
@@ -16,6 +16,24 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// The poll of the operating system sleeps whole milliseconds: nearer times are waited for without sleeping.
 const POLL_STEP: Duration = Duration::from_millis(1);
+
+/// The app was deleted while load was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// What the server says of it.
+    told: String,
+    /// Operations of this thread that had succeeded by then.
+    acked: u64,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = gristmill_loadgen_app::NAME;
+        write!(f, "the app {name} was deleted during the run, after {} acked operations: {}", self.acked, self.told)
+    }
+}
+
+impl std::error::Error for Gone {}
 
 /// The connections of one thread.
 pub(crate) struct Worker<'p> {
@@ -51,7 +69,7 @@ impl<'p> Worker<'p> {
     }
 
     /// Issues the operations of a phase and waits for their results.
-    pub(crate) fn run(&mut self, phase: Phase, start: Instant) -> io::Result<()> {
+    pub(crate) fn run(&mut self, phase: Phase, start: Instant) -> anyhow::Result<()> {
         let interval = if phase.each_key_once { None } else { self.interval };
         self.connections.iter_mut().for_each(|connection| connection.issued = 0);
         let mut time = now();
@@ -59,7 +77,7 @@ impl<'p> Worker<'p> {
         while !self.is_done(&phase, time) {
             let nap = self.nap(&phase, interval, start, time);
             match self.poll.poll(&mut self.events, Some(nap)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
             let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
@@ -68,6 +86,9 @@ impl<'p> Worker<'p> {
                     Surroundings { plan: self.plan, phase, tally: &mut self.tally, buffer: &mut self.buffer };
                 self.connections[at].receive(&mut with);
                 self.fill(at, &phase, interval, start, now());
+            }
+            if let Some(told) = self.tally.gone.take() {
+                return Err(Gone { told, acked: self.tally.acked }.into());
             }
             time = now();
             for at in 0..self.connections.len() {
@@ -88,6 +109,11 @@ impl<'p> Worker<'p> {
         time: Instant,
     ) -> io::Result<()> {
         if self.connections[at].stream.is_none() {
+            // An attempt takes a while where nobody answers, and there may be many connections.
+            let time = now();
+            if time >= phase.until + DRAIN {
+                return Ok(());
+            }
             self.connections[at].reconnect(&mut self.tally, time);
             if self.connections[at].stream.is_none() {
                 return Ok(());
