@@ -62,6 +62,9 @@ pub const HANDLER_STALL_LIMIT_SECONDS_DEFAULT: u64 = 10;
 /// The longest that can be set, in seconds: beyond a day it is no limit any more, and 0 says so plainly.
 pub const HANDLER_STALL_LIMIT_SECONDS_MAX: u64 = 86_400;
 
+/// Bytes of a configuration file: a line for each key, and room for comments.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+
 /// Connections that the HTTP door serves at a time: scrapers, probes and a few people.
 pub const HTTP_CONNECTIONS_MAX: usize = 128;
 /// Bytes of one HTTP request's head.

@@ -16,6 +16,7 @@ mod gateway;
 mod ingest;
 mod messages;
 pub mod serve;
+mod text_file;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use commands::Command;

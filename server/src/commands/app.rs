@@ -4,6 +4,8 @@ use super::connect::{Server, failed};
 use super::output::{Columns, Format, Output, Printer};
 use crate::exit::{Exit, Failed};
 use crate::ingest;
+use crate::text_file;
+use gristmill_base::limits::APP_FILE_BYTES_MAX;
 use gristmill_client::Client;
 use gristmill_sdk::App;
 use serde_json::Value;
@@ -108,7 +110,7 @@ fn file_of(name: &str, apps: &[App]) -> Result<(String, String), Failed> {
     {
         return Ok((format!("{name} (linked)"), app.file.to_owned()));
     }
-    let text = std::fs::read_to_string(name).map_err(|error| {
+    let text = text_file::read(Path::new(name), APP_FILE_BYTES_MAX).map_err(|error| {
         let linked: Vec<&str> = apps.iter().map(|app| app.name).collect();
         let linked = if linked.is_empty() { "none".to_owned() } else { linked.join(", ") };
         Failed::new(Exit::Usage, format!("{name} is neither an app file ({error}) nor a linked app; linked: {linked}"))

@@ -5,10 +5,11 @@ use super::output::{Format, Printer, grouped};
 use super::typed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::DataType;
+use gristmill_base::limits::VALUE_BYTES_MAX;
 use gristmill_client::{Client, Error, OwnedReply, Topic};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,7 +111,9 @@ impl Lines<'_> {
         let mut line = Vec::new();
         for number in 1_u64.. {
             line.clear();
-            let count = file
+            // One more than a value may have, and the end of the line.
+            let count = (&mut file)
+                .take(VALUE_BYTES_MAX as u64 + 2)
                 .read_until(b'\n', &mut line)
                 .map_err(|error| Failed::new(Exit::Usage, format!("{name}, line {number}: {error}")))?;
             if count == 0 {
@@ -118,6 +121,11 @@ impl Lines<'_> {
             }
             if line.last() == Some(&b'\n') {
                 line.pop();
+            }
+            if line.len() > VALUE_BYTES_MAX {
+                let message =
+                    format!("{name}, line {number}: more than {VALUE_BYTES_MAX} bytes, which a value may have");
+                return Err(Failed::new(Exit::Usage, message));
             }
             let value = self.value(name, number, &line)?;
             self.client.submit_produce(&self.topic, key.clone(), value).map_err(failed)?;

@@ -11,8 +11,9 @@ pub(crate) use keys::Key;
 pub(crate) use sizes::{Machine, Sizes};
 
 use crate::exit::{Exit, Failed};
+use crate::text_file;
 use gristmill_base::limits::{
-    CHECKPOINT_BYTES_DEFAULT, HANDLER_STALL_LIMIT_SECONDS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT,
+    CHECKPOINT_BYTES_DEFAULT, CONFIG_FILE_BYTES_MAX, HANDLER_STALL_LIMIT_SECONDS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT,
     SESSION_IDLE_SECONDS_DEFAULT,
 };
 use gristmill_base::nearest::nearest;
@@ -271,7 +272,7 @@ impl Loaded {
 }
 
 fn read_file(path: &Path) -> Result<String, Failed> {
-    std::fs::read_to_string(path)
+    text_file::read(path, CONFIG_FILE_BYTES_MAX)
         .map_err(|error| Failed::configuration(format!("{} cannot be read: {error}", path.display())))
 }
 
