@@ -6,6 +6,7 @@
 
 mod crosscheck;
 mod layout;
+mod missing;
 mod placement;
 mod sweep;
 mod unapplied;
@@ -171,9 +172,13 @@ pub fn recover(
     let (mut placement_file, state) = RootFile::load(&mut files, "", "placement", identity.directory)?;
     let placement = match readable(state, "placement")? {
         Some((bytes, _)) => Placement::from_bytes(&bytes)?,
-        None => layout::found(&mut files, &identity, config.shard_count)?,
+        None => {
+            missing::placement(&mut files)?;
+            layout::found(&mut files, &identity, config.shard_count)?
+        }
     };
     let (mut catalog_root, state) = RootFile::load(&mut files, "", "catalog", identity.directory)?;
+    let is_without_catalog = matches!(state, RootState::Empty);
     let (catalog, catalog_degraded) = match readable(state, "catalog")? {
         Some((bytes, degraded)) => (Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?, degraded),
         None => (Catalog::default(), false),
@@ -182,6 +187,9 @@ pub fn recover(
     let mut logs = Vec::new();
     for shard in 0..placement.shard_count {
         logs.push(read_log(&mut files, config, &identity, &placement, ShardId(shard), &catalog, now)?);
+    }
+    if is_without_catalog {
+        missing::catalog(&logs)?;
     }
     if !planted::is(Bug::RecoveredButUnflushed) {
         for recovered in &logs {

@@ -239,6 +239,33 @@ fn an_identity_that_is_gone_cut_or_emptied_is_blamed_itself() {
     }
 }
 
+/// Every file with its bytes.
+fn contents(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut names = Vec::new();
+    files(root, "", &mut names);
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), fs::read(root.join(&name)).unwrap())).collect()
+}
+
+/// A start would make new, empty files otherwise, and clear away what the old ones named.
+#[test]
+fn a_placement_or_catalog_that_is_gone_is_missed_and_nothing_is_touched() {
+    let data = golden().join("data");
+    for (file, hint) in
+        [("placement", "which only a data directory with a placement has"), ("catalog", "holds data of")]
+    {
+        let folder = fresh(file, &data);
+        for copy in ["a", "b"] {
+            let _ = fs::remove_file(folder.0.join(format!("{file}.{copy}")));
+        }
+        let before = contents(&folder.0);
+        let found = raw(&folder.0).expect_err(file);
+        assert!(matches!(&found, BootError::Damage { file: blamed, .. } if blamed == file), "{file}: {found}");
+        assert!(found.to_string().contains(hint), "{file}: {found}");
+        assert_eq!(contents(&folder.0), before, "{file}: nothing was changed");
+    }
+}
+
 /// The log goes on holding what it holds.
 fn without_checkpoints() -> BootConfig {
     BootConfig { checkpoint_bytes: 1 << 30, ..config() }
