@@ -35,7 +35,7 @@ use plan::Plan;
 use recovery::Recovered;
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -194,10 +194,9 @@ fn announce(root: &Path, endpoints: &Endpoints, pinned: bool) -> Result<(), Fail
         );
     }
     let shards = endpoints.shard_ports.len();
+    let address = SocketAddr::new(endpoints.host, endpoints.port);
     let line = format!(
-        "ready: {shards} shards on {}:{}, HTTP on port {}, data in {}, process {}",
-        endpoints.host,
-        endpoints.port,
+        "ready: {shards} shards on {address}, HTTP on port {}, data in {}, process {}",
         endpoints.http_port,
         root.display(),
         endpoints.pid
@@ -211,6 +210,6 @@ fn announce(root: &Path, endpoints: &Endpoints, pinned: bool) -> Result<(), Fail
     // same.
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
-    notify::ready(&format!("{shards} shards on {}:{}", endpoints.host, endpoints.port));
+    notify::ready(&format!("{shards} shards on {address}"));
     Ok(())
 }
