@@ -132,6 +132,14 @@ fn programs_can_rely_on_the_output_of_reading_commands() {
     hold("table-map-get", Golden::Exact, run(&["table", "map", "get", "word-count/words", "t", "counts", "the"]));
     hold("table-scan", Golden::Exact, run(&["table", "scan", "loadgen/kv"]));
     hold("invoke", Golden::Exact, run(&["invoke", "loadgen/counter", "c", "count", "--reply-type", "u64"]));
+    let rows = folder.0.join("rows.jsonl");
+    std::fs::write(&rows, "{\"doc\": \"more\", \"text\": \"grain\"}\n").expect("the disk");
+    let rows = rows.to_str().expect("a path of text");
+    let load = ["ingest", "word-count/lines", "--name", "more", "--format", "jsonl", "--key", "doc", rows];
+    hold("ingest", Golden::Shape, run(&load));
+    hold("app-wait", Golden::Shape, run(&["app", "wait", "word-count", "--settled"]));
+    hold("ingest-list", Golden::Shape, run(&["ingest", "list"]));
+    hold("ingest-show", Golden::Shape, run(&["ingest", "show", "word-count/more"]));
     for (name, arguments) in [("config-show", &["config", "show"][..]), ("doctor", &["doctor"])] {
         // Without a data directory, and whatever this machine lacks.
         let output = gristmill(&[arguments, &["--output", "json"]].concat()).output().expect("it runs");

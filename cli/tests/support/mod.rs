@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod inputs;
+
 use gristmill_wire::{Deframer, FrameKind, Hello, OpCode, Operation, Reply, RequestWriter, Status};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -2,7 +2,7 @@
 
 use super::reading::{Batch, OnError, Reading};
 use super::registry::{Identity, Mark, Registry, Row, Source, mark_payload, refused};
-use super::rows::RowFormat;
+use super::rows::{RowFormat, check_format};
 use super::sender::Sender;
 use super::telling::Telling;
 use crate::commands::failed;
@@ -130,12 +130,13 @@ impl<'a> Load<'a> {
         let total = self.row.identity.sources.iter().map(|source| source.bytes).sum();
         let mut telling = Telling::new(&self.key, self.settings.quiet, self.bytes, total);
         let (to, from) = sync_channel(BATCHES_AHEAD);
-        // Nobody waits for the reading: it ends when the receiving end is gone, or waits for standard input for ever.
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("reading".to_owned())
             .spawn(move || reading.run(&to))
             .map_err(|error| Failed::new(Exit::Internal, format!("no thread to read with: {error}")))?;
+        // Where sending fails, nobody waits for the reading: standard input may say nothing for ever.
         let read = self.send_all(from, &mut sender, &mut telling).and_then(|read| {
+            let read = if thread.join().is_err() { Err(broken(&self.mark)) } else { read };
             // What was sent before a row that cannot be taken is waited for, so that the mark is right.
             self.drain(&mut sender, &mut telling).map(|()| read)
         });
@@ -220,11 +221,14 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Moves the mark to the last place before which everything is appended.
+    /// Moves the mark to the last place before which everything is appended. It never goes back, as it would where
+    /// standard input is read again from its start, and perhaps is another.
     fn advance(&mut self, sender: &Sender) {
         let open = sender.first_open().unwrap_or(u64::MAX);
-        while self.marks.front().is_some_and(|mark| mark.records < open) {
-            self.mark = self.marks.pop_front().expect("it was just looked at");
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.records < open) {
+            if mark.records >= self.mark.records {
+                self.mark = mark;
+            }
         }
     }
 
@@ -300,6 +304,13 @@ impl Stalls {
     }
 }
 
+/// The reading has panicked: a library has found something in the sources that it does not expect.
+fn broken(mark: &Mark) -> Failed {
+    let message =
+        format!("the reading of source {} broke down, after record {}; is it damaged?", mark.source + 1, mark.records);
+    Failed::new(Exit::No, message)
+}
+
 fn report(row: &Row, fresh: u64, seconds: f64) -> Value {
     let mark = &row.mark;
     json!({
@@ -368,7 +379,11 @@ fn own(
     }
     let identity = match &found {
         Some(row) => row.identity.clone(),
-        None => identity(settings, topic)?,
+        None => {
+            let identity = identity(settings, topic)?;
+            identity.sources.iter().try_for_each(|source| check_format(settings.format, source))?;
+            identity
+        }
     };
     let number = match &found {
         Some(row) => row.number,

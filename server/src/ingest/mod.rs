@@ -16,9 +16,15 @@ pub(crate) use rows::RowFormat;
 use crate::commands::failed;
 use crate::exit::{Exit, Failed};
 use gristmill_client::Client;
+use gristmill_client::clock::{now, until};
 use registry::{Registry, Row};
 use sender::Sender;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long those who look at inputs wait to learn whether what is complete is applied by now.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// An input as programs read it. The names are API.
 fn shown(row: &Row) -> Value {
@@ -37,16 +43,40 @@ fn shown(row: &Row) -> Value {
     })
 }
 
-/// All inputs.
+/// All inputs. What is complete and turns out to be settled within [`LOOK`] is noted as applied first.
 ///
 /// # Errors
 /// The server does not answer.
 pub(crate) fn list(client: &mut Client) -> Result<Vec<Value>, Failed> {
-    let mut registry = Registry { client };
-    if !registry.is_there()? {
+    if !(Registry { client: &mut *client }).is_there()? {
         return Ok(Vec::new());
     }
-    Ok(registry.list()?.iter().map(|(_, row)| shown(row)).collect())
+    let rows = Registry { client: &mut *client }.list()?;
+    let complete = rows.iter().filter(|(_, row)| row.state == "complete");
+    let apps: BTreeSet<&str> = complete.filter_map(|(key, _)| key.split_once('/')).map(|(app, _)| app).collect();
+    if apps.is_empty() {
+        return Ok(rows.iter().map(|(_, row)| shown(row)).collect());
+    }
+    look_for_applied(client, apps.into_iter())?;
+    Ok(Registry { client }.list()?.iter().map(|(_, row)| shown(row)).collect())
+}
+
+/// Asks these apps whether they have settled, all together for no longer than [`LOOK`].
+fn look_for_applied<'a>(client: &mut Client, apps: impl Iterator<Item = &'a str>) -> Result<(), Failed> {
+    let deadline = now() + LOOK;
+    for app in apps {
+        let left = until(deadline);
+        if left.is_zero() {
+            break;
+        }
+        match settle(client, app, left) {
+            // The inputs of an app that is gone stay as they are.
+            Ok(_) => {}
+            Err(failed) if failed.exit == Exit::No => {}
+            Err(failed) => return Err(failed),
+        }
+    }
+    Ok(())
 }
 
 fn find(client: &mut Client, key: &str) -> Result<Row, Failed> {
@@ -60,6 +90,9 @@ fn find(client: &mut Client, key: &str) -> Result<Row, Failed> {
 /// # Errors
 /// There is none, or the server does not answer.
 pub(crate) fn show(client: &mut Client, key: &str) -> Result<Value, Failed> {
+    let row = find(client, key)?;
+    let Some((app, _)) = key.split_once('/').filter(|_| row.state == "complete") else { return Ok(shown(&row)) };
+    look_for_applied(client, [app].into_iter())?;
     Ok(shown(&find(client, key)?))
 }
 
@@ -128,7 +161,7 @@ pub(crate) struct Settled {
 ///
 /// # Errors
 /// There is no such app, or the server does not answer.
-pub(crate) fn settle(client: &mut Client, app: &str, wait: std::time::Duration) -> Result<Settled, Failed> {
+pub(crate) fn settle(client: &mut Client, app: &str, wait: Duration) -> Result<Settled, Failed> {
     let before = complete(client, app)?;
     let text = client.app_settle(app, wait).map_err(failed)?;
     let json: Value = serde_json::from_str(&text)

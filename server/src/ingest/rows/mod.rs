@@ -79,6 +79,15 @@ pub(super) fn at(path: &str, line: u64, why: impl std::fmt::Display) -> Failed {
     Failed::new(Exit::No, format!("{path}:{line}: {why}"))
 }
 
+/// Whether a file is what it should be, as far as its head and its end say; before an input is begun with it.
+///
+/// # Errors
+/// It cannot be opened, or has not that format.
+pub(super) fn check_format(format: RowFormat, source: &Source) -> Result<(), Failed> {
+    let looks = format == RowFormat::Parquet || (format == RowFormat::Csv && source.path != "-");
+    if looks { open(format, source, Place::default()).map(drop) } else { Ok(()) }
+}
+
 /// Opens a source, to be read on from a place; standard input is always read from its start.
 ///
 /// # Errors
