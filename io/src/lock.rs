@@ -14,6 +14,8 @@ const HOLDER_BYTES_MAX: u64 = 32;
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
+    /// The folder itself is locked too, so that removing the file lets nobody in; nothing where folders have no locks.
+    _folder: Option<File>,
 }
 
 /// Why a data directory could not be locked.
@@ -59,6 +61,16 @@ impl DirLock {
     pub fn take(root: &Path) -> Result<Self, LockError> {
         let path = root.join(LOCK_FILE);
         let failed = |error| LockError::Io { path: path.clone(), error };
+        let folder = File::open(root).map_err(failed)?;
+        let folder = match folder.try_lock() {
+            Ok(()) => Some(folder),
+            Err(TryLockError::WouldBlock) => {
+                let holder = File::open(&path).ok().and_then(|mut file| read_holder(&mut file));
+                return Err(LockError::Held { holder, path });
+            }
+            // Some network file systems lock only what is open for writing.
+            Err(TryLockError::Error(_)) => None,
+        };
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -67,7 +79,7 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         write_holder(&mut file).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, _folder: folder })
     }
 }
 
@@ -96,6 +108,8 @@ mod tests {
             Err(LockError::Held { holder, .. }) => assert_eq!(holder, Some(process::id())),
             other => panic!("{other:?}"),
         }
+        std::fs::remove_file(root.join(LOCK_FILE)).unwrap();
+        assert!(matches!(DirLock::take(&root), Err(LockError::Held { .. })), "the file is not the lock alone");
         drop(lock);
         DirLock::take(&root).unwrap();
         std::fs::remove_dir_all(&root).unwrap();
