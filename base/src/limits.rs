@@ -160,6 +160,8 @@ pub const CURSOR_RECORD_POSITIONS: u64 = 4_096;
 pub const CURSOR_RECORD_NANOS: u64 = 1_000_000_000;
 /// A grain with waiting inputs that commits nothing for this long is spilled.
 pub const SPILL_AFTER_NANOS: u64 = 1_000_000_000;
+/// The same for one whose run fails or takes long, while bulk is held back because enough of it waits.
+pub const SPILL_BULK_AFTER_NANOS: u64 = 50_000_000;
 /// Replies kept per session and slot above the client's mark; new positions are refused for capacity beyond.
 pub const SESSION_REPLIES_MAX: usize = 8_192;
 /// Sessions that one slot keeps; operations of further ones are refused for capacity until idle ones expire. None
@@ -186,6 +188,15 @@ pub const MESH_PARCELS_MAX: usize = 256;
 pub const TURN_REQUESTS_MAX: usize = 256;
 /// Runs that one turn makes.
 pub const TURN_RUNS_MAX: usize = 512;
+/// Bulk inputs of one shard between admission and their run. A live event behind them in its lane waits until they are
+/// handed over, some hundred nanoseconds each; and it is many times what a turn runs, so bulk never waits for more of it.
+pub const BULK_INPUTS_MAX: usize = 4_096;
+/// What a turn with bulk work should take at most, nanoseconds: live work that comes meanwhile waits for its end.
+pub const BULK_TURN_NANOS: u64 = 500_000;
+/// Bytes that wait for the log's device, above which no bulk is added: a live record behind them goes with the next flush.
+pub const BULK_LOG_BYTES: usize = 256 << 10;
+/// While both have work, one in so many and one inputs that are handled is bulk at least: a tenth.
+pub const BULK_SHARE: u64 = 9;
 /// Inputs that one turn handles, give or take one run: with runs of many inputs this ends a turn before the runs do, so
 /// that the flush of a finished write is not late.
 pub const TURN_INPUTS_MAX: u64 = 4_096;

@@ -56,11 +56,16 @@ pub enum Bug {
     SettledAfterOneRound = 23,
     /// Nobody compares the checksums of lanes, checkpoints and log records with their bytes.
     ChecksumNotCompared = 24,
+    /// A grain with bulk work that something live came for is not listed again once the live work is done: its bulk work
+    /// waits for ever.
+    BulkForgotten = 30,
+    /// A live input is queued at its grain ahead of the bulk ones that came before it.
+    LiveOvertakesInGrain = 31,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 25] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -84,6 +89,8 @@ impl Bug {
         Bug::IngestPositionApart,
         Bug::SettledAfterOneRound,
         Bug::ChecksumNotCompared,
+        Bug::BulkForgotten,
+        Bug::LiveOvertakesInGrain,
     ];
 }
 

@@ -14,6 +14,10 @@ pub struct Tuning {
     pub session_replies: usize,
     /// See [`RUN_INPUTS_MAX`](crate::limits::RUN_INPUTS_MAX).
     pub run_inputs: usize,
+    /// See [`BULK_INPUTS_MAX`](crate::limits::BULK_INPUTS_MAX).
+    pub bulk_inputs: usize,
+    /// See [`TURN_RUNS_MAX`](crate::limits::TURN_RUNS_MAX).
+    pub turn_runs: usize,
 }
 
 impl Tuning {
@@ -23,6 +27,8 @@ impl Tuning {
         channel_window: crate::limits::CHANNEL_WINDOW,
         session_replies: crate::limits::SESSION_REPLIES_MAX,
         run_inputs: crate::limits::RUN_INPUTS_MAX,
+        bulk_inputs: crate::limits::BULK_INPUTS_MAX,
+        turn_runs: crate::limits::TURN_RUNS_MAX,
     };
 }
 

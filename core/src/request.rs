@@ -422,6 +422,12 @@ impl Refusal {
 }
 
 impl Operation {
+    /// How many inputs it brings, about: by it bulk is bounded.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        if let Self::Ingest(ingest) = self { ingest.records.len().max(1) } else { 1 }
+    }
+
     /// Its place in the session, if it has one.
     #[must_use]
     pub fn sequence(&self) -> Option<Sequence> {

@@ -1,7 +1,7 @@
 //! One connection of the native protocol: bytes in, requests out; replies in, bytes out. Holds no socket and no clock.
 
 use crate::counters::Counters;
-use crate::greeting::Greeting;
+use crate::greeting::{Greeting, refuse_hello};
 use crate::translate::{self, Tag};
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
@@ -11,8 +11,8 @@ use gristmill_base::limits::{
 };
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
 use gristmill_wire::{
-    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, Hello, OpCode, Operation as WireOperation, PROTOCOL_VERSION,
-    Reply, Request as WireRequest, ResultWriter, Status,
+    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, OpCode, Operation as WireOperation, Reply,
+    Request as WireRequest, ResultWriter, Status,
 };
 use std::mem;
 
@@ -40,6 +40,17 @@ enum Phase {
     Closing,
     /// The owner of the socket was told to close it.
     Closed,
+}
+
+/// Why no more of a frame was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FrameEnd {
+    /// Nothing is left of it.
+    Whole,
+    /// The client must first take results.
+    Waits,
+    /// It is bulk, and it is enough for this turn.
+    Enough,
 }
 
 /// A result that is not written yet.
@@ -150,9 +161,15 @@ impl Connection {
     }
 
     /// Takes one frame, or the rest of one, if one is there and the credit is not used up, and adds its operations to
-    /// `requests`. A frame is taken in part where its client must first take results; the rest waits here. Whether
-    /// another look is worth it.
-    pub fn take_frame(&mut self, now: u64, requests: &mut Vec<Request>, counters: &mut Counters) -> bool {
+    /// `requests`. A frame is taken in part where its client must first take results, and where there is
+    /// `room` for no further input of bulk; the rest waits here. Whether another look is worth it.
+    pub fn take_frame(
+        &mut self,
+        now: u64,
+        room: &mut usize,
+        requests: &mut Vec<Request>,
+        counters: &mut Counters,
+    ) -> bool {
         let Self { input, rest, rest_taken, partial, desk } = self;
         if !desk.is_reading() {
             return false;
@@ -164,20 +181,20 @@ impl Connection {
         }
         if !rest.is_empty() {
             let frame = Frame { kind: FrameKind::Requests, body: &rest[*rest_taken..] };
-            let Ok((bytes, whole)) = desk.take_operations(frame, now, requests, counters) else { return false };
+            let Ok((bytes, end)) = desk.take_operations(frame, now, room, requests, counters) else { return false };
             *rest_taken += bytes;
-            if whole {
+            if end == FrameEnd::Whole {
                 *rest = Vec::new();
                 *rest_taken = 0;
                 desk.since = (input.waiting() > 0).then_some(now);
             }
-            return whole;
+            return end != FrameEnd::Waits;
         }
         let taken = match input.next_frame() {
             Ok(Some(frame)) => {
                 counters.frames += 1;
-                let Ok((bytes, whole)) = desk.take_operations(frame, now, requests, counters) else { return false };
-                if !whole {
+                let Ok((bytes, end)) = desk.take_operations(frame, now, room, requests, counters) else { return false };
+                if end != FrameEnd::Whole {
                     // Checked before the rest is kept: what follows a list that is out of step is never carried out.
                     if let Some(Err(error)) = frame.requests().find(Result::is_err) {
                         desk.refuse_list(&error, now, counters);
@@ -185,7 +202,7 @@ impl Connection {
                     }
                     *rest = frame.body[bytes..].to_vec();
                     desk.since = None;
-                    return false;
+                    return end == FrameEnd::Enough;
                 }
                 true
             }
@@ -420,24 +437,32 @@ impl Desk {
         piece
     }
 
-    /// Takes the operations of a frame until one must wait: the bytes of those taken, and whether these are all.
+    /// Takes the operations of a frame until one must wait: the bytes of those taken, and why no more were.
     fn take_operations(
         &mut self,
         frame: Frame<'_>,
         now: u64,
+        room: &mut usize,
         requests: &mut Vec<Request>,
         counters: &mut Counters,
-    ) -> Result<(usize, bool), ()> {
+    ) -> Result<(usize, FrameEnd), ()> {
         let mut bytes = 0;
         for request in frame.requests() {
             match request {
                 Ok(request) => {
                     let read = OpCode::from_code(request.code).is_some_and(is_read);
                     if read && self.is_out_of_room() {
-                        return Ok((bytes, false));
+                        return Ok((bytes, FrameEnd::Waits));
+                    }
+                    if request.class.is_bulk() && *room == 0 {
+                        return Ok((bytes, FrameEnd::Enough));
                     }
                     bytes += request.credit_bytes();
+                    let before = requests.len();
                     self.take(request, requests, counters);
+                    if let Some(request) = requests.get(before).filter(|request| request.class.is_bulk()) {
+                        *room = room.saturating_sub(request.operation.inputs());
+                    }
                 }
                 Err(error) => {
                     self.refuse_list(&error, now, counters);
@@ -445,7 +470,7 @@ impl Desk {
                 }
             }
         }
-        Ok((bytes, true))
+        Ok((bytes, FrameEnd::Whole))
     }
 
     fn refuse_list(&mut self, error: &DecodeError, now: u64, counters: &mut Counters) {
@@ -572,21 +597,4 @@ fn is_read(code: OpCode) -> bool {
 
 fn write_small(writer: &mut ResultWriter<'_>, correlation: u32, reply: &Reply<'_>) {
     writer.reply(correlation, reply).expect("what the server says of itself is within the limits");
-}
-
-/// Why a first hello cannot be accepted.
-fn refuse_hello(hello: &Hello<'_>) -> Option<(Status, String)> {
-    if hello.version().is_none() {
-        let (oldest, newest) = (hello.version_min, hello.version_max);
-        let message = format!(
-            "the client speaks versions {oldest} to {newest} of the protocol, this server {PROTOCOL_VERSION} alone"
-        );
-        return Some((Status::UnsupportedVersion, message));
-    }
-    if !hello.mechanism.is_empty() {
-        let message =
-            format!("credentials of mechanism {:?} are not known; without any, hello is accepted", hello.mechanism);
-        return Some((Status::Unauthenticated, message));
-    }
-    None
 }

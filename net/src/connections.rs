@@ -4,6 +4,7 @@ use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::greeting::Greeting;
 use ahash::RandomState;
+use gristmill_base::class::InputClass;
 use gristmill_base::env::{Net, NetEvent};
 use gristmill_base::ids::ConnId;
 use gristmill_base::limits::{
@@ -18,8 +19,10 @@ use std::collections::{HashMap, VecDeque};
 #[derive(Debug)]
 struct Member {
     connection: Connection,
-    /// It is in `ready`.
-    ready: bool,
+    /// The list of `ready` in which it is.
+    ready: Option<InputClass>,
+    /// Class of what was taken from it last.
+    class: InputClass,
     /// It is in `touched`.
     touched: bool,
 }
@@ -47,8 +50,8 @@ pub struct Connections {
     greeting: Greeting,
     shares: Shares,
     members: HashMap<ConnId, Member, RandomState>,
-    /// Those that may have a whole frame, in the order of their turns.
-    ready: VecDeque<ConnId>,
+    /// Those that may have a whole frame, in the order of their turns: those that send live operations, and bulk ones.
+    ready: [VecDeque<ConnId>; 2],
     /// Those for which there may be something to do on the socket.
     touched: Vec<ConnId>,
     /// Connections that the shard has not been told of as closed.
@@ -68,7 +71,7 @@ impl Connections {
             greeting,
             shares,
             members: HashMap::with_hasher(RandomState::new()),
-            ready: VecDeque::new(),
+            ready: Default::default(),
             touched: Vec::new(),
             closed: Vec::new(),
             sums: Held::default(),
@@ -83,7 +86,9 @@ impl Connections {
             NetEvent::Accepted { conn, .. } => {
                 self.counters.accepted += 1;
                 let connection = Connection::new(conn, self.greeting.shard, now);
-                let taken = self.members.insert(conn, Member { connection, ready: false, touched: false });
+                let taken = self
+                    .members
+                    .insert(conn, Member { connection, ready: None, class: InputClass::Live, touched: false });
                 assert!(taken.is_none(), "numbers of connections are never used again");
                 if self.stopping {
                     self.counters.stopping += 1;
@@ -140,10 +145,10 @@ impl Connections {
     fn enlist(&mut self, conn: ConnId) {
         self.touch(conn);
         if let Some(member) = self.members.get_mut(&conn)
-            && !member.ready
+            && member.ready.is_none()
         {
-            member.ready = true;
-            self.ready.push_back(conn);
+            member.ready = Some(member.class);
+            self.ready[member.class as usize].push_back(conn);
         }
     }
 
@@ -157,21 +162,39 @@ impl Connections {
     }
 
     /// Adds the operations of whole frames to `requests`, one frame per connection in turn, until there are enough for
-    /// a turn of the shard.
-    pub fn take_requests(&mut self, now: u64, requests: &mut Vec<Request>) {
-        while requests.len() < TURN_REQUESTS_MAX && self.may_take() {
-            let Some(conn) = self.ready.pop_front() else { return };
-            let Some(member) = self.members.get_mut(&conn) else { continue };
-            member.ready = false;
-            if self.sums.output > self.shares.output && member.connection.output_bytes() > 0 {
-                // It comes back when its client has taken something.
-                self.touch(conn);
-                continue;
-            }
-            let counters = &mut self.counters;
-            let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, requests, counters));
-            if taken { self.enlist(conn) } else { self.touch(conn) }
+    /// a turn of the shard. Connections that send bulk come after the others, with at least a tenth of the turn; and of
+    /// theirs about `bulk_room` operations are taken, as many as the shard said.
+    pub fn take_requests(&mut self, now: u64, bulk_room: usize, requests: &mut Vec<Request>) {
+        let kept = if self.has_bulk_frames(bulk_room) { bulk_room.min(TURN_REQUESTS_MAX / 10) } else { 0 };
+        while requests.len() < TURN_REQUESTS_MAX - kept
+            && self.take_next(InputClass::Live, now, &mut { usize::MAX }, requests)
+        {}
+        let mut room = bulk_room.min((TURN_REQUESTS_MAX - requests.len().min(TURN_REQUESTS_MAX)).max(kept));
+        while room > 0 && self.take_next(InputClass::Bulk, now, &mut room, requests) {}
+    }
+
+    /// Takes a frame of the next connection of a class. Whether there was one.
+    fn take_next(&mut self, class: InputClass, now: u64, bulk_room: &mut usize, requests: &mut Vec<Request>) -> bool {
+        if !self.may_take() {
+            return false;
         }
+        let Some(conn) = self.ready[class as usize].pop_front() else { return false };
+        let Some(member) = self.members.get_mut(&conn) else { return true };
+        member.ready = None;
+        if self.sums.output > self.shares.output && member.connection.output_bytes() > 0 {
+            // It comes back when its client has taken something.
+            self.touch(conn);
+            return true;
+        }
+        let (before, counters) = (requests.len(), &mut self.counters);
+        let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, bulk_room, requests, counters));
+        member.class = requests[before..].last().map_or(member.class, |request| request.class);
+        if taken {
+            self.enlist(conn)
+        } else {
+            self.touch(conn)
+        }
+        true
     }
 
     fn may_take(&self) -> bool {
@@ -180,8 +203,12 @@ impl Connections {
 
     /// Whether frames wait that [`Self::take_requests`] would take now.
     #[must_use]
-    pub fn has_frames(&self) -> bool {
-        self.may_take() && !self.ready.is_empty()
+    pub fn has_frames(&self, bulk_room: usize) -> bool {
+        self.may_take() && !self.ready[InputClass::Live as usize].is_empty() || self.has_bulk_frames(bulk_room)
+    }
+
+    fn has_bulk_frames(&self, bulk_room: usize) -> bool {
+        bulk_room > 0 && self.may_take() && !self.ready[InputClass::Bulk as usize].is_empty()
     }
 
     /// Takes in replies of the shard. One to a connection that has gone is dropped. Replies to one connection mostly

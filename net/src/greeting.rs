@@ -5,7 +5,7 @@ use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
-use gristmill_wire::{HelloReply, PROTOCOL_VERSION};
+use gristmill_wire::{Hello, HelloReply, PROTOCOL_VERSION, Status};
 
 /// Who the server is and where every key lives. The same for all shards but for `shard`; fixed from start to stop.
 #[derive(Clone, Debug)]
@@ -45,4 +45,21 @@ impl Greeting {
             slots: self.slots.clone(),
         }
     }
+}
+
+/// Why a first hello cannot be accepted.
+pub(crate) fn refuse_hello(hello: &Hello<'_>) -> Option<(Status, String)> {
+    if hello.version().is_none() {
+        let (oldest, newest) = (hello.version_min, hello.version_max);
+        let message = format!(
+            "the client speaks versions {oldest} to {newest} of the protocol, this server {PROTOCOL_VERSION} alone"
+        );
+        return Some((Status::UnsupportedVersion, message));
+    }
+    if !hello.mechanism.is_empty() {
+        let message =
+            format!("credentials of mechanism {:?} are not known; without any, hello is accepted", hello.mechanism);
+        return Some((Status::Unauthenticated, message));
+    }
+    None
 }

@@ -218,11 +218,15 @@ where
         self.inbox.memory_short = self.watched.flags.is_memory_short();
         let more_parcels = self.poll(now.monotonic_nanos);
         self.outbox.deadline_nanos = u64::MAX;
+        self.outbox.bulk_room = usize::MAX;
         self.engine.turn(now, &mut self.inbox, &mut self.outbox);
         self.dispatch();
         self.advance_stop(now.monotonic_nanos);
         self.connections.flush(&mut self.world);
-        if more_parcels || !self.opened.is_empty() || self.may_take() && self.connections.has_frames() {
+        if more_parcels
+            || !self.opened.is_empty()
+            || self.may_take() && self.connections.has_frames(self.outbox.bulk_room)
+        {
             return 0;
         }
         let mut deadline = self.outbox.deadline_nanos;
@@ -253,7 +257,7 @@ where
             connections.tick(now);
         }
         if self.may_take() {
-            self.connections.take_requests(now, &mut self.inbox.requests);
+            self.connections.take_requests(now, self.outbox.bulk_room, &mut self.inbox.requests);
         }
         let asked = || self.inbox.requests.iter().any(|it| matches!(it.operation, Operation::Status));
         if now >= self.next_gauges || asked() {

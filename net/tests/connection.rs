@@ -69,7 +69,7 @@ impl Bench {
     }
 
     fn look(&mut self) {
-        while self.connection.take_frame(self.now, &mut self.requests, &mut self.counters) {}
+        while self.connection.take_frame(self.now, &mut { usize::MAX }, &mut self.requests, &mut self.counters) {}
         self.act(true);
     }
 
@@ -334,7 +334,7 @@ fn a_client_that_does_not_read_is_held_back_and_gets_every_answer_in_full_later(
     let operations: Vec<_> = (0..4_096).map(|correlation| (correlation, get(b"k"))).collect();
     bench.connection.receive(&frame(&operations));
     let answer = |bench: &mut Bench| {
-        while bench.connection.take_frame(0, &mut bench.requests, &mut bench.counters) {}
+        while bench.connection.take_frame(0, &mut { usize::MAX }, &mut bench.requests, &mut bench.counters) {}
         let taken = bench.requests.len();
         for request in bench.requests.drain(..) {
             bench.connection.settle(request.responder.tag, Ok(Answer::Value(Some(value.clone()))));
@@ -465,7 +465,7 @@ fn a_closing_client_that_takes_nothing_is_cut_off() {
     bench.connection.settle(request.responder.tag, Ok(Answer::Value(None)));
     bench.act(false);
     bench.connection.receive(b"nonsense");
-    while bench.connection.take_frame(0, &mut bench.requests, &mut bench.counters) {}
+    while bench.connection.take_frame(0, &mut { usize::MAX }, &mut bench.requests, &mut bench.counters) {}
     bench.act(false);
     assert!(!bench.closed, "the buffer before is still on its way");
     assert!(!bench.connection.tick(4 * SECOND, &mut bench.counters));

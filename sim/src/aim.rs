@@ -25,6 +25,14 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.boot.segment_bytes = 64 << 10;
         }
         Bug::DeletedAppStays => knobs.reloads = 2,
+        // Both classes for the same grains, and grains that have something to wait for.
+        Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
+            knobs.bulk = 50;
+            knobs.tuning.turn_runs = 1;
+            knobs.pending = 300_000;
+            knobs.pending_nanos = 1_000_000;
+            knobs.window = 16;
+        }
         // A start with other cores while the wall clock is behind, and the next crash before the new logs have a batch.
         Bug::RootTimeForgotten => {
             knobs.rehomes = 60;

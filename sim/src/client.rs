@@ -18,6 +18,8 @@ struct Open {
     act: Act,
     /// The names as they were when it was begun: it is sent again as it was.
     names: Rc<Names>,
+    /// Its class, which it keeps when it is sent again.
+    class: InputClass,
     answered: bool,
     /// When it is sent again, nanoseconds.
     resend: u64,
@@ -194,7 +196,7 @@ impl Client {
         }
         self.session_asked = now + 50_000_000;
         let tag = self.tag(Sent::Session);
-        self.send(machine, tag, SessionId(0), Operation::OpenSession { key: SessionKey::default() });
+        self.send(machine, tag, SessionId(0), InputClass::Live, Operation::OpenSession { key: SessionKey::default() });
     }
 
     /// Says hello with the session that it has, and now and then as somebody who has only guessed its key.
@@ -205,7 +207,7 @@ impl Client {
             key.0[self.rng.below(16) as usize] ^= 1 << self.rng.below(8);
         }
         let tag = self.tag(Sent::Again(self.session, is_right));
-        self.send(machine, tag, self.session, Operation::OpenSession { key });
+        self.send(machine, tag, self.session, InputClass::Live, Operation::OpenSession { key });
     }
 
     fn tag(&mut self, sent: Sent) -> u64 {
@@ -214,14 +216,14 @@ impl Client {
         self.next_tag - 1
     }
 
-    fn send(&mut self, machine: &mut Machine, tag: u64, session: SessionId, operation: Operation) {
+    fn send(&mut self, machine: &mut Machine, tag: u64, session: SessionId, class: InputClass, operation: Operation) {
         let cores = machine.cores.len();
         if self.rng.below(20) == 0 {
             self.door = self.rng.below(16) as usize;
         }
         let door = self.door % cores;
         let responder = Responder { shard: ShardId(door as u16), conn: ConnId(self.conn), tag };
-        let request = Request { responder, session, class: InputClass::Live, operation };
+        let request = Request { responder, session, class, operation };
         machine.request_of_client(door, request);
     }
 
@@ -239,7 +241,7 @@ impl Client {
             let operation = world.names.operation(&act, Sequence { seq: 0, ack: 0 }).1;
             let tag = self.tag(Sent::Read { act, since, life });
             let session = self.session;
-            return self.send(world.machine, tag, session, operation);
+            return self.send(world.machine, tag, session, InputClass::Live, operation);
         }
         self.left -= 1;
         world.auditor.issue(id, &act);
@@ -255,7 +257,8 @@ impl Client {
         let seq = lane.next;
         lane.next += 1;
         let names = Rc::clone(world.names);
-        lane.open.push_back(Open { seq, id, act, names, answered: false, resend: 0 });
+        let class = InputClass::from(knobs.bulk > 0 && self.rng.below(100) < knobs.bulk);
+        lane.open.push_back(Open { seq, id, act, names, class, answered: false, resend: 0 });
         self.send_numbers(world, slot, seq, seq, now);
         if self.rng.below(1_000) < knobs.duplicates {
             self.send_numbers(world, slot, seq, seq, now);
@@ -282,18 +285,18 @@ impl Client {
             let ack = lane.open.front().map_or(lane.next, |open| open.seq) - 1;
             let sequence = Sequence { seq, ack };
             let open = lane.open.iter_mut().find(|open| open.seq == seq && !open.answered);
-            let (id, operation) = match open {
+            let (id, class, operation) = match open {
                 Some(open) => {
                     open.resend = now + self.rng.between(20_000_000, 400_000_000);
-                    (Some(open.id), open.names.operation(&open.act, sequence).1)
+                    (Some(open.id), open.class, open.names.operation(&open.act, sequence).1)
                 }
                 None => {
                     reached("void sent");
-                    (None, Operation::Void { slot, sequence })
+                    (None, InputClass::Live, Operation::Void { slot, sequence })
                 }
             };
             let tag = self.tag(Sent::Numbered { slot, session, id, at: world.machine.age_nanos() });
-            self.send(world.machine, tag, session, operation);
+            self.send(world.machine, tag, session, class, operation);
         }
     }
 

@@ -234,7 +234,7 @@ impl Link {
             let correlation = self.next;
             self.next += 1;
             let code = with_wire(&request.operation, |operation| {
-                writer.push(correlation, &operation).expect("workloads keep to the limits");
+                writer.push_of(request.class, correlation, &operation).expect("workloads keep to the limits");
                 operation.code()
             });
             self.sent.insert(correlation, (code, Some(request.responder)));

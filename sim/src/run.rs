@@ -132,6 +132,7 @@ impl Run {
         if own.below(3) == 0 {
             (knobs.rots, knobs.rests) = (own.between(20, 100), own.between(0, 300) as u32);
         }
+        knobs.draw_classes(SimRng::new(options.seed ^ 0x636c_6173));
         let mut wire = SimRng::new(options.seed ^ 0x7769_7265);
         let is_wired = wire.below(3) == 0;
         // A client that sends again what is still on its way must not send more than the network carries.

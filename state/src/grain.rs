@@ -3,6 +3,7 @@
 use crate::input::{Bytes, Input, Origin, StreamId};
 use crate::record::{Mutation, Parked, Spilled};
 use compact_bytes::CompactBytes;
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{MapId, Ssn, TableId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -58,8 +59,13 @@ pub struct Work {
     pub run_limit: usize,
     /// Monotonic nanoseconds before which the grain is not run again; 0 = at once.
     pub not_before_nanos: u64,
-    /// Whether the grain is in the slot's list of ready grains.
-    pub listed: bool,
+    /// How many inputs of `queue` are bulk.
+    pub bulk: usize,
+    /// Whether the grain is in the slot's list of ready grains with live work.
+    pub listed_live: bool,
+    /// Whether it is in the list of those with bulk work alone; it stays there when something live comes and the other
+    /// list takes it too.
+    pub listed_bulk: bool,
     /// Monotonic nanoseconds when the queue last became non-empty or something was committed.
     pub waiting_since_nanos: u64,
 }
@@ -111,7 +117,31 @@ impl Work {
             && self.backlog.is_empty()
             && self.parked.is_none()
             && self.running.is_none()
-            && !self.listed
+            && !self.listed_live
+            && !self.listed_bulk
+    }
+
+    /// The class of the grain's work: one live input, wherever it stands in the queue, makes it live, because all before
+    /// it must be handled first.
+    #[must_use]
+    pub fn class(&self) -> InputClass {
+        InputClass::from(self.bulk == self.queue.len())
+    }
+
+    /// The class of a queued entry. Timers are live, whoever set them.
+    #[must_use]
+    pub fn class_of(&self, queued: &Queued) -> InputClass {
+        self.input_of(queued).map_or(InputClass::Live, |input| input.class)
+    }
+
+    /// How many of the first `count` entries are bulk.
+    pub(crate) fn bulk_among(&self, count: usize) -> usize {
+        self.queue.iter().take(count).filter(|queued| self.class_of(queued).is_bulk()).count()
+    }
+
+    /// Counts the bulk entries again, after the queue was changed in its middle.
+    pub(crate) fn count_bulk(&mut self) {
+        self.bulk = self.bulk_among(self.queue.len());
     }
 
     /// The input of a queued entry, if it carries one (timers do not).

@@ -71,8 +71,18 @@ enum Step {
     Next,
     /// Nothing more now.
     End,
+    /// Bulk, of which enough was handed over in this turn.
+    Enough,
     /// Something must happen first; try again later.
     Later,
+}
+
+/// What a feed has left for the next turn.
+struct Left {
+    /// Events of its lane.
+    events: u64,
+    /// Whether only the pace of bulk holds it.
+    is_held: bool,
 }
 
 /// What a feed is about, looked up once per pump.
@@ -200,29 +210,37 @@ impl Shard {
         }
     }
 
-    /// Moves events of the active feeds.
+    /// Moves events of the active feeds. Those that have more wait for the next turn, which begins with the ones that
+    /// had nothing of this one.
     pub(super) fn pump_feeds(&mut self) {
         if self.crowded || !self.has_room() {
             return;
         }
+        (self.bulk.lag, self.bulk.held_feeds) = (0, 0);
+        let mut behind = Vec::new();
         for _ in 0..self.active_feeds.len() {
             let Some(key) = self.active_feeds.pop_front() else { break };
             let Some(mut feed) = self.feeds.remove(&key) else { continue };
-            feed.listed = false;
+            let had = (feed.local, feed.remote);
             let again = self.pump_feed(key, &mut feed);
-            self.feeds.insert(key, feed);
-            if again {
-                self.list_feed(key);
+            feed.listed = again.is_some();
+            let moved = had != (feed.local, feed.remote);
+            if let Some(left) = again {
+                self.bulk.lag += left.events as usize;
+                self.bulk.held_feeds += usize::from(left.is_held);
+                if moved { behind.push(key) } else { self.active_feeds.push_back(key) }
             }
+            self.feeds.insert(key, feed);
         }
+        self.active_feeds.extend(behind);
     }
 
-    /// Moves events of one feed; says whether there is more to do at once.
-    fn pump_feed(&mut self, key: (SubscriptionId, LaneKey), feed: &mut Feed) -> bool {
+    /// Moves events of one feed; says what is left that could go at once.
+    fn pump_feed(&mut self, key: (SubscriptionId, LaneKey), feed: &mut Feed) -> Option<Left> {
         let catalog = self.catalog.clone();
-        let Some(subscription) = catalog.subscription(key.0) else { return false };
+        let subscription = catalog.subscription(key.0)?;
         if feed.not_before_nanos > self.now_nanos {
-            return false;
+            return None;
         }
         let lane = key.1;
         let home = self.lane_home(lane.topic, lane.lane);
@@ -233,20 +251,26 @@ impl Shard {
             stream: Slot::topic_stream(key.0, lane),
             slot_count: self.config.slot_count,
         };
-        let mut more = false;
+        let mut more = None;
         for local in [true, false] {
             if !local && self.config.shard_count == 1 {
                 continue;
             }
             for step in 0..=FEED_EVENTS_PER_TURN {
                 if step == FEED_EVENTS_PER_TURN {
-                    more = true;
+                    let at = if local { feed.local } else { feed.remote };
+                    more = self.left(&route, at, false, more);
                     break;
                 }
                 match self.feed_step(&route, feed, local) {
                     Step::Next if local => feed.local.0 += 1,
                     Step::Next => feed.remote.0 += 1,
                     Step::End => break,
+                    Step::Enough => {
+                        let at = if local { feed.local } else { feed.remote };
+                        more = self.left(&route, at, true, more);
+                        break;
+                    }
                     Step::Later => {
                         feed.not_before_nanos = self.now_nanos + 1_000_000;
                         break;
@@ -255,6 +279,14 @@ impl Shard {
             }
         }
         more
+    }
+
+    /// What is left of a lane from `at` on, beside what another pass has left.
+    fn left(&mut self, route: &Route<'_>, at: Offset, is_held: bool, other: Option<Left>) -> Option<Left> {
+        let end = self.slot_mut(route.home).lanes.get(&route.lane).map_or(0, |lane| lane.end().0);
+        let events = (end + 1).saturating_sub(at.0);
+        let other = other.unwrap_or(Left { events: 0, is_held: true });
+        Some(Left { events: events.max(other.events), is_held: is_held && other.is_held })
     }
 
     /// Looks at one offset, for destinations in this shard or in others.
@@ -270,7 +302,15 @@ impl Shard {
         let (to, input) = match lane.read(at) {
             LaneRead::Ready(event) => match route.slot(event) {
                 // Made only for the destination's own pass, and only if it was not sent already.
-                Some(to) if self.config.is_here(to) == local && feed.is_new(to, at) => (to, route.input(event)),
+                Some(to) if self.config.is_here(to) == local && feed.is_new(to, at) => {
+                    if event.event.class.is_bulk() {
+                        if self.bulk.hand_over == 0 {
+                            return Step::Enough;
+                        }
+                        self.bulk.hand_over -= 1;
+                    }
+                    (to, route.input(event))
+                }
                 _ => return Step::Next,
             },
             LaneRead::Nothing => return Step::End,

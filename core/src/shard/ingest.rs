@@ -66,7 +66,7 @@ impl Shard {
             let message = format!("slot {slot} keeps {SLOT_STREAMS_MAX} streams, more are not allowed");
             return Err(Refusal::new(Code::BadRequest, message));
         }
-        self.append_stretches(slot, stream, stretches)?;
+        self.append_stretches(class, slot, stream, stretches)?;
         if end {
             let (state, log) = self.slot_and_log(slot);
             if let Some(lsn) = state.end_stream(log, stream) {
@@ -76,10 +76,17 @@ impl Shard {
         Ok(())
     }
 
-    fn append_stretches(&mut self, slot: SlotId, stream: StreamId, stretches: Vec<Stretch>) -> Result<(), Refusal> {
+    fn append_stretches(
+        &mut self,
+        class: InputClass,
+        slot: SlotId,
+        stream: StreamId,
+        stretches: Vec<Stretch>,
+    ) -> Result<(), Refusal> {
         let (now, mut appended) = (self.engine_micros, false);
         for stretch in stretches {
-            if !self.has_room_for_records(slot, stretch.bytes) {
+            let may_take = appended || !class.is_bulk() || self.may_take_bulk();
+            if !may_take || !self.has_room_for_records(slot, stretch.bytes) {
                 reached("records of a bounded input refused for capacity");
                 if appended {
                     return Ok(());
@@ -92,6 +99,7 @@ impl Shard {
             let (state, log) = self.slot_and_log(slot);
             let committed = state.append_records(log, lane, lanes, now, (stream, last), events);
             self.counts.events += count;
+            self.bulk.took(count as usize);
             self.committed(slot, committed);
             self.feed_lane(lane);
             appended = true;

@@ -3,15 +3,18 @@
 
 mod activity;
 mod admin;
+mod bulk;
 mod catalog;
 mod channels;
 mod checkpoint;
 mod damage;
 mod feeds;
 mod gather;
+mod head;
 mod ingest;
 mod items;
 mod measure;
+mod post;
 mod reads;
 mod release;
 mod requests;
@@ -92,6 +95,9 @@ pub struct Outbox {
     pub close: Vec<FileId>,
     /// Background jobs to start.
     pub jobs: Vec<Job>,
+    /// How many bulk operations the next turn takes: more are refused, or make it late for what is live. A door holds
+    /// them back.
+    pub bulk_room: usize,
     /// When the shard wants its next turn, monotonic nanoseconds: 0 at once, `u64::MAX` only when something comes in.
     pub deadline_nanos: u64,
 }
@@ -213,9 +219,10 @@ pub struct Shard {
     /// Scans that this turn has begun.
     scans: u32,
     released: Released,
-    /// Slots with ready grains, each once.
-    ready: VecDeque<SlotId>,
-    is_ready: Vec<bool>,
+    /// Slots with ready grains, each once: those with live work, and those with bulk work alone.
+    ready: [VecDeque<SlotId>; 2],
+    is_ready: [Vec<bool>; 2],
+    bulk: bulk::Bulk,
     /// Channels with new rows for slots of other shards: record, from, to.
     outgoing: VecDeque<(Lsn, SlotId, SlotId)>,
     /// Channels with rows for slots of this shard.
@@ -264,7 +271,7 @@ pub struct Shard {
     /// Time part of the last session id that this shard gave out: see [`requests`].
     last_session: u64,
     /// Items for other shards, packed into parcels at the end of the turn.
-    post: BTreeMap<ShardId, Parcel>,
+    post: post::Post,
     /// Items for this shard itself, handled in the same turn.
     home: VecDeque<Item>,
 }
@@ -342,8 +349,9 @@ impl Shard {
             read_bytes: 0,
             scans: 0,
             released: Released::default(),
-            ready: VecDeque::new(),
-            is_ready: vec![false; slot_count],
+            ready: Default::default(),
+            is_ready: [vec![false; slot_count], vec![false; slot_count]],
+            bulk: bulk::Bulk::default(),
             outgoing: VecDeque::new(),
             local: VecDeque::new(),
             blocked: Vec::new(),
@@ -378,7 +386,7 @@ impl Shard {
             activity: activity::Activity::default(),
             gauges: Vec::new(),
             last_session: 0,
-            post: BTreeMap::new(),
+            post: post::Post::default(),
             home: VecDeque::new(),
             config: parts.config,
         };

@@ -1,6 +1,7 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::head::{Head, Most, handler_of, head};
 use super::requests::Spot;
 use super::writes::builtin;
 use crate::access::{Effects, RunAccess, RunPlace};
@@ -9,9 +10,9 @@ use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
-use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, TURN_RUNS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
-use gristmill_base::planted::{self, Bug};
+use gristmill_base::tuning::tuning;
 use gristmill_sdk::{Cause, Interrupt, Reply};
 use gristmill_state::grain::{GrainId, Queued, Running, Work};
 use gristmill_state::input::{CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
@@ -34,18 +35,6 @@ const RECORD_SPARE_BYTES: usize = 256 << 10;
 /// Most bytes of a failure's message that are kept.
 const FAILURE_BYTES_MAX: usize = 8 << 10;
 
-/// What the head of a queue asks for.
-enum Head {
-    /// Changes without a handler: this many inputs.
-    Builtin(usize),
-    /// Calls of one handler: this many inputs.
-    Call(HandlerId, usize),
-    /// A timer that was set again or cancelled: it is dropped.
-    Stale,
-    /// What a planted bug left.
-    Nothing,
-}
-
 /// Everything that a finished run needs to commit.
 struct Finished {
     effects: Effects,
@@ -55,19 +44,35 @@ struct Finished {
 }
 
 impl Shard {
-    /// Runs ready grains, in order, as many as a turn may.
+    /// Runs ready grains, in order, as many as a turn may: those with live work first, then bulk as far as the turn's
+    /// budget goes, and by its share whatever live does.
     pub(super) fn run_ready(&mut self) {
-        let (mut runs, inputs) = (0, self.counts.inputs);
+        self.run_class(InputClass::Live);
+        if !self.ready[InputClass::Bulk as usize].is_empty() {
+            self.run_class(InputClass::Bulk);
+        }
+    }
+
+    fn run_class(&mut self, class: InputClass) {
+        let (mut runs, inputs, at) = (0, self.counts.inputs, class as usize);
         let may_go_on = |shard: &Self, runs| {
-            runs < TURN_RUNS_MAX && shard.counts.inputs - inputs < TURN_INPUTS_MAX && shard.has_room()
+            let is_left = match class {
+                InputClass::Live => shard.counts.inputs - inputs < TURN_INPUTS_MAX,
+                InputClass::Bulk => shard.bulk_runs_left() > 0,
+            };
+            runs < tuning().turn_runs && is_left && shard.has_room()
         };
         while may_go_on(self, runs) {
-            let Some(slot) = self.ready.pop_front() else { break };
-            self.is_ready[usize::from(slot.0)] = false;
+            let Some(slot) = self.ready[at].pop_front() else { break };
+            self.is_ready[at][usize::from(slot.0)] = false;
             while may_go_on(self, runs) {
-                let Some(grain) = self.slot_mut(slot).next_ready() else { break };
+                let Some(grain) = self.slot_mut(slot).next_ready(class) else { break };
+                let before = self.counts.inputs;
                 self.run(slot, grain);
                 runs += 1;
+                if class.is_bulk() {
+                    self.bulk_ran((self.counts.inputs - before) as usize);
+                }
             }
             self.mark_ready(slot);
             self.pump_local();
@@ -76,7 +81,7 @@ impl Shard {
 
     /// Runs one grain once.
     fn run(&mut self, slot: SlotId, grain: GrainId) {
-        let (now, bytes) = (self.now_nanos, self.copied_bytes_max());
+        let (now, most) = (self.now_nanos, Most { bytes: self.copied_bytes_max(), bulk: self.bulk_run_inputs() });
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work().expect("a ready grain has work");
         if work.not_before_nanos > now {
@@ -84,7 +89,7 @@ impl Shard {
             self.retries.insert((at, slot, grain.0), ());
             return;
         }
-        match head(state, grain, work, bytes) {
+        match head(state, grain, work, most) {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Stale | Head::Nothing => {
@@ -516,57 +521,6 @@ fn response(
     let operation = GrainOperation::Call(callback.handler, payload.into());
     let input = Input { cause, operation, hops: hops.saturating_add(1), class, callback: None };
     (slot_of(&callback.grain.key, slot_count), Target::Grain(callback.grain.clone(), Box::new(input)))
-}
-
-/// What the head of a queue asks for: the longest run of the same kind that a run may take.
-fn head(state: &Slot, grain: GrainId, work: &Work, bytes_max: usize) -> Head {
-    let limit = if work.run_limit > 0 { work.run_limit } else { gristmill_base::tuning::tuning().run_inputs };
-    let front = work.queue.front().expect("a ready grain has inputs");
-    if matches!(front, Queued::Nothing) {
-        return Head::Nothing;
-    }
-    if is_stale(state, grain, front) {
-        return Head::Stale;
-    }
-    let first = handler_of(state, grain, front);
-    let mut bytes = 0;
-    let count = work
-        .queue
-        .iter()
-        .take(limit)
-        .take_while(|queued| {
-            let fits = bytes < bytes_max;
-            bytes += work.input_of(queued).map_or(64, Input::weight);
-            fits && !matches!(queued, Queued::Nothing)
-                && !is_stale(state, grain, queued)
-                && handler_of(state, grain, queued) == first
-        })
-        .count();
-    match first {
-        Some(handler) => Head::Call(handler, count.max(1)),
-        None => Head::Builtin(count.max(1)),
-    }
-}
-
-/// Whether a queued timer was set again, cancelled or fired since.
-fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
-    let Queued::Timer(name, generation) = queued else { return false };
-    let row = state.timers.get(&(state.address(grain), name.clone()));
-    if planted::is(Bug::StaleTimerGeneration) {
-        return row.is_none();
-    }
-    row.is_none_or(|row| row.generation != *generation)
-}
-
-/// The handler that an input calls; `None` for builtin operations.
-fn handler_of(state: &Slot, grain: GrainId, queued: &Queued) -> Option<HandlerId> {
-    if let Queued::Timer(name, _) = queued {
-        return state.timers.get(&(state.address(grain), name.clone())).map(|row| row.handler);
-    }
-    match state.grains.get(grain).work()?.input_of(queued)?.operation {
-        GrainOperation::Call(handler, _) => Some(handler),
-        _ => None,
-    }
 }
 
 fn sdk_input<'a>(state: &'a Slot, grain: GrainId, work: &'a Work, queued: &'a Queued) -> gristmill_sdk::Input<'a> {

@@ -25,6 +25,7 @@ impl Shard {
         }
         self.memory_short = inbox.memory_short;
         self.look_for_crowd(!inbox.parcels.is_empty());
+        self.begin_bulk();
         (self.read_bytes, self.scans) = (0, 0);
         self.take_in(inbox);
         self.release();
@@ -124,14 +125,16 @@ impl Shard {
         self.want_segment(outbox);
         outbox.close.extend(std::iter::from_fn(|| self.log.0.next_closable()));
         self.release_into(outbox);
-        for (to, items) in std::mem::take(&mut self.post) {
+        for (to, items) in self.post.take() {
             self.counts.events_sent += events_in(&items);
             let mut items = items.into_iter().peekable();
             while items.peek().is_some() {
                 outbox.parcels.push((to, items.by_ref().take(PARCEL_ITEMS_MAX).collect()));
             }
         }
+        outbox.bulk_room = self.end_bulk();
         outbox.deadline_nanos = self.deadline();
+        self.note_deadline(outbox.deadline_nanos);
     }
 
     /// Says an item to a shard, this one included.
@@ -139,7 +142,7 @@ impl Shard {
         if to == self.config.shard {
             self.home.push_back(item);
         } else {
-            self.post.entry(to).or_default().push(item);
+            self.post.push(to, item);
         }
     }
 
@@ -149,8 +152,11 @@ impl Shard {
     }
 
     fn deadline(&self) -> u64 {
-        let runnable = !self.ready.is_empty() && self.has_room();
-        let feedable = !self.active_feeds.is_empty() && !self.crowded && self.has_room();
+        let [live, bulk] = &self.ready;
+        let runnable = !live.is_empty() || !bulk.is_empty() && self.may_run_bulk();
+        let runnable = runnable && self.has_room();
+        let held = if self.is_bulk_full() { self.bulk.held_feeds } else { 0 };
+        let feedable = self.active_feeds.len() > held && !self.crowded && self.has_room();
         let busy = runnable || feedable || !self.local.is_empty() || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {
             return 0;

@@ -2,7 +2,8 @@
 
 use super::Shard;
 use gristmill_base::ids::SlotId;
-use gristmill_base::limits::{CURSOR_RECORD_NANOS, SPILL_AFTER_NANOS};
+use gristmill_base::limits::{CURSOR_RECORD_NANOS, SPILL_AFTER_NANOS, SPILL_BULK_AFTER_NANOS};
+use gristmill_base::sometimes::reached;
 use gristmill_state::grain::GrainId;
 use gristmill_state::input::StreamId;
 
@@ -31,6 +32,9 @@ impl Shard {
             return;
         }
         self.record_far_cursors();
+        if self.is_bulk_held() {
+            self.spill_slow();
+        }
         if self.now_nanos >= self.slow_upkeep_nanos {
             self.slow_upkeep_nanos = self.now_nanos + CURSOR_RECORD_NANOS;
             self.record_moved_cursors();
@@ -101,6 +105,21 @@ impl Shard {
                 continue;
             }
             for grain in self.slot_mut(slot).stuck_since(since) {
+                self.spill(slot, grain);
+            }
+        }
+    }
+
+    /// Spills bulk inputs of grains that fail or take long, sooner than others: while they wait, the bulk of other grains
+    /// is held back.
+    fn spill_slow(&mut self) {
+        let since = self.now_nanos.saturating_sub(SPILL_BULK_AFTER_NANOS);
+        for slot in self.slots_here() {
+            if self.slot_mut(slot).bulk_waiting.inputs == 0 {
+                continue;
+            }
+            for grain in self.slot_mut(slot).slow_since(since) {
+                reached("slow grain spilled for the bulk behind it");
                 self.spill(slot, grain);
             }
         }

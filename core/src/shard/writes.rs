@@ -34,7 +34,10 @@ impl Shard {
     /// Handles a sequenced operation of a slot of this shard.
     pub(super) fn sequenced(&mut self, spot: Spot, request: Request) {
         let Some(sequence) = request.operation.sequence() else { return };
-        if let Err((code, message)) = self.admit(spot.slot, request.session, sequence) {
+        if request.class.is_bulk() {
+            self.bulk.took(1);
+        }
+        if let Err((code, message)) = self.admit(spot.slot, request.session, sequence, request.class) {
             return self.refuse(request.responder, code, message);
         }
         let Some(request) = self.put_at_once(spot, request) else { return };
@@ -108,7 +111,13 @@ impl Shard {
     }
 
     /// Whether a new operation may come in at all. A retry of a known one always may.
-    fn admit(&mut self, slot: SlotId, session: SessionId, sequence: Sequence) -> Result<(), (Code, String)> {
+    fn admit(
+        &mut self,
+        slot: SlotId,
+        session: SessionId,
+        sequence: Sequence,
+        class: InputClass,
+    ) -> Result<(), (Code, String)> {
         if self.log.0.failed().is_some() {
             return Err((Code::Failed, "the shard's log has failed; restart the server".into()));
         }
@@ -118,6 +127,7 @@ impl Shard {
         let short = self.memory_short;
         let room =
             !short && !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
+        let room = room && (!class.is_bulk() || self.may_take_bulk());
         let slot = self.slot_mut(slot);
         if room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2 {
             return Ok(());
@@ -380,12 +390,16 @@ impl Shard {
         })
     }
 
-    /// Puts a slot with ready grains into the list, once.
+    /// Puts a slot with ready grains into the list of their class, once.
     pub(super) fn mark_ready(&mut self, slot: SlotId) {
         let at = usize::from(slot.0);
-        if !self.is_ready[at] && self.slots[at].as_ref().is_some_and(|slot| slot.has_ready()) {
-            self.is_ready[at] = true;
-            self.ready.push_back(slot);
+        let Some(state) = self.slots[at].as_deref() else { return };
+        for class in [InputClass::Live, InputClass::Bulk] {
+            let list = class as usize;
+            if state.has_ready(class) && !self.is_ready[list][at] {
+                self.is_ready[list][at] = true;
+                self.ready[list].push_back(slot);
+            }
         }
     }
 }

@@ -215,6 +215,11 @@ impl Rig {
         self.nodes[usize::from(shard)].shard.measure()
     }
 
+    /// How many bulk operations a shard takes in its next turn.
+    pub(crate) fn bulk_room(&self, shard: u16) -> usize {
+        self.nodes[usize::from(shard)].outbox.bulk_room
+    }
+
     /// A connection of a shard is gone.
     pub(crate) fn close(&mut self, shard: u16, conn: ConnId) {
         self.nodes[usize::from(shard)].inbox.closed.push(conn);

@@ -197,10 +197,17 @@ impl Log {
         self.last_start_nanos.unwrap_or(0)
     }
 
+    /// Bytes of records that the device was not given yet: what a record that is appended now waits for, beside the batch
+    /// in flight.
+    #[must_use]
+    pub fn ahead_bytes(&self) -> usize {
+        self.sealed_bytes + self.open.bytes()
+    }
+
     /// Bytes of batches that are not durable: being filled, waiting, or with the device.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.flight_bytes + self.sealed_bytes + self.open.bytes()
+        self.flight_bytes + self.ahead_bytes()
     }
 
     /// Whether outside work that appends a record with `bytes` bytes of body may be taken in now: the log is not

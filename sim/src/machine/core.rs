@@ -97,6 +97,7 @@ impl Core {
             return Err(format!("time: engine time went back from {before} to {}", self.shard.engine_micros()));
         }
         self.take_notices(knobs, rng, clock.nanos())?;
+        self.door.bulk_room = self.outbox.bulk_room;
         self.carry_out(knobs, rng, trace, clock.nanos());
         for reply in &self.outbox.replies {
             trace.mix(reply.responder.tag);

@@ -19,6 +19,8 @@ pub(super) struct Door {
     net: SimNet,
     connections: Connections,
     next_tick: u64,
+    /// Bulk operations that the shard takes in its next turn.
+    pub(super) bulk_room: usize,
 }
 
 impl Door {
@@ -35,6 +37,7 @@ impl Door {
             net: SimNet::new(piece_max, rng),
             connections: Connections::new(greeting, Shares::default()),
             next_tick: 0,
+            bulk_room: 0,
         }
     }
 
@@ -45,7 +48,7 @@ impl Door {
 
     /// Whether something of the network waits for the shard.
     pub(super) fn has_news(&self) -> bool {
-        self.net.has_news() || self.connections.has_frames()
+        self.net.has_news() || self.connections.has_frames(self.bulk_room)
     }
 
     /// What it holds, in words.
@@ -53,7 +56,7 @@ impl Door {
         let mut gauges = Vec::new();
         self.connections.gauges(&mut gauges);
         gauges.retain(|(_, value)| *value > 0);
-        format!("{gauges:?}, news: {}, frames: {}", self.net.has_news(), self.connections.has_frames())
+        format!("{gauges:?}, news: {}, frames: {}", self.net.has_news(), self.connections.has_frames(self.bulk_room))
     }
 
     /// What has come since the last turn.
@@ -66,7 +69,7 @@ impl Door {
             self.next_tick = now + TICK_NANOS;
             connections.tick(now);
         }
-        connections.take_requests(now, &mut inbox.requests);
+        connections.take_requests(now, self.bulk_room, &mut inbox.requests);
     }
 
     /// Takes the replies that are for its connections out of `replies`, and does on the sockets what is to be done.

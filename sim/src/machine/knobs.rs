@@ -75,6 +75,8 @@ pub struct Knobs {
     pub rests: u32,
     /// How often the app is deleted and loaded again under load.
     pub reloads: u32,
+    /// Operations of a client in a hundred that are bulk.
+    pub bulk: u64,
 }
 
 /// A disk beside which everything else is quick.
@@ -103,6 +105,7 @@ impl Knobs {
             channel_window: if rng.below(2) == 0 { one_of(rng, &[2, 16]) } else { Tuning::DEFAULT.channel_window },
             session_replies: if small { 16 } else { Tuning::DEFAULT.session_replies },
             run_inputs: one_of(rng, &[1, 4, 256]),
+            ..Tuning::DEFAULT
         };
         let idle = boot.session_idle_micros;
         let mut knobs = Self {
@@ -139,9 +142,17 @@ impl Knobs {
             piece_bytes: 1,
             rots: 0,
             rests: 0,
+            bulk: 0,
         };
         knobs.calibrate();
         knobs
+    }
+
+    /// How classes are mixed, and how few inputs of bulk and runs of a turn there may be: by dice of its own.
+    pub fn draw_classes(&mut self, mut rng: SimRng) {
+        self.bulk = one_of(&mut rng, &[0, 20, 50, 90]);
+        self.tuning.bulk_inputs = one_of(&mut rng, &[2, 16, Tuning::DEFAULT.bulk_inputs]);
+        self.tuning.turn_runs = one_of(&mut rng, &[1, 8, Tuning::DEFAULT.turn_runs]);
     }
 
     /// How the log writes, as a disk's calibration may say: follows from what was drawn, so that it takes no draw.

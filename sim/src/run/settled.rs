@@ -121,12 +121,13 @@ impl Run {
             let work = grain.work().filter(|work| work.parked.is_none() && !work.queue.is_empty())?;
             let key = String::from_utf8_lossy(&grain.key);
             Some(format!(
-                "{}/{key}: {} queued, running {:?}, attempts {}, listed {}, head {:?}",
+                "{}/{key}: {} queued, running {:?}, attempts {}, listed {} {}, head {:?}",
                 grain.table,
                 work.queue.len(),
                 work.running,
                 work.attempts,
-                work.listed,
+                work.listed_live,
+                work.listed_bulk,
                 work.queue.front()
             ))
         });

@@ -266,17 +266,20 @@ impl Slot {
     /// in flight keeps its places in the queue.
     fn void_queued(&mut self, subscriptions: &[u32]) {
         let busy: Vec<_> = self.grains.iter().filter(|(_, grain)| grain.work().is_some()).map(|(id, _)| id).collect();
+        let mut ended = Vec::new();
         for id in busy {
             let Some(work) = self.grains.get_mut(id).work_mut() else { continue };
             for queued in &mut work.queue {
-                if let Queued::Stream(stream, _, input) = queued
+                if let Queued::Stream(stream, _, _) = queued
                     && Control::ends(*stream, subscriptions)
+                    && let Queued::Stream(_, _, input) = std::mem::replace(queued, Queued::Nothing)
                 {
-                    self.queued_bytes -= input.weight();
-                    *queued = Queued::Nothing;
+                    ended.push(input);
                 }
             }
+            work.count_bulk();
         }
+        ended.iter().for_each(|input| self.ends_to_wait(input));
     }
 
     /// Whether a planted bug forgets the positions of a commit that deletes its grain.

@@ -64,6 +64,7 @@ impl Slot {
         work.run_limit = 0;
         work.not_before_nanos = 0;
         work.waiting_since_nanos = now_nanos;
+        work.bulk -= work.bulk_among(count);
         let taken: Vec<Queued> = work.queue.drain(..count).collect();
         self.queued_inputs -= taken.len();
         assert!(draft.outcomes.len() >= taken.len(), "every consumed input has an outcome");
@@ -115,7 +116,7 @@ impl Slot {
     pub(super) fn consume(&mut self, commit: &mut Commit, id: GrainId, queued: Queued, outcome: Outcome) {
         match queued {
             Queued::Stream(stream, pos, input) => {
-                self.queued_bytes -= input.weight();
+                self.ends_to_wait(&input);
                 commit.consumed_position(stream, pos);
                 if let StreamId::Session(session) = stream {
                     commit.replies.push(StoredReply { session, pos, outcome });

@@ -16,7 +16,7 @@ pub use dump::{CHECKPOINT_VERSION, DumpError};
 
 use crate::grain::{Grain, GrainId, Queued};
 use crate::grains::Grains;
-use crate::input::{GrainAddress, StreamId, Target};
+use crate::input::{GrainAddress, Input, StreamId, Target};
 use crate::lane::Lane;
 use crate::outbox::Channel;
 use crate::record::{Journal, RecordKind};
@@ -24,6 +24,7 @@ use crate::sessions::Sessions;
 use crate::stream::Stream;
 use crate::timers::Timers;
 use ahash::AHashMap;
+use gristmill_base::class::InputClass;
 use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, TableId, Term};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::position::Durable;
@@ -56,8 +57,8 @@ pub struct Slot {
     pub counters: BTreeMap<Box<str>, i64>,
     /// Number of the next backlog row; one count for the slot.
     next_backlog: u64,
-    /// Volatile: grains that have something to run.
-    ready: VecDeque<GrainId>,
+    /// Volatile: grains that have something to run, those with live work and those with bulk work alone.
+    ready: [VecDeque<GrainId>; 2],
     /// Volatile: records that may not be durable yet, oldest first.
     undurable: VecDeque<(Ssn, Lsn)>,
     /// Volatile: the last record of this process, for the checkpoint.
@@ -66,6 +67,8 @@ pub struct Slot {
     pub first_dirty_lsn: Option<Lsn>,
     /// Volatile: bytes of stream inputs that wait in queues; those in backlogs do not count.
     pub queued_bytes: usize,
+    /// Volatile: how much of that is bulk.
+    pub bulk_waiting: BulkWaiting,
     /// Volatile: inputs that wait in queues, those of runs in flight and of parked grains included.
     pub queued_inputs: usize,
     /// Grains that are parked.
@@ -78,6 +81,15 @@ pub struct Slot {
     moved: Vec<StreamId>,
     /// Volatile: streams of slots and topics whose cursor a record has moved since the shard last asked.
     touched: Vec<StreamId>,
+}
+
+/// Bulk inputs of streams that wait in queues; those in backlogs do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BulkWaiting {
+    /// How many.
+    pub inputs: usize,
+    /// Their bytes.
+    pub bytes: usize,
 }
 
 impl Slot {
@@ -98,11 +110,12 @@ impl Slot {
             counters: BTreeMap::new(),
             next_backlog: 1,
             backlog: BTreeMap::new(),
-            ready: VecDeque::new(),
+            ready: Default::default(),
             undurable: VecDeque::new(),
             last_lsn: Lsn(0),
             first_dirty_lsn: None,
             queued_bytes: 0,
+            bulk_waiting: BulkWaiting::default(),
             queued_inputs: 0,
             parked_grains: 0,
             outbox_rows: 0,
@@ -226,13 +239,19 @@ impl Slot {
         }
     }
 
-    /// The next grain with something to run, unless it cannot run now. The caller runs it or puts it back by
-    /// [`Self::list`].
-    pub fn next_ready(&mut self) -> Option<GrainId> {
-        while let Some(id) = self.ready.pop_front() {
+    /// The next grain with something of that class to run, unless it cannot run now. The caller runs it or puts it back
+    /// by [`Self::list`].
+    pub fn next_ready(&mut self, class: InputClass) -> Option<GrainId> {
+        while let Some(id) = self.ready[class as usize].pop_front() {
             let work = self.grains.get_mut(id).work_mut().expect("a listed grain has work");
-            work.listed = false;
-            if !work.queue.is_empty() && work.running.is_none() && work.parked.is_none() {
+            // A grain that something live has come for since has its turn in the other list.
+            let is_elsewhere = class.is_bulk() && work.listed_live;
+            match class {
+                InputClass::Live => work.listed_live = false,
+                InputClass::Bulk => work.listed_bulk = is_elsewhere && planted::is(Bug::BulkForgotten),
+            }
+            let may_run = !work.queue.is_empty() && work.running.is_none() && work.parked.is_none();
+            if may_run && !is_elsewhere {
                 return Some(id);
             }
             self.forget_work_if_empty(id);
@@ -251,17 +270,45 @@ impl Slot {
         }
     }
 
-    /// Whether a grain may have something to run.
+    /// Whether a grain may have something of that class to run.
     #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    pub fn has_ready(&self, class: InputClass) -> bool {
+        !self.ready[class as usize].is_empty()
     }
 
-    /// Puts a grain into the list of those with something to run, once.
+    /// Puts a grain into the list of those with something to run, once: into that of its work's class.
     pub fn list(&mut self, id: GrainId) {
         let work = self.grains.get_mut(id).work_or_new();
-        if !std::mem::replace(&mut work.listed, true) {
-            self.ready.push_back(id);
+        let class = work.class();
+        let listed = match class {
+            InputClass::Live => std::mem::replace(&mut work.listed_live, true),
+            InputClass::Bulk => work.listed_live || std::mem::replace(&mut work.listed_bulk, true),
+        };
+        if !listed {
+            if class == InputClass::Live && work.listed_bulk {
+                reached("bulk grain inherits live");
+            }
+            self.ready[class as usize].push_back(id);
+        }
+    }
+
+    /// Takes note of a stream's input that begins to wait in a queue.
+    fn begins_to_wait(&mut self, input: &Input) {
+        let weight = input.weight();
+        self.queued_bytes += weight;
+        if input.class.is_bulk() {
+            self.bulk_waiting.inputs += 1;
+            self.bulk_waiting.bytes += weight;
+        }
+    }
+
+    /// Takes note of a stream's input that no longer waits in a queue.
+    fn ends_to_wait(&mut self, input: &Input) {
+        let weight = input.weight();
+        self.queued_bytes -= weight;
+        if input.class.is_bulk() {
+            self.bulk_waiting.inputs -= 1;
+            self.bulk_waiting.bytes -= weight;
         }
     }
 
@@ -277,14 +324,21 @@ impl Slot {
     /// Puts an input at the end of a grain's queue.
     pub fn enqueue(&mut self, id: GrainId, queued: Queued, now_nanos: u64) {
         if let Queued::Stream(_, _, input) = &queued {
-            self.queued_bytes += input.weight();
+            self.begins_to_wait(input);
         }
         self.queued_inputs += 1;
         let work = self.grains.get_mut(id).work_or_new();
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
         }
-        work.queue.push_back(queued);
+        let class = work.class_of(&queued);
+        work.bulk += usize::from(class.is_bulk());
+        let in_flight = work.running.map_or(0, |running| running.count);
+        if planted::is(Bug::LiveOvertakesInGrain) && class == InputClass::Live && work.queue.len() > in_flight {
+            work.queue.insert(in_flight, queued);
+        } else {
+            work.queue.push_back(queued);
+        }
         if work.running.is_none() && work.parked.is_none() {
             self.list(id);
         }
@@ -326,7 +380,7 @@ impl Slot {
     pub fn drop_head(&mut self, id: GrainId) {
         let work = self.grains.get_mut(id).work_mut().expect("a grain with a queue has work");
         let dropped = work.queue.pop_front().expect("there is a head to drop");
-        assert!(matches!(dropped, Queued::Timer(..) | Queued::Nothing), "only timers become void");
+        assert!(matches!(dropped, Queued::Timer(..) | Queued::Nothing), "only timers become void, which are live");
         self.queued_inputs -= 1;
         self.list(id);
     }

@@ -1,7 +1,7 @@
 //! Spilling and parking: see SPILL and PARK of the design's section 4.1.
 
 use super::{Committed, Slot};
-use crate::grain::{GrainId, Queued, Running};
+use crate::grain::{GrainId, Queued, Running, Work};
 use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use gristmill_base::ids::SessionId;
@@ -34,6 +34,18 @@ impl Slot {
             })
             .map(|(id, _)| id)
             .collect()
+    }
+
+    /// Grains that bulk inputs of streams wait for, that have committed nothing since `since_nanos`, and whose run is under
+    /// way or has failed.
+    #[must_use]
+    pub fn slow_since(&self, since_nanos: u64) -> Vec<GrainId> {
+        let waits = |queued: &Queued| matches!(queued, Queued::Stream(_, _, input) if input.class.is_bulk());
+        let is_slow = |work: &Work| {
+            let slow = work.running.is_some() || work.attempts > 0;
+            slow && work.bulk > 0 && work.waiting_since_nanos < since_nanos && work.queue.iter().any(waits)
+        };
+        self.grains.iter().filter(|(_, grain)| grain.work().is_some_and(is_slow)).map(|(id, _)| id).collect()
     }
 
     /// Moves all stream inputs that wait for a grain into its backlog, durably; from then on their positions are done.
@@ -88,16 +100,19 @@ impl Slot {
         let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
         let before = work.queue.len();
         let mut waiting = Vec::new();
+        let mut left = Vec::new();
         work.queue.retain(|queued| match queued {
             Queued::Backlog(n) => !answered.contains(n),
             Queued::Stream(StreamId::Session(session), pos, input) => {
                 waiting.push((0, *session, *pos));
-                self.queued_bytes -= input.weight();
+                left.push(input.clone());
                 false
             }
             _ => true,
         });
+        work.count_bulk();
         self.queued_inputs -= before - work.queue.len();
+        left.iter().for_each(|input| self.ends_to_wait(input));
         let from_queue = waiting.chunks(count_max).map(|chunk| (false, chunk));
         let mut replies = Vec::new();
         for (backlog, chunk) in ranges.iter().map(|range| (true, &range[..])).chain(from_queue) {
@@ -143,7 +158,7 @@ impl Slot {
                 Queued::Stream(stream, pos, input) if bytes < bytes_max => {
                     bytes += input.weight();
                     let n = self.next_backlog + commit.spilled.len() as u64;
-                    self.queued_bytes -= input.weight();
+                    self.ends_to_wait(&input);
                     commit.consumed_position(stream, pos);
                     commit.spilled.push(spilled(n, stream, pos, input));
                     if at < in_flight && planted::is(Bug::SpillCopiesRunInFlight) {
@@ -159,6 +174,7 @@ impl Slot {
         for n in again.into_iter().rev() {
             relabelled.insert(in_flight, Queued::Backlog(n));
         }
+        // What is copied stays what it was, so its grain keeps as many bulk inputs.
         self.grains.get_mut(id).work_mut().expect("it has work").queue = relabelled;
     }
 }

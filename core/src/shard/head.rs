@@ -1,0 +1,84 @@
+//! What the head of a grain's queue asks for, and how much of the queue one run takes.
+
+use gristmill_base::ids::HandlerId;
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::tuning::tuning;
+use gristmill_state::grain::{GrainId, Queued, Work};
+use gristmill_state::input::{GrainOperation, Input};
+use gristmill_state::slot::Slot;
+
+/// What the head of a queue asks for.
+pub(super) enum Head {
+    /// Changes without a handler: this many inputs.
+    Builtin(usize),
+    /// Calls of one handler: this many inputs.
+    Call(HandlerId, usize),
+    /// A timer that was set again or cancelled: it is dropped.
+    Stale,
+    /// What a planted bug left.
+    Nothing,
+}
+
+/// What one run may take at most.
+#[derive(Clone, Copy)]
+pub(super) struct Most {
+    /// Bytes of inputs.
+    pub(super) bytes: usize,
+    /// Inputs, if they are bulk.
+    pub(super) bulk: usize,
+}
+
+/// What the head of a queue asks for: the longest run of the same kind and class that a run may take. Classes are not
+/// mixed, because what a run sends has one class.
+pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Head {
+    let limit = if work.run_limit > 0 { work.run_limit } else { tuning().run_inputs };
+    let front = work.queue.front().expect("a ready grain has inputs");
+    if matches!(front, Queued::Nothing) {
+        return Head::Nothing;
+    }
+    if is_stale(state, grain, front) {
+        return Head::Stale;
+    }
+    let first = handler_of(state, grain, front);
+    let class = work.class_of(front);
+    let limit = if class.is_bulk() { limit.min(most.bulk) } else { limit };
+    let mut bytes = 0;
+    let count = work
+        .queue
+        .iter()
+        .take(limit)
+        .take_while(|queued| {
+            let fits = bytes < most.bytes;
+            bytes += work.input_of(queued).map_or(64, Input::weight);
+            fits && !matches!(queued, Queued::Nothing)
+                && !is_stale(state, grain, queued)
+                && handler_of(state, grain, queued) == first
+                && work.class_of(queued) == class
+        })
+        .count();
+    match first {
+        Some(handler) => Head::Call(handler, count.max(1)),
+        None => Head::Builtin(count.max(1)),
+    }
+}
+
+/// Whether a queued timer was set again, cancelled or fired since.
+fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
+    let Queued::Timer(name, generation) = queued else { return false };
+    let row = state.timers.get(&(state.address(grain), name.clone()));
+    if planted::is(Bug::StaleTimerGeneration) {
+        return row.is_none();
+    }
+    row.is_none_or(|row| row.generation != *generation)
+}
+
+/// The handler that an input calls; `None` for builtin operations.
+pub(super) fn handler_of(state: &Slot, grain: GrainId, queued: &Queued) -> Option<HandlerId> {
+    if let Queued::Timer(name, _) = queued {
+        return state.timers.get(&(state.address(grain), name.clone())).map(|row| row.handler);
+    }
+    match state.grains.get(grain).work()?.input_of(queued)?.operation {
+        GrainOperation::Call(handler, _) => Some(handler),
+        _ => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! Bulk yields to live, is never starved, and overtakes nothing and is overtaken by nothing at its own grain.
+
+use crate::rig::{Folder, Rig, config};
+use gristmill_base::class::InputClass;
+use gristmill_base::ids::{HandlerId, SessionId, SessionKey, SlotId, TableId};
+use gristmill_base::limits::BULK_INPUTS_MAX;
+use gristmill_base::placement::slot_of;
+use gristmill_core::boot::BootConfig;
+use gristmill_core::request::{Answer, Code, Operation, Sequence};
+use gristmill_sdk::{App, Context, Failure, Input, Reply};
+use std::collections::BTreeMap;
+
+const FILE: &str = "
+app: notes
+language: rust
+tables:
+  - name: notes
+    key: string
+    value: string
+    handlers: [{name: note}]
+";
+const SLOTS: u16 = 16;
+
+/// Adds the first byte of its payload to what the grain has.
+fn note(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    let mut value = context.value()?.unwrap_or_default();
+    value.push(input.payload[0]);
+    context.set_value(value);
+    Ok(Reply::none())
+}
+
+fn apps() -> Vec<App> {
+    vec![App::new("notes", FILE).each("notes", "note", note)]
+}
+
+/// One client of one shard.
+struct Client {
+    rig: Rig,
+    session: SessionId,
+    table: TableId,
+    handler: HandlerId,
+    next: BTreeMap<SlotId, u64>,
+    _folder: Folder,
+}
+
+impl Client {
+    fn new(name: &str) -> Self {
+        let folder = Folder::new(name);
+        let config = BootConfig { slot_count: SLOTS, segment_bytes: 8 << 20, checkpoint_bytes: 1 << 30, ..config(1) };
+        let mut rig = Rig::start(&folder.0, &config, apps);
+        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let table = &loaded["tables"][0];
+        let id = |value: &serde_json::Value| value["id"].as_u64().expect("it has a number") as u32;
+        let (table, handler) = (TableId(id(table)), HandlerId(id(&table["handlers"][0])));
+        let open = Operation::OpenSession { key: SessionKey::default() };
+        let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
+        Self { rig, session, table, handler, next: BTreeMap::new(), _folder: folder }
+    }
+
+    fn invoke(&mut self, class: InputClass, key: &str, payload: &[u8]) -> u64 {
+        let seq = self.next.entry(slot_of(key.as_bytes(), SLOTS)).or_default();
+        *seq += 1;
+        let operation = Operation::Invoke {
+            table: self.table,
+            handler: self.handler,
+            sequence: Sequence { seq: *seq, ack: 0 },
+            key: key.as_bytes().into(),
+            payload: payload.into(),
+        };
+        self.rig.send_of(class, 0, self.session, operation)
+    }
+
+    fn value(&mut self, key: &str) -> Vec<u8> {
+        let get = Operation::Get { table: self.table, key: key.as_bytes().into() };
+        match self.rig.ask(0, self.session, get) {
+            Ok(Answer::Value(Some(value))) => value.to_vec(),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+
+    /// Inputs that wait: all of them, and those of bulk.
+    fn waiting(&self) -> (usize, usize) {
+        let slots = (0..SLOTS).filter_map(|slot| self.rig.slot(SlotId(slot)));
+        slots.fold((0, 0), |(all, bulk), slot| (all + slot.queued_inputs, bulk + slot.bulk_waiting.inputs))
+    }
+}
+
+#[test]
+fn a_live_input_takes_the_bulk_before_it_along_and_nothing_else() {
+    let mut client = Client::new("bulk-inherits");
+    for n in 0..3_000 {
+        client.invoke(InputClass::Bulk, &format!("other {n}"), b"b");
+    }
+    for n in [b"1", b"2", b"3"] {
+        client.invoke(InputClass::Bulk, "mine", n);
+    }
+    let live = client.invoke(InputClass::Live, "mine", b"4");
+    client.invoke(InputClass::Bulk, "mine", b"5");
+    client.rig.settle_reply(live);
+    let (_, bulk) = client.waiting();
+    assert!(bulk > 1_000, "only {bulk} bulk inputs waited behind the live one");
+    client.rig.settle();
+    assert_eq!(client.value("mine"), b"12345");
+    assert_eq!(client.waiting(), (0, 0));
+}
+
+#[test]
+fn bulk_has_its_tenth_however_much_live_there_is() {
+    let mut client = Client::new("bulk-starves");
+    for n in 0..2_000 {
+        client.invoke(InputClass::Bulk, &format!("bulk {n}"), b"b");
+    }
+    let (mut live, mut ran) = (0, [0, 0]);
+    let payload = [b'l'; 600];
+    for turn in 0..12 {
+        while client.waiting().0 - client.waiting().1 + live < 700 {
+            client.invoke(InputClass::Live, &format!("live {}", live % 900), &payload);
+            live += 1;
+        }
+        let (sent, (all, bulk)) = (std::mem::take(&mut live), client.waiting());
+        client.rig.step();
+        let (all_after, bulk_after) = client.waiting();
+        // The first turns take bulk in, and the log is not full yet.
+        if turn >= 3 {
+            assert!(all_after - bulk_after > 0, "live work is left in turn {turn}");
+            ran[0] += all - bulk + sent - (all_after - bulk_after);
+            ran[1] += bulk - bulk_after;
+        }
+    }
+    let share = ran[1] as f64 / (ran[0] + ran[1]) as f64;
+    assert!((0.09..0.5).contains(&share), "of {ran:?} inputs, live and bulk, bulk had {share:.3}");
+}
+
+#[test]
+fn bulk_is_refused_before_live_is() {
+    let mut client = Client::new("bulk-refused");
+    let most = 2 * BULK_INPUTS_MAX;
+    let tags: Vec<u64> = (0..most + 10).map(|n| client.invoke(InputClass::Bulk, &format!("{n}"), b"b")).collect();
+    client.rig.step();
+    assert_eq!(client.rig.bulk_room(0), 0, "doors hold bulk back");
+    let refused: Vec<_> = tags[most..].iter().map(|tag| client.rig.take(*tag)).collect();
+    let for_now = |reply: &Option<Result<Answer, _>>| {
+        matches!(reply, Some(Err(gristmill_core::request::Refusal { code: Code::Capacity, .. })))
+    };
+    assert!(refused.iter().all(for_now), "{refused:?}");
+    // In a session of its own: where a position was refused for now, the next one has to wait for it.
+    let open = Operation::OpenSession { key: SessionKey::default() };
+    let Ok(Answer::Session(session, _)) = client.rig.ask(0, SessionId(0), open) else { panic!("no session") };
+    (client.session, client.next) = (session, BTreeMap::new());
+    let late = client.invoke(InputClass::Live, "late", b"l");
+    client.rig.settle_reply(late);
+    client.rig.settle();
+    assert!(client.rig.bulk_room(0) > 0, "there is room again");
+}
