@@ -21,7 +21,7 @@ SECS ?= 5
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count compare lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -67,6 +67,11 @@ bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 
 
 bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
+
+bench-live: build ## live latency over two hops beside a loading bounded input: ROUNDS=1 LINES=10000000 SECS=60 RATE=live lines/s STRICT=1
+	BENCH_COMMAND='make bench-live' cargo bench --package gristmill-benches --bench live -- \
+		--gristmill $(abspath $(TARGET_DIR))/release/gristmill --rounds $(if $(filter file,$(origin ROUNDS)),1,$(ROUNDS)) \
+		$(if $(LINES),--lines '$(LINES)') --secs $(if $(filter file,$(origin SECS)),60,$(SECS)) $(if $(RATE),--rate '$(RATE)')
 
 compare: build ## one core beside another program: RIVAL=redis ROUNDS=3 SECS=5 ONLY='put 50x64' DIR=folder STRICT=1
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || scripts/packages.sh redis-server
