@@ -94,7 +94,8 @@ impl RootFile {
         let worse = a.worse_of(&b);
         let state = match (a, b) {
             (Copy::Good(sequence, bytes), Copy::Good(other, _)) if sequence >= other => {
-                Self::present(sequence, bytes, None)
+                let degraded = (sequence > other).then(|| format!("{name}.b is older than {name}.a"));
+                Self::present(sequence, bytes, degraded)
             }
             (Copy::Good(..), Copy::Good(sequence, bytes)) => {
                 Self::present(sequence, bytes, Some(format!("{name}.a is older than {name}.b")))
@@ -136,6 +137,8 @@ impl RootFile {
         let image = self.encode(bytes);
         let order = if self.worse == Some("b") { ["b", "a"] } else { ["a", "b"] };
         for copy in order {
+            // If this write fails it may have torn the copy: the next store begins with it, too.
+            self.worse = Some(copy);
             self.write(files, copy, &image)?;
         }
         self.worse = None;

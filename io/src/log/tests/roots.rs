@@ -41,6 +41,42 @@ fn a_store_begins_with_the_copy_that_is_worse() {
     }
 }
 
+/// A write that failed may have torn its copy, so it is the other one that must stay whole in the next try.
+#[test]
+fn a_store_after_one_that_failed_begins_with_the_copy_that_failed() {
+    let mut disk = MemDisk::default();
+    let (mut root, _) = load(&mut disk);
+    root.store(&mut Files::new(&mut disk), b"first").unwrap();
+    for copy in ["b", "a"] {
+        disk.unlink(&format!("shard-000/root.{copy}"));
+        disk.full = true;
+        assert!(root.store(&mut Files::new(&mut disk), b"second").is_err());
+        assert_eq!(root.worse(), Some(copy));
+        disk.full = false;
+        root.store(&mut Files::new(&mut disk), b"third").unwrap();
+        assert_eq!(root.worse(), None);
+    }
+}
+
+/// What only an older copy names is removed once both name the same: so it is told, and stored again.
+#[test]
+fn an_older_copy_is_told_whichever_it_is() {
+    for copy in ["shard-000/root.a", "shard-000/root.b"] {
+        let mut disk = MemDisk::default();
+        let (mut root, _) = load(&mut disk);
+        root.store(&mut Files::new(&mut disk), b"older").unwrap();
+        let older = disk.bytes(copy).clone();
+        root.store(&mut Files::new(&mut disk), b"newer").unwrap();
+        *disk.bytes(copy) = older;
+        let (mut root, state) = load(&mut disk);
+        let RootState::Present { bytes, degraded, .. } = state else { panic!("{copy}: {state:?}") };
+        assert_eq!(bytes, b"newer");
+        assert!(degraded.unwrap().contains("older"), "{copy}");
+        root.store(&mut Files::new(&mut disk), &bytes).unwrap();
+        assert!(matches!(load(&mut disk).1, RootState::Present { degraded: None, .. }));
+    }
+}
+
 #[test]
 fn a_power_cut_in_a_store_leaves_the_old_or_the_new() {
     for stored in 0..4_u8 {
