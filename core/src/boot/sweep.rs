@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
-use gristmill_base::ids::TopicId;
+use gristmill_base::ids::{SlotId, TopicId};
 use gristmill_base::sometimes::reached;
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) fn sweep(
     let mut sweep = Sweep { files, failed: None };
     let marks = logs.iter().flat_map(|recovered| &recovered.content.marks);
     let named: BTreeSet<String> = marks.map(|(slot, mark)| checkpoint_name(*slot, mark.number)).collect();
-    let is_stale = |name: &str| name.ends_with(".ckpt") && !named.contains(name);
+    let is_stale = |name: &str| is_checkpoint(name) && !named.contains(name);
     if sweep.remove(SLOTS_DIR, &is_stale) {
         reached("stale checkpoint removed");
     }
@@ -34,8 +34,8 @@ pub(super) fn sweep(
     if sweep.remove(LANES_DIR, &is_buried) {
         reached("lane file of a deleted topic removed");
     }
-    let kept = format!("layout-{}", placement.layout);
-    for layout in sweep.list("").into_iter().filter(|name| name.starts_with("layout-") && *name != kept) {
+    let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
+    for layout in sweep.list("").into_iter().filter(is_left) {
         for shard in sweep.list(&layout) {
             let dir = format!("{layout}/{shard}");
             sweep.remove(&format!("{dir}/log"), &|_| true);
@@ -48,6 +48,21 @@ pub(super) fn sweep(
             Ok(failed.map(|error| format!("a file that is not needed any more stays until the next start: {error}")))
         }
     }
+}
+
+/// Whether a name is one that checkpoints have. What somebody put beside them is not ours to remove.
+fn is_checkpoint(name: &str) -> bool {
+    let parse = |name: &str| {
+        let (slot, number) = name.strip_suffix(".ckpt")?.split_once('-')?;
+        Some(checkpoint_name(SlotId(slot.parse().ok()?), number.parse().ok()?))
+    };
+    parse(name).is_some_and(|same| same == name)
+}
+
+/// The number of a folder of shards, if the name is one that those have.
+fn layout_number(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("layout-")?.parse().ok()?;
+    (format!("layout-{number}") == name).then_some(number)
 }
 
 /// The topic of a lane's file.
@@ -99,6 +114,19 @@ impl Sweep<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_that_somebody_made_are_not_ours() {
+        assert_eq!(layout_number("layout-12"), Some(12));
+        for other in ["layout-12.bak", "layout-012", "layout-+1", "layout-", "layout-old"] {
+            assert_eq!(layout_number(other), None, "{other}");
+        }
+        let name = checkpoint_name(SlotId(7), 12);
+        assert!(is_checkpoint(&name), "{name}");
+        for other in [format!("copy of {name}"), format!("{name}.bak"), format!("+{name}"), "old.ckpt".to_owned()] {
+            assert!(!is_checkpoint(&other), "{other}");
+        }
+    }
 
     #[test]
     fn only_names_of_lane_files_name_a_topic() {

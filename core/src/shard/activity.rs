@@ -67,9 +67,9 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// An event was appended.
-    pub(super) fn appended(&mut self, topic: TopicId) {
-        *self.topics.entry(topic).or_default() += 1;
+    /// Events were appended.
+    pub(super) fn appended(&mut self, topic: TopicId, events: u64) {
+        *self.topics.entry(topic).or_default() += events;
     }
 
     /// A run of a handler has begun.

@@ -86,7 +86,7 @@ impl Shard {
                     let (slot, log) = self.slot_and_log(to);
                     let (_, committed) = slot.append_events(log, lane, lanes, now, Some((stream, seq)), vec![event]);
                     self.counts.events += 1;
-                    self.activity.appended(lane.topic);
+                    self.activity.appended(lane.topic, 1);
                     self.committed(to, committed);
                     self.feed_lane(lane);
                 }

@@ -66,8 +66,9 @@ impl Shard {
             let message = format!("slot {slot} keeps {SLOT_STREAMS_MAX} streams, more are not allowed");
             return Err(Refusal::new(Code::BadRequest, message));
         }
-        self.append_stretches(class, slot, stream, stretches)?;
-        if end {
+        // What there was no room for comes again; only behind it may the input be over.
+        let all = self.append_stretches(class, slot, stream, stretches)?;
+        if all && end {
             let (state, log) = self.slot_and_log(slot);
             if let Some(lsn) = state.end_stream(log, stream) {
                 self.after_record(slot, lsn);
@@ -76,40 +77,41 @@ impl Shard {
         Ok(())
     }
 
+    /// Says whether there was room for all.
     fn append_stretches(
         &mut self,
         class: InputClass,
         slot: SlotId,
         stream: StreamId,
         stretches: Vec<Stretch>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let (now, mut appended) = (self.engine_micros, false);
         for stretch in stretches {
             let may_take = appended || !class.is_bulk() || self.may_take_bulk();
             if !may_take || !self.has_room_for_records(slot, stretch.bytes) {
                 reached("records of a bounded input refused for capacity");
                 if appended {
-                    return Ok(());
+                    return Ok(false);
                 }
-                let message = "the shard has no room for more work now: its log waits for the disk, or for space on it; send it again";
-                return Err(Refusal::new(Code::Capacity, message));
+                return Err(Refusal::new(Code::Capacity, self.no_room()));
             }
             let Stretch { lane, last, events, .. } = stretch;
             let (count, lanes) = (events.len() as u64, self.catalog.lane_count(lane.topic));
             let (state, log) = self.slot_and_log(slot);
             let committed = state.append_records(log, lane, lanes, now, (stream, last), events);
             self.counts.events += count;
+            self.activity.appended(lane.topic, count);
             self.bulk.took(count as usize);
             self.committed(slot, committed);
             self.feed_lane(lane);
             appended = true;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn has_room_for_records(&mut self, slot: SlotId, bytes: usize) -> bool {
         let pending = self.log.0.config().pending_bytes;
-        let room = !self.crowded && self.log.0.room(bytes.max(VALUE_BYTES_MAX).min(pending / 2));
+        let room = !self.memory_short && !self.crowded && self.log.0.room(bytes.max(VALUE_BYTES_MAX).min(pending / 2));
         room && self.slot_mut(slot).outbox_rows < OUTBOX_ROWS_MAX / 2
     }
 

@@ -124,9 +124,9 @@ impl Shard {
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
         }
-        let short = self.memory_short;
-        let room =
-            !short && !self.crowded && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
+        let room = !self.memory_short
+            && !self.crowded
+            && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let room = room && (!class.is_bulk() || self.may_take_bulk());
         let slot = self.slot_mut(slot);
         if room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2 {
@@ -135,16 +135,16 @@ impl Shard {
         if slot.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
             return Ok(());
         }
-        if short {
-            let message = "the server is over its memory budget (memory.budget_bytes): reads go on; give it more memory, \
-                           or more shards on another machine";
-            return Err((Code::Capacity, message.into()));
-        }
         Err((Code::Capacity, self.no_room()))
     }
 
     /// Why there is no room for more work now, and what to do about it.
-    fn no_room(&self) -> String {
+    pub(super) fn no_room(&self) -> String {
+        if self.memory_short {
+            return "the server is over its memory budget (memory.budget_bytes): reads go on; give it more memory, or more \
+                    shards on another machine"
+                .into();
+        }
         match self.failing_work.disk_full() {
             Some(error) => {
                 reached("refusal says that the disk is full");
@@ -177,7 +177,7 @@ impl Shard {
                 let (slot_state, log) = self.slot_and_log(slot);
                 let (_, committed) = slot_state.append_events(log, lane, lanes, now, Some((stream, pos)), vec![event]);
                 self.counts.events += 1;
-                self.activity.appended(lane.topic);
+                self.activity.appended(lane.topic, 1);
                 self.committed(slot, committed);
                 self.feed_lane(lane);
             }

@@ -1,11 +1,11 @@
 //! What clients and handlers may not do to a shard: stop it, make it grow, or write what it cannot read back.
 
 use crate::rig::{Folder, Rig, config};
-use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SessionKey, SlotId, TableId, TopicId};
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of};
 use gristmill_core::boot::BootConfig;
-use gristmill_core::request::{Answer, Code, Operation, Refusal, Sequence};
+use gristmill_core::request::{Answer, Code, Ingest, Operation, Refusal, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
 
 const FILE: &str = "
@@ -317,6 +317,61 @@ fn over_the_memory_budget_writes_are_refused_and_reads_go_on() {
     assert!(rig.ask(0, SessionId(0), ids.read(ids.topic, 0, 0)).is_ok(), "reads go on");
     rig.set_memory_short(false);
     assert!(rig.ask(0, ids.session, ids.invoke(1, 2, b"x")).is_ok(), "the same number comes in again");
+}
+
+/// Records of a bounded input for one slot, from position 1 on.
+fn records(ids: &Ids, count: u64, bytes: usize, end: bool) -> Operation {
+    let value: Box<[u8]> = format!("\"{}\"", "x".repeat(bytes)).into_bytes().into();
+    let slot = lane_home(ids.topic, lane_of(b"key", 4), 4, 16);
+    let records = (1..=count).map(|at| (at, b"key"[..].into(), value.clone())).collect();
+    Operation::Ingest(Ingest { topic: ids.topic, input: TaskId(7), slot, end, prev: 0, records })
+}
+
+#[test]
+fn over_the_memory_budget_bounded_inputs_wait_too() {
+    let folder = Folder::new("memory-short-input");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    rig.set_memory_short(true);
+    let refusal = rig.ask(0, ids.session, records(&ids, 3, 10, false)).unwrap_err();
+    assert_eq!(refusal.code, Code::Capacity);
+    assert!(refusal.message.contains("memory.budget_bytes"), "{}", refusal.message);
+    rig.set_memory_short(false);
+    assert_eq!(rig.ask(0, ids.session, records(&ids, 3, 10, false)), Ok(Answer::Ingested(3)));
+    let topics = &rig.json(Operation::Status)["shards"][0]["topics"];
+    let orders = topics.as_array().unwrap().iter().find(|topic| topic["topic"] == "orders").expect("events went there");
+    assert_eq!(orders["events"], 3, "the status counts them");
+}
+
+#[test]
+fn an_input_whose_last_records_find_no_room_is_not_over() {
+    let folder = Folder::new("no-room-at-the-end");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    // More than a log of small segments takes in one turn.
+    let all = records(&ids, 40, 100_000, true);
+    let Ok(Answer::Ingested(received)) = rig.ask(0, ids.session, all.clone()) else { panic!("some are taken") };
+    assert!((1..40).contains(&received), "{received}");
+    let mut found = received;
+    while found < 40 {
+        match rig.ask(0, ids.session, all.clone()) {
+            Ok(Answer::Ingested(received)) => found = received,
+            refused => assert_eq!(code(refused), Code::Capacity),
+        }
+    }
+    assert_eq!(found, u64::MAX, "all are appended, and the input is over");
+    let lane = lane_of(b"key", 4);
+    let operation = Operation::Read {
+        topic: ids.topic,
+        lane: LaneId(lane.0),
+        from: Offset(41),
+        max_events: 1,
+        max_bytes: 1,
+        wait_millis: 0,
+    };
+    rig.settle();
+    let outcome = rig.ask(0, ids.session, operation);
+    assert!(matches!(outcome, Ok(Answer::Events { end: Offset(41), .. })), "{outcome:?}");
 }
 
 #[test]
