@@ -6,7 +6,7 @@ use crate::commands::typed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::SlotId;
-use gristmill_base::limits::KEY_BYTES_MAX;
+use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of};
 use gristmill_client::Topic;
 use serde_json::Value;
@@ -129,6 +129,12 @@ impl Reading {
             {
                 return Err(self.other_stdin("its content up to there is another"));
             }
+            // A file that changes while it is read may have been read as half of something: its end is not sent, and
+            // nothing of what it had not when the input began.
+            let beyond = self.format != RowFormat::Parquet && mark.offset > source.bytes;
+            if path != "stdin" && taken.is_ok() && (is_last || beyond) {
+                source.check_same()?;
+            }
             let full = batch.records.len() + batch.told.len() >= BATCH_RECORDS || rows.may_wait();
             if full || is_last || taken.is_err() {
                 batch.after = mark.clone();
@@ -211,6 +217,9 @@ impl Reading {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("a key of {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len()));
         }
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(format!("a value of {} bytes; at most {VALUE_BYTES_MAX} are allowed", value.len()));
+        }
         self.topic.value.check(&value).map_err(|error| format!("the value: {error}"))?;
         Ok((key, value))
     }
@@ -244,5 +253,99 @@ impl Reading {
         let text = std::str::from_utf8(line).map_err(|error| format!("the value: {error}"))?;
         let value = typed::encode("the value", self.topic.value, text).map_err(|failed| failed.message)?;
         Ok((None, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::Source;
+    use super::*;
+    use gristmill_base::ids::TopicId;
+    use std::io::Write as _;
+    use std::path::PathBuf;
+    use std::sync::mpsc::{Receiver, sync_channel};
+    use std::thread;
+
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("gristmill-reading-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// Begins to read a file; each batch waits until the one before is taken.
+    fn read(file: &File, fields: Option<(String, String)>, on_error: OnError) -> Receiver<Result<Batch, Failed>> {
+        let (key, value) = (DataType::String, if fields.is_some() { DataType::Json } else { DataType::String });
+        let topic = Topic { name: "a/t".to_owned(), id: TopicId(1), key, value, lanes: 4 };
+        let identity = Identity {
+            topic: topic.name.clone(),
+            topic_id: 1,
+            format: "lines".to_owned(),
+            key: None,
+            fields,
+            sources: vec![Source::look(file.0.to_str().unwrap()).unwrap()],
+        };
+        let reading = Reading {
+            name: "n".to_owned(),
+            identity,
+            format: RowFormat::Lines,
+            on_error,
+            topic,
+            reject: None,
+            slot_count: 16,
+            mark: Mark { line: 1, ..Mark::default() },
+            fixed_key: None,
+        };
+        let (to, from) = sync_channel(0);
+        thread::spawn(move || reading.run(&to));
+        from
+    }
+
+    /// What comes, until an error or the end.
+    fn rest(from: &Receiver<Result<Batch, Failed>>) -> (u64, Option<Failed>) {
+        let mut last = 0;
+        for batch in from {
+            match batch {
+                Ok(batch) => last = batch.records.last().map_or(last, |record| record.number),
+                Err(failed) => return (last, Some(failed)),
+            }
+        }
+        (last, None)
+    }
+
+    #[test]
+    fn a_file_that_grows_while_it_is_read_does_not_complete() {
+        // More than the reader holds at once, and the last line is half of one.
+        let line = format!("{}\n", "x".repeat(3_999));
+        let text = format!("{}half", line.repeat(1_000));
+        let file = File::new("grows", &text);
+        assert_eq!(rest(&read(&file, None, OnError::Stop)), (1_001, None), "as it is");
+        // It waits with the first batch, long before the end.
+        let from = read(&file, None, OnError::Stop);
+        let mut growing = std::fs::OpenOptions::new().append(true).open(&file.0).unwrap();
+        growing.write_all(b" of a line\nand one more\n").unwrap();
+        let (last, failed) = rest(&from);
+        assert!(failed.expect("it is told").message.contains("it has grown"));
+        assert!(last <= 1_000, "record {last} was sent");
+    }
+
+    #[test]
+    fn a_row_that_becomes_a_value_over_the_limit_is_malformed() {
+        // Quotes take two bytes each in JSON.
+        let file = File::new("large", &format!("one\n{}\nthree\n", "\"".repeat(VALUE_BYTES_MAX / 2 + 1)));
+        let fields = || Some(("doc".to_owned(), "text".to_owned()));
+        assert_eq!(rest(&read(&file, fields(), OnError::Skip)), (3, None));
+        let (last, failed) = rest(&read(&file, fields(), OnError::Stop));
+        assert!(failed.expect("it is told").message.contains(":2: a value of"));
+        assert_eq!(last, 1);
     }
 }
