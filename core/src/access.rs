@@ -123,6 +123,12 @@ impl<'a> RunAccess<'a> {
         Self { grain, catalog, app, table, slot_count, now_micros, hops, class, dice, effects: Effects::default() }
     }
 
+    /// Key of the grain. Outlives this hold, unlike [`Access::key`].
+    #[must_use]
+    pub fn grain_key(&self) -> &'a [u8] {
+        &self.grain.key
+    }
+
     fn roll(&mut self) -> Result<(), Interrupt> {
         match self.dice.as_mut().and_then(|dice| dice.roll()) {
             Some(ticket) => Err(Interrupt(ticket)),

@@ -41,3 +41,5 @@ pub mod ring;
 pub mod root;
 #[cfg(not(loom))]
 mod sys;
+#[cfg(not(loom))]
+pub mod watchdog;

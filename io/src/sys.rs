@@ -239,3 +239,31 @@ fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
         }
     }
 }
+
+/// The kernel's number of the calling thread.
+pub(crate) fn thread_number() -> libc::pid_t {
+    // SAFETY: takes no pointers.
+    unsafe { libc::gettid() }
+}
+
+/// Sends a signal to a thread of this process.
+pub(crate) fn signal_thread(thread: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    let process = i64::from(std::process::id());
+    // SAFETY: takes no pointers; a number that is no thread of this process is refused.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, process, i64::from(thread), i64::from(signal)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets what the calling thread's last failed call has left, for a signal handler to put back.
+pub(crate) fn set_last_error(code: libc::c_int) {
+    // SAFETY: takes no pointers.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: the place is of this thread and lives as long as it.
+    unsafe { *place = code };
+}
+
+/// Ends the process at once: nothing is flushed or dropped.
+pub(crate) fn exit_now(status: libc::c_int) -> ! {
+    // SAFETY: takes no pointers and does not return.
+    unsafe { libc::_exit(status) }
+}

@@ -2,7 +2,7 @@
 
 use crate::counters::Counters;
 use crate::greeting::{Greeting, refuse_hello};
-use crate::translate::{self, Tag};
+use crate::translate::{self, Tag, is_read, write_small};
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
 use gristmill_base::limits::{
@@ -366,6 +366,12 @@ impl Connection {
         self.desk.output_bytes()
     }
 
+    /// Sends until all that is written has gone, as far as the socket takes a buffer whole; 0 if nothing is written.
+    #[must_use]
+    pub fn sends_left(&self) -> u8 {
+        u8::from(self.desk.sending > 0) + u8::from(!self.desk.output.is_empty())
+    }
+
     /// Operations that the shard has not answered yet.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -587,14 +593,4 @@ impl Desk {
         }
         writer.finish();
     }
-}
-
-/// Whether an operation reads state and is answered at once, so that it may be held back, or refused, while its client
-/// does not take results. A read of a topic may wait for events and is held back by nothing.
-fn is_read(code: OpCode) -> bool {
-    matches!(code, OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan)
-}
-
-fn write_small(writer: &mut ResultWriter<'_>, correlation: u32, reply: &Reply<'_>) {
-    writer.reply(correlation, reply).expect("what the server says of itself is within the limits");
 }

@@ -251,6 +251,11 @@ impl Connections {
         }
     }
 
+    /// Sends until all that is written to a connection has gone.
+    pub(crate) fn sends_left(&self, conn: ConnId) -> u8 {
+        self.members.get(&conn).map_or(0, |member| member.connection.sends_left())
+    }
+
     /// Looks after connections that are too slow. To be called about once a second.
     pub fn tick(&mut self, now: u64) {
         let late: Vec<ConnId> = self

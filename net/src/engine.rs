@@ -2,6 +2,8 @@
 
 use gristmill_base::env::Now;
 use gristmill_core::measures::Measures;
+use gristmill_core::request::Operation;
+use gristmill_core::shard::Subject;
 use gristmill_core::{Inbox, Outbox, Shard, WorkState};
 
 /// A step function: the shard in production, something smaller in tests of the loop.
@@ -28,6 +30,11 @@ pub trait Engine {
     /// What the operator should be told since it was asked last, a line each.
     fn take_notices(&mut self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What an operation is about, for a trace.
+    fn subject(&self, _operation: &Operation) -> Subject {
+        Subject::default()
     }
 
     /// Its numbers for the metrics.
@@ -59,6 +66,10 @@ impl Engine for Shard {
 
     fn take_notices(&mut self) -> Vec<String> {
         Shard::take_notices(self)
+    }
+
+    fn subject(&self, operation: &Operation) -> Subject {
+        Shard::subject(self, operation)
     }
 
     fn measure(&mut self) -> Measures {

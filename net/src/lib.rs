@@ -13,5 +13,6 @@ pub mod jobs;
 mod outgoing;
 pub mod shard_loop;
 pub mod stop;
+pub mod trace;
 pub mod translate;
 pub mod watched;

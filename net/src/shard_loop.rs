@@ -6,8 +6,10 @@ use crate::greeting::Greeting;
 use crate::jobs::Jobs;
 use crate::outgoing::Outgoing;
 use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
-use crate::watched::{Numbers, Rounds, Watched};
+use crate::trace::Tracer;
+use crate::watched::{Numbers, Order, Rounds, Watched};
 use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, Now, OpenMode, Park};
+use gristmill_base::ids::ShardId;
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
@@ -108,6 +110,9 @@ pub struct ShardLoop<E, W, M, J, C> {
     /// When the next change of that may be told.
     tell_work_from: u64,
     watched: Watched,
+    shard: ShardId,
+    /// While one is on.
+    trace: Option<Box<Tracer>>,
     rounds: Rounds,
     parcels_received: u64,
 }
@@ -122,6 +127,7 @@ where
 {
     /// A shard that is ready to serve.
     pub fn new(parts: Parts<E, W, M, J, C>) -> Self {
+        let shard = parts.greeting.shard;
         Self {
             engine: parts.engine,
             world: parts.world,
@@ -143,6 +149,8 @@ where
             told_work: WorkState::Well,
             tell_work_from: 0,
             watched: parts.watched,
+            shard,
+            trace: None,
             rounds: Rounds::default(),
             parcels_received: 0,
         }
@@ -183,13 +191,33 @@ where
     /// One round without the rest at its end; gives the time at which the next one is due.
     pub fn step(&mut self) -> u64 {
         let now = self.clock.now();
+        self.watched.mark.begin(now.monotonic_nanos);
         let deadline = self.round(now);
         self.rounds.record(self.clock.monotonic().saturating_sub(now.monotonic_nanos));
         if self.watched.flags.take_asked() {
             let numbers = self.numbers();
             (self.watched.tell)(Box::new(numbers));
+            self.obey();
         }
+        self.watched.mark.end();
         deadline
+    }
+
+    /// Begins or ends a trace, if that was asked for.
+    fn obey(&mut self) {
+        match self.watched.flags.take_order() {
+            Some(Order::Begin(wish)) => self.trace = Some(Box::new(Tracer::new(wish, self.shard))),
+            Some(Order::End) => self.end_trace(),
+            None => {}
+        }
+        self.inbox.traced = self.trace.is_some();
+    }
+
+    fn end_trace(&mut self) {
+        if let Some(trace) = self.trace.take() {
+            self.watched.flags.put_traced(trace.end());
+        }
+        self.inbox.traced = false;
     }
 
     /// The shard's numbers, for who asked.
@@ -211,7 +239,11 @@ where
     fn doors(&self, gauges: &mut Vec<(&'static str, u64)>) {
         self.connections.gauges(gauges);
         let away = self.world.turned_away();
-        gauges.extend([("net_connections_refused", away.too_many), ("net_accepts_failed", away.accepts_failed)]);
+        gauges.extend([
+            ("net_connections_refused", away.too_many),
+            ("net_accepts_failed", away.accepts_failed),
+            ("stalls", self.rounds.stalls),
+        ]);
     }
 
     fn round(&mut self, now: Now) -> u64 {
@@ -219,10 +251,14 @@ where
         let more_parcels = self.poll(now.monotonic_nanos);
         self.outbox.deadline_nanos = u64::MAX;
         self.outbox.bulk_room = usize::MAX;
-        self.engine.turn(now, &mut self.inbox, &mut self.outbox);
-        self.dispatch();
-        self.advance_stop(now.monotonic_nanos);
-        self.connections.flush(&mut self.world);
+        if self.trace.is_some() {
+            self.traced_turn(now);
+        } else {
+            self.engine.turn(now, &mut self.inbox, &mut self.outbox);
+            self.dispatch();
+            self.advance_stop(now.monotonic_nanos);
+            self.connections.flush(&mut self.world);
+        }
         if more_parcels
             || !self.opened.is_empty()
             || self.may_take() && self.connections.has_frames(self.outbox.bulk_room)
@@ -242,10 +278,36 @@ where
         deadline
     }
 
+    /// The same as without a trace, with looks at the clock between.
+    fn traced_turn(&mut self, now: Now) {
+        let Self { trace: Some(trace), engine, inbox, outbox, clock, .. } = self else { return };
+        trace.taken(inbox, clock.monotonic(), |operation| engine.subject(operation));
+        engine.turn(now, inbox, outbox);
+        trace.turned(outbox, clock.monotonic(), now.monotonic_nanos);
+        self.dispatch();
+        let submitted = self.clock.monotonic();
+        self.advance_stop(now.monotonic_nanos);
+        self.connections.flush(&mut self.world);
+        let written = self.clock.monotonic();
+        if let Some(trace) = &mut self.trace {
+            trace.submitted(&self.outbox, submitted);
+            trace.written(&self.connections, written);
+            if trace.is_over(written) {
+                self.end_trace();
+            }
+        }
+    }
+
     /// Collects what has happened into the inbox. Whether parcels were left for the next round.
     fn poll(&mut self, now: u64) -> bool {
-        let Self { world, connections, inbox, .. } = self;
-        Net::poll(world, &mut |event| connections.event(event, now));
+        let Self { world, connections, inbox, trace, .. } = self;
+        match trace {
+            None => Net::poll(world, &mut |event| connections.event(event, now)),
+            Some(trace) => Net::poll(world, &mut |event| {
+                trace.heard(&event, now);
+                connections.event(event, now);
+            }),
+        }
         let before = inbox.completions.len();
         Disk::poll(world, &mut inbox.completions);
         self.disk_in_flight -= inbox.completions.len() - before;

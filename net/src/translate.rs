@@ -193,6 +193,12 @@ pub fn status(code: Code) -> Status {
     }
 }
 
+/// Whether an operation reads state and is answered at once, so that it may be held back, or refused, while its client
+/// does not take results. A read of a topic may wait for events and is held back by nothing.
+pub(crate) fn is_read(code: OpCode) -> bool {
+    matches!(code, OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan)
+}
+
 /// Bytes of keys and values that an answer carries.
 #[must_use]
 pub fn answer_bytes(answer: &Answer) -> usize {
@@ -225,6 +231,11 @@ pub fn write_outcome(writer: &mut ResultWriter<'_>, tag: Tag, outcome: &Result<A
         }
         Err(refusal) => writer.failure(tag.correlation, &failure(refusal)),
     }
+}
+
+/// Writes what the server says of itself.
+pub(crate) fn write_small(writer: &mut ResultWriter<'_>, correlation: u32, reply: &Reply<'_>) {
+    writer.reply(correlation, reply).expect("what the server says of itself is within the limits");
 }
 
 fn failure(refusal: &Refusal) -> Failure<'_> {

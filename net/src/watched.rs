@@ -1,10 +1,12 @@
 //! How the gateway sees a shard: it asks, the shard tells; and it says when memory is short. Neither ever waits.
 
+use crate::trace::{Traced, Wish};
 use gristmill_core::measures::{Measures, times};
+use gristmill_io::watchdog::CoreMark;
 use hdrhistogram::Histogram;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A turn that holds its core longer than this is counted as a stall.
 pub const STALL_NANOS: u64 = 500_000;
@@ -19,12 +21,52 @@ pub struct Flags {
 struct Shared {
     asked: AtomicBool,
     memory_short: AtomicBool,
+    /// Looked at when something is asked for.
+    order: Mutex<Option<Order>>,
+    /// What the last trace has found.
+    traced: Mutex<Option<Box<Traced>>>,
+}
+
+/// What a shard is to do about a trace.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Begin(Wish),
+    End,
 }
 
 impl Flags {
     /// Has the shard tell its numbers after its next turn. Wake it afterwards.
     pub fn ask(&self) {
         self.shared.asked.store(true, Ordering::Release);
+    }
+
+    /// Has the shard trace requests from its next turn on. Wake it afterwards.
+    pub fn begin_trace(&self, wish: Wish) {
+        self.take_traced();
+        self.set_order(Order::Begin(wish));
+    }
+
+    /// Has the shard end its trace after its next turn. Wake it afterwards.
+    pub fn end_trace(&self) {
+        self.set_order(Order::End);
+    }
+
+    /// What the trace that has ended has found; nothing if none has.
+    pub fn take_traced(&self) -> Option<Box<Traced>> {
+        self.shared.traced.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set_order(&self, order: Order) {
+        *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
+        self.ask();
+    }
+
+    pub(crate) fn take_order(&self) -> Option<Order> {
+        self.shared.order.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn put_traced(&self, traced: Traced) {
+        *self.shared.traced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(traced));
     }
 
     /// Says whether the process is over its memory budget: the shard then takes no writes from clients.
@@ -88,6 +130,8 @@ pub struct Numbers {
 pub struct Watched {
     /// Set by the gateway.
     pub flags: Flags,
+    /// Shows since when the core is held.
+    pub mark: CoreMark,
     /// Takes what the shard tells. Must not wait.
     pub tell: Box<dyn FnMut(Box<Numbers>) + Send>,
 }
@@ -96,7 +140,7 @@ impl Watched {
     /// Nobody asks.
     #[must_use]
     pub fn by_nobody() -> Self {
-        Self { flags: Flags::default(), tell: Box::new(drop) }
+        Self { flags: Flags::default(), mark: CoreMark::new(), tell: Box::new(drop) }
     }
 }
 

@@ -11,6 +11,7 @@ use gristmill_base::limits::{FRAME_OPERATIONS_MAX, TURN_REQUESTS_MAX};
 use gristmill_core::jobs::{Job, JobDone};
 use gristmill_core::request::{Answer, Operation, Reply, Request};
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
+use gristmill_io::watchdog::CoreMark;
 use gristmill_net::connections::Shares;
 use gristmill_net::engine::Engine;
 use gristmill_net::jobs::Jobs;
@@ -258,7 +259,11 @@ impl Bench {
             stop: stop.clone(),
             facts: vec![("cpu", 3)],
             shares: Shares::default(),
-            watched: Watched { flags: flags.clone(), tell: Box::new(move |told| drop(tell.send(told))) },
+            watched: Watched {
+                flags: flags.clone(),
+                mark: CoreMark::new(),
+                tell: Box::new(move |told| drop(tell.send(told))),
+            },
         });
         let mut bench = Self { state, world, stop, shard, flags, numbers };
         bench.event(Event::Accepted(CONN));

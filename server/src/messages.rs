@@ -3,7 +3,9 @@
 use crate::config::{LogFormat, Server};
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -18,11 +20,26 @@ macro_rules! target {
 }
 pub(crate) use target;
 
+/// Messages that wait for whoever reads standard error; more are dropped. Nobody who has something to say waits.
+const WAITING_MAX: usize = 4_096;
+
+/// Has what waits written when it is dropped, within about a second.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Waits for about a second at most until what was said is written. Nothing is written afterwards.
+pub(crate) fn finish() {
+    let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(writer);
+}
+
 /// From now on messages are written as configured, panics among them. Later calls in one process change nothing.
 pub(crate) fn start(config: &Server) {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let filter = config.log_filter.parse().expect("the filter was checked when it was set");
-    if tracing_subscriber::registry().with(layer(config.log_format, filter, colours, io::stderr)).try_init().is_ok() {
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_MAX).thread_name("messages").finish(io::stderr());
+    if tracing_subscriber::registry().with(layer(config.log_format, filter, colours, writer)).try_init().is_ok() {
+        WRITER.lock().unwrap_or_else(PoisonError::into_inner).replace(guard);
         panic::set_hook(Box::new(panicked));
     }
 }
@@ -68,7 +85,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -22,6 +22,7 @@ mod root_content;
 mod runs;
 pub mod settle;
 mod status;
+mod traced;
 mod turn;
 mod upkeep;
 mod warm;
@@ -33,6 +34,7 @@ pub use checkpoint::{seal_checkpoint, unseal_checkpoint};
 pub use feeds::FeedCursors;
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};
+pub use traced::{Subject, TurnTrace};
 pub use work::WorkState;
 
 use crate::access::{Effects, MissDice};
@@ -78,6 +80,8 @@ pub struct Inbox {
     /// Whether the process is over its memory budget: writes of clients are refused for capacity. Not emptied by the
     /// turn; whoever knows sets it.
     pub memory_short: bool,
+    /// Whether somebody traces requests: the turn then fills [`Outbox::trace`]. Not emptied by the turn.
+    pub traced: bool,
 }
 
 /// What a turn gives out. The loop empties it.
@@ -98,6 +102,8 @@ pub struct Outbox {
     /// How many bulk operations the next turn takes: more are refused, or make it late for what is live. A door holds
     /// them back.
     pub bulk_room: usize,
+    /// What a trace wants to know of the turn.
+    pub trace: TurnTrace,
     /// When the shard wants its next turn, monotonic nanoseconds: 0 at once, `u64::MAX` only when something comes in.
     pub deadline_nanos: u64,
 }
@@ -208,6 +214,8 @@ pub struct Shard {
     now_nanos: u64,
     /// In order of `lsn`.
     held: VecDeque<Held>,
+    /// As many of them were there after the last turn that was traced.
+    held_traced: usize,
     /// May leave at the end of this turn, in order.
     leaving: Vec<Leaving>,
     /// Whether too many bytes of inputs wait; looked at once a turn.
@@ -343,6 +351,7 @@ impl Shard {
             in_step: None,
             now_nanos: 0,
             held: VecDeque::new(),
+            held_traced: 0,
             leaving: Vec::new(),
             crowded: false,
             memory_short: false,

@@ -40,7 +40,7 @@ impl Shard {
             }
         }
         self.go_on(outbox);
-        self.give_out(outbox);
+        self.give_out(inbox.traced, outbox);
     }
 
     /// Sums up what waits, over all slots. That touches memory of every slot, so a turn with nothing but requests, of
@@ -119,12 +119,18 @@ impl Shard {
         self.catalog_step(outbox);
     }
 
-    fn give_out(&mut self, outbox: &mut Outbox) {
+    fn give_out(&mut self, traced: bool, outbox: &mut Outbox) {
         let now = Now { monotonic_nanos: self.now_nanos, wall_micros: self.engine_micros };
         self.log.0.drive(now, self.engine_micros, &mut outbox.disk);
         self.want_segment(outbox);
         outbox.close.extend(std::iter::from_fn(|| self.log.0.next_closable()));
-        self.release_into(outbox);
+        if traced {
+            self.trace_turn(outbox);
+            self.release_into(outbox);
+            self.turn_traced();
+        } else {
+            self.release_into(outbox);
+        }
         for (to, items) in self.post.take() {
             self.counts.events_sent += events_in(&items);
             let mut items = items.into_iter().peekable();

@@ -24,4 +24,4 @@ pub use format::RecordHead;
 pub use resume::{flush_all, resume};
 pub use scan::{ScanEnd, scan};
 pub use segment::{ReadySegment, SegmentJob, run_segment_job};
-pub use writer::{LOG_TICKET_TAG, Log};
+pub use writer::{LOG_TICKET_TAG, Log, Progress};

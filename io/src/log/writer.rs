@@ -49,6 +49,17 @@ enum How {
     Mark,
 }
 
+/// How far a log is: the last records handed to the device, written by it, and safe from a power cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Handed over.
+    pub submitted: Lsn,
+    /// Written.
+    pub written: Lsn,
+    /// Safe.
+    pub durable: Lsn,
+}
+
 /// Where a log goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tail {
@@ -177,6 +188,18 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> Durable {
         Durable(self.durable)
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let durable = self.durable;
+        let (submitted, written) = match self.device {
+            Device::Writing(flight) if flight.how != How::Mark => (flight.last, durable),
+            Device::Written(flight) | Device::Flushing(flight) => (flight.last, flight.last),
+            Device::Writing(_) | Device::Free | Device::FlushingMark => (durable, durable),
+        };
+        Progress { submitted, written, durable }
     }
 
     /// Whether something was appended that is not durable.

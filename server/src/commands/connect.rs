@@ -28,19 +28,25 @@ pub(super) struct Server {
     timeout: Option<f64>,
 }
 
-/// Seconds, from a number or one with a unit.
+/// Seconds, from a number or one with a unit, as long as a request may take.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let found = time(text)?;
+    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400 seconds".to_owned()) }
+}
+
+/// Seconds, from a number or one with a unit.
+pub(super) fn time(text: &str) -> Result<f64, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let unit = match &text[end..] {
+        "us" => 0.000_001,
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3_600.0,
-        other => return Err(format!("{other:?} is no unit; there are ms, s, m and h")),
+        other => return Err(format!("{other:?} is no unit; there are us, ms, s, m and h")),
     };
     let number: f64 = text[..end].parse().map_err(|_| format!("{text:?} is no number"))?;
-    let found = number * unit;
-    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400 seconds".to_owned()) }
+    Ok(number * unit)
 }
 
 impl Server {

@@ -16,6 +16,7 @@ mod status;
 mod table;
 mod top;
 mod topic;
+mod trace;
 pub(crate) mod typed;
 
 pub(crate) use connect::failed;
@@ -40,6 +41,8 @@ pub enum Command {
     Status(status::Arguments),
     /// Watch a running server: rates, queues, topics, handlers, hot keys.
     Top(top::Arguments),
+    /// Follow requests for a while and show where their time goes, stage by stage.
+    Trace(trace::Arguments),
     /// Load, list and delete apps.
     App(app::Arguments),
     /// Append and read events, list topics.
@@ -71,6 +74,7 @@ impl Command {
             Self::Config(arguments) => config::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Top(arguments) => top::run(&arguments),
+            Self::Trace(arguments) => trace::run(&arguments),
             Self::App(arguments) => app::run(&arguments, &apps),
             Self::Topic(arguments) => topic::run(&arguments),
             Self::Ingest(arguments) => ingest::run(&arguments),

@@ -25,10 +25,12 @@ pub struct Arguments {
 pub(super) fn run(arguments: &Arguments, apps: Vec<App>) -> Result<(), Failed> {
     let loaded = Loaded::of_this_process(&arguments.flags)?;
     messages::start(&loaded.config.server);
-    serve(&arguments.data, &loaded.config, apps).map_err(|failed| {
+    let ended = serve(&arguments.data, &loaded.config, apps).map_err(|failed| {
         if !failed.message.is_empty() {
             tracing::error!(target: messages::target!(), status = failed.exit as u8, "{failed}");
         }
         failed.told()
-    })
+    });
+    messages::finish();
+    ended
 }

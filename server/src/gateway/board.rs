@@ -3,6 +3,7 @@
 use super::collect::Probe;
 use gristmill_base::ids::ShardId;
 use gristmill_io::clock::SystemClock;
+use gristmill_io::mesh::Waker;
 use gristmill_net::stop::Stop;
 use gristmill_net::watched::Flags;
 use std::collections::BTreeMap;
@@ -32,9 +33,16 @@ struct News {
 struct Running {
     stop: Stop,
     /// Of each shard.
-    flags: Vec<Flags>,
+    shards: Vec<Watched>,
     /// Until the collector takes them.
     probes: Mutex<Vec<Probe>>,
+}
+
+/// How a shard is asked for something.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub(super) flags: Flags,
+    pub(super) waker: Waker,
 }
 
 impl Board {
@@ -46,8 +54,8 @@ impl Board {
 
     /// Recovery is done and the shards' threads are about to start.
     pub(crate) fn run(&self, stop: Stop, probes: Vec<Probe>) {
-        let flags = probes.iter().map(|probe| probe.flags.clone()).collect();
-        let running = Running { stop, flags, probes: Mutex::new(probes) };
+        let shards = probes.iter().map(Probe::watched).collect();
+        let running = Running { stop, shards, probes: Mutex::new(probes) };
         assert!(self.running.set(running).is_ok(), "a server starts its shards once");
     }
 
@@ -87,7 +95,12 @@ impl Board {
 
     /// Tells the shards whether memory is short.
     pub(super) fn set_memory_short(&self, short: bool) {
-        self.running.get().into_iter().flat_map(|it| &it.flags).for_each(|flags| flags.set_memory_short(short));
+        self.running.get().into_iter().flat_map(|it| &it.shards).for_each(|it| it.flags.set_memory_short(short));
+    }
+
+    /// The shards, in order; none before recovery is done.
+    pub(super) fn watched(&self) -> Vec<Watched> {
+        self.running.get().map_or_else(Vec::new, |it| it.shards.clone())
     }
 }
 

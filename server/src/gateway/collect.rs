@@ -1,8 +1,9 @@
 //! Asks the shards for their numbers: all at once, at most a few times a second, and never longer than a moment.
 
-use super::board::Board;
+use super::board::{self, Board};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::mesh::Waker;
+use gristmill_io::watchdog::CoreMark;
 use gristmill_net::watched::{Flags, Numbers, Watched};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,11 @@ impl Probe {
         let flags = Flags::default();
         // A full queue holds answers that nobody has taken: one more would say nothing new.
         let tell = Box::new(move |told| drop(tell.try_send(told)));
-        (Self { flags: flags.clone(), waker, answers }, Watched { flags, tell })
+        (Self { flags: flags.clone(), waker, answers }, Watched { flags, mark: CoreMark::new(), tell })
+    }
+
+    pub(super) fn watched(&self) -> board::Watched {
+        board::Watched { flags: self.flags.clone(), waker: self.waker.clone() }
     }
 
     /// Asks; what was told before is forgotten.

@@ -10,6 +10,7 @@ mod metrics;
 #[cfg(test)]
 mod openmetrics;
 mod routes;
+mod traces;
 
 pub(crate) use board::Board;
 pub(crate) use collect::Probe;
@@ -24,6 +25,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
+use traces::Traces;
 
 /// The running gateway. Dropping it ends its thread.
 pub(crate) struct Gateway {
@@ -53,7 +55,7 @@ impl Gateway {
                 let collector = Arc::new(Collector::new(Arc::clone(&board)));
                 tokio::spawn(memory::watch(Arc::clone(&board)));
                 let door = Arc::new(Door::new(connections_max));
-                let app = App { board, collector, door: Arc::clone(&door) };
+                let app = App { board, collector, door: Arc::clone(&door), traces: Traces::default() };
                 tokio::select! {
                     ended = http::serve(listener, routes::router(app), door) => {
                         if let Err(error) = ended {

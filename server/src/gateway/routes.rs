@@ -4,8 +4,10 @@ use super::board::Board;
 use super::collect::Collector;
 use super::http::{Door, count};
 use super::metrics::{CONTENT_TYPE, Scrape};
+use super::traces::{Asked, Traces};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +20,7 @@ pub(super) struct App {
     pub(super) board: Arc<Board>,
     pub(super) collector: Arc<Collector>,
     pub(super) door: Arc<Door>,
+    pub(super) traces: Traces,
 }
 
 const PLAIN: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -28,6 +31,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/trace", get(trace))
         .fallback(nothing)
         .with_state(app)
 }
@@ -57,9 +61,23 @@ async fn readyz(State(app): State<App>) -> Response {
     }
 }
 
+/// Ends when its time is up, or when the client goes: then this is dropped.
+async fn trace(State(app): State<App>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    count(&app.door.requests);
+    let refused = |status: StatusCode, why: String| (status, PLAIN, format!("{why}\n")).into_response();
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    match app.traces.run(&app.board, asked).await {
+        Ok(found) => ([(header::CONTENT_TYPE, "application/json")], format!("{found}\n")).into_response(),
+        Err((status, why)) => refused(status, why),
+    }
+}
+
 async fn nothing(State(app): State<App>, uri: Uri) -> Response {
     count(&app.door.requests);
     let path: String = uri.path().chars().take(100).collect();
-    let message = format!("there is nothing at {path:?}; there are /metrics, /healthz, /readyz\n");
+    let message = format!("there is nothing at {path:?}; there are /metrics, /healthz, /readyz, /trace\n");
     (StatusCode::NOT_FOUND, PLAIN, message).into_response()
 }

@@ -3,11 +3,13 @@
 mod calibrated;
 mod doors;
 mod endpoints;
+mod marked;
 mod notify;
 mod plan;
 mod recovery;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod stalls;
 mod threads;
 mod watch;
 mod work;
@@ -15,7 +17,7 @@ mod work;
 pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 
 use crate::config::{Config, Machine, Sizes};
-use crate::exit::Failed;
+use crate::exit::{Exit, Failed};
 use crate::gateway::{Board, Gateway, Probe};
 use crate::messages::target;
 use calibrated::Writing;
@@ -26,6 +28,7 @@ use gristmill_io::descriptors::Descriptors;
 use gristmill_io::lock::{DirLock, LockError};
 use gristmill_io::mesh::{Waker, mesh};
 use gristmill_io::preflight::{self, Missing};
+use gristmill_io::watchdog::Watchdog;
 use gristmill_net::connections::Shares;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::stop::Stop;
@@ -73,8 +76,9 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     };
     let connections_max = descriptors.shard_connections();
     let doors = Entrances { shard_ports, sockets, connections_max, shares: sizes.doors };
-    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), writing };
-    let watch = start.shards(doors, recovered, &tell)?;
+    let stall_limit_seconds = config.server.handler_stall_limit_seconds;
+    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), writing, stall_limit_seconds };
+    let (watch, _watchdog) = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
         tracing::warn!(target: target!(), "{ENDPOINTS_FILE} cannot be removed: {error}");
@@ -135,11 +139,17 @@ struct Start<'a> {
     board: &'a Arc<Board>,
     apps: LinkedApps,
     writing: Writing,
+    stall_limit_seconds: u64,
 }
 
 impl Start<'_> {
     /// Starts the shards' threads.
-    fn shards(&self, doors: Entrances, recovered: Recovered, tell: &Sender<Happened>) -> Result<Watch, Failed> {
+    fn shards(
+        &self,
+        doors: Entrances,
+        recovered: Recovered,
+        tell: &Sender<Happened>,
+    ) -> Result<(Watch, Watchdog), Failed> {
         let count = recovered.seeds.len();
         let stop = Stop::new(count);
         let wakers: Vec<Waker> = (0..count).map(|_| Waker::new()).collect::<io::Result<_>>().map_err(|error| {
@@ -148,6 +158,9 @@ impl Start<'_> {
         let (probes, watched): (Vec<Probe>, Vec<Watched>) =
             wakers.iter().map(|waker| Probe::new(waker.clone())).unzip();
         self.board.run(stop.clone(), probes);
+        let marks = watched.iter().map(|it| it.mark).collect();
+        let watchdog = stalls::watch(marks, self.stall_limit_seconds, self.plan.gateway.clone())
+            .map_err(|error| Failed::new(Exit::Internal, format!("the watchdog did not start: {error}")))?;
         let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers)).zip(watched);
         for (at, (((seed, sockets), mesh), watched)) in parts.enumerate() {
             let id = ShardId(u16::try_from(at).expect("the plan has at most 64 shards"));
@@ -178,7 +191,7 @@ impl Start<'_> {
             };
             threads::start(parts, tell.clone())?;
         }
-        Ok(Watch::new(wakers, stop))
+        Ok((Watch::new(wakers, stop), watchdog))
     }
 }
 

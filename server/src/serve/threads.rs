@@ -1,6 +1,7 @@
 //! One thread per shard, from its start to its end.
 
 use super::calibrated::Writing;
+use super::marked::MarkedApps;
 use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
 use crate::gateway::Board;
@@ -122,7 +123,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let mut ring = super::sabotage::HeldWrites::over(ring)?;
     let engine = parts
         .seed
-        .open(&mut ring, Box::new(parts.apps), Box::new(SystemRng::new()))
+        .open(&mut ring, Box::new(MarkedApps(parts.apps)), Box::new(SystemRng::new()))
         .map_err(|error| boot_failed(&format!("shard {shard} cannot be opened"), &error))?;
     let mut facts = vec![
         ("cpu", parts.cpu as u64),
@@ -130,6 +131,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         ("pinned", u64::from(pinned)),
     ];
     facts.extend(parts.writing.facts());
+    let _attached = parts.watched.mark.attach();
     let mut shard_loop = ShardLoop::new(Parts {
         engine,
         world: ring,
