@@ -59,12 +59,15 @@ pub(crate) struct Load<'a> {
     /// Records that earlier runs had appended before the mark where this one began.
     before: u64,
     row: Row,
-    /// Where reading stood behind batches whose records may not all be appended.
-    marks: VecDeque<Mark>,
+    /// Where reading stood behind batches whose records may not all be appended, and the bytes of all sources before it.
+    marks: VecDeque<(Mark, u64)>,
     mark: Mark,
     mark_ticket: Option<Ticket>,
     marked: Instant,
+    /// Records sent that were not there before this run, and those that were.
     fresh: u64,
+    known: u64,
+    /// Bytes of all sources that are appended.
     bytes: u64,
 }
 
@@ -107,6 +110,7 @@ impl<'a> Load<'a> {
             mark_ticket: None,
             marked: now(),
             fresh: 0,
+            known: 0,
             bytes,
         };
         load.go(topic, reject)
@@ -178,11 +182,10 @@ impl<'a> Load<'a> {
     fn take(&mut self, batch: Batch, sender: &mut Sender, telling: &mut Telling) -> Result<(), Failed> {
         for record in batch.records {
             let is_new = sender.push(self.client, record)?;
-            self.fresh += u64::from(is_new);
+            *(if is_new { &mut self.fresh } else { &mut self.known }) += 1;
         }
         batch.told.iter().for_each(|text| telling.row(text));
-        self.marks.push_back(batch.after);
-        self.bytes = self.bytes.max(batch.bytes);
+        self.marks.push_back((batch.after, batch.bytes));
         Ok(())
     }
 
@@ -199,7 +202,7 @@ impl<'a> Load<'a> {
     /// What is due: the mark, the person, a server that moved or is gone.
     fn go_on(&mut self, sender: &mut Sender, telling: &mut Telling, watch: &mut Stalls) -> Result<(), Failed> {
         self.advance(sender);
-        telling.at(self.fresh, self.bytes);
+        telling.at(sender.appended - self.known, self.bytes);
         (self.heard)(self.before + sender.appended)?;
         self.hear_marks(sender)?;
         if now() >= self.marked + MARK_EVERY && self.mark_ticket.is_none() && self.mark != self.row.mark {
@@ -225,9 +228,9 @@ impl<'a> Load<'a> {
     /// standard input is read again from its start, and perhaps is another.
     fn advance(&mut self, sender: &Sender) {
         let open = sender.first_open().unwrap_or(u64::MAX);
-        while let Some(mark) = self.marks.pop_front_if(|mark| mark.records < open) {
+        while let Some((mark, bytes)) = self.marks.pop_front_if(|(mark, _)| mark.records < open) {
             if mark.records >= self.mark.records {
-                self.mark = mark;
+                (self.mark, self.bytes) = (mark, bytes);
             }
         }
     }

@@ -42,7 +42,7 @@ impl Telling {
         Self { name: name.to_owned(), quiet, bar, total, from, started, next_line: started + LINE_EVERY, rows: 0 }
     }
 
-    /// So many records of this run are appended, and so many bytes of all sources read.
+    /// So many records of this run are appended, with so many bytes of all sources.
     pub(super) fn at(&mut self, records: u64, bytes: u64) {
         let seconds = (now() - self.started).as_secs_f64().max(1e-6);
         let rate = (records as f64 / seconds) as u64;
