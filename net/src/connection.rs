@@ -1,10 +1,12 @@
 //! One connection of the native protocol: bytes in, requests out; replies in, bytes out. Holds no socket and no clock.
 
 use crate::counters::Counters;
+use crate::fault::{self, Fault};
 use crate::greeting::{Greeting, refuse_hello};
+use crate::queued::Queued;
 use crate::translate::{self, Tag, is_read, write_small};
 use gristmill_base::codec::DecodeError;
-use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, ShardId};
 use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_SECONDS_MAX,
     UNREAD_SECONDS_MAX, VALUE_BYTES_MAX,
@@ -53,19 +55,6 @@ enum FrameEnd {
     Enough,
 }
 
-/// A result that is not written yet.
-#[derive(Debug)]
-enum Queued {
-    /// From the shard.
-    Outcome(Tag, Result<Answer, Refusal>),
-    /// Hello was good; the session that it has, and its key.
-    Welcome(u32, SessionId, SessionKey),
-    /// Of ping.
-    Pong(u32),
-    /// A refusal by the connection itself; of the connection, if the correlation is [`CORRELATION_NONE`].
-    Refused(u32, Status, String),
-}
-
 /// What the owner of the socket has to do for a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Actions {
@@ -75,6 +64,8 @@ pub struct Actions {
     pub pause: Option<bool>,
     /// Close, after the send.
     pub close: bool,
+    /// A request failed by no fault of the client.
+    pub fault: Option<Box<Fault>>,
 }
 
 /// One connection. Never panics on what a client sends. It holds at most two frames of input (one that is coming and the
@@ -118,6 +109,8 @@ struct Desk {
     sending: usize,
     /// An empty buffer whose memory is used again.
     spare: Vec<u8>,
+    /// The first fault that nobody was told of, and how many came after it.
+    fault: Option<Box<Fault>>,
     /// When the unfinished frame began to come, or the connection, or its closing. `None` while nothing is waited for.
     since: Option<u64>,
     /// When a tick first saw the piece that the socket has. `None` while it has none, or no tick has seen it.
@@ -144,6 +137,7 @@ impl Connection {
             output_taken: 0,
             sending: 0,
             spare: Vec::new(),
+            fault: None,
             since: Some(now),
             stuck_since: None,
             paused: false,
@@ -268,7 +262,7 @@ impl Connection {
     pub fn actions(&mut self, greeting: &Greeting, output_max: usize, stop: bool, counters: &mut Counters) -> Actions {
         let desk = &mut self.desk;
         desk.write(greeting, output_max, counters);
-        let mut actions = Actions::default();
+        let mut actions = Actions { fault: desk.fault.take(), ..Actions::default() };
         if desk.phase == Phase::Closed {
             return actions;
         }
@@ -566,7 +560,7 @@ impl Desk {
         }
         let mut unread = self.output_bytes();
         let mut writer = ResultWriter::new(&mut self.output);
-        for queued in self.queued.drain(..) {
+        for mut queued in self.queued.drain(..) {
             if let Queued::Outcome(tag, Ok(answer)) = &queued {
                 let bytes = translate::answer_bytes(answer);
                 if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
@@ -579,6 +573,8 @@ impl Desk {
                     continue;
                 }
                 unread += bytes;
+            } else if let Queued::Outcome(tag, Err(refusal)) = &mut queued {
+                fault::note(&mut self.fault, (self.shard, self.conn, self.session), *tag, refusal);
             }
             match queued {
                 Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),

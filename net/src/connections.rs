@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::counters::Counters;
+use crate::fault::Faults;
 use crate::greeting::Greeting;
 use ahash::RandomState;
 use gristmill_base::class::InputClass;
@@ -61,6 +62,8 @@ pub struct Connections {
     /// Nothing is accepted or taken any more.
     stopping: bool,
     counters: Counters,
+    /// Not told yet.
+    pub(crate) faults: Faults,
 }
 
 impl Connections {
@@ -77,6 +80,7 @@ impl Connections {
             sums: Held::default(),
             stopping: false,
             counters: Counters::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -239,6 +243,9 @@ impl Connections {
             let (greeting, stopping, counters) = (&self.greeting, self.stopping, &mut self.counters);
             let actions =
                 self.sums.around(&mut member.connection, |it| it.actions(greeting, output_max, stopping, counters));
+            if let Some(fault) = actions.fault {
+                self.faults.note(*fault);
+            }
             if let Some(buf) = actions.send {
                 net.send(conn, buf);
             }

@@ -2,6 +2,7 @@
 
 use crate::connections::{Connections, Shares};
 use crate::engine::Engine;
+use crate::fault::Fault;
 use crate::greeting::Greeting;
 use crate::jobs::Jobs;
 use crate::outgoing::Outgoing;
@@ -37,6 +38,8 @@ pub enum Told {
     Work(WorkState, String),
     /// A line.
     Notice(String),
+    /// A request failed by no fault of its client. A few a second.
+    Fault(Fault),
 }
 
 /// Where a stop has got to. Times are of the monotonic clock.
@@ -111,6 +114,8 @@ pub struct ShardLoop<E, W, M, J, C> {
     tell_work_from: u64,
     watched: Watched,
     shard: ShardId,
+    /// To be told.
+    faults: Vec<Fault>,
     /// While one is on.
     trace: Option<Box<Tracer>>,
     rounds: Rounds,
@@ -150,6 +155,7 @@ where
             tell_work_from: 0,
             watched: parts.watched,
             shard,
+            faults: Vec::new(),
             trace: None,
             rounds: Rounds::default(),
             parcels_received: 0,
@@ -162,6 +168,7 @@ where
             let deadline = self.step();
             self.told().into_iter().for_each(&mut tell);
             self.engine.take_notices().into_iter().map(Told::Notice).for_each(&mut tell);
+            self.faults.drain(..).map(Told::Fault).for_each(&mut tell);
             if self.phase != Phase::Ended {
                 self.world.park(deadline);
             }
@@ -266,7 +273,7 @@ where
             return 0;
         }
         let mut deadline = self.outbox.deadline_nanos;
-        if !self.connections.is_empty() {
+        if !self.connections.is_empty() || !self.connections.faults.is_empty() {
             deadline = deadline.min(self.next_tick);
         }
         if self.outgoing.is_waiting() {
@@ -300,7 +307,7 @@ where
 
     /// Collects what has happened into the inbox. Whether parcels were left for the next round.
     fn poll(&mut self, now: u64) -> bool {
-        let Self { world, connections, inbox, trace, .. } = self;
+        let Self { world, connections, inbox, trace, faults, .. } = self;
         match trace {
             None => Net::poll(world, &mut |event| connections.event(event, now)),
             Some(trace) => Net::poll(world, &mut |event| {
@@ -317,6 +324,7 @@ where
         if now >= self.next_tick {
             self.next_tick = now + TICK_NANOS;
             connections.tick(now);
+            connections.faults.take(faults);
         }
         if self.may_take() {
             self.connections.take_requests(now, self.outbox.bulk_room, &mut self.inbox.requests);

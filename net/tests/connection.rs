@@ -7,9 +7,10 @@ use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_OUTPUT_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, CONNECTION_REQUESTS_MAX,
     FRAME_BYTES_BEFORE_HELLO, FRAME_SECONDS_MAX,
 };
-use gristmill_core::request::{Answer, Operation, Request};
+use gristmill_core::request::{Answer, Code, Operation, Refusal, Request};
 use gristmill_net::connection::{Actions, Connection};
 use gristmill_net::counters::Counters;
+use gristmill_net::fault::Fault;
 use gristmill_wire::{
     CORRELATION_NONE, FRAME_HEADER_BYTES, Frame, FrameKind, Hello, OpCode, Operation as Wire, Status,
 };
@@ -28,6 +29,8 @@ struct Bench {
     sent: Vec<u8>,
     paused: bool,
     closed: bool,
+    /// Told to the operator.
+    faults: Vec<Fault>,
 }
 
 impl Bench {
@@ -40,6 +43,7 @@ impl Bench {
             sent: Vec::new(),
             paused: false,
             closed: false,
+            faults: Vec::new(),
         }
     }
 
@@ -76,10 +80,11 @@ impl Bench {
     /// Does the actions; with `sends` the client reads what it is sent.
     fn act(&mut self, sends: bool) {
         loop {
-            let Actions { send, pause, close } =
+            let Actions { send, pause, close, fault } =
                 self.connection.actions(&greeting(), CONNECTION_OUTPUT_BYTES_MAX, false, &mut self.counters);
             self.paused = pause.unwrap_or(self.paused);
             self.closed |= close;
+            self.faults.extend(fault.map(|it| *it));
             let Some(mut buf) = send else { return };
             self.sent.extend_from_slice(&buf);
             if !sends {
@@ -509,4 +514,18 @@ fn no_garbage_makes_it_panic_or_grow() {
         assert!(bench.closed || bench.connection.is_quiet());
         assert!(bench.connection.waiting() <= bytes.len());
     }
+}
+
+#[test]
+fn a_fault_of_the_server_names_the_request_to_both_sides() {
+    let mut bench = Bench::open();
+    bench.push(&frame(&[(41, get(b"a")), (42, get(b"b"))]));
+    for (request, code) in std::mem::take(&mut bench.requests).into_iter().zip([Code::Internal, Code::UnknownName]) {
+        bench.connection.settle(request.responder.tag, Err(Refusal::new(code, "what was found")));
+    }
+    bench.act(true);
+    assert_eq!(bench.take_results(OpCode::Get).len(), 2);
+    let told: Vec<_> = bench.faults.iter().map(|it| (it.correlation, it.operation, it.code, it.more)).collect();
+    assert_eq!(told, [(41, "get", Code::Internal, 0)], "what a client does wrong is its own affair");
+    assert_eq!(bench.faults[0].message, "what was found");
 }

@@ -15,6 +15,7 @@ use gristmill_io::placement;
 use gristmill_io::random::SystemRng;
 use gristmill_io::ring::{RingSettings, ShardRing};
 use gristmill_net::connections::Shares;
+use gristmill_net::fault::Fault;
 use gristmill_net::greeting::Greeting;
 use gristmill_net::jobs::BackgroundJobs;
 use gristmill_net::shard_loop::{Parts, ShardLoop, Told};
@@ -70,6 +71,8 @@ pub(super) enum Happened {
     Work(ShardId, WorkState, String),
     /// A shard acknowledges nothing any more, for this reason.
     Failed(ShardId, String),
+    /// A request failed by no fault of its client.
+    Fault(ShardId, Fault),
     /// A line of a shard for the operator.
     Notice(ShardId, String),
     /// The operator wants the server to stop.
@@ -156,6 +159,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         }
         // As above: messages are the main thread's, which may wait for whoever reads them.
         Told::Notice(line) => drop(tell.send(Happened::Notice(shard, line))),
+        Told::Fault(fault) => drop(tell.send(Happened::Fault(shard, fault))),
         Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),
     });
     Ok(())

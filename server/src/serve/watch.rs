@@ -4,10 +4,14 @@ use super::threads::Happened;
 use super::work::ShardsWork;
 use crate::exit::{Exit, Failed};
 use crate::messages::target;
+use gristmill_base::ids::ShardId;
 use gristmill_core::WorkState;
+use gristmill_core::request::Code;
 use gristmill_io::clock::SystemClock;
 use gristmill_io::mesh::Waker;
+use gristmill_net::fault::Fault;
 use gristmill_net::stop::Stop;
+use gristmill_net::translate;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -128,6 +132,7 @@ impl Watch {
                 "the log of shard {shard} has failed: {reason}\n  nothing more is acknowledged by this shard; reads go \
                  on; restart the server once the disk is well"
             ),
+            Happened::Fault(shard, fault) => tell_fault(shard, &fault),
             Happened::Notice(shard, line) => {
                 tracing::warn!(target: target!(), shard = shard.0, "shard {shard}: {line}");
             }
@@ -170,10 +175,26 @@ impl Watch {
     }
 }
 
+/// A request that failed, by the names that client and server have for it.
+fn tell_fault(shard: ShardId, fault: &Fault) {
+    let Fault { conn, session, correlation, operation, message, more, .. } = fault;
+    let status = translate::status(fault.code);
+    let others = if *more > 0 { format!("; and {more} more like it") } else { String::new() };
+    macro_rules! tell {
+        ($level:ident) => {
+            tracing::$level!(
+                target: target!(), shard = shard.0, connection = conn.0, session = session.0, correlation, operation,
+                "a request failed, {status}: {operation} (shard {shard}, connection {conn}, session {session}, \
+                 correlation {correlation}): {message}{others}"
+            )
+        };
+    }
+    if fault.code == Code::Internal { tell!(error) } else { tell!(warn) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gristmill_base::ids::ShardId;
     use std::sync::mpsc::channel;
 
     fn watch(shards: usize) -> (Watch, Stop) {
