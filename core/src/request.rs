@@ -4,6 +4,7 @@ use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 
 pub use gristmill_state::input::{Bytes, Responder};
+pub use gristmill_state::key::Key;
 
 /// One operation of a client.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ pub enum Operation {
         /// Table.
         table: TableId,
         /// Grain.
-        key: Bytes,
+        key: Key,
     },
     /// Set a grain's value. Answered by [`Answer::Done`].
     Put {
@@ -82,7 +83,7 @@ pub enum Operation {
         /// Sequenced at the key's slot.
         sequence: Sequence,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// Its new value.
         value: Bytes,
     },
@@ -93,7 +94,7 @@ pub enum Operation {
         /// Sequenced at the key's slot.
         sequence: Sequence,
         /// Grain.
-        key: Bytes,
+        key: Key,
     },
     /// A map entry. Answered by [`Answer::Value`].
     MapGet {
@@ -102,7 +103,7 @@ pub enum Operation {
         /// Map.
         map: MapId,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// Entry.
         entry: Bytes,
     },
@@ -115,7 +116,7 @@ pub enum Operation {
         /// Sequenced at the key's slot.
         sequence: Sequence,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// Entry.
         entry: Bytes,
         /// Its new value.
@@ -130,7 +131,7 @@ pub enum Operation {
         /// Sequenced at the key's slot.
         sequence: Sequence,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// Entry.
         entry: Bytes,
     },
@@ -141,7 +142,7 @@ pub enum Operation {
         /// Map.
         map: MapId,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// First entry key wanted.
         from: Bytes,
         /// First entry key not wanted; `None` = to the end.
@@ -173,7 +174,7 @@ pub enum Operation {
         /// Sequenced at the key's slot.
         sequence: Sequence,
         /// Grain.
-        key: Bytes,
+        key: Key,
         /// What the handler gets.
         payload: Bytes,
     },

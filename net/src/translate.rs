@@ -89,9 +89,9 @@ fn ingest(wire: &WireIngest<'_>) -> Ingest {
 #[must_use]
 pub fn common(wire: &Common<'_>) -> (OpCode, Operation) {
     match *wire {
-        Common::Get(it) => (OpCode::Get, Operation::Get { table: it.table, key: owned(it.key) }),
+        Common::Get(it) => (OpCode::Get, Operation::Get { table: it.table, key: it.key.into() }),
         Common::Put(it) => {
-            let (key, value) = (owned(it.key), owned(it.value));
+            let (key, value) = (it.key.into(), owned(it.value));
             (OpCode::Put, Operation::Put { table: it.table, sequence: sequence(it.sequence), key, value })
         }
     }
@@ -103,16 +103,16 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::Get(it) => common(&Common::Get(*it)).1,
         WireOperation::Put(it) => common(&Common::Put(*it)).1,
         WireOperation::Delete(it) => {
-            Operation::Delete { table: it.table, sequence: sequence(it.sequence), key: owned(it.key) }
+            Operation::Delete { table: it.table, sequence: sequence(it.sequence), key: it.key.into() }
         }
         WireOperation::MapGet(it) => {
-            Operation::MapGet { table: it.table, map: it.map, key: owned(it.key), entry: owned(it.entry_key) }
+            Operation::MapGet { table: it.table, map: it.map, key: it.key.into(), entry: owned(it.entry_key) }
         }
         WireOperation::MapPut(it) => Operation::MapPut {
             table: it.table,
             map: it.map,
             sequence: sequence(it.sequence),
-            key: owned(it.key),
+            key: it.key.into(),
             entry: owned(it.entry_key),
             value: owned(it.entry_value),
         },
@@ -120,13 +120,13 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             table: it.table,
             map: it.map,
             sequence: sequence(it.sequence),
-            key: owned(it.key),
+            key: it.key.into(),
             entry: owned(it.entry_key),
         },
         WireOperation::Range(it) => Operation::Range {
             table: it.table,
             map: it.map,
-            key: owned(it.key),
+            key: it.key.into(),
             from: owned(it.from),
             to: it.to.map(owned),
             limit: limit(it.limit, PAGE_ENTRIES_MAX),
@@ -143,7 +143,7 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             table: it.table,
             handler: it.handler,
             sequence: sequence(it.sequence),
-            key: owned(it.key),
+            key: it.key.into(),
             payload: owned(it.payload),
         },
         WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },

@@ -100,7 +100,7 @@ impl Bench {
         for request in std::mem::take(&mut self.requests) {
             let answer = match request.operation {
                 Operation::OpenSession { .. } => Answer::Session(SessionId(65), SessionKey([9; 16])),
-                Operation::Get { key, .. } => Answer::Value(Some(key)),
+                Operation::Get { key, .. } => Answer::Value(Some(key.into())),
                 _ => Answer::Done,
             };
             self.connection.settle(request.responder.tag, Ok(answer));

@@ -182,7 +182,7 @@ impl Small {
     fn reply(request: &Request) -> Reply {
         let answer = match &request.operation {
             Operation::OpenSession { .. } => Answer::Session(SessionId(1), SessionKey::default()),
-            Operation::Get { key, .. } => Answer::Value(Some(key.clone())),
+            Operation::Get { key, .. } => Answer::Value(Some(key.clone().into())),
             _ => Answer::Done,
         };
         Reply { responder: request.responder, outcome: Ok(answer) }

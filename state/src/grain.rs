@@ -1,8 +1,8 @@
 //! Grains: their rows, and the work that waits for them.
 
 use crate::input::{Bytes, Input, Origin, StreamId};
+use crate::key::Key;
 use crate::record::{Mutation, Parked, Spilled};
-use compact_bytes::CompactBytes;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{MapId, Ssn, TableId};
 use std::collections::{BTreeMap, VecDeque};
@@ -69,9 +69,6 @@ pub struct Work {
     /// Monotonic nanoseconds when the queue last became non-empty or something was committed.
     pub waiting_since_nanos: u64,
 }
-
-/// A grain's key: up to 23 bytes lie in it, so that comparing it needs no memory but the grain's own.
-pub type Key = CompactBytes;
 
 /// What few grains have. Exists only while there is something.
 #[derive(Debug, Default)]
@@ -172,7 +169,7 @@ impl Grain {
     /// A grain without rows.
     #[must_use]
     pub fn empty(table: TableId, key: &[u8]) -> Self {
-        Self { key: Key::new(key), value: None, table, more: None, here: Here::Yes }
+        Self { key: key.into(), value: None, table, more: None, here: Here::Yes }
     }
 
     /// Its maps that have entries, in order of id.

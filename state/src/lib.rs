@@ -6,6 +6,7 @@
 pub mod grain;
 pub mod grains;
 pub mod input;
+pub mod key;
 pub mod lane;
 pub mod line_index;
 pub mod outbox;

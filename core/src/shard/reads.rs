@@ -62,11 +62,16 @@ impl Shard {
             Operation::MapGet { table, map, key, entry } => {
                 let found = self.map_for(table, map, &key)?;
                 check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                self.map_get(slot, responder, &GrainAddress { table, key }, map, &entry);
+                self.map_get(slot, responder, &GrainAddress { table, key: key.into() }, map, &entry);
             }
             Operation::Range { table, map, key, from, to, limit, reverse } => {
                 self.map_for(table, map, &key)?;
-                self.range(slot, responder, &GrainAddress { table, key }, RangeAsk { map, from, to, limit, reverse });
+                self.range(
+                    slot,
+                    responder,
+                    &GrainAddress { table, key: key.into() },
+                    RangeAsk { map, from, to, limit, reverse },
+                );
             }
             Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
                 self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;

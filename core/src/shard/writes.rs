@@ -314,19 +314,19 @@ impl Shard {
                 Fit::Event(lane, entry.lanes, Event { event_micros, class, key, value, headers })
             }
             Operation::Put { table, key, value, .. } => {
-                Fit::Grain(GrainAddress { table, key }, GrainOperation::Put(value))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Put(value))
             }
             Operation::Delete { table, key, .. } => {
                 self.table_for(table, &key)?;
-                Fit::Grain(GrainAddress { table, key }, GrainOperation::Delete)
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Delete)
             }
             Operation::MapPut { table, map, key, entry, value, .. } => {
-                Fit::Grain(GrainAddress { table, key }, GrainOperation::MapPut(map, entry, value))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapPut(map, entry, value))
             }
             Operation::MapDelete { table, map, key, entry, .. } => {
                 let found = self.map_for(table, map, &key)?;
                 check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                Fit::Grain(GrainAddress { table, key }, GrainOperation::MapDelete(map, entry))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapDelete(map, entry))
             }
             Operation::Invoke { table, handler, key, payload, .. } => {
                 let entry = self.table_for(table, &key)?;
@@ -338,7 +338,7 @@ impl Shard {
                     return Err(Refusal::new(Code::UnknownName, message));
                 }
                 check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
-                Fit::Grain(GrainAddress { table, key }, GrainOperation::Call(handler, payload))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload))
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })

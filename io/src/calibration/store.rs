@@ -3,6 +3,7 @@
 use super::choice::{Choice, choose};
 use super::measure::{Cell, How, Round};
 use crate::log::LogError;
+use crate::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 use crate::root::{RootFile, RootState};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
@@ -106,7 +107,11 @@ impl Calibration {
     /// The same with the settings of a disk that was never measured, for figures that nothing should be built on.
     #[must_use]
     pub fn cautious(self) -> Self {
-        Self { write_durable_bytes: u64::MAX, flush_spacing_nanos: 0, ..self }
+        Self {
+            write_durable_bytes: WRITE_DURABLE_BYTES_DEFAULT as u64,
+            flush_spacing_nanos: FLUSH_SPACING_NANOS_DEFAULT,
+            ..self
+        }
     }
 
     /// Name of the place that `path` is in.

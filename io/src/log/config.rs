@@ -8,6 +8,9 @@ use gristmill_base::limits::{
 
 /// Bytes of a batch from which on write-and-flush as one operation of the device beats a write and then a flush.
 pub const WRITE_DURABLE_BYTES_DEFAULT: usize = 128 << 10;
+/// Default of [`LogConfig::flush_spacing_nanos`] on a device that was not measured. At 50 operations one by one it made
+/// 80,000 a second 110,000 on a virtual disk, with half the flushes and a shorter tail.
+pub const FLUSH_SPACING_NANOS_DEFAULT: u64 = 300_000;
 /// Bytes appended and not durable yet, above which no outside work is admitted.
 pub const PENDING_BYTES_DEFAULT: usize = 16 << 20;
 
@@ -29,8 +32,8 @@ pub struct LogConfig {
     pub write_durable_bytes: usize,
     /// Bytes that may wait to become durable before outside work is refused.
     pub pending_bytes: usize,
-    /// Least time between the starts of two flushes in nanoseconds; 0 = as fast as the device goes. A lone request is
-    /// never delayed by it, because the flush before it lies further back.
+    /// Least time between the starts of two flushes in nanoseconds, where the first had more than a few records; 0 = as
+    /// fast as the device goes. A lone request is never delayed by it: the flush before it lies further back, or had few.
     pub flush_spacing_nanos: u64,
 }
 

@@ -18,7 +18,7 @@ mod tests;
 mod window;
 mod writer;
 
-pub use config::{LogConfig, PENDING_BYTES_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
+pub use config::{FLUSH_SPACING_NANOS_DEFAULT, LogConfig, PENDING_BYTES_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 pub use error::LogError;
 pub use format::RecordHead;
 pub use resume::{flush_all, resume};

@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 /// High byte of every ticket of a log.
 pub const LOG_TICKET_TAG: u64 = 0x4c << 56;
 const TICKET_TAG_MASK: u64 = 0xff << 56;
+/// A batch with fewer records is followed by the next one without a pause.
+const SPACED_RECORDS_MIN: u32 = 8;
 
 /// What the device is doing for the log: one thing at a time.
 #[derive(Debug)]
@@ -110,6 +112,8 @@ pub struct Log {
     ticket: u64,
     /// When the last write-for-durability was submitted, monotonic nanoseconds.
     last_start_nanos: Option<u64>,
+    /// Records that it held.
+    last_records: u32,
     /// Since when `drive` has seen nothing to do while the last watermark on disk lies behind.
     idle_since_nanos: Option<u64>,
     failed: Option<DiskError>,
@@ -136,6 +140,7 @@ impl Log {
             chain: tail.chain,
             ticket: LOG_TICKET_TAG,
             last_start_nanos: None,
+            last_records: 0,
             idle_since_nanos: None,
             failed: None,
             config,
@@ -269,8 +274,7 @@ impl Log {
     fn start(&mut self, now: u64, time_micros: u64, out: &mut Vec<(Ticket, DiskOp)>) {
         if self.has_undurable() {
             self.idle_since_nanos = None;
-            let earliest = self.last_start_nanos.map_or(0, |last| last + self.config.flush_spacing_nanos);
-            if now >= earliest && self.start_batch(time_micros, out) {
+            if now >= self.earliest_start() && self.start_batch(time_micros, out) {
                 self.last_start_nanos = Some(now);
             }
         } else if self.watermark < self.durable {
@@ -278,6 +282,15 @@ impl Log {
             if now >= since + LOG_IDLE_MARK_NANOS {
                 self.start_mark(time_micros, out);
             }
+        }
+    }
+
+    /// When the next batch may start. After one with few records that is at once: whoever sends one operation after the
+    /// other is not delayed, and a pause would gather nobody else.
+    fn earliest_start(&self) -> u64 {
+        match self.last_start_nanos {
+            Some(last) if self.last_records >= SPACED_RECORDS_MIN => last + self.config.flush_spacing_nanos,
+            _ => 0,
         }
     }
 
@@ -297,6 +310,7 @@ impl Log {
                 std::mem::replace(&mut self.open, next)
             }
         };
+        self.last_records = batch.records;
         // A device may make a durable write durable without the writes before it: a mark wants a real flush.
         let one_operation = padded >= self.config.write_durable_bytes && !self.mark_unflushed;
         let how = if one_operation { How::WriteDurable } else { How::WriteThenFlush };
@@ -442,7 +456,7 @@ impl Log {
             return None;
         }
         if self.has_undurable() {
-            return self.last_start_nanos.map(|last| last + self.config.flush_spacing_nanos);
+            return Some(self.earliest_start());
         }
         self.idle_since_nanos.map(|since| since + LOG_IDLE_MARK_NANOS)
     }

@@ -1,9 +1,10 @@
-//! How the logs write: as configured, else as the disk was measured, else in the way that no disk is bad at.
+//! How the logs write: as configured, else as the disk was measured, else in a way that no disk is bad at.
 
 use crate::config::Log;
 use crate::messages::target;
 use gristmill_base::files::Files;
 use gristmill_io::calibration::Calibration;
+use gristmill_io::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 use gristmill_io::posix::PosixDisk;
 use std::path::Path;
 
@@ -39,8 +40,10 @@ impl Writing {
     }
 
     fn choose(config: &Log, found: Option<&Calibration>) -> Self {
-        let measured = found.map_or(usize::MAX, |it| usize::try_from(it.write_durable_bytes).unwrap_or(usize::MAX));
-        let spacing = found.map_or(0, |it| it.flush_spacing_nanos / 1_000);
+        let measured = found
+            .map_or(WRITE_DURABLE_BYTES_DEFAULT, |it| usize::try_from(it.write_durable_bytes).unwrap_or(usize::MAX));
+        // The measurement looks for a disk that wants a longer pause; the shorter one is for the requests' sake.
+        let spacing = found.map_or(0, |it| it.flush_spacing_nanos).max(FLUSH_SPACING_NANOS_DEFAULT) / 1_000;
         Self {
             write_durable_bytes: config.write_durable_bytes.unwrap_or(measured),
             flush_spacing_micros: config.flush_spacing_micros.unwrap_or(spacing),
@@ -72,15 +75,15 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn what_is_set_beats_what_was_measured_and_nothing_is_safe() {
+    fn what_is_set_beats_what_was_measured_and_that_beats_the_defaults() {
         let mut config = Config::default().log;
-        let none = Writing { write_durable_bytes: usize::MAX, flush_spacing_micros: 0, calibrated_seconds: 0 };
+        let none = Writing { write_durable_bytes: 131_072, flush_spacing_micros: 300, calibrated_seconds: 0 };
         assert_eq!(Writing::choose(&config, None), none);
-        assert_eq!(none.split_durable_bytes(), usize::MAX);
+        assert_eq!(none.split_durable_bytes(), 131_071);
         let mut measured = Calibration::new(9, String::new(), String::new(), Vec::new());
-        (measured.write_durable_bytes, measured.flush_spacing_nanos) = (65_536, 250_000);
+        (measured.write_durable_bytes, measured.flush_spacing_nanos) = (65_536, 500_000);
         let found = Writing::choose(&config, Some(&measured));
-        assert_eq!(found, Writing { write_durable_bytes: 65_536, flush_spacing_micros: 250, calibrated_seconds: 9 });
+        assert_eq!(found, Writing { write_durable_bytes: 65_536, flush_spacing_micros: 500, calibrated_seconds: 9 });
         assert_eq!(found.split_durable_bytes(), 65_535);
         (config.write_durable_bytes, config.flush_spacing_micros) = (Some(0), Some(0));
         let set = Writing::choose(&config, Some(&measured));

@@ -161,19 +161,22 @@ impl Names {
                 let entry = self.table(name).handler_named(handler).expect("a workload names its own handlers");
                 let handler = HandlerId(entry.id);
                 let payload = payload.as_slice().into();
-                (self.slot(key), Operation::Invoke { table: table(name), handler, sequence, key: bytes(key), payload })
+                (
+                    self.slot(key),
+                    Operation::Invoke { table: table(name), handler, sequence, key: bytes(key).into(), payload },
+                )
             }
             Act::Put(name, key, value) => {
                 let value = value.as_slice().into();
-                (self.slot(key), Operation::Put { table: table(name), sequence, key: bytes(key), value })
+                (self.slot(key), Operation::Put { table: table(name), sequence, key: bytes(key).into(), value })
             }
             Act::Delete(name, key) => {
-                (self.slot(key), Operation::Delete { table: table(name), sequence, key: bytes(key) })
+                (self.slot(key), Operation::Delete { table: table(name), sequence, key: bytes(key).into() })
             }
             Act::MapPut(name, map, key, entry, value) => {
                 let (id, map) = (table(name), self.map(name, map));
                 let (entry, value) = (bytes(entry), value.as_slice().into());
-                (self.slot(key), Operation::MapPut { table: id, map, sequence, key: bytes(key), entry, value })
+                (self.slot(key), Operation::MapPut { table: id, map, sequence, key: bytes(key).into(), entry, value })
             }
             read => self.read(read),
         }
@@ -183,16 +186,23 @@ impl Names {
         let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
         let table = |name: &str| TableId(self.table(name).id);
         match act {
-            Act::Get(name, key) => (self.slot(key), Operation::Get { table: table(name), key: bytes(key) }),
+            Act::Get(name, key) => (self.slot(key), Operation::Get { table: table(name), key: bytes(key).into() }),
             Act::MapGet(name, map, key, entry) => {
                 let (id, map) = (table(name), self.map(name, map));
-                (self.slot(key), Operation::MapGet { table: id, map, key: bytes(key), entry: bytes(entry) })
+                (self.slot(key), Operation::MapGet { table: id, map, key: bytes(key).into(), entry: bytes(entry) })
             }
             Act::Range(name, map, key) => {
                 let (id, map) = (table(name), self.map(name, map));
                 let (from, to) = (bytes(""), None);
-                let range =
-                    Operation::Range { table: id, map, key: bytes(key), from, to, limit: 10_000, reverse: false };
+                let range = Operation::Range {
+                    table: id,
+                    map,
+                    key: bytes(key).into(),
+                    from,
+                    to,
+                    limit: 10_000,
+                    reverse: false,
+                };
                 (self.slot(key), range)
             }
             Act::Scan(name, prefix) => {

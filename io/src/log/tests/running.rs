@@ -101,7 +101,7 @@ fn an_idle_log_writes_one_mark_that_covers_its_last_batch() {
 }
 
 #[test]
-fn flushes_keep_their_distance_but_a_lone_request_does_not_wait() {
+fn flushes_of_many_keep_their_distance_but_a_lone_request_does_not_wait() {
     let (mut disk, mut dice, _) = fresh();
     let mut settings = config();
     settings.flush_spacing_nanos = 1_000;
@@ -109,11 +109,16 @@ fn flushes_keep_their_distance_but_a_lone_request_does_not_wait() {
     append(&mut log, b"one");
     settle(&mut log, &mut disk, 10);
     assert_eq!(log.durable().0, Lsn(1));
+    for _ in 0..8 {
+        append(&mut log, b"many");
+    }
+    settle(&mut log, &mut disk, 20);
+    assert_eq!(log.durable().0, Lsn(9), "the flush before was of one");
     append(&mut log, b"two");
-    assert!(!step(&mut log, &mut disk, 1_009));
-    assert_eq!(log.next_deadline(), Some(1_010));
-    settle(&mut log, &mut disk, 1_010);
-    assert_eq!(log.durable().0, Lsn(2));
+    assert!(!step(&mut log, &mut disk, 1_019));
+    assert_eq!(log.next_deadline(), Some(1_020));
+    settle(&mut log, &mut disk, 1_020);
+    assert_eq!(log.durable().0, Lsn(10));
 }
 
 #[test]
