@@ -37,7 +37,10 @@ impl Shard {
         if request.class.is_bulk() {
             self.bulk.took(1);
         }
-        if let Err((code, message)) = self.admit(spot.slot, request.session, sequence, request.class) {
+        let Request { operation, session, class, .. } = &request;
+        let frees =
+            matches!(operation, Operation::Delete { .. } | Operation::MapDelete { .. } | Operation::Void { .. });
+        if let Err((code, message)) = self.admit(spot.slot, *session, sequence, *class, frees) {
             return self.refuse(request.responder, code, message);
         }
         let Some(request) = self.put_at_once(spot, request) else { return };
@@ -110,13 +113,15 @@ impl Shard {
         }
     }
 
-    /// Whether a new operation may come in at all. A retry of a known one always may.
+    /// Whether a new operation may come in at all. A retry of a known one always may; one that frees memory, also when
+    /// memory is short.
     fn admit(
         &mut self,
         slot: SlotId,
         session: SessionId,
         sequence: Sequence,
         class: InputClass,
+        frees: bool,
     ) -> Result<(), (Code, String)> {
         if self.log.0.failed().is_some() {
             return Err((Code::Failed, "the shard's log has failed; restart the server".into()));
@@ -124,7 +129,7 @@ impl Shard {
         if session.0 == 0 || sequence.seq == 0 {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
         }
-        let room = !self.memory_short
+        let room = (frees || !self.memory_short)
             && !self.crowded
             && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let room = room && (!class.is_bulk() || self.may_take_bulk());
@@ -141,8 +146,8 @@ impl Shard {
     /// Why there is no room for more work now, and what to do about it.
     pub(super) fn no_room(&self) -> String {
         if self.memory_short {
-            return "the server is over its memory budget (memory.budget_bytes): reads go on; give it more memory, or more \
-                    shards on another machine"
+            return "the server is over its memory budget (memory.budget_bytes): reads and deletes go on; delete \
+                    something, or give it more memory"
                 .into();
         }
         match self.failing_work.disk_full() {

@@ -200,14 +200,16 @@ impl Machine {
         self.put_back(&named)
     }
 
-    /// Whether a reader may be refused so: the file was damaged. It is put back if it still is.
+    /// Whether a reader may be refused so for a while: the file was damaged, and is put back if it still is; or the disk
+    /// failed to read it, which the engine tells like damage until it has read it again.
     pub fn is_told_damage(&mut self, refusal: &Refusal) -> bool {
         let what = &refusal.message;
         if self.mend_named(what) {
             reached("damaged lane reported to its reader");
             return true;
         }
-        refusal.code == Code::Damaged && self.rot.mended.iter().any(|path| what.contains(path))
+        let is_read_error = what.contains("they cannot be read");
+        refusal.code == Code::Damaged && (is_read_error || self.rot.mended.iter().any(|path| what.contains(path)))
     }
 
     /// As [`Self::mend_named`], at a copy of the disk alone. Whether something changed there.
