@@ -64,8 +64,6 @@ pub struct Actions {
     pub pause: Option<bool>,
     /// Close, after the send.
     pub close: bool,
-    /// A request failed by no fault of the client.
-    pub fault: Option<Box<Fault>>,
 }
 
 /// One connection. Never panics on what a client sends. It holds at most two frames of input (one that is coming and the
@@ -262,7 +260,7 @@ impl Connection {
     pub fn actions(&mut self, greeting: &Greeting, output_max: usize, stop: bool, counters: &mut Counters) -> Actions {
         let desk = &mut self.desk;
         desk.write(greeting, output_max, counters);
-        let mut actions = Actions { fault: desk.fault.take(), ..Actions::default() };
+        let mut actions = Actions::default();
         if desk.phase == Phase::Closed {
             return actions;
         }
@@ -346,6 +344,11 @@ impl Connection {
     /// Ends the connection with a last word.
     pub fn fail(&mut self, status: Status, message: &str, now: u64) {
         self.desk.fail(status, message.to_owned(), now);
+    }
+
+    /// A request that failed by no fault of the client, since the last call.
+    pub fn take_fault(&mut self) -> Option<Box<Fault>> {
+        self.desk.fault.take()
     }
 
     /// Received bytes that no frame was taken from yet.
@@ -560,7 +563,7 @@ impl Desk {
         }
         let mut unread = self.output_bytes();
         let mut writer = ResultWriter::new(&mut self.output);
-        for mut queued in self.queued.drain(..) {
+        for queued in self.queued.drain(..) {
             if let Queued::Outcome(tag, Ok(answer)) = &queued {
                 let bytes = translate::answer_bytes(answer);
                 if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
@@ -573,8 +576,11 @@ impl Desk {
                     continue;
                 }
                 unread += bytes;
-            } else if let Queued::Outcome(tag, Err(refusal)) = &mut queued {
-                fault::note(&mut self.fault, (self.shard, self.conn, self.session), *tag, refusal);
+            } else if let Queued::Outcome(tag, Err(refusal)) = &queued
+                && let Some(named) = fault::note(&mut self.fault, (self.shard, self.conn, self.session), *tag, refusal)
+            {
+                writer.failure(tag.correlation, &Failure::new(Status::Internal, &named));
+                continue;
             }
             match queued {
                 Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),

@@ -131,7 +131,8 @@ impl Connections {
 
     fn remove(&mut self, conn: ConnId) {
         let Some(member) = self.members.remove(&conn) else { return };
-        let connection = member.connection;
+        let mut connection = member.connection;
+        self.faults.note(connection.take_fault());
         self.counters.closed += 1;
         self.counters.cut_frames += u64::from(connection.is_cut());
         self.sums.replace(&Held::of(&connection), &Held::default());
@@ -243,9 +244,6 @@ impl Connections {
             let (greeting, stopping, counters) = (&self.greeting, self.stopping, &mut self.counters);
             let actions =
                 self.sums.around(&mut member.connection, |it| it.actions(greeting, output_max, stopping, counters));
-            if let Some(fault) = actions.fault {
-                self.faults.note(*fault);
-            }
             if let Some(buf) = actions.send {
                 net.send(conn, buf);
             }
@@ -265,6 +263,7 @@ impl Connections {
 
     /// Looks after connections that are too slow. To be called about once a second.
     pub fn tick(&mut self, now: u64) {
+        self.members.values_mut().for_each(|member| self.faults.note(member.connection.take_fault()));
         let late: Vec<ConnId> = self
             .members
             .iter_mut()

@@ -29,25 +29,25 @@ pub struct Fault {
     pub more: u64,
 }
 
-/// Takes note of a refusal in `place`, if it is a fault; of several the first is kept and the others are counted. The
-/// message of an internal one is made to name its request for the client too.
+/// Takes note of a refusal in `place`, if it is a fault; of several the first is kept and the others are counted. Of
+/// an internal one the message for the client, which names its request too.
+#[cold]
 pub(crate) fn note(
     place: &mut Option<Box<Fault>>,
     (shard, conn, session): (ShardId, ConnId, SessionId),
     tag: Tag,
-    refusal: &mut Refusal,
-) {
+    refusal: &Refusal,
+) -> Option<String> {
     if !matches!(refusal.code, Code::Internal | Code::HandlerFailed | Code::Failed) {
-        return;
+        return None;
     }
     match place {
         Some(fault) => fault.more += 1,
         None => *place = Some(Box::new(Fault::new(conn, session, tag, refusal))),
     }
-    if refusal.code == Code::Internal {
-        let correlation = tag.correlation;
-        refusal.message += &format!("; request: shard {shard}, connection {conn}, correlation {correlation}");
-    }
+    let (message, correlation) = (&refusal.message, tag.correlation);
+    (refusal.code == Code::Internal)
+        .then(|| format!("{message}; request: shard {shard}, connection {conn}, correlation {correlation}"))
 }
 
 impl Fault {
@@ -67,9 +67,10 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn note(&mut self, fault: Fault) {
+    pub(crate) fn note(&mut self, fault: Option<Box<Fault>>) {
+        let Some(fault) = fault else { return };
         if self.waiting.len() < TOLD_MAX {
-            self.waiting.push(fault);
+            self.waiting.push(*fault);
         } else {
             self.more += 1 + fault.more;
         }
@@ -99,7 +100,7 @@ mod tests {
         let why = Refusal::new(Code::Internal, "x".repeat(5_000));
         for correlation in 0..10 {
             let tag = Tag { correlation, code: OpCode::Put, credit_bytes: 0 };
-            faults.note(Fault::new(ConnId(1), SessionId(2), tag, &why));
+            faults.note(Some(Box::new(Fault::new(ConnId(1), SessionId(2), tag, &why))));
         }
         let mut told = Vec::new();
         faults.take(&mut told);
@@ -116,11 +117,10 @@ mod tests {
         let who = (ShardId(1), ConnId(7), SessionId(9));
         let tag = Tag { correlation: 5, code: OpCode::Get, credit_bytes: 0 };
         let mut place = None;
-        let mut refusals =
-            [Code::BadRequest, Code::Internal, Code::HandlerFailed].map(|code| Refusal::new(code, "why"));
-        refusals.iter_mut().for_each(|refusal| note(&mut place, who, tag, refusal));
-        let messages = refusals.map(|refusal| refusal.message);
-        assert_eq!(messages, ["why", "why; request: shard 1, connection 7, correlation 5", "why"]);
+        let refusals = [Code::BadRequest, Code::Internal, Code::HandlerFailed].map(|code| Refusal::new(code, "why"));
+        let messages = refusals.each_ref().map(|refusal| note(&mut place, who, tag, refusal));
+        let named = "why; request: shard 1, connection 7, correlation 5".to_owned();
+        assert_eq!(messages, [None, Some(named), None]);
         let fault = place.expect("one is kept");
         assert_eq!((fault.code, fault.message.as_str(), fault.more), (Code::Internal, "why", 1));
     }

@@ -258,13 +258,23 @@ where
         let more_parcels = self.poll(now.monotonic_nanos);
         self.outbox.deadline_nanos = u64::MAX;
         self.outbox.bulk_room = usize::MAX;
-        if self.trace.is_some() {
-            self.traced_turn(now);
-        } else {
-            self.engine.turn(now, &mut self.inbox, &mut self.outbox);
-            self.dispatch();
-            self.advance_stop(now.monotonic_nanos);
-            self.connections.flush(&mut self.world);
+        // One call of each part, with or without a trace: twice, and the compiler would inline neither.
+        let traced = self.trace.is_some();
+        if traced {
+            self.trace_taken();
+        }
+        self.engine.turn(now, &mut self.inbox, &mut self.outbox);
+        if traced {
+            self.trace_turned(now);
+        }
+        self.dispatch();
+        if traced {
+            self.trace_submitted();
+        }
+        self.advance_stop(now.monotonic_nanos);
+        self.connections.flush(&mut self.world);
+        if traced {
+            self.trace_written();
         }
         if more_parcels
             || !self.opened.is_empty()
@@ -285,36 +295,43 @@ where
         deadline
     }
 
-    /// The same as without a trace, with looks at the clock between.
-    fn traced_turn(&mut self, now: Now) {
-        let Self { trace: Some(trace), engine, inbox, outbox, clock, .. } = self else { return };
+    #[cold]
+    fn trace_taken(&mut self) {
+        let Self { trace: Some(trace), engine, inbox, clock, .. } = self else { return };
         trace.taken(inbox, clock.monotonic(), |operation| engine.subject(operation));
-        engine.turn(now, inbox, outbox);
+    }
+
+    #[cold]
+    fn trace_turned(&mut self, now: Now) {
+        let Self { trace: Some(trace), outbox, clock, .. } = self else { return };
         trace.turned(outbox, clock.monotonic(), now.monotonic_nanos);
-        self.dispatch();
-        let submitted = self.clock.monotonic();
-        self.advance_stop(now.monotonic_nanos);
-        self.connections.flush(&mut self.world);
-        let written = self.clock.monotonic();
-        if let Some(trace) = &mut self.trace {
-            trace.submitted(&self.outbox, submitted);
-            trace.written(&self.connections, written);
-            if trace.is_over(written) {
-                self.end_trace();
-            }
+    }
+
+    #[cold]
+    fn trace_submitted(&mut self) {
+        let Self { trace: Some(trace), outbox, clock, .. } = self else { return };
+        trace.submitted(outbox, clock.monotonic());
+    }
+
+    #[cold]
+    fn trace_written(&mut self) {
+        let now = self.clock.monotonic();
+        let Some(trace) = &mut self.trace else { return };
+        trace.written(&self.connections, now);
+        if trace.is_over(now) {
+            self.end_trace();
         }
     }
 
     /// Collects what has happened into the inbox. Whether parcels were left for the next round.
     fn poll(&mut self, now: u64) -> bool {
         let Self { world, connections, inbox, trace, faults, .. } = self;
-        match trace {
-            None => Net::poll(world, &mut |event| connections.event(event, now)),
-            Some(trace) => Net::poll(world, &mut |event| {
+        Net::poll(world, &mut |event| {
+            if let Some(trace) = trace {
                 trace.heard(&event, now);
-                connections.event(event, now);
-            }),
-        }
+            }
+            connections.event(event, now);
+        });
         let before = inbox.completions.len();
         Disk::poll(world, &mut inbox.completions);
         self.disk_in_flight -= inbox.completions.len() - before;

@@ -10,7 +10,6 @@ use gristmill_base::limits::{
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Request};
 use gristmill_net::connection::{Actions, Connection};
 use gristmill_net::counters::Counters;
-use gristmill_net::fault::Fault;
 use gristmill_wire::{
     CORRELATION_NONE, FRAME_HEADER_BYTES, Frame, FrameKind, Hello, OpCode, Operation as Wire, Status,
 };
@@ -29,8 +28,6 @@ struct Bench {
     sent: Vec<u8>,
     paused: bool,
     closed: bool,
-    /// Told to the operator.
-    faults: Vec<Fault>,
 }
 
 impl Bench {
@@ -43,7 +40,6 @@ impl Bench {
             sent: Vec::new(),
             paused: false,
             closed: false,
-            faults: Vec::new(),
         }
     }
 
@@ -80,11 +76,10 @@ impl Bench {
     /// Does the actions; with `sends` the client reads what it is sent.
     fn act(&mut self, sends: bool) {
         loop {
-            let Actions { send, pause, close, fault } =
+            let Actions { send, pause, close } =
                 self.connection.actions(&greeting(), CONNECTION_OUTPUT_BYTES_MAX, false, &mut self.counters);
             self.paused = pause.unwrap_or(self.paused);
             self.closed |= close;
-            self.faults.extend(fault.map(|it| *it));
             let Some(mut buf) = send else { return };
             self.sent.extend_from_slice(&buf);
             if !sends {
@@ -525,7 +520,12 @@ fn a_fault_of_the_server_names_the_request_to_both_sides() {
     }
     bench.act(true);
     assert_eq!(bench.take_results(OpCode::Get).len(), 2);
-    let told: Vec<_> = bench.faults.iter().map(|it| (it.correlation, it.operation, it.code, it.more)).collect();
-    assert_eq!(told, [(41, "get", Code::Internal, 0)], "what a client does wrong is its own affair");
-    assert_eq!(bench.faults[0].message, "what was found");
+    let fault = bench.connection.take_fault().expect("one is told");
+    assert_eq!((fault.correlation, fault.operation, fault.code), (41, "get", Code::Internal));
+    assert_eq!(
+        (fault.message.as_str(), fault.more),
+        ("what was found", 0),
+        "what a client does wrong is its own affair"
+    );
+    assert_eq!(bench.connection.take_fault(), None);
 }

@@ -31,6 +31,7 @@ const KEY_BYTES_KEPT: usize = 64;
 
 impl Shard {
     /// Before anything leaves: what has begun to wait since the last turn.
+    #[cold]
     pub(super) fn trace_turn(&mut self, outbox: &mut Outbox) {
         let new = self.held.iter().skip(self.held_traced);
         outbox.trace.waiting.extend(new.filter_map(|held| match &held.what {
@@ -41,6 +42,7 @@ impl Shard {
     }
 
     /// After everything has left.
+    #[cold]
     pub(super) fn turn_traced(&mut self) {
         self.held_traced = self.held.len();
     }

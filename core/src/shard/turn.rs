@@ -126,10 +126,10 @@ impl Shard {
         outbox.close.extend(std::iter::from_fn(|| self.log.0.next_closable()));
         if traced {
             self.trace_turn(outbox);
-            self.release_into(outbox);
+        }
+        self.release_into(outbox);
+        if traced {
             self.turn_traced();
-        } else {
-            self.release_into(outbox);
         }
         for (to, items) in self.post.take() {
             self.counts.events_sent += events_in(&items);

@@ -59,6 +59,7 @@ impl Tracer {
     }
 
     /// An event of the network, at the start of the round.
+    #[cold]
     pub(crate) fn heard(&mut self, event: &NetEvent<'_>, now: u64) {
         match event {
             NetEvent::Received { conn, .. } => drop(self.heard.insert(*conn, now)),
