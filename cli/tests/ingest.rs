@@ -33,7 +33,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn each_record_is_there_once_over_kills_of_both_sides() {
     let folder = Folder::new("ingest-kills");
     let (data, file) = (folder.0.join("data"), folder.0.join("rows.jsonl"));
-    let count = 120_000;
+    // A run alone takes some ten times as long as the kills leave it each time.
+    let count = 400_000;
     std::fs::write(&file, json_rows(count)).expect("the disk");
     let mut server = Server::start(&data, 2);
     drop(client(&server));
@@ -42,7 +43,7 @@ fn each_record_is_there_once_over_kills_of_both_sides() {
     let mut kills = 0;
     for round in 0..6 {
         let mut child = begin(text, &arguments);
-        std::thread::sleep(Duration::from_millis(60 + 40 * round));
+        std::thread::sleep(Duration::from_millis(40 + 20 * round));
         if round % 2 == 0 {
             server.signal("KILL");
             server.wait();
