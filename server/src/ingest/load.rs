@@ -8,6 +8,7 @@ use super::telling::Telling;
 use crate::commands::failed;
 use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::DataType;
+use gristmill_base::ids::{HandlerId, TableId};
 use gristmill_client::clock::now;
 use gristmill_client::{Client, OwnedOperation, Ticket, Topic};
 use serde_json::{Value, json};
@@ -62,6 +63,8 @@ pub(crate) struct Load<'a> {
     /// Where reading stood behind batches whose records may not all be appended, and the bytes of all sources before it.
     marks: VecDeque<(Mark, u64)>,
     mark: Mark,
+    /// What takes marks, looked up once: while the server is away a look-up would wait for its old address.
+    marker: (TableId, HandlerId),
     mark_ticket: Option<Ticket>,
     marked: Instant,
     /// Records sent that were not there before this run, and those that were.
@@ -95,6 +98,8 @@ impl<'a> Load<'a> {
         if is_over {
             return Ok(report(&row, 0, 0.0));
         }
+        let inputs = client.table("gristmill/inputs").map_err(failed)?;
+        let marker = (inputs.id, inputs.handler("mark").map_err(failed)?.id);
         let mark = row.mark.clone();
         let bytes = row.identity.sources.iter().take(mark.source).map(|source| source.bytes).sum::<u64>() + mark.offset;
         let load = Load {
@@ -107,6 +112,7 @@ impl<'a> Load<'a> {
             row,
             marks: VecDeque::new(),
             mark,
+            marker,
             mark_ticket: None,
             marked: now(),
             fresh: 0,
@@ -209,10 +215,8 @@ impl<'a> Load<'a> {
             self.marked = now();
             self.row.mark = self.mark.clone();
             let payload = mark_payload(&self.row, &self.mark, false).to_string().into_bytes();
-            let table = self.client.table("gristmill/inputs").map_err(failed)?;
-            let handler = table.handler("mark").map_err(failed)?.id;
-            let key = self.key.clone().into_bytes();
-            let invoke = OwnedOperation::Invoke { table: table.id, handler, key, payload };
+            let (table, handler) = self.marker;
+            let invoke = OwnedOperation::Invoke { table, handler, key: self.key.clone().into_bytes(), payload };
             self.mark_ticket = Some(self.client.submit(invoke).map_err(failed)?);
         }
         if watch.is_stalled(sender.answers) && !sender.is_empty() {

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 /// A chunk of this size goes out at once.
 const CHUNK_BYTES: usize = 48 << 10;
-/// Bytes in flight and waiting, over all slots, beyond which reading waits.
-const OPEN_BYTES_MAX: usize = 12 << 20;
+/// Bytes in flight and waiting, over all slots, beyond which reading waits. Far below the window of the client, which
+/// counts more for each record: a full window holds up whoever submits until answers come, also while the server is away
+/// and has to be looked for at another address.
+const OPEN_BYTES_MAX: usize = 4 << 20;
 
 /// Records of one slot that were or will be sent together.
 struct Chunk {
