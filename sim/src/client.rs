@@ -32,7 +32,8 @@ struct Lane {
     open: VecDeque<Open>,
     /// Numbers from here on are sent again at that time.
     gap: Option<(u64, u64)>,
-    /// When something was sent last that did not come back as expired, by the age of the machine.
+    /// When something was sent last that did not come back as expired, by the age of the machine; 0 until a record told
+    /// of the session: of gaps and refusals a slot keeps nothing over a restart, and may find the id below its floor.
     alive: u64,
 }
 
@@ -383,7 +384,7 @@ impl Client {
                 // A refusal for want of room says nothing of the session, nor one of a topic that nobody knows.
                 let says_nothing = |code| is_passing(code) || matches!(code, Code::UnknownName | Code::SentAgain);
                 let heard = !matches!(&reply.outcome, Err(refusal) if says_nothing(refusal.code));
-                if heard {
+                if heard && (lane.alive > 0 || reply.outcome.is_ok()) {
                     lane.alive = lane.alive.max(at);
                 }
                 self.numbered(slot, id, reply.outcome, now, world)

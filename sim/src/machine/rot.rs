@@ -1,8 +1,10 @@
 //! Bit rot: durable files are damaged, at a crash and at rest. P8 says what may follow: the damage is reported, then the
 //! undamaged copy of the file is put back and the run goes on; or it changes nothing, because a second copy is there or
-//! because nothing reads these bytes any more. The one exception is damage to the last log batches that no watermark on
-//! disk covers yet, which cannot be told from a torn tail; `Batches` tells it here, and knows nothing of how
-//! recovery decides.
+//! because nothing reads these bytes any more. There are two exceptions, and both are told here from the bytes alone, without
+//! asking how recovery decides. Damage to the last log batches that no watermark on disk covers yet cannot be told from a
+//! torn tail: see `Batches`. And of a two-copy file whose store a crash ended between the copies, one copy is all that
+//! says the new content: recovery may come to either, and does so without a word, since nobody was told of it. Whether
+//! anybody was, the clients of the run know.
 
 use super::Machine;
 use crate::disk::{FaultPlan, SimDisk, Wound};
@@ -61,7 +63,8 @@ impl Machine {
         let before = self.disk.fork();
         let Some(wound) = self.draw_wound(rng) else { return Ok(()) };
         let words = format!("{} of {} at byte {} ({})", wound.kind, wound.path, wound.offset, self.rot.wounds.len());
-        let exempt = Batches::find(&before, &wound.path).is_uncovered(&wound.path, wound.offset);
+        let is_half_stored = is_half_stored(&before, &wound.path);
+        let exempt = is_half_stored || Batches::find(&before, &wound.path).is_uncovered(&wound.path, wound.offset);
         let old = self.rot.wounds.clone();
         let clean = self.recover_mending(&before, &old, None, rng)?;
         let mut wounds = old;
@@ -81,7 +84,9 @@ impl Machine {
             reached("damage reported");
         } else if exempt {
             // Whatever came of it is allowed. The run goes on with what clients were promised.
-            reached(if found.digest == clean.digest {
+            reached(if is_half_stored {
+                "damage to the copy that a crash left alone"
+            } else if found.digest == clean.digest {
                 "damage behind the log"
             } else {
                 "damage not to be told from a torn tail"
@@ -255,6 +260,22 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether a file is a copy of a two-copy file, and the other copy is missing or says something else.
+fn is_half_stored(image: &SimDisk, path: &str) -> bool {
+    let twin = match path.rsplit_once('.') {
+        Some((name, "a")) => format!("{name}.b"),
+        Some((name, "b")) => format!("{name}.a"),
+        _ => return false,
+    };
+    let says = |path: &str| {
+        let mut bytes = image.peek(path)?;
+        let length = u32::from_le_bytes(bytes.get(24..28)?.try_into().expect("four bytes"));
+        bytes.truncate(28 + length as usize);
+        Some(bytes)
+    };
+    says(&twin) != says(path)
 }
 
 /// The batches of one log as its files hold them, by the description of the format.
