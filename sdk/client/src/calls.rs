@@ -135,16 +135,15 @@ impl Client {
     /// # Errors
     /// As [`Self::call`]; an unknown name.
     pub fn produce(&mut self, topic: &str, key: &[u8], value: &[u8]) -> Result<Produced, Error> {
-        self.call_named(topic, |client| Ok(produce(&client.topic(topic)?, key.to_vec(), value.to_vec())))
-            .and_then(produced)
+        self.call_named(topic, |client| Ok(client.topic(topic)?.event(key.to_vec(), value.to_vec()))).and_then(produced)
     }
 
     /// Submits an event; its ending is to be taken with [`Self::wait`] or [`Self::take_ended`].
     ///
     /// # Errors
-    /// It is over a limit.
+    /// As [`Self::submit`].
     pub fn submit_produce(&mut self, topic: &Topic, key: Vec<u8>, value: Vec<u8>) -> Result<Ticket, Error> {
-        self.submit(produce(topic, key, value))
+        self.submit(topic.event(key, value))
     }
 
     /// Appends events, many in flight, and tells each ending with the event's place in `events`, in the order that they
@@ -161,7 +160,7 @@ impl Client {
         let topic = self.topic(topic)?;
         let mut places = std::collections::HashMap::new();
         for (place, (key, value)) in (0_u64..).zip(events) {
-            match self.submit_produce(&topic, key, value) {
+            match self.submit_patiently(topic.event(key, value)) {
                 Ok(ticket) => drop(places.insert(ticket, place)),
                 Err(error) => each(place, Err(error)),
             }
@@ -381,13 +380,9 @@ impl Client {
     /// there. Ends as [`OwnedReply::Ingested`].
     ///
     /// # Errors
-    /// It is over a limit; it was not submitted.
+    /// As [`Self::submit`].
     pub fn submit_ingest(&mut self, chunk: IngestChunk) -> Result<Ticket, Error> {
         let IngestChunk { topic, input, slot, end, prev, records } = chunk;
         self.submit(OwnedOperation::Ingest { topic, input, slot, end, prev, records })
     }
-}
-
-fn produce(topic: &Topic, key: Vec<u8>, value: Vec<u8>) -> OwnedOperation {
-    OwnedOperation::Produce { topic: topic.id, lanes: topic.lanes, event_time: 0, key, value, headers: Vec::new() }
 }

@@ -24,7 +24,7 @@ use crate::topology::Topology;
 /// Operations that are collected before frames are made of them, when nobody waits.
 const COLLECT: usize = 128;
 /// Longest sleep of a waiting client, so that nothing is ever for ever.
-const NAP_MAX: Duration = Duration::from_millis(500);
+pub(crate) const NAP_MAX: Duration = Duration::from_millis(500);
 
 /// An operation that was submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,14 +148,27 @@ impl Client {
     /// the window is full. Its ending stays until it is taken.
     ///
     /// # Errors
-    /// It is over a limit; it was not submitted.
+    /// It was not submitted: it is over a limit, or, as unreachable, the window is full and no connection was there for
+    /// `Config::room_wait`. What is in the window keeps its numbers and goes out once the server is found, so that
+    /// the caller may submit again, or look for another address first ([`Self::set_address`]).
     pub fn submit(&mut self, operation: OwnedOperation) -> Result<Ticket, Error> {
         self.check(&operation)?;
-        while self.pending.len() >= self.config.window
-            || (self.pending.len() > 0 && self.pending.bytes() + operation.bytes() > self.config.window_bytes)
-        {
-            self.step(NAP_MAX);
-        }
+        self.wait_for_room(operation.bytes())?;
+        Ok(self.take_in(operation))
+    }
+
+    /// As [`Self::submit`], for who has no other address to look for: with the window full and no connection there it
+    /// waits until one is, or until the time of what is in the window runs out.
+    ///
+    /// # Errors
+    /// It is over a limit; it was not submitted.
+    pub fn submit_patiently(&mut self, operation: OwnedOperation) -> Result<Ticket, Error> {
+        self.check(&operation)?;
+        while self.wait_for_room(operation.bytes()).is_err() {}
+        Ok(self.take_in(operation))
+    }
+
+    fn take_in(&mut self, operation: OwnedOperation) -> Ticket {
         let timeout = self.config.request_timeout + Duration::from_millis(operation.wait_millis());
         let sequenced = operation.code().is_sequenced();
         let slot = operation.slot(self.topology.slot_count());
@@ -168,7 +181,7 @@ impl Client {
         if self.collected >= COLLECT {
             self.flush();
         }
-        Ok(Ticket(ticket))
+        Ticket(ticket)
     }
 
     /// Sends what was submitted, as far as credits and pauses allow, and takes in the results that are there. Does not

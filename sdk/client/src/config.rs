@@ -22,6 +22,8 @@ pub struct Config {
     pub backoff_min: Duration,
     /// Longest such pause.
     pub backoff_max: Duration,
+    /// How long submitting waits for room in the window while no connection is there; then it fails as unreachable.
+    pub room_wait: Duration,
     /// Operations without a result at most, over all shards. Submitting one more waits.
     pub window: usize,
     /// Bytes of keys and values of operations without a result at most, over all shards. Submitting more waits; one
@@ -43,6 +45,7 @@ impl Config {
             request_timeout: Duration::from_secs(30),
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_secs(1),
+            room_wait: Duration::from_secs(1),
             window: 4_096,
             window_bytes: 16 << 20,
             class: InputClass::Live,

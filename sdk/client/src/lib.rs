@@ -27,6 +27,7 @@ mod names;
 mod operation;
 mod pending;
 mod reply;
+mod room;
 mod sequencer;
 mod shard;
 mod topology;

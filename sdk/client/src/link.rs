@@ -85,8 +85,12 @@ impl Flights {
 
     /// Whether an operation of so many bytes may go out; one always may when nothing is in flight.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        let idle = self.free.len() == self.places.len();
-        idle || (!self.free.is_empty() && self.bytes + bytes <= self.bytes_max)
+        self.is_empty() || (!self.free.is_empty() && self.bytes + bytes <= self.bytes_max)
+    }
+
+    /// Whether nothing is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.places.len()
     }
 
     /// The correlation that the next operation gets.

@@ -5,6 +5,7 @@ use gristmill_base::ids::{HandlerId, MapId, TableId, TopicId};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::operation::OwnedOperation;
 
 /// An app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,14 @@ pub struct Topic {
     pub value: DataType,
     /// How many lanes it has; at least 1.
     pub lanes: u16,
+}
+
+impl Topic {
+    /// The operation that appends an event to it, without headers, with the time of its append.
+    #[must_use]
+    pub fn event(&self, key: Vec<u8>, value: Vec<u8>) -> OwnedOperation {
+        OwnedOperation::Produce { topic: self.id, lanes: self.lanes, event_time: 0, key, value, headers: Vec::new() }
+    }
 }
 
 /// A table.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use gristmill_base::datatype::encode_u64;
+use gristmill_client::clock::now;
 use gristmill_client::{Client, Config, ErrorKind, OwnedOperation, Ticket};
 use support::{Faults, Server};
 
@@ -204,4 +205,43 @@ fn another_data_directory_is_noticed() {
     let error = client.put("a/kv", b"k", b"2").unwrap_err();
     assert_eq!(error.message, "the server has another data directory now");
     client.put("a/kv", b"k", b"3").unwrap();
+}
+
+#[test]
+fn a_full_window_waits_for_no_server_that_is_gone() {
+    let server = Server::start(2, 11, Faults::default(), (4_096, 4 << 20));
+    let mut config = config(&server);
+    (config.window, config.room_wait) = (32, Duration::from_millis(200));
+    config.request_timeout = Duration::from_secs(60);
+    let mut client = Client::connect(config).unwrap();
+    let counter = client.table("a/counter").unwrap();
+    let (table, handler) = (counter.id, counter.handler("count").unwrap().id);
+    let invoke = |number| OwnedOperation::Invoke { table, handler, key: key(number), payload: Vec::new() };
+    // Some of what fills the window was carried out, and its result lost.
+    server.with(|world| world.faults.cut_after = 1_000);
+    let mut tickets: Vec<Ticket> = (0..8).map(|number| client.submit(invoke(number)).unwrap()).collect();
+    client.flush();
+    while server.with(|world| world.engine.runs) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let start_again = server.gone();
+    tickets.extend((8..32).map(|number| client.submit(invoke(number)).unwrap()));
+    for _ in 0..2 {
+        let asked = now();
+        let error = client.submit(invoke(32)).unwrap_err();
+        assert!(now() - asked < Duration::from_secs(5), "it waits for no time-out");
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+        assert!(error.is_certain() && error.message.contains("32 operations"), "{error}");
+        assert_eq!(client.in_flight(), 32);
+    }
+    let server = start_again();
+    server.with(|world| world.faults = Faults::default());
+    client.set_address(server.address.clone());
+    tickets.push(client.submit(invoke(32)).unwrap());
+    tickets.into_iter().for_each(|ticket| drop(client.wait(ticket).unwrap()));
+    assert_once(&server);
+    for number in 0..KEYS {
+        let count = (0..33).filter(|n| n % KEYS == number).count() as u64;
+        assert_eq!(client.get("a/counter", &key(number)).unwrap(), Some(encode_u64(count).to_vec()));
+    }
 }

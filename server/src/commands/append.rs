@@ -128,7 +128,7 @@ impl Lines<'_> {
                 return Err(Failed::new(Exit::Usage, message));
             }
             let value = self.value(name, number, &line)?;
-            self.client.submit_produce(&self.topic, key.clone(), value).map_err(failed)?;
+            self.client.submit_patiently(self.topic.event(key.clone(), value)).map_err(failed)?;
             self.take(false)?;
         }
         Ok(())

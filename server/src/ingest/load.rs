@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failed};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{HandlerId, TableId};
 use gristmill_client::clock::now;
-use gristmill_client::{Client, OwnedOperation, Ticket, Topic};
+use gristmill_client::{Client, ErrorKind, OwnedOperation, Ticket, Topic};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -213,11 +213,15 @@ impl<'a> Load<'a> {
         self.hear_marks(sender)?;
         if now() >= self.marked + MARK_EVERY && self.mark_ticket.is_none() && self.mark != self.row.mark {
             self.marked = now();
-            self.row.mark = self.mark.clone();
             let payload = mark_payload(&self.row, &self.mark, false).to_string().into_bytes();
             let (table, handler) = self.marker;
             let invoke = OwnedOperation::Invoke { table, handler, key: self.key.clone().into_bytes(), payload };
-            self.mark_ticket = Some(self.client.submit(invoke).map_err(failed)?);
+            match self.client.submit(invoke) {
+                Ok(ticket) => (self.mark_ticket, self.row.mark) = (Some(ticket), self.mark.clone()),
+                // Nobody is there and the client is full: the next second tries again.
+                Err(error) if error.kind == ErrorKind::Unreachable => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         if watch.is_stalled(sender.answers) && !sender.is_empty() {
             if let Some(address) = (self.whereabouts)() {

@@ -14,8 +14,8 @@ use std::time::Duration;
 /// A chunk of this size goes out at once.
 const CHUNK_BYTES: usize = 48 << 10;
 /// Bytes in flight and waiting, over all slots, beyond which reading waits. Far below the window of the client, which
-/// counts more for each record: a full window holds up whoever submits until answers come, also while the server is away
-/// and has to be looked for at another address.
+/// counts more for each record: a full window holds up whoever submits, a second also while the server is away and has to
+/// be looked for at another address.
 const OPEN_BYTES_MAX: usize = 4 << 20;
 
 /// Records of one slot that were or will be sent together.
@@ -145,6 +145,11 @@ impl Sender {
             let filling = self.targets[at].shares.iter().filter(|(_, share)| share.filling.is_some());
             let slots: Vec<SlotId> = filling.map(|(slot, _)| *slot).collect();
             slots.into_iter().try_for_each(|slot| self.send_filling(client, at, slot))?;
+            // What found no room while the server was away.
+            let held_up = self.targets[at].shares.iter().filter(|(_, share)| share.in_flight == 0);
+            let slots: Vec<SlotId> =
+                held_up.filter(|(_, share)| !share.chunks.is_empty()).map(|(slot, _)| *slot).collect();
+            slots.into_iter().try_for_each(|slot| self.send_all(client, at, slot))?;
         }
         client.flush();
         Ok(())
@@ -154,20 +159,38 @@ impl Sender {
         let share = self.targets[at].shares.get_mut(&slot).expect("it was just looked at");
         let Some(chunk) = share.filling.take() else { return Ok(()) };
         share.chunks.push_back(chunk);
+        if share.in_flight == 0 {
+            return self.send_all(client, at, slot);
+        }
         let last = share.chunks.len() - 1;
-        self.send(client, at, slot, last)
+        self.send(client, at, slot, last).map(|_| ())
     }
 
-    fn send(&mut self, client: &mut Client, at: usize, slot: SlotId, index: usize) -> Result<(), Failed> {
+    /// Sends everything that its slot has not got, in order. Nothing of the slot is in flight.
+    fn send_all(&mut self, client: &mut Client, at: usize, slot: SlotId) -> Result<(), Failed> {
+        let count = self.targets[at].shares[&slot].chunks.len();
+        for index in 0..count {
+            if !self.send(client, at, slot, index)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it was sent; not while the server is away and the client is full.
+    fn send(&mut self, client: &mut Client, at: usize, slot: SlotId, index: usize) -> Result<bool, Failed> {
         let target = &mut self.targets[at];
         let share = target.shares.get_mut(&slot).expect("it was just looked at");
         let chunk = &share.chunks[index];
         let (topic, input, prev) = (target.topic.id, TaskId(target.number), chunk.prev);
         let records = chunk.records.clone();
-        let ticket = client.submit_ingest(IngestChunk { topic, input, slot, end: false, prev, records });
-        self.tickets.insert(ticket.map_err(failed)?, (at, slot));
+        match client.submit_ingest(IngestChunk { topic, input, slot, end: false, prev, records }) {
+            Ok(ticket) => self.tickets.insert(ticket, (at, slot)),
+            Err(error) if error.kind == ErrorKind::Unreachable => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
         share.in_flight += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// Takes in answers, waiting for one at most so long.
@@ -215,8 +238,7 @@ impl Sender {
         }
         // Once nothing of the slot is in flight, what it has not got goes again, in order.
         if share.in_flight == 0 {
-            let again = share.chunks.len();
-            (0..again).try_for_each(|index| self.send(client, at, slot, index))?;
+            self.send_all(client, at, slot)?;
         }
         Ok(())
     }

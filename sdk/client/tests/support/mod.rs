@@ -75,12 +75,29 @@ impl Server {
             data_directory: *b"0123456789abcdef",
             credit,
         };
-        let (world, stop) = (Arc::new(Mutex::new(world)), Arc::new(AtomicBool::new(false)));
+        Self { world: Arc::new(Mutex::new(world)), address, stop: Arc::default() }.listening(listeners)
+    }
+
+    fn listening(self, listeners: Vec<TcpListener>) -> Self {
         for (shard, listener) in listeners.into_iter().enumerate() {
-            let (world, stop) = (Arc::clone(&world), Arc::clone(&stop));
+            let (world, stop) = (Arc::clone(&self.world), Arc::clone(&self.stop));
             std::thread::spawn(move || listen(shard as u16, &listener, &world, &stop));
         }
-        Self { world, address, stop }
+        self
+    }
+
+    /// Ends, and gives what the server starts with again, on other ports.
+    pub fn gone(self) -> impl FnOnce() -> Self {
+        let world = Arc::clone(&self.world);
+        drop(self);
+        move || {
+            let count = world.lock().unwrap().ports.len();
+            let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+            let address = format!("127.0.0.1:{}", ports[0]);
+            world.lock().unwrap().ports = ports;
+            Self { world, address, stop: Arc::default() }.listening(listeners)
+        }
     }
 
     /// Cuts every connection and forgets what a restart forgets.
