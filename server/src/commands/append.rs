@@ -141,9 +141,11 @@ impl Lines<'_> {
                     format!("--fields is for topics of JSON values; {} has {}", self.append.topic, self.topic.value);
                 return Err(Failed::new(Exit::Usage, message));
             }
+            let line = std::str::from_utf8(line)
+                .map_err(|error| Failed::new(Exit::Usage, format!("{name}, line {number}: {error}")))?;
             let mut object = serde_json::Map::new();
             object.insert(file.clone(), name.into());
-            object.insert(text.clone(), Value::String(String::from_utf8_lossy(line).into_owned()));
+            object.insert(text.clone(), line.into());
             return Ok(Value::Object(object).to_string().into_bytes());
         }
         if self.topic.value == DataType::Bytes {

@@ -236,15 +236,15 @@ impl Reading {
 
     fn line(&self, line: &[u8], base: &str) -> Result<(Option<String>, Vec<u8>), String> {
         if let Some((file, text)) = &self.identity.fields {
-            let line = String::from_utf8_lossy(line);
+            let line = std::str::from_utf8(line).map_err(|error| format!("the line: {error}"))?;
             let key = match &self.identity.key {
                 Some(key) if key == file => Some(base.to_owned()),
-                Some(_) => Some(line.clone().into_owned()),
+                Some(_) => Some(line.to_owned()),
                 None => None,
             };
             let mut object = serde_json::Map::new();
             object.insert(file.clone(), base.into());
-            object.insert(text.clone(), Value::String(line.into_owned()));
+            object.insert(text.clone(), line.into());
             return Ok((key, Value::Object(object).to_string().into_bytes()));
         }
         if self.topic.value == DataType::Bytes {
@@ -269,7 +269,7 @@ mod tests {
     struct File(PathBuf);
 
     impl File {
-        fn new(name: &str, text: &str) -> Self {
+        fn new(name: &str, text: impl AsRef<[u8]>) -> Self {
             let path = std::env::temp_dir().join(format!("gristmill-reading-{}-{name}", std::process::id()));
             std::fs::write(&path, text).unwrap();
             Self(path)
@@ -339,9 +339,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_no_utf_8_is_malformed_also_with_fields() {
+        let file = File::new("bytes", b"one\n\xff two\nthree\n");
+        for fields in [None, Some(("doc".to_owned(), "text".to_owned()))] {
+            let skipped: Vec<_> = read(&file, fields.clone(), OnError::Skip).iter().map(Result::unwrap).collect();
+            let after = &skipped.last().unwrap().after;
+            assert_eq!((after.records, after.appended, after.skipped), (3, 2, 1));
+            let told: Vec<&String> = skipped.iter().flat_map(|batch| &batch.told).collect();
+            assert!(told.len() == 1 && told[0].contains(":2: the ") && told[0].contains("utf-8"), "{told:?}");
+            let (last, failed) = rest(&read(&file, fields, OnError::Stop));
+            assert!(failed.expect("it is told").message.contains(":2: the "));
+            assert_eq!(last, 1);
+        }
+    }
+
+    #[test]
     fn a_row_that_becomes_a_value_over_the_limit_is_malformed() {
         // Quotes take two bytes each in JSON.
-        let file = File::new("large", &format!("one\n{}\nthree\n", "\"".repeat(VALUE_BYTES_MAX / 2 + 1)));
+        let file = File::new("large", format!("one\n{}\nthree\n", "\"".repeat(VALUE_BYTES_MAX / 2 + 1)));
         let fields = || Some(("doc".to_owned(), "text".to_owned()));
         assert_eq!(rest(&read(&file, fields(), OnError::Skip)), (3, None));
         let (last, failed) = rest(&read(&file, fields(), OnError::Stop));
