@@ -68,10 +68,10 @@ bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 
 bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
 
-bench-live: build ## live latency over two hops beside a loading bounded input: ROUNDS=1 LINES=10000000 SECS=60 RATE=live lines/s STRICT=1
+bench-live: build ## live latency over two hops beside a bounded input that loads: ROUNDS=1 LINES=10000000 SECS=230 a load RATE=live lines/s STRICT=1
 	BENCH_COMMAND='make bench-live' cargo bench --package gristmill-benches --bench live -- \
 		--gristmill $(abspath $(TARGET_DIR))/release/gristmill --rounds $(if $(filter file,$(origin ROUNDS)),1,$(ROUNDS)) \
-		$(if $(LINES),--lines '$(LINES)') --secs $(if $(filter file,$(origin SECS)),60,$(SECS)) $(if $(RATE),--rate '$(RATE)')
+		$(if $(LINES),--lines '$(LINES)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') $(if $(RATE),--rate '$(RATE)')
 
 compare: build ## one core beside another program: RIVAL=redis ROUNDS=3 SECS=5 ONLY='put 50x64' DIR=folder STRICT=1
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || scripts/packages.sh redis-server

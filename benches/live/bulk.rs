@@ -1,100 +1,130 @@
-//! The bounded input: lines of class bulk, as fast as the server takes them, until all are counted.
+//! The bounded input: a file of lines, loaded by `gristmill ingest`, class bulk, until all that it causes is handled.
 
-use anyhow::{Context as _, ensure};
-use gristmill_base::class::InputClass;
+use crate::server::Server;
+use anyhow::{Context as _, bail, ensure};
 use gristmill_benches::Numbers;
 use gristmill_client::clock::now;
-use gristmill_client::{Client, Config, OwnedOperation, OwnedReply};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// Documents of the input.
-const DOCUMENTS: u64 = 1_000;
 /// How long counting may go on after the last line was appended.
-const SETTLE: Duration = Duration::from_secs(300);
+const SETTLE_SECONDS: &str = "300";
 const WORDS: [&str; 16] = [
     "grain", "mill", "stone", "river", "wheel", "flour", "bread", "miller", "sack", "cart", "horse", "road", "market",
     "oven", "dough", "wheat",
 ];
 
+/// A file of lines, removed when dropped.
+pub(crate) struct Lines {
+    path: PathBuf,
+    count: u64,
+}
+
+impl Lines {
+    /// Writes so many lines of ten words each, over so many documents.
+    pub(crate) fn write(path: PathBuf, count: u64, documents: u64) -> anyhow::Result<Self> {
+        let folder = path.parent().context("the file of lines is in a folder")?;
+        std::fs::create_dir_all(folder)?;
+        let lines = Self { path, count };
+        let file = std::fs::File::create(&lines.path).with_context(|| format!("making {}", lines.path.display()))?;
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+        let (mut numbers, mut line) = (Numbers(7), String::new());
+        for _ in 0..count {
+            line.clear();
+            write!(line, "{{\"doc\":\"bulk-{}\",\"text\":\"", numbers.draw() % documents)?;
+            let mut draw = numbers.draw();
+            for _ in 0..10 {
+                line.push_str(WORDS[(draw % 16) as usize]);
+                line.push(' ');
+                draw /= 16;
+            }
+            line.push_str("\"}\n");
+            out.write_all(line.as_bytes())?;
+        }
+        out.flush()?;
+        Ok(lines)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            eprintln!("live: {} may be left: {error}", self.path.display());
+        }
+    }
+}
+
 /// A load under way.
 pub(crate) struct Bulk {
-    thread: JoinHandle<anyhow::Result<Loaded>>,
-    over: Arc<AtomicBool>,
+    child: Child,
+    begun: Instant,
+    until: Instant,
+    lines: u64,
+    program: PathBuf,
 }
 
 /// What came of it.
 pub(crate) struct Loaded {
+    /// Lines that were appended, all of them if time was enough.
     pub(crate) lines: u64,
-    /// Lines in a second, until the last one was counted.
+    /// Lines in a second: until all that they caused was handled, or of those appended until time was over, of which no
+    /// more than some thousands are not handled.
     pub(crate) rate: f64,
 }
 
 impl Bulk {
-    /// Begins to load `lines` lines, or as many as so much time lets in.
-    pub(crate) fn start(address: &str, lines: u64, time: Duration) -> Self {
-        let (address, over) = (address.to_owned(), Arc::new(AtomicBool::new(false)));
-        let done = Arc::clone(&over);
-        let thread = std::thread::spawn(move || {
-            let loaded = load(&address, lines, time);
-            done.store(true, Ordering::Release);
-            loaded
-        });
-        Self { thread, over }
+    /// Begins to load the file, for at most so long. The process yields to what measures live on the same processor.
+    pub(crate) fn start(program: &Path, server: &Server, lines: &Lines, time: Duration) -> anyhow::Result<Self> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "10"]).arg(program);
+        command.args(["ingest", "word-count/lines", "--name", "lines", "--format", "jsonl", "--key", "doc"]);
+        command.args(["--wait", SETTLE_SECONDS, "--addr", &server.address]).arg(&lines.path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let begun = now();
+        let child = command.spawn().with_context(|| format!("starting {} ingest", program.display()))?;
+        Ok(Self { child, begun, until: begun + time, lines: lines.count, program: program.to_owned() })
     }
 
-    /// Whether everything is counted.
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    /// Whether everything is counted, or time is over.
+    pub(crate) fn is_over(&mut self) -> anyhow::Result<bool> {
+        Ok(now() >= self.until || self.child.try_wait()?.is_some())
     }
 
     /// Waits for the end.
-    pub(crate) fn end(self) -> anyhow::Result<Loaded> {
-        self.thread.join().map_err(|_| anyhow::anyhow!("the thread that loads has panicked"))?
-    }
-}
-
-fn load(address: &str, lines: u64, time: Duration) -> anyhow::Result<Loaded> {
-    let mut config = Config::new(address);
-    config.class = InputClass::Bulk;
-    let mut client = Client::connect(config)?;
-    let topic = client.topic("word-count/lines")?;
-    let (start, mut numbers, mut sent) = (now(), Numbers(7), 0);
-    while sent < lines && (sent % 64 != 0 || now() < start + time) {
-        let document = format!("bulk-{}", numbers.draw() % DOCUMENTS);
-        let mut value = format!("{{\"doc\":\"{document}\",\"text\":\"");
-        let mut draw = numbers.draw();
-        for _ in 0..10 {
-            value.push_str(WORDS[(draw % 16) as usize]);
-            value.push(' ');
-            draw /= 16;
+    pub(crate) fn end(mut self, server: &Server) -> anyhow::Result<Loaded> {
+        while !self.is_over()? {
+            std::thread::sleep(Duration::from_millis(5));
         }
-        value.push_str("\"}");
-        client.submit_produce(&topic, document.into_bytes(), value.into_bytes())?;
-        sent += 1;
-        if sent % 512 == 0 {
-            while let Some((_, ending)) = client.take_ended(Duration::ZERO) {
-                ending.context("a bulk line failed")?;
+        let elapsed = (now() - self.begun).as_secs_f64();
+        match self.child.try_wait()? {
+            Some(status) if status.success() => Ok(Loaded { lines: self.lines, rate: self.lines as f64 / elapsed }),
+            Some(status) => bail!("gristmill ingest has ended with {status}"),
+            None => {
+                let appended = appended(&self.program, server)?;
+                Ok(Loaded { lines: appended, rate: appended as f64 / elapsed })
             }
         }
     }
-    while client.in_flight() > 0 {
-        if let Some((_, ending)) = client.take_ended(Duration::from_secs(1)) {
-            ending.context("a bulk line failed")?;
-        }
-    }
-    settle(address)?;
-    Ok(Loaded { lines: sent, rate: sent as f64 / (now() - start).as_secs_f64() })
 }
 
-fn settle(address: &str) -> anyhow::Result<()> {
-    let mut client = Client::connect(Config::new(address))?;
-    let operation = OwnedOperation::AppSettle { app: "word-count".to_owned(), wait_millis: SETTLE.as_millis() as u32 };
-    let reply = client.call(operation)?;
-    let OwnedReply::Json(text) = &reply else { anyhow::bail!("settle was answered {reply:?}") };
-    let json: serde_json::Value = serde_json::from_str(text)?;
-    ensure!(json["settled"] == true, "the app did not settle within {} s: {text}", SETTLE.as_secs());
-    Ok(())
+/// Lines of the input that are appended, as its mark of the last second has it.
+fn appended(program: &Path, server: &Server) -> anyhow::Result<u64> {
+    let mut command = Command::new(program);
+    command.args(["ingest", "show", "word-count/lines", "--output", "json", "--addr", &server.address]);
+    let output = command.stderr(Stdio::inherit()).output()?;
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).context("what ingest show says")?;
+    let appended = shown["appended"].as_u64().context("an input without a count of what is appended")?;
+    ensure!(appended > 0, "nothing of the bounded input was appended");
+    Ok(appended)
+}
+
+impl Drop for Bulk {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -1,12 +1,13 @@
-//! Lines that somebody waits for. One in eight is watched: once it is appended, its document's grain is read every quarter
-//! of a millisecond until it counts the line. All of them watched, most of the load would be that of the watching.
+//! Lines that somebody waits for. Some are watched, a thousand a second at most: once such a line is appended, its
+//! document's grain is read every quarter of a millisecond until it counts the line, less often when that takes long. All
+//! of them watched, most of the load would be that of the watching.
 
 use anyhow::{Context as _, bail};
 use gristmill_base::ids::TableId;
 use gristmill_client::clock::now;
 use gristmill_client::{Client, Config, Error, OwnedOperation, OwnedReply, Status, Ticket, Topic};
 use hdrhistogram::Histogram;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// Documents; each line goes to the next one.
@@ -15,10 +16,12 @@ const DOCUMENTS: usize = 2_000;
 const NANOS_MAX: u64 = 60_000_000_000;
 /// How long lines are waited for after the last one was sent.
 const DRAIN: Duration = Duration::from_secs(20);
-/// One line in so many is watched.
-const WATCHED: u64 = 8;
-/// Pause between two reads of a grain that does not count a watched line yet.
+/// Time between two watched lines, at least: prime to what a millisecond is divided into, so that no rhythm hides.
+const WATCH_EVERY: Duration = Duration::from_micros(1_009);
+/// Pause between two reads of a grain that does not count a watched line yet, or [`AGE_SHARE`] of what it has waited for,
+/// whichever is longer.
 const READ_AGAIN: Duration = Duration::from_micros(250);
+const AGE_SHARE: u32 = 16;
 const TEXT: &str = "the quick brown fox jumps over a lazy dog again";
 
 /// How lines are sent.
@@ -34,6 +37,7 @@ pub(crate) enum Load {
 pub(crate) struct Found {
     /// Nanoseconds from the intended append to the answer that shows the line.
     pub(crate) histogram: Histogram<u64>,
+    pub(crate) lines: u64,
     /// Lines in a second.
     pub(crate) rate: f64,
 }
@@ -57,9 +61,11 @@ pub(crate) struct Live {
     sent: Vec<u64>,
     next: usize,
     lines: HashMap<Ticket, Line>,
-    /// Watched lines whose grain is to be read.
-    unread: Vec<Line>,
-    read_at: Instant,
+    /// Watched lines whose grain is to be read, by when, and by how many reads there were.
+    unread: BTreeMap<(Instant, u64), Line>,
+    reads: u64,
+    /// When the next line is watched.
+    watch_from: Instant,
     /// Lines that have come through, watched or not.
     through: u64,
 }
@@ -71,19 +77,24 @@ impl Live {
         config.window_bytes = 1 << 30;
         let mut client = Client::connect(config)?;
         let (topic, docs) = (client.topic("word-count/lines")?, client.table("word-count/docs")?.id);
-        let (sent, lines, unread) = (vec![0; DOCUMENTS], HashMap::new(), Vec::new());
-        Ok(Self { client, topic, docs, sent, next: 0, lines, unread, read_at: now(), through: 0 })
+        let (sent, lines, unread) = (vec![0; DOCUMENTS], HashMap::new(), BTreeMap::new());
+        Ok(Self { client, topic, docs, sent, next: 0, lines, unread, reads: 0, watch_from: now(), through: 0 })
     }
 
     /// Sends lines for so long, at most as long as `wanted` says so, and waits for all of them.
-    pub(crate) fn run(&mut self, load: Load, time: Duration, wanted: impl Fn() -> bool) -> anyhow::Result<Found> {
+    pub(crate) fn run(
+        &mut self,
+        load: Load,
+        time: Duration,
+        mut wanted: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Found> {
         let mut histogram = Histogram::new_with_max(NANOS_MAX, 3)?;
         let start = now();
         let (mut issued, mut last) = (0_u64, start);
         self.through = 0;
         loop {
             let time_now = now();
-            let open = time_now < start + time && wanted();
+            let open = time_now < start + time && wanted()?;
             if !open && (self.under_way() == 0 || time_now > last + DRAIN) {
                 break;
             }
@@ -105,20 +116,19 @@ impl Live {
             bail!("{} lines did not come through within {} s", self.under_way(), DRAIN.as_secs());
         }
         let rate = self.through as f64 / (now() - start).as_secs_f64();
-        Ok(Found { histogram, rate })
+        Ok(Found { histogram, lines: self.through, rate })
     }
 
     fn under_way(&self) -> usize {
         self.lines.len() + self.unread.len()
     }
 
-    /// Reads the grains of watched lines again, if it is time.
+    /// Reads the grains of watched lines again whose time it is.
     fn read_unread(&mut self, time: Instant) -> anyhow::Result<()> {
-        if time < self.read_at {
-            return Ok(());
-        }
-        self.read_at = time + READ_AGAIN;
-        for line in std::mem::take(&mut self.unread) {
+        while let Some(entry) = self.unread.first_entry()
+            && entry.key().0 <= time
+        {
+            let line = entry.remove();
             let key = name(line.document).into_bytes();
             let ticket = self.client.submit(OwnedOperation::Get { table: self.docs, key })?;
             self.lines.insert(ticket, line);
@@ -147,7 +157,10 @@ impl Live {
             let name = name(document);
             let value = format!("{{\"doc\":\"{name}\",\"text\":\"{TEXT}\"}}");
             let ticket = self.client.submit_produce(&self.topic, name.into_bytes(), value.into_bytes())?;
-            let is_watched = (issued + count).is_multiple_of(WATCHED);
+            let is_watched = intended >= self.watch_from;
+            if is_watched {
+                self.watch_from = intended + WATCH_EVERY;
+            }
             self.lines.insert(ticket, Line { document, count: self.sent[document], intended, is_watched });
             count += 1;
         }
@@ -174,7 +187,10 @@ impl Live {
             self.through += 1;
             histogram.saturating_record((now() - line.intended).as_nanos() as u64);
         } else {
-            self.unread.push(line);
+            let time = now();
+            let at = time + READ_AGAIN.max((time - line.intended) / AGE_SHARE);
+            self.reads += 1;
+            self.unread.insert((at, self.reads), line);
         }
         Ok(())
     }
