@@ -21,7 +21,7 @@ SECS ?= 5
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -79,6 +79,16 @@ compare: build ## one core beside another program: RIVAL=redis ROUNDS=3 SECS=5 O
 	@BENCH_COMMAND='make compare RIVAL=$(RIVAL) ROUNDS=$(ROUNDS) SECS=$(SECS)$(if $(ONLY), ONLY="$(ONLY)")' \
 		$(TARGET_DIR)/compare/release/gristmill-compare '$(RIVAL)' --gristmill $(TARGET_DIR)/release/gristmill \
 		--rounds $(ROUNDS) --secs $(SECS) --only '$(ONLY)' $(if $(DIR),--dir '$(DIR)')
+
+pictures: build ## pictures of `top` and of the dashboard's panels from a server under load, into docs/images
+	@fc-list 2>/dev/null | grep -q DejaVuSansMono && command -v prometheus >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
+		|| scripts/packages.sh prometheus fonts-dejavu-core fontconfig python3-venv
+	cargo build --release --package gristmill-loadgen
+	python3 -m venv $(TARGET_DIR)/pictures-venv
+	$(TARGET_DIR)/pictures-venv/bin/pip install --quiet --disable-pip-version-check --requirement scripts/pictures.txt
+	rm -rf $(TARGET_DIR)/pictures
+	$(TARGET_DIR)/pictures-venv/bin/python scripts/pictures.py --gristmill $(TARGET_DIR)/release/gristmill \
+		--loadgen $(TARGET_DIR)/release/loadgen --work $(TARGET_DIR)/pictures --out docs/images
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

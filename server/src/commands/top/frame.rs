@@ -52,15 +52,16 @@ impl Frame {
             |of: fn(&Shard) -> u64| rates.of(before.shards.values().map(of).sum(), after.shards.values().map(of).sum());
         let parked: u64 = after.shards.values().map(|shard| shard.parked).sum();
         let summary = format!(
-            "start {}   apps {}   requests {}/s   events {}/s   runs {}/s   flushes {}/s   unsettled {}   parked {}",
+            "start {}   requests {}/s   events {}/s   runs {}/s   flushes {}/s   unsettled {}   parked {}   apps {}",
             after.boot,
-            if after.apps.is_empty() { "none".to_owned() } else { after.apps.join(", ") },
             sum(|shard| shard.requests),
             sum(|shard| shard.events),
             sum(|shard| shard.runs),
             sum(|shard| shard.flushes),
             grouped(after.unsettled),
             grouped(parked),
+            // The last, because the list may be longer than the terminal is wide.
+            if after.apps.is_empty() { "none".to_owned() } else { after.apps.join(", ") },
         );
         let parts = vec![
             shards(before, after, rates),
