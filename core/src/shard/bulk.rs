@@ -15,6 +15,9 @@ use gristmill_base::tuning::tuning;
 /// Inputs of bulk that a turn handles, at least and at most.
 const BUDGET: std::ops::RangeInclusive<usize> = 16..=4_096;
 
+/// Live inputs for which bulk is owed something at most: what is missed for long is not made up for.
+const OWED_MAX: u64 = BULK_SHARE * *BUDGET.end() as u64;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Bulk {
@@ -29,6 +32,8 @@ pub(super) struct Bulk {
     waiting_bytes: usize,
     /// Inputs that clients have sent since.
     taken: usize,
+    /// Whether bulk has come to a grain since, from wherever.
+    came: bool,
     /// Events that the feeds had to leave in their lanes.
     pub(super) lag: usize,
     /// Events of bulk that feeds may still hand over in this turn.
@@ -40,6 +45,8 @@ pub(super) struct Bulk {
     ran: usize,
     /// Live inputs handled for which bulk has not had its share while it had work.
     owed: u64,
+    /// Live inputs handled, while they kept the log full, for which no bulk was let in.
+    kept_out: u64,
 }
 
 impl Default for Bulk {
@@ -51,12 +58,14 @@ impl Default for Bulk {
             waiting: 0,
             waiting_bytes: 0,
             taken: 0,
+            came: false,
             lag: 0,
             hand_over: 0,
             held_feeds: 0,
             handled: 0,
             ran: 0,
             owed: 0,
+            kept_out: 0,
         }
     }
 }
@@ -85,6 +94,11 @@ impl Bulk {
     pub(super) fn took(&mut self, inputs: usize) {
         self.taken += inputs;
     }
+
+    /// Takes note that a bulk input came to a grain by a feed, a channel or another shard.
+    pub(super) fn came(&mut self) {
+        self.came = true;
+    }
 }
 
 impl Shard {
@@ -93,7 +107,7 @@ impl Shard {
         let is_full = self.is_bulk_full();
         let bulk = &mut self.bulk;
         bulk.pace(self.now_nanos);
-        (bulk.taken, bulk.ran, bulk.was_full) = (0, 0, false);
+        (bulk.taken, bulk.came, bulk.ran, bulk.was_full) = (0, false, 0, false);
         bulk.hand_over = if is_full { 0 } else { 2 * bulk.budget };
     }
 
@@ -130,6 +144,16 @@ impl Shard {
         left.max(missed).saturating_sub(self.bulk.ran)
     }
 
+    /// Inputs of bulk that may run before any live one: what it has missed in earlier turns, within the turn's budget.
+    pub(super) fn bulk_owed_left(&self) -> usize {
+        ((self.bulk.owed / BULK_SHARE) as usize).min(self.bulk.budget).saturating_sub(self.bulk.ran)
+    }
+
+    /// Whether bulk with work has missed so much in earlier turns that it goes first.
+    pub(super) fn may_run_bulk_first(&self) -> bool {
+        !self.ready[InputClass::Bulk as usize].is_empty() && self.bulk_owed_left() > 0
+    }
+
     /// Whether bulk may run in the next turn, if it has work.
     pub(super) fn may_run_bulk(&self) -> bool {
         self.has_room_for_bulk() || self.bulk.owed >= BULK_SHARE
@@ -159,7 +183,7 @@ impl Shard {
         let live = self.live_handled();
         let owed = self.owed_now().saturating_sub(self.bulk.ran as u64 * BULK_SHARE);
         let (mut waiting, mut bytes) = (0, 0);
-        if has_work || self.bulk.waiting + self.bulk.taken > 0 {
+        if has_work || self.bulk.came || self.bulk.waiting + self.bulk.taken > 0 {
             for slot in self.slots.iter().flatten() {
                 waiting += slot.bulk_waiting.inputs;
                 bytes += slot.bulk_waiting.bytes;
@@ -167,18 +191,21 @@ impl Shard {
         }
         let bulk = &mut self.bulk;
         (bulk.waiting, bulk.waiting_bytes) = (waiting, bytes);
-        bulk.owed = if has_work { owed.min(BULK_SHARE * *BUDGET.end() as u64) } else { 0 };
+        bulk.owed = if has_work { owed.min(OWED_MAX) } else { 0 };
         bulk.handled = self.counts.inputs;
         bulk.was_full = bulk.ran >= bulk.budget || bulk.taken >= bulk.budget;
-        let room = tuning().bulk_inputs.saturating_sub(bulk.waiting + bulk.lag);
+        let room = tuning().bulk_inputs.saturating_sub(bulk.waiting + bulk.lag).min(bulk.budget);
+        bulk.kept_out = (bulk.kept_out + live).saturating_sub(bulk.taken as u64 * BULK_SHARE).min(OWED_MAX);
+        if self.has_room_for_bulk() {
+            self.bulk.kept_out = 0;
+            return if self.is_bulk_full() { 0 } else { room };
+        }
         if self.is_bulk_full() {
             return 0;
         }
-        if self.has_room_for_bulk() {
-            return room.min(self.bulk.budget);
-        }
-        // Where it is live that keeps the log full, bulk comes in by its share.
-        room.min((live / BULK_SHARE) as usize)
+        // Where it is live that keeps the log full, bulk comes in by its share, counted over turns: few large inputs fill
+        // it too.
+        room.min(usize::try_from(self.bulk.kept_out / BULK_SHARE).unwrap_or(usize::MAX))
     }
 
     /// The next turn is wanted at once, or not.

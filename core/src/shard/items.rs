@@ -103,6 +103,9 @@ impl Shard {
     ) -> Acceptance {
         let accepted = self.accept(to, stream, prev, pos);
         if accepted == Acceptance::Taken {
+            if input.class.is_bulk() {
+                self.bulk.came();
+            }
             let now = self.now_nanos;
             let slot = self.slot_mut(to);
             let id = slot.grains.find_or_make(grain.table, &grain.key);

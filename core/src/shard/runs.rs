@@ -12,6 +12,7 @@ use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_sdk::{Cause, Interrupt, Reply};
 use gristmill_state::grain::{GrainId, Queued, Running, Work};
@@ -45,23 +46,24 @@ struct Finished {
 
 impl Shard {
     /// Runs ready grains, in order, as many as a turn may: those with live work first, then bulk as far as the turn's
-    /// budget goes, and by its share whatever live does.
+    /// budget goes, and by its share whatever live does. Before them what bulk has missed in earlier turns, because live
+    /// took all the room that the log had, and would again.
     pub(super) fn run_ready(&mut self) {
-        self.run_class(InputClass::Live);
-        if !self.ready[InputClass::Bulk as usize].is_empty() {
-            self.run_class(InputClass::Bulk);
+        if self.may_run_bulk_first() {
+            reached("bulk that was owed ran before live");
+            self.run_class(InputClass::Bulk, Self::bulk_owed_left);
         }
+        let inputs = self.counts.inputs;
+        self.run_class(InputClass::Live, |shard| {
+            (inputs + TURN_INPUTS_MAX).saturating_sub(shard.counts.inputs) as usize
+        });
+        self.run_class(InputClass::Bulk, Self::bulk_runs_left);
     }
 
-    fn run_class(&mut self, class: InputClass) {
-        let (mut runs, inputs, at) = (0, self.counts.inputs, class as usize);
-        let may_go_on = |shard: &Self, runs| {
-            let is_left = match class {
-                InputClass::Live => shard.counts.inputs - inputs < TURN_INPUTS_MAX,
-                InputClass::Bulk => shard.bulk_runs_left() > 0,
-            };
-            runs < tuning().turn_runs && is_left && shard.has_room()
-        };
+    /// Runs ready grains of a class as long as there is room and `left` says that inputs are left for them.
+    fn run_class(&mut self, class: InputClass, left: impl Fn(&Self) -> usize) {
+        let (mut runs, at) = (0, class as usize);
+        let may_go_on = |shard: &Self, runs| runs < tuning().turn_runs && left(shard) > 0 && shard.has_room();
         while may_go_on(self, runs) {
             let Some(slot) = self.ready[at].pop_front() else { break };
             self.is_ready[at][usize::from(slot.0)] = false;
@@ -93,7 +95,7 @@ impl Shard {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Stale | Head::Nothing => {
-                gristmill_base::sometimes::reached("stale timer dropped");
+                reached("stale timer dropped");
                 state.drop_head(grain);
                 self.mark_ready(slot);
             }
@@ -291,7 +293,7 @@ impl Shard {
         let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
         if self.catalog.table(table).is_none() {
             // Deleted while the run went on: its inputs are consumed, and nothing of it is left.
-            gristmill_base::sometimes::reached("run of a deleted table");
+            reached("run of a deleted table");
             effects = Effects::default();
         }
         let (responses, outcomes) = self.responses(slot, grain, count, &replies);

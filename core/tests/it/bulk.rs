@@ -17,7 +17,7 @@ tables:
   - name: notes
     key: string
     value: string
-    handlers: [{name: note}]
+    handlers: [{name: note}, {name: swell}]
 ";
 const SLOTS: u16 = 16;
 
@@ -29,8 +29,14 @@ fn note(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     Ok(Reply::none())
 }
 
+/// Makes the value as long as a record of the log should not be often.
+fn swell(_input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    context.set_value(vec![b's'; 16 << 10]);
+    Ok(Reply::none())
+}
+
 fn apps() -> Vec<App> {
-    vec![App::new("notes", FILE).each("notes", "note", note)]
+    vec![App::new("notes", FILE).each("notes", "note", note).each("notes", "swell", swell)]
 }
 
 /// One client of one shard.
@@ -38,7 +44,8 @@ struct Client {
     rig: Rig,
     session: SessionId,
     table: TableId,
-    handler: HandlerId,
+    /// `note` and `swell`.
+    handlers: [HandlerId; 2],
     next: BTreeMap<SlotId, u64>,
     _folder: Folder,
 }
@@ -51,23 +58,33 @@ impl Client {
         let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
         let table = &loaded["tables"][0];
         let id = |value: &serde_json::Value| value["id"].as_u64().expect("it has a number") as u32;
-        let (table, handler) = (TableId(id(table)), HandlerId(id(&table["handlers"][0])));
+        let handlers = [0, 1].map(|at| HandlerId(id(&table["handlers"][at])));
+        let table = TableId(id(table));
         let open = Operation::OpenSession { key: SessionKey::default() };
         let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
-        Self { rig, session, table, handler, next: BTreeMap::new(), _folder: folder }
+        Self { rig, session, table, handlers, next: BTreeMap::new(), _folder: folder }
+    }
+
+    fn sequence(&mut self, key: &str) -> Sequence {
+        let seq = self.next.entry(slot_of(key.as_bytes(), SLOTS)).or_default();
+        *seq += 1;
+        Sequence { seq: *seq, ack: 0 }
+    }
+
+    fn call(&mut self, class: InputClass, handler: HandlerId, key: &str, payload: &[u8]) -> u64 {
+        let (table, sequence) = (self.table, self.sequence(key));
+        let (key, payload) = (key.as_bytes().into(), payload.into());
+        self.rig.send_of(class, 0, self.session, Operation::Invoke { table, handler, sequence, key, payload })
     }
 
     fn invoke(&mut self, class: InputClass, key: &str, payload: &[u8]) -> u64 {
-        let seq = self.next.entry(slot_of(key.as_bytes(), SLOTS)).or_default();
-        *seq += 1;
-        let operation = Operation::Invoke {
-            table: self.table,
-            handler: self.handler,
-            sequence: Sequence { seq: *seq, ack: 0 },
-            key: key.as_bytes().into(),
-            payload: payload.into(),
-        };
-        self.rig.send_of(class, 0, self.session, operation)
+        self.call(class, self.handlers[0], key, payload)
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) -> u64 {
+        let (table, sequence) = (self.table, self.sequence(key));
+        let (key, value) = (key.as_bytes().into(), value.into());
+        self.rig.send(0, self.session, Operation::Put { table, sequence, key, value })
     }
 
     fn value(&mut self, key: &str) -> Vec<u8> {
@@ -75,6 +92,12 @@ impl Client {
         match self.rig.ask(0, self.session, get) {
             Ok(Answer::Value(Some(value))) => value.to_vec(),
             other => panic!("{key}: {other:?}"),
+        }
+    }
+
+    fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.rig.step();
         }
     }
 
@@ -129,6 +152,50 @@ fn bulk_has_its_tenth_however_much_live_there_is() {
     }
     let share = ran[1] as f64 / (ran[0] + ran[1]) as f64;
     assert!((0.09..0.5).contains(&share), "of {ran:?} inputs, live and bulk, bulk had {share:.3}");
+}
+
+#[test]
+fn bulk_has_its_tenth_also_while_live_fills_all_the_room_that_the_log_has() {
+    let mut client = Client::new("bulk-no-room");
+    for n in 0..400 {
+        client.invoke(InputClass::Bulk, &format!("bulk {n}"), b"b");
+    }
+    let swell = client.handlers[1];
+    for n in 0..3_000 {
+        client.call(InputClass::Live, swell, &format!("live {n}"), b"l");
+    }
+    // The first turns take all in and fill the log.
+    client.steps(3);
+    let (all, bulk) = client.waiting();
+    client.steps(60);
+    let (all_after, bulk_after) = client.waiting();
+    assert!(all_after - bulk_after > 100, "live work is left");
+    let (live, bulk) = (all - bulk - (all_after - bulk_after), bulk - bulk_after);
+    let share = bulk as f64 / (live + bulk) as f64;
+    assert!((0.09..0.5).contains(&share), "of {live} live and {bulk} bulk inputs bulk had {share:.3}");
+}
+
+#[test]
+fn bulk_comes_in_beside_few_large_live_inputs_that_keep_the_log_full() {
+    let mut client = Client::new("bulk-large-live");
+    let value = vec![b'v'; 300 << 10];
+    let mut taken = 0;
+    for n in 0..120 {
+        // A batch is on its way and several wait, always.
+        for put in 0..if n == 0 { 5 } else { 1 } {
+            client.put(&format!("live {n} {put}"), &value);
+        }
+        // A door with bulk that waits.
+        let room = client.rig.bulk_room(0);
+        if n > 2 && room > 0 {
+            taken += 1;
+            client.invoke(InputClass::Bulk, &format!("bulk {n}"), b"b");
+        }
+        client.rig.step();
+    }
+    assert!((5..40).contains(&taken), "beside 120 live inputs, {taken} of bulk came in");
+    client.rig.settle();
+    assert_eq!(client.waiting(), (0, 0));
 }
 
 #[test]
