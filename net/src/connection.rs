@@ -313,8 +313,10 @@ impl Connection {
                 return true;
             }
         }
-        let Some(since) = desk.since else { return false };
-        let waited = now.saturating_sub(since);
+        let is_reading = desk.is_reading();
+        // Of a whole frame the client has done its part: it is the server that takes nothing now.
+        let _ = desk.since.take_if(|since| is_reading && *since + FRAME_NANOS_MAX <= now && self.input.has_frame());
+        let Some(waited) = desk.since.map(|since| now.saturating_sub(since)) else { return false };
         match desk.phase {
             Phase::Closed => false,
             Phase::Closing if waited >= CLOSING_NANOS => {

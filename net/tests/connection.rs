@@ -458,6 +458,34 @@ fn a_client_that_waits_for_the_server_is_never_too_slow() {
 }
 
 #[test]
+fn a_whole_frame_that_the_server_does_not_take_is_not_the_clients_fault() {
+    let late = FRAME_SECONDS_MAX * SECOND;
+    // Hello itself waits, because others have all that the shard may have in flight.
+    let mut bench = Bench::new();
+    bench.connection.receive(&frame(&[(1, hello())]));
+    assert!(!bench.connection.tick(2 * late, &mut bench.counters));
+    bench.now = 2 * late;
+    bench.look();
+    bench.answer();
+    assert_eq!(bench.take_results(OpCode::Hello).len(), 1);
+
+    // Two frames of bulk came together; one was taken, and there is no room for more.
+    let mut bytes = frame(&[(2, put(1, b"k", b"v"))]);
+    bytes.extend(frame(&[(3, put(2, b"k", b"v"))]));
+    bench.connection.receive(&bytes);
+    assert!(bench.connection.take_frame(bench.now, &mut 1, &mut bench.requests, &mut bench.counters));
+    for second in 0..90 {
+        assert!(!bench.connection.tick(bench.now + second * SECOND, &mut bench.counters), "after {second} seconds");
+    }
+    bench.now += 90 * SECOND;
+    bench.connection.receive(&frame(&[(4, get(b"k"))])[..5]);
+    bench.look();
+    assert_eq!((bench.requests.len(), bench.counters.too_slow), (2, 0));
+    assert!(!bench.connection.tick(bench.now + late - 1, &mut bench.counters));
+    assert!(bench.connection.tick(bench.now + late, &mut bench.counters), "what has begun must be complete in time");
+}
+
+#[test]
 fn a_closing_client_that_takes_nothing_is_cut_off() {
     let mut bench = Bench::open();
     bench.push(&frame(&[(2, get(b"key"))]));

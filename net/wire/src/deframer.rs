@@ -62,6 +62,12 @@ impl Deframer {
         }
     }
 
+    /// Whether [`Self::next_frame`] would give a frame or an error now.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        !matches!(Frame::split(&self.bytes[self.start..], self.kind, self.allowed), Ok(None))
+    }
+
     /// Bytes of a frame that is not complete. A connection that keeps this above 0 for too long is closed.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -112,7 +118,8 @@ mod tests {
             let mut seen = Vec::new();
             for piece in bytes.chunks(step) {
                 deframer.push(piece);
-                while let Some(frame) = deframer.next_frame().unwrap() {
+                while deframer.has_frame() {
+                    let frame = deframer.next_frame().unwrap().expect("it has one");
                     seen.extend(frame.requests().map(|request| request.unwrap().correlation));
                 }
             }
@@ -136,6 +143,7 @@ mod tests {
             deframer.next_frame(),
             Err(FrameError::TooLong { found: 70_016, allowed: FRAME_BYTES_BEFORE_HELLO })
         );
+        assert!(deframer.has_frame(), "an error is worth a look");
         assert!(deframer.next_frame().is_err());
         deframer.allow(80_000);
         assert_eq!(deframer.next_frame(), Ok(None));
