@@ -317,7 +317,8 @@ where
     fn trace_written(&mut self) {
         let now = self.clock.monotonic();
         let Some(trace) = &mut self.trace else { return };
-        trace.written(&self.connections, now);
+        let connections = &self.connections;
+        trace.written(|conn| connections.sends_left(conn), now);
         if trace.is_over(now) {
             self.end_trace();
         }

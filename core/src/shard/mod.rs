@@ -214,7 +214,7 @@ pub struct Shard {
     now_nanos: u64,
     /// In order of `lsn`.
     held: VecDeque<Held>,
-    /// As many of them were there after the last turn that was traced.
+    /// As many of them were there when the turn began, if it is traced.
     held_traced: usize,
     /// May leave at the end of this turn, in order.
     leaving: Vec<Leaving>,

@@ -30,7 +30,13 @@ pub struct Subject {
 const KEY_BYTES_KEPT: usize = 64;
 
 impl Shard {
-    /// Before anything leaves: what has begun to wait since the last turn.
+    /// A turn begins: what waits already began to in an earlier one.
+    #[cold]
+    pub(super) fn trace_begins(&mut self) {
+        self.held_traced = self.held.len();
+    }
+
+    /// Before anything leaves: what has begun to wait in this turn.
     #[cold]
     pub(super) fn trace_turn(&mut self, outbox: &mut Outbox) {
         let new = self.held.iter().skip(self.held_traced);
@@ -39,12 +45,6 @@ impl Shard {
             Leaving::Item(..) => None,
         }));
         outbox.trace.log = self.log.0.progress();
-    }
-
-    /// After everything has left.
-    #[cold]
-    pub(super) fn turn_traced(&mut self) {
-        self.held_traced = self.held.len();
     }
 
     /// What an operation is about, by the names that people use.

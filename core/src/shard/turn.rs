@@ -20,6 +20,9 @@ impl Shard {
         self.counts.turns += 1;
         self.now_nanos = now.monotonic_nanos;
         self.tell_time(now);
+        if inbox.traced {
+            self.trace_begins();
+        }
         if !inbox.gauges.is_empty() {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
@@ -128,9 +131,6 @@ impl Shard {
             self.trace_turn(outbox);
         }
         self.release_into(outbox);
-        if traced {
-            self.turn_traced();
-        }
         for (to, items) in self.post.take() {
             self.counts.events_sent += events_in(&items);
             let mut items = items.into_iter().peekable();

@@ -9,6 +9,7 @@ mod damage;
 mod files;
 mod hostile;
 mod rig;
+mod traced;
 mod typed;
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, SessionKey, TableId, TopicId};

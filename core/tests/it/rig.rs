@@ -211,6 +211,16 @@ impl Rig {
         self.nodes.iter_mut().for_each(|node| node.inbox.memory_short = short);
     }
 
+    /// Whether somebody traces requests.
+    pub(crate) fn set_traced(&mut self, traced: bool) {
+        self.nodes.iter_mut().for_each(|node| node.inbox.traced = traced);
+    }
+
+    /// What a trace has heard of the first shard since the last call: whose replies wait.
+    pub(crate) fn take_traced(&mut self) -> Vec<u64> {
+        self.nodes[0].outbox.trace.waiting.drain(..).map(|(responder, _)| responder.tag).collect()
+    }
+
     pub(crate) fn measure(&mut self, shard: u16) -> Measures {
         self.nodes[usize::from(shard)].shard.measure()
     }

@@ -76,13 +76,13 @@ pub struct Span {
     times: [u64; STAGES],
     /// The record that its reply waits for.
     pub(super) lsn: Lsn,
-    /// Sends of its connection until its reply is among them.
-    pub(super) sends: u8,
+    /// Tells it from others of the same name: a client may use one again as soon as it has the reply.
+    pub(super) number: u64,
 }
 
 impl Span {
-    pub(super) fn new(responder: Responder, subject: Subject) -> Self {
-        Self { responder, subject, times: [0; STAGES], lsn: Lsn(0), sends: 0 }
+    pub(super) fn new(responder: Responder, subject: Subject, number: u64) -> Self {
+        Self { responder, subject, times: [0; STAGES], lsn: Lsn(0), number }
     }
 
     /// When it was there; 0 if it was not.
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn steps_leave_out_where_it_was_not() {
         let responder = Responder { shard: ShardId(0), conn: ConnId(1), tag: 2 };
-        let mut span = Span::new(responder, Subject::default());
+        let mut span = Span::new(responder, Subject::default(), 1);
         [(Stage::Received, 100), (Stage::Turn, 130), (Stage::Sent, 200), (Stage::Turn, 999)]
             .into_iter()
             .for_each(|(stage, at)| span.set(stage, at));
