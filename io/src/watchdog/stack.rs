@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use std::io;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, compiler_fence};
 use std::thread;
 use std::time::Duration;
 
@@ -86,10 +86,16 @@ pub fn while_running<R>(running: &Running<'_>, work: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             // A call of a call: what ran before runs again.
             RUNNING.set(self.0);
+            // Before what is behind the place goes.
+            compiler_fence(Ordering::SeqCst);
         }
     }
     let place: *const Running<'_> = running;
+    // A signal handler of this same thread looks at the place, of which the compiler knows nothing: what is behind it
+    // must be in memory before, and the place before the work begins.
+    compiler_fence(Ordering::SeqCst);
     let _over = Over(RUNNING.replace(place.cast()));
+    compiler_fence(Ordering::SeqCst);
     work()
 }
 
@@ -177,7 +183,8 @@ fn write_down(sample: &Sample) {
     sample.frames_used.store(used, Ordering::Relaxed);
     let mut words = Words { sample, used: 0 };
     // SAFETY: a place that is not null was put there by `while_running` on this thread, which is inside its call still
-    // and takes the place out before the borrow behind it ends, also when it unwinds.
+    // and takes the place out before the borrow behind it ends, also when it unwinds; its fences keep the compiler from
+    // moving what is behind the place beyond that.
     if let Some(running) = unsafe { RUNNING.get().as_ref() } {
         // What does not fit is cut.
         let _ = describe(running, &mut words);
