@@ -28,10 +28,17 @@ pub(super) struct Server {
     timeout: Option<f64>,
 }
 
+/// Longest time that can be said, seconds: a day.
+const TIME_SECONDS_MAX: f64 = 86_400.0;
+
 /// Seconds, from a number or one with a unit, as long as a request may take.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let found = time(text)?;
-    if (0.001..=86_400.0).contains(&found) { Ok(found) } else { Err("allowed is 0.001 to 86400 seconds".to_owned()) }
+    if (0.001..=TIME_SECONDS_MAX).contains(&found) {
+        Ok(found)
+    } else {
+        Err("allowed is 0.001 to 86400 seconds".to_owned())
+    }
 }
 
 /// Seconds, from a number or one with a unit.
@@ -46,7 +53,11 @@ pub(super) fn time(text: &str) -> Result<f64, String> {
         other => return Err(format!("{other:?} is no unit; there are us, ms, s, m and h")),
     };
     let number: f64 = text[..end].parse().map_err(|_| format!("{text:?} is no number"))?;
-    Ok(number * unit)
+    let seconds = number * unit;
+    if seconds > TIME_SECONDS_MAX {
+        return Err(format!("{text:?} is too long, allowed is up to {}h", TIME_SECONDS_MAX / 3_600.0));
+    }
+    Ok(seconds)
 }
 
 impl Server {
@@ -166,6 +177,16 @@ fn exit_of(error: &Error) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units_and_an_end() {
+        assert_eq!(["90", "1.5m", "2h", "250ms", "0.5s"].map(time), [90.0, 90.0, 7_200.0, 0.25, 0.5].map(Ok));
+        assert_eq!(
+            time("99999999999999999999h").unwrap_err(),
+            "\"99999999999999999999h\" is too long, allowed is up to 24h"
+        );
+        assert!(time(&"9".repeat(400)).is_err() && time("25h").is_err() && time("h").is_err() && time("1d").is_err());
+    }
 
     #[test]
     fn each_refusal_has_its_exit_status() {

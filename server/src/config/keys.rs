@@ -7,6 +7,7 @@ use gristmill_base::limits::{
     LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
     SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
 };
+use gristmill_io::placement::parse_cpus;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -85,7 +86,11 @@ pub(crate) const KEYS: &[Key] = &[
         flag: "cores",
         value: "LIST",
         help: "CPUs to use, one shard on each, such as 0-3,8. All that the process may use if not given",
-        set: |config, text| some(&mut config.shards.cores, text, "a list of CPUs such as \"0-3,8\""),
+        set: |config, text| {
+            parse_cpus(text).map_err(|_| "text that lists CPUs, such as \"0-3,8\"")?;
+            config.shards.cores = Some(text.to_owned());
+            Ok(())
+        },
         get: |config| config.shards.cores.clone(),
     },
     Key {

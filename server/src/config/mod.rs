@@ -18,6 +18,7 @@ use gristmill_base::limits::{
 };
 use gristmill_base::nearest::nearest;
 use keys::KEYS;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -206,7 +207,7 @@ impl Loaded {
     /// The file cannot be read, a variable is unknown, or a key or value is wrong; the message names it.
     pub(crate) fn of_this_process(flags: &Flags) -> Result<Self, Failed> {
         check_environment(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
-        Self::load(flags, &|name| std::env::var(name).ok())
+        Self::load(flags, &|name| std::env::var_os(name).map(told))
     }
 
     fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failed> {
@@ -271,6 +272,11 @@ impl Loaded {
     }
 }
 
+/// The text of a variable. What is no text becomes one that no key allows, instead of passing for nothing.
+fn told(variable: OsString) -> String {
+    variable.into_string().unwrap_or_else(|bytes| bytes.to_string_lossy().into_owned())
+}
+
 fn read_file(path: &Path) -> Result<String, Failed> {
     text_file::read(path, CONFIG_FILE_BYTES_MAX)
         .map_err(|error| Failed::configuration(format!("{} cannot be read: {error}", path.display())))
@@ -319,6 +325,7 @@ fn unknown<'a>(file: &str, what: &str, found: &str, known: impl IntoIterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn load(text: &str) -> Result<Config, String> {
         let mut loaded = Loaded::load(&Flags::default(), &|_| None).unwrap();
@@ -356,6 +363,11 @@ mod tests {
         for bytes in [1, 65_537, u64::from(u32::MAX) << 8] {
             assert!(refused(&format!("[log]\nsegment_bytes = {bytes}\n")).contains("a multiple of 4096"));
         }
+        assert_eq!(
+            refused("[shards]\ncores = [0, 1]\n"),
+            "f.toml:2: shards.cores is a list, allowed is text that lists CPUs, such as \"0-3,8\""
+        );
+        assert!(refused("[shards]\ncores = \"1,x\"\n").contains("f.toml:2: shards.cores is \"1,x\""));
         assert!(refused("[memory]\nbudget_bytes = 5\n").contains("is 5, allowed is a number of bytes, at least"));
         assert!(refused("listen = 3\n").contains("[listen]"));
         assert!(refused("[listen\n").contains("f.toml"));
@@ -372,6 +384,14 @@ mod tests {
             "environment: \"GRISTMILL_LISTEN_PORTBASE\" is no variable; did you mean \"GRISTMILL_LISTEN_PORT_BASE\"?"
         );
         assert!(check(&["GRISTMILL_ZZZ"]).is_err());
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_refused_and_not_passed_over() {
+        let bytes = OsString::from_vec(b"0\xff".to_vec());
+        let set = |name: &str| (name == "GRISTMILL_LISTEN_PORT_BASE").then(|| told(bytes.clone()));
+        let refused = Loaded::load(&Flags::default(), &set).unwrap_err().message;
+        assert!(refused.starts_with("GRISTMILL_LISTEN_PORT_BASE is \"0\u{fffd}\", allowed is"), "{refused}");
     }
 
     #[test]
