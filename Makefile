@@ -12,6 +12,9 @@ SEEDS ?= 1000
 SEEDS_TEST ?= 200
 SECONDS_FUZZ ?= 60
 
+# Power cuts of `make torture-power`.
+CYCLES ?= 20
+
 # Of `make compare`: the other program, rounds, and seconds of each measurement.
 RIVAL ?= redis
 ROUNDS ?= 3
@@ -21,7 +24,7 @@ SECS ?= 5
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures torture-power lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -89,6 +92,15 @@ pictures: build ## pictures of `top` and of the dashboard's panels from a server
 	rm -rf $(TARGET_DIR)/pictures
 	$(TARGET_DIR)/pictures-venv/bin/python scripts/pictures.py --gristmill $(TARGET_DIR)/release/gristmill \
 		--loadgen $(TARGET_DIR)/release/loadgen --work $(TARGET_DIR)/pictures --out docs/images
+
+torture-power: setup ## power cuts on a disk with a volatile cache, as root: CYCLES=20 SEED=n; then 5 with a program that flushes nothing
+	@command -v nbdkit >/dev/null && command -v nbdfuse >/dev/null && command -v mkfs.ext4 >/dev/null \
+		|| scripts/packages.sh nbdkit libnbd-bin e2fsprogs mount
+	cargo build --package gristmill --features planted-no-flush
+	@mkdir -p $(TARGET_DIR)/torture && cp $(TARGET_DIR)/debug/gristmill $(TARGET_DIR)/torture/gristmill-no-flush
+	cargo build --release --package gristmill
+	scripts/torture_power.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/power --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+	scripts/torture_power.py --gristmill $(TARGET_DIR)/torture/gristmill-no-flush --work $(TARGET_DIR)/torture/no-flush --cycles 5 --expect-loss
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

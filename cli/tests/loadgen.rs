@@ -82,3 +82,45 @@ fn a_server_that_stands_still_for_a_while_loses_and_invents_nothing() {
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.errors());
 }
+
+#[test]
+fn a_ledger_holds_a_server_to_its_word_over_hard_kills() {
+    let folder = Folder::new("loadgen-ledger");
+    let ledger = folder.0.join("ledger").display().to_string();
+    let start = || Server::start(&folder.0.join("data"), 2);
+    let mut server = start();
+    for _ in 0..2 {
+        let address = format!("127.0.0.1:{}", server.port());
+        let hold = ["loadgen", "hold", "--ledger", &ledger, "--keys", "50", "--secs", "30", "--output", "json"];
+        let child = gristmill(&[&hold[..], &["--addr", &address]].concat()).stdout(Stdio::piped()).spawn();
+        std::thread::sleep(Duration::from_millis(700));
+        server.signal("KILL");
+        server.wait();
+        let output = child.expect("the program runs").wait_with_output().expect("it ends");
+        let held: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert!(held["acked"].as_u64() > Some(100) && held["gone"] == true, "{held}");
+        server = start();
+    }
+    let address = format!("127.0.0.1:{}", server.port());
+    let check = || {
+        let output =
+            gristmill(&["loadgen", "check", "--ledger", &ledger, "--addr", &address]).output().expect("it runs");
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.code().expect("it ends by itself"), String::from_utf8_lossy(&words).into_owned())
+    };
+    let (status, words) = check();
+    assert_eq!(status, 0, "{words}");
+    assert!(words.contains(" acked: 0 lost, 0 misplaced, 0 doubled, 0 invented, 0 disordered"), "{words}");
+    // A promise that nobody gave: one more put of a key, acknowledged, and an event that is nowhere.
+    let text = std::fs::read_to_string(&ledger).expect("it is text");
+    let count = |head: &str| text.lines().filter(|line| line.starts_with(head)).count();
+    let (put, event) = (count("p 7 ") + 1, count("e ") + 1);
+    let more = format!("{text}p 7 {put}\nP 7 {put}\ne {event} 7\nE {event} 0 0\n");
+    std::fs::write(&ledger, more).expect("it can be written");
+    let (status, words) = check();
+    assert_eq!(status, 1, "{words}");
+    assert!(words.contains(" acked: 2 lost, 0 misplaced, 0 doubled"), "{words}");
+    std::fs::write(&ledger, "no ledger\n").expect("it can be written");
+    let (status, words) = check();
+    assert!(status == 70 && words.contains("a ledger of this version was expected"), "{status}: {words}");
+}

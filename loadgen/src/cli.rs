@@ -1,11 +1,13 @@
 //! The command line, as a library, so that the stock binary has it as well.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use gristmill_client::{ErrorKind, Status};
 
+use crate::hold::{self, hold};
 use crate::plan::{Op, Settings};
 use crate::run::{check, run};
 use crate::worker::Gone;
@@ -15,6 +17,50 @@ use crate::worker::Gone;
 pub enum Command {
     /// Makes load and measures it.
     Run(RunArguments),
+    /// Sends until the server is gone, and writes what it acknowledged into a ledger
+    Hold(HoldArguments),
+    /// Compares what a server says with a ledger
+    Check(CheckArguments),
+}
+
+/// Arguments of `hold`.
+#[derive(Clone, Debug, Args)]
+pub struct HoldArguments {
+    /// File of the ledger, on another disk than the server's data; an existing one is gone on with.
+    #[arg(long)]
+    ledger: PathBuf,
+    /// Seconds to send at most.
+    #[arg(long, default_value_t = 20.0, value_parser = seconds)]
+    secs: f64,
+    /// Operations in flight.
+    #[arg(short, long, default_value_t = 256)]
+    depth: usize,
+    /// Keys of a new ledger.
+    #[arg(long, default_value_t = 2_000)]
+    keys: usize,
+    /// Bytes of a value, of a new ledger.
+    #[arg(long, default_value_t = 100)]
+    size: usize,
+    /// How to print what happened.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+    /// Any native port of the server.
+    #[arg(long, default_value = "127.0.0.1:7400")]
+    addr: String,
+}
+
+/// Arguments of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArguments {
+    /// File of the ledger.
+    #[arg(long)]
+    ledger: PathBuf,
+    /// How to print what was found.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+    /// Any native port of the server.
+    #[arg(long, default_value = "127.0.0.1:7400")]
+    addr: String,
 }
 
 /// Arguments of `run`.
@@ -70,6 +116,17 @@ enum Output {
     Json,
 }
 
+impl Output {
+    /// Prints what was found; the status is 1 if it is not good.
+    fn print(self, found: &(impl serde::Serialize + std::fmt::Display), is_good: bool) -> ExitCode {
+        match self {
+            Self::Json => println!("{}", serde_json::to_string(found).expect("what was found is plain data")),
+            Self::Text => print!("{found}"),
+        }
+        ExitCode::from(u8::from(!is_good))
+    }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
@@ -81,20 +138,21 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// nobody asked for is there, or the app was deleted, 2 an argument is out of its limits, 3 the server does not answer in
 /// time, 69 it cannot be reached, 70 anything else.
 pub fn execute(command: &Command) -> ExitCode {
-    let Command::Run(arguments) = command;
-    let settings = arguments.settings();
-    if let Err(error) = check(&settings) {
-        eprintln!("loadgen: {error:#}");
-        return ExitCode::from(2);
-    }
-    match run(&settings) {
-        Ok(report) => {
-            match arguments.output {
-                Output::Json => println!("{}", serde_json::to_string(&report).expect("a report is plain data")),
-                Output::Text => print!("{report}"),
+    let done = match command {
+        Command::Run(arguments) => {
+            let settings = arguments.settings();
+            if let Err(error) = check(&settings) {
+                eprintln!("loadgen: {error:#}");
+                return ExitCode::from(2);
             }
-            ExitCode::from(u8::from(!report.is_good()))
+            run(&settings).map(|report| arguments.output.print(&report, report.is_good()))
         }
+        Command::Hold(arguments) => hold(&arguments.settings()).map(|held| arguments.output.print(&held, true)),
+        Command::Check(arguments) => hold::check(&arguments.addr, &arguments.ledger)
+            .map(|findings| arguments.output.print(&findings, findings.is_good())),
+    };
+    match done {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("loadgen: {error:#}");
             ExitCode::from(status_of(&error))
@@ -112,6 +170,19 @@ fn status_of(error: &anyhow::Error) -> u8 {
         Some(ErrorKind::TimedOut | ErrorKind::Unknown) => 3,
         Some(ErrorKind::Unreachable) => 69,
         _ => 70,
+    }
+}
+
+impl HoldArguments {
+    fn settings(&self) -> hold::Settings {
+        hold::Settings {
+            address: self.addr.clone(),
+            ledger: self.ledger.clone(),
+            keys: self.keys,
+            size: self.size,
+            depth: self.depth,
+            time: Duration::from_secs_f64(self.secs),
+        }
     }
 }
 

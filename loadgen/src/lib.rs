@@ -6,6 +6,7 @@
 
 pub mod cli;
 mod connection;
+pub mod hold;
 mod keys;
 mod plan;
 mod report;
