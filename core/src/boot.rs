@@ -16,7 +16,7 @@ pub use placement::Placement;
 use crate::catalog::Catalog;
 use crate::host::HandlerHost;
 use crate::jobs::{SLOTS_DIR, checkpoint_name};
-use crate::session_secret::SessionSecret;
+use crate::session_secret::{SessionSecret, repaired};
 use crate::shard::{FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, unseal_checkpoint};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
@@ -138,7 +138,7 @@ pub struct ShardSeed {
     engine_micros: u64,
     replayed: u64,
     unapplied: u64,
-    notice: Option<String>,
+    notices: Vec<String>,
 }
 
 /// One log with the slots that it holds, read but not cut.
@@ -147,8 +147,8 @@ struct Recovered {
     scan: ScanEnd,
     root: RootFile,
     content: RootContent,
-    /// Whether one copy of the root is damaged, missing or older than the other.
-    degraded: bool,
+    /// What is wrong with one copy of the root.
+    degraded: Option<String>,
     slots: BTreeMap<SlotId, Slot>,
     /// First record of each slot behind its checkpoint.
     first: BTreeMap<SlotId, Lsn>,
@@ -169,19 +169,12 @@ pub fn recover(
 ) -> Result<Vec<ShardSeed>, BootError> {
     let mut files = Files::new(disk);
     let identity = open_identity(&mut files, config, rng)?;
-    let (mut placement_file, state) = RootFile::load(&mut files, "", "placement", identity.directory)?;
-    let placement = match readable(state, "placement")? {
-        Some((bytes, _)) => Placement::from_bytes(&bytes)?,
-        None => {
-            missing::placement(&mut files)?;
-            layout::found(&mut files, &identity, config.shard_count)?
-        }
-    };
+    let (mut placement_file, placement, placement_degraded) = open_placement(&mut files, config, &identity)?;
     let (mut catalog_root, state) = RootFile::load(&mut files, "", "catalog", identity.directory)?;
     let is_without_catalog = matches!(state, RootState::Empty);
     let (catalog, catalog_degraded) = match readable(state, "catalog")? {
         Some((bytes, degraded)) => (Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?, degraded),
-        None => (Catalog::default(), false),
+        None => (Catalog::default(), None),
     };
     let catalog = Arc::new(catalog);
     let mut logs = Vec::new();
@@ -210,6 +203,10 @@ pub fn recover(
     }
     let is_new = placement.boot == 0;
     let (secret, notice) = SessionSecret::load_or_make(&mut files, rng)?;
+    let degraded = [Identity::repair(&mut files)?, placement_degraded, catalog_degraded.clone()];
+    let degraded = degraded.into_iter().chain(logs.iter().map(|recovered| recovered.degraded.clone()));
+    let mut notices: Vec<String> = degraded.flatten().map(|what| repaired(&what)).collect();
+    notices.extend(notice.filter(|_| !is_new));
     let mut next = Placement { boot, ..placement.clone() };
     if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {
         reached("torn tail cut");
@@ -219,17 +216,17 @@ pub fn recover(
         logs = layout::rehome(&mut files, config, &identity, &mut next, logs)?;
     }
     placement_file.store(&mut files, &next.to_bytes())?;
-    if catalog_degraded {
+    if catalog_degraded.is_some() {
         catalog_root.store(&mut files, &catalog.to_bytes())?;
     }
-    for recovered in logs.iter_mut().filter(|recovered| recovered.degraded) {
+    for recovered in logs.iter_mut().filter(|recovered| recovered.degraded.is_some()) {
         recovered.root.store(&mut files, &recovered.content.to_bytes())?;
     }
     // Both copies of everything that names files say the same now: what they do not name, no start will look for.
-    let left = sweep::sweep(&mut files, &next, &logs, &catalog)?;
+    notices.extend(sweep::sweep(&mut files, &next, &logs, &catalog)?);
     let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
     seeds[0].unapplied = unapplied;
-    seeds[0].notice = notice.filter(|_| !is_new).or(left);
+    seeds[0].notices = notices;
     Ok(seeds)
 }
 
@@ -265,11 +262,27 @@ fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) 
     Ok(identity)
 }
 
-/// What a two-copy file says, and whether one of its copies does not say it.
-fn readable(state: RootState, file: &str) -> Result<Option<(Vec<u8>, bool)>, BootError> {
+/// Reads the placement, or founds the layout of a new data directory.
+fn open_placement(
+    files: &mut Files<'_>,
+    config: &BootConfig,
+    identity: &Identity,
+) -> Result<(RootFile, Placement, Option<String>), BootError> {
+    let (file, state) = RootFile::load(files, "", "placement", identity.directory)?;
+    if let Some((bytes, degraded)) = readable(state, "placement")? {
+        return Ok((file, Placement::from_bytes(&bytes)?, degraded));
+    }
+    missing::placement(files)?;
+    Ok((file, layout::found(files, identity, config.shard_count)?, None))
+}
+
+/// What a two-copy file says, and what is wrong with a copy that does not say it.
+type Readable = (Vec<u8>, Option<String>);
+
+fn readable(state: RootState, file: &str) -> Result<Option<Readable>, BootError> {
     match state {
         RootState::Empty => Ok(None),
-        RootState::Present { bytes, degraded, .. } => Ok(Some((bytes, degraded.is_some()))),
+        RootState::Present { bytes, degraded, .. } => Ok(Some((bytes, degraded))),
         RootState::Unreadable { what } => Err(BootError::Damage { file: file.to_owned(), what }),
     }
 }
@@ -398,7 +411,7 @@ fn seeds(
                 engine_micros,
                 replayed: recovered.replayed,
                 unapplied: 0,
-                notice: None,
+                notices: Vec::new(),
             }
         })
         .collect()
@@ -449,10 +462,10 @@ impl ShardSeed {
         self.config.shard
     }
 
-    /// What an operator should be told of the start, a line; only the first shard of a start may have it.
+    /// What an operator should be told of the start, a line each; only the first shard of a start has any.
     #[must_use]
-    pub fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Records that recovery applied.

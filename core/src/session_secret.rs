@@ -49,8 +49,9 @@ impl SessionSecret {
         Self(secret)
     }
 
-    /// The secret of a data directory; a new one, durable, if the file is missing or neither copy is readable. Then the
-    /// second value says so, for the operator: sessions given out before cannot be gone on with. Blocking.
+    /// The secret of a data directory; a new one, durable, if the file is missing or neither copy is readable: sessions
+    /// given out before cannot be gone on with then. One copy that is not readable is made anew. The second value says
+    /// what was wrong, for the operator. Blocking.
     ///
     /// # Errors
     /// What the disk says.
@@ -58,9 +59,18 @@ impl SessionSecret {
         let found = match files.read_file(SECRET_FILE)? {
             None => "is missing".to_owned(),
             Some(bytes) => {
-                let copies = [0, BLOCK_BYTES].into_iter().filter_map(|at| bytes.get(at..)?.first_chunk::<BYTES>());
-                if let Some(secret) = copies.filter_map(Self::decode).next() {
-                    return Ok((secret, None));
+                let copy = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
+                match [0, BLOCK_BYTES].map(|at| copy(at).and_then(Self::decode)) {
+                    [None, None] => {}
+                    [Some(secret), Some(_)] => return Ok((secret, None)),
+                    [first, second] => {
+                        let bad = if first.is_none() { 0 } else { BLOCK_BYTES };
+                        let secret = first.or(second).expect("one of them is readable");
+                        secret.store(files)?;
+                        let told =
+                            format!("{SECRET_FILE}: the copy at byte {bad} is not readable ({} bytes)", bytes.len());
+                        return Ok((secret, Some(repaired(&told))));
+                    }
                 }
                 format!("has {} bytes and no readable copy of the secret in version {VERSION}", bytes.len())
             }
@@ -122,6 +132,13 @@ impl SessionSecret {
     pub fn proves(&self, session: SessionId, key: &SessionKey) -> bool {
         self.mac(session).verify_truncated_left(&key.0).is_ok()
     }
+}
+
+/// What the operator is told of a copy that was made anew.
+pub(crate) fn repaired(what: &str) -> String {
+    format!(
+        "{what}; the other copy counts, and this one was made anew. A crash while it was written leaves one like that"
+    )
 }
 
 #[cfg(test)]

@@ -64,19 +64,42 @@ impl Identity {
         Err(LogError::Damage { file, offset: 0, first: Lsn(1), last: Lsn(1), what })
     }
 
+    /// Writes the file anew, durably, if one of its copies is not readable, and says so, for the operator. Blocking; after
+    /// [`Self::load`] found the other one.
+    ///
+    /// # Errors
+    /// What the disk says; the file is then the old or the new one.
+    pub fn repair(files: &mut Files<'_>) -> Result<Option<String>, LogError> {
+        let bytes = files.read_file(IDENTITY_FILE)?.unwrap_or_default();
+        let copy = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
+        let readable = [0, BLOCK_BYTES].map(|at| copy(at).filter(|copy| Self::decode(copy).is_some()));
+        let (bad, good) = match readable {
+            [None, Some(good)] => (0, good),
+            [Some(good), None] => (BLOCK_BYTES, good),
+            _ => return Ok(None),
+        };
+        Self::replace(files, good)?;
+        Ok(Some(format!("{IDENTITY_FILE}: the copy at byte {bad} is not readable ({} bytes)", bytes.len())))
+    }
+
     /// Makes the file, durably, in a folder that has none. Blocking.
     ///
     /// # Errors
     /// What the disk says; the folder is then a data directory or none, and this can be repeated.
     pub fn create(&self, files: &mut Files<'_>) -> Result<(), LogError> {
+        Self::replace(files, &self.encode())
+    }
+
+    /// Makes a file of two copies and puts it in the place of the one that is there.
+    fn replace(files: &mut Files<'_>, copy: &[u8]) -> Result<(), LogError> {
         let fresh = format!("{IDENTITY_FILE}.new");
         match files.remove(&fresh) {
             Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let mut bytes = self.encode();
+        let mut bytes = copy.to_vec();
         bytes.resize(BLOCK_BYTES, 0);
-        bytes.extend_from_slice(&self.encode());
+        bytes.extend_from_slice(copy);
         files.create_file("", &fresh, &bytes)?;
         files.run(DiskOp::Rename { from: fresh, to: IDENTITY_FILE.to_owned() })?;
         files.flush_dir("")?;

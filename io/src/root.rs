@@ -38,7 +38,7 @@ pub enum RootState {
         sequence: u64,
         /// Its content.
         bytes: Vec<u8>,
-        /// What is wrong with one of the copies; the next store repairs it.
+        /// What is wrong with one of the copies, with its path; the next store repairs it.
         degraded: Option<String>,
     },
     /// Stored, but no copy is readable.
@@ -94,20 +94,20 @@ impl RootFile {
         let worse = a.worse_of(&b);
         let state = match (a, b) {
             (Copy::Good(sequence, bytes), Copy::Good(other, _)) if sequence >= other => {
-                let degraded = (sequence > other).then(|| format!("{name}.b is older than {name}.a"));
+                let degraded = (sequence > other).then(|| format!("{} is older than the other copy", root.path("b")));
                 Self::present(sequence, bytes, degraded)
             }
             (Copy::Good(..), Copy::Good(sequence, bytes)) => {
-                Self::present(sequence, bytes, Some(format!("{name}.a is older than {name}.b")))
+                Self::present(sequence, bytes, Some(format!("{} is older than the other copy", root.path("a"))))
             }
             (Copy::Good(sequence, bytes), Copy::Bad(what)) | (Copy::Bad(what), Copy::Good(sequence, bytes)) => {
                 Self::present(sequence, bytes, Some(what))
             }
             (Copy::Good(sequence, bytes), Copy::Missing) => {
-                Self::present(sequence, bytes, Some(format!("{name}.b is missing")))
+                Self::present(sequence, bytes, Some(format!("{} is missing", root.path("b"))))
             }
             (Copy::Missing, Copy::Good(sequence, bytes)) => {
-                Self::present(sequence, bytes, Some(format!("{name}.a is missing")))
+                Self::present(sequence, bytes, Some(format!("{} is missing", root.path("a"))))
             }
             (Copy::Bad(a), Copy::Bad(b)) => RootState::Unreadable { what: format!("{a}; {b}") },
             (Copy::Missing, Copy::Bad(what)) => RootState::Unreadable { what },

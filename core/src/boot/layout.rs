@@ -99,7 +99,7 @@ pub(super) fn rehome(
             scan,
             root,
             content,
-            degraded: false,
+            degraded: None,
             slots,
             first: BTreeMap::new(),
             replayed,

@@ -145,3 +145,39 @@ fn engine_time_outlives_a_start_with_other_cores_that_wrote_no_batch() {
         assert!(again.engine_micros() >= before, "{} after {before}", again.engine_micros());
     }
 }
+
+#[test]
+fn each_copy_that_was_made_anew_is_told_with_its_file_and_what_was_wrong() {
+    let folder = Folder::new("copies");
+    {
+        let mut rig = Rig::start(&folder.0, &config(2), apps);
+        assert!(rig.told.is_empty(), "a new data directory has nothing to tell: {:?}", rig.told);
+        let mut client = Client::new(&mut rig);
+        let put = client.put("k", b"kept");
+        assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
+    }
+    let damage = |name: &str, at: usize| {
+        let mut bytes = fs::read(folder.0.join(name)).unwrap();
+        bytes[at] ^= 1;
+        fs::write(folder.0.join(name), bytes).unwrap();
+    };
+    damage("identity", 4_096 + 20);
+    damage("session-secret", 4_096 + 20);
+    damage("placement.a", 20);
+    damage("layout-1/shard-001/root.a", 20);
+    fs::remove_file(folder.0.join("layout-1/shard-000/root.b")).unwrap();
+    fs::remove_file(folder.0.join("catalog.b")).unwrap();
+    let mut rig = Rig::start(&folder.0, &config(2), apps);
+    let told = |text: &str| rig.told.iter().filter(|told| told.starts_with(text)).count();
+    assert_eq!(told("identity: the copy at byte 4096 is not readable"), 1, "{:?}", rig.told);
+    assert_eq!(told("session-secret: the copy at byte 4096 is not readable"), 1, "{:?}", rig.told);
+    assert_eq!(told("placement.a: checksum does not match"), 1, "{:?}", rig.told);
+    assert_eq!(told("catalog.b is missing"), 1, "{:?}", rig.told);
+    assert_eq!(told("layout-1/shard-001/root.a: checksum does not match"), 1, "{:?}", rig.told);
+    assert_eq!(told("layout-1/shard-000/root.b is missing"), 1, "{:?}", rig.told);
+    assert_eq!(rig.told.len(), 6, "{:?}", rig.told);
+    let client = Client::new(&mut rig);
+    assert_eq!(get(&mut rig, client.table("kv"), "k").as_deref(), Some(&b"kept"[..]));
+    drop(rig);
+    assert_eq!(Rig::start(&folder.0, &config(2), apps).told, [""; 0], "all were made anew");
+}

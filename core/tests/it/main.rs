@@ -261,7 +261,9 @@ fn a_lost_or_damaged_secret_expires_sessions_and_nothing_else() {
     {
         let mut rig = Rig::start(&folder.0, &config(1), apps);
         assert!(rig.ask(0, session, hello()).is_ok(), "the other copy is good");
+        assert!(rig.told.len() == 1 && rig.told[0].starts_with("session-secret: the copy at byte 0"), "{:?}", rig.told);
     }
+    assert!(Rig::start(&folder.0, &config(1), apps).told.is_empty(), "it was made anew");
     for damage in [None, Some([7; 5_000])] {
         match damage {
             None => std::fs::remove_file(&secret).unwrap(),

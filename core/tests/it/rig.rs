@@ -59,6 +59,8 @@ struct Node {
 /// A running server without doors.
 pub(crate) struct Rig {
     nodes: Vec<Node>,
+    /// Lines for the operator of the start.
+    pub(crate) told: Vec<String>,
     root: PathBuf,
     now: Now,
     tag: u64,
@@ -103,6 +105,7 @@ impl Rig {
     pub(crate) fn start(root: &Path, config: &BootConfig, apps: impl Fn() -> Vec<App>) -> Self {
         let now = Now { monotonic_nanos: 1_000, wall_micros: 1_700_000_000_000_000 };
         let seeds = recover(&mut PosixDisk::new(root), config, now, &mut Counting(7)).unwrap();
+        let told = seeds.iter().flat_map(|seed| seed.notices().to_vec()).collect();
         let nodes = seeds
             .into_iter()
             .enumerate()
@@ -113,7 +116,7 @@ impl Rig {
                 Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
+        Self { nodes, told, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
     }
 
     /// The highest engine time of any shard.

@@ -54,7 +54,7 @@ impl Recovered {
         };
         let mut disk = PosixDisk::new(root);
         let seeds = recover(&mut disk, &boot, SystemClock.now(), &mut SystemRng::new()).map_err(|it| failed(&it))?;
-        if let Some(notice) = seeds.first().and_then(ShardSeed::notice) {
+        for notice in seeds.iter().flat_map(ShardSeed::notices) {
             tracing::warn!(target: target!(), "{notice}");
         }
         let mut files = Files::new(&mut disk);

@@ -126,7 +126,10 @@ fn one_damaged_or_missing_copy_costs_nothing_and_two_are_told() {
         }
         let mut gone = disk.clone();
         gone.unlink(copy);
-        assert_eq!(present(&load(&mut gone).1), Some((2, &b"second"[..])));
+        let state = load(&mut gone).1;
+        assert_eq!(present(&state), Some((2, &b"second"[..])));
+        let RootState::Present { degraded: Some(told), .. } = state else { panic!("{state:?}") };
+        assert_eq!(told, format!("{copy} is missing"));
     }
     disk.bytes("shard-000/root.a")[3] ^= 1;
     disk.bytes("shard-000/root.b").truncate(20);
