@@ -87,6 +87,12 @@ struct More {
     waiting: Vec<(u64, Responder)>,
 }
 
+impl More {
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.backlogged.is_empty() && self.waiting.is_empty()
+    }
+}
+
 impl Session {
     /// A session that has not begun.
     #[must_use]
@@ -279,6 +285,18 @@ impl Session {
         self.last_active < Tick::of(since_micros)
     }
 
+    /// Gives back the memory of what no operation needs any more, once the session has rested for a tick: whoever goes on
+    /// needs it again at once. Called from time to time.
+    pub fn rest(&mut self, now_micros: u64) {
+        if !self.is_idle_since(now_micros) {
+            return;
+        }
+        self.stream.rest();
+        if self.more.as_ref().is_some_and(|more| more.is_empty()) {
+            self.more = None;
+        }
+    }
+
     /// A session that records brought back, and that nobody has used since, counts as active from now on: its client had
     /// no server to speak to.
     pub fn note_recovered(&mut self, now_micros: u64) {
@@ -375,5 +393,27 @@ mod tests {
         assert_eq!(kept(&session), [8, 9]);
         session.acknowledge(9);
         assert_eq!((kept(&session).len(), session.last_reply()), (0, 0));
+    }
+
+    #[test]
+    fn a_session_at_rest_holds_no_memory_apart() {
+        let tick = |n: u64| n << 20;
+        let mut session = Session::new(SessionId(7));
+        assert_eq!(session.offer(1, 0, who(1), tick(5)), SessionOffer::Fresh);
+        session.rest(tick(9));
+        assert!(session.more.is_some(), "somebody waits");
+        let cursor = session.stream.settle(&[1]);
+        session.stream.apply(&[1], cursor);
+        session.keep(KeptReply { pos: 1, outcome: Outcome::Value(None), lsn: Lsn(9), stored: true });
+        assert_eq!(session.take_waiting(1), Some(who(1)));
+        session.rest(tick(9));
+        assert!(matches!(session.offer(1, 0, who(2), tick(9)), SessionOffer::Kept(..)), "a reply is kept");
+        session.acknowledge(1);
+        session.rest(tick(9));
+        assert!(session.more.is_some(), "it was used in this tick");
+        session.rest(tick(10));
+        assert!(session.more.is_none() && session.stream.is_next(2));
+        assert_eq!(session.offer(1, 1, who(3), tick(10)), SessionOffer::Forgotten);
+        assert_eq!(session.offer(2, 1, who(4), tick(10)), SessionOffer::Fresh);
     }
 }

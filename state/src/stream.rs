@@ -239,6 +239,14 @@ impl Stream {
         }
     }
 
+    /// Gives back what a stream needs that holds positions, where it holds none.
+    pub fn rest(&mut self) {
+        let holds = |open: &Open| !open.pending.is_empty() || !open.done.is_empty() || open.complained;
+        if self.open.as_ref().is_some_and(|open| !holds(open) && open.cursor == self.received) {
+            self.open = None;
+        }
+    }
+
     /// Forgets what is volatile, as a restart does.
     pub fn restart(&mut self) {
         self.received = self.cursor();

@@ -145,7 +145,7 @@ impl Shard {
         let since = now.saturating_sub(self.config.session_idle_micros);
         for slot in self.slots_here() {
             let (state, log) = self.slot_and_log(slot);
-            state.note_recovered_sessions(now);
+            state.tend_sessions(now);
             if let Some(lsn) = state.expire_sessions(log, since) {
                 self.after_record(slot, lsn);
             }

@@ -52,10 +52,13 @@ impl Slot {
         responder
     }
 
-    /// Sessions that records brought back and that nobody has used since count as active from now on: their clients had
-    /// no server to speak to.
-    pub fn note_recovered_sessions(&mut self, now_micros: u64) {
-        self.sessions.iter_mut().for_each(|session| session.note_recovered(now_micros));
+    /// Looks after all sessions, from time to time. Those that records brought back and that nobody has used since count as
+    /// active from now on: their clients had no server to speak to. Those at rest give back memory.
+    pub fn tend_sessions(&mut self, now_micros: u64) {
+        for session in self.sessions.iter_mut() {
+            session.note_recovered(now_micros);
+            session.rest(now_micros);
+        }
     }
 
     /// Expires sessions that were last active before `since_micros` and have nothing waiting: first the record that
