@@ -68,6 +68,8 @@ pub struct Work {
     pub listed_bulk: bool,
     /// Monotonic nanoseconds when the queue last became non-empty or something was committed.
     pub waiting_since_nanos: u64,
+    /// Where the grain stands in the list of those with work, which [`crate::grains::Grains`] keeps.
+    pub(crate) place: u32,
 }
 
 /// What few grains have. Exists only while there is something.
@@ -200,13 +202,13 @@ impl Grain {
         self.more.as_mut()?.work.as_mut()
     }
 
-    /// What waits for it; made, empty, if nothing does.
-    pub fn work_or_new(&mut self) -> &mut Work {
-        self.more.get_or_insert_default().work.get_or_insert_default()
+    /// What waits for it; made by `make` if nothing does. Only for [`crate::grains::Grains`], which lists the grain then.
+    pub(crate) fn work_or_else(&mut self, make: impl FnOnce() -> Work) -> &mut Work {
+        self.more.get_or_insert_default().work.get_or_insert_with(make)
     }
 
-    /// Forgets what waits for it.
-    pub fn end_work(&mut self) {
+    /// Forgets what waits for it. Only for [`crate::grains::Grains`], which lists the grain no more.
+    pub(crate) fn end_work(&mut self) {
         if let Some(more) = &mut self.more {
             more.work = None;
         }

@@ -1,6 +1,6 @@
 //! All grains of a slot: a slab, and one hash index per table. Nothing ordered lies on the path of a point read.
 
-use crate::grain::{Grain, GrainId};
+use crate::grain::{Grain, GrainId, Work};
 use crate::input::Bytes;
 use crate::line_index::LineIndex;
 use ahash::RandomState;
@@ -21,6 +21,9 @@ pub struct Grains {
     /// Places; `None` is free and listed in `free`.
     slab: Vec<Option<Grain>>,
     free: Vec<GrainId>,
+    /// Volatile: all grains with work, and no others, each at its `Work::place`; so looking through what waits or is parked
+    /// costs nothing for grains at rest. In no order.
+    busy: Vec<GrainId>,
     /// Few tables per slot, so a linear search finds one.
     tables: Vec<(TableId, LineIndex)>,
     /// Hash keys of this process; never persisted, never part of any order.
@@ -128,11 +131,57 @@ impl Grains {
         self.slab.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
+    /// What waits for a grain; made, empty, if nothing does.
+    ///
+    /// # Panics
+    /// The place is free.
+    pub fn work_or_new(&mut self, id: GrainId) -> &mut Work {
+        let Self { slab, busy, .. } = self;
+        let grain = slab[id.0 as usize].as_mut().expect("a grain id in use names a grain");
+        grain.work_or_else(|| {
+            busy.push(id);
+            Work { place: (busy.len() - 1) as u32, ..Work::default() }
+        })
+    }
+
+    /// Forgets what waits for a grain.
+    ///
+    /// # Panics
+    /// The place is free.
+    pub fn end_work(&mut self, id: GrainId) {
+        let Some(place) = self.get(id).work().map(|work| work.place) else { return };
+        self.get_mut(id).end_work();
+        self.busy.swap_remove(place as usize);
+        if let Some(moved) = self.busy.get(place as usize).copied() {
+            self.get_mut(moved).work_mut().expect("a listed grain has work").place = place;
+        }
+    }
+
+    /// All grains with work, in slab order.
+    #[must_use]
+    pub fn with_work(&self) -> Vec<(GrainId, &Work)> {
+        debug_assert!(self.lists_all_work(), "the grains with work are listed, each where it says");
+        let work = |id: &GrainId| (*id, self.get(*id).work().expect("a listed grain has work"));
+        let mut all: Vec<(GrainId, &Work)> = self.busy.iter().map(work).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all
+    }
+
+    fn lists_all_work(&self) -> bool {
+        let mut count = 0;
+        let is_right = self.iter().filter_map(|(id, grain)| Some((id, grain.work()?))).all(|(id, work)| {
+            count += 1;
+            self.busy.get(work.place as usize) == Some(&id)
+        });
+        is_right && count == self.busy.len()
+    }
+
     /// Forgets a grain that has nothing to keep; says whether it did.
     pub fn forget_if_empty(&mut self, id: GrainId) -> bool {
         if !self.get(id).is_forgettable() {
             return false;
         }
+        self.end_work(id);
         let grain = self.slab[id.0 as usize].take().expect("it was just looked at");
         let index =
             &mut self.tables.iter_mut().find(|(table, _)| *table == grain.table).expect("its table is indexed").1;
@@ -197,5 +246,26 @@ mod tests {
         let keys: Vec<u8> = grains.scan(table, &[], Some(&[10]), 3).iter().map(|(key, _)| key[0]).collect();
         assert_eq!(keys, [12, 14, 16]);
         assert!(grains.scan(TableId(2), &[], None, 3).is_empty());
+    }
+
+    #[test]
+    fn grains_with_work_are_found_without_those_at_rest() {
+        let mut grains = Grains::default();
+        let ids: Vec<GrainId> = (0..100_u8).map(|n| grains.find_or_make(TableId(1), &[n])).collect();
+        let listed = |grains: &Grains| grains.with_work().iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+        for at in [7, 3, 99, 50, 3] {
+            grains.work_or_new(ids[at]).attempts += 1;
+        }
+        assert_eq!(listed(&grains), [3, 7, 50, 99]);
+        assert_eq!(grains.with_work()[0].1.attempts, 2, "the second time it was there");
+        grains.end_work(ids[7]);
+        grains.end_work(ids[7]);
+        assert_eq!(listed(&grains), [3, 50, 99]);
+        assert!(grains.forget_if_empty(ids[99]), "work without anything in it keeps no grain");
+        assert_eq!(listed(&grains), [3, 50]);
+        grains.work_or_new(ids[50]).attempts = 0;
+        grains.end_work(ids[3]);
+        grains.end_work(ids[50]);
+        assert!(grains.with_work().is_empty() && grains.busy.is_empty());
     }
 }

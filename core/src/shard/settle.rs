@@ -349,8 +349,9 @@ impl Shard {
         let app = self.catalog.apps.iter().find(|entry| entry.id == part.app);
         let mut drained = Drained { added: part.added, hops: self.settling.hops, ..Drained::nothing() };
         for slot in self.slots.iter().flatten().filter(|slot| slot.parked_grains > 0) {
-            for (_, grain) in slot.grains.iter() {
-                let Some(parked) = grain.parked().filter(|_| is_table_of(app, grain.table)) else { continue };
+            for (id, work) in slot.grains.with_work() {
+                let grain = slot.grains.get(id);
+                let Some(parked) = work.parked.as_ref().filter(|_| is_table_of(app, grain.table)) else { continue };
                 drained.parked += 1;
                 if drained.grains.len() < SETTLE_PARKED_MAX {
                     let table =

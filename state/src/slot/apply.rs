@@ -139,7 +139,7 @@ impl Slot {
         }
         if let Some(parked) = parked {
             let id = self.grains.find_or_make(grain.table, &grain.key);
-            let work = self.grains.get_mut(id).work_or_new();
+            let work = self.grains.work_or_new(id);
             self.parked_grains =
                 self.parked_grains + usize::from(parked.is_some()) - usize::from(work.parked.is_some());
             work.parked = parked;
@@ -197,7 +197,7 @@ impl Slot {
                 self.sessions.get_or_begin(session).spill(pos);
             }
         }
-        let work = self.grains.get_mut(id).work_or_new();
+        let work = self.grains.work_or_new(id);
         if let Some((first, last)) = consumed {
             let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
             assert!(!rows.is_empty(), "a commit consumes backlog rows that are there");
@@ -265,7 +265,7 @@ impl Slot {
     /// Inputs that still wait of streams that end: their positions go with the streams, so nothing may consume them. A run
     /// in flight keeps its places in the queue.
     fn void_queued(&mut self, subscriptions: &[u32]) {
-        let busy: Vec<_> = self.grains.iter().filter(|(_, grain)| grain.work().is_some()).map(|(id, _)| id).collect();
+        let busy: Vec<_> = self.grains.with_work().into_iter().map(|(id, _)| id).collect();
         let mut ended = Vec::new();
         for id in busy {
             let Some(work) = self.grains.get_mut(id).work_mut() else { continue };

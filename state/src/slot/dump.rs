@@ -234,10 +234,10 @@ impl Slot {
             if let crate::input::Origin::Stream(StreamId::Session(session), pos) = row.origin {
                 spilled_sessions.push((session, pos));
             }
-            grain.work_or_new().backlog.insert(row.n, row);
+            self.grains.work_or_new(id).backlog.insert(row.n, row);
         }
         if from.u8()? != 0 {
-            grain.work_or_new().parked = Some(Parked::decode(from)?);
+            self.grains.work_or_new(id).parked = Some(Parked::decode(from)?);
             self.parked_grains += 1;
         }
         for (session, pos) in spilled_sessions {

@@ -278,7 +278,7 @@ impl Slot {
 
     /// Puts a grain into the list of those with something to run, once: into that of its work's class.
     pub fn list(&mut self, id: GrainId) {
-        let work = self.grains.get_mut(id).work_or_new();
+        let work = self.grains.work_or_new(id);
         let class = work.class();
         let listed = match class {
             InputClass::Live => std::mem::replace(&mut work.listed_live, true),
@@ -314,9 +314,8 @@ impl Slot {
 
     /// Drops a grain's work if nothing waits, and the grain if nothing is left.
     fn forget_work_if_empty(&mut self, id: GrainId) {
-        let grain = self.grains.get_mut(id);
-        if grain.work().is_some_and(|work| work.is_empty()) {
-            grain.end_work();
+        if self.grains.get(id).work().is_some_and(|work| work.is_empty()) {
+            self.grains.end_work(id);
         }
         self.grains.forget_if_empty(id);
     }
@@ -327,7 +326,7 @@ impl Slot {
             self.begins_to_wait(input);
         }
         self.queued_inputs += 1;
-        let work = self.grains.get_mut(id).work_or_new();
+        let work = self.grains.work_or_new(id);
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
         }
@@ -419,11 +418,9 @@ impl Slot {
         if planted::is(Bug::ReissuedSequence) {
             self.outbox.values_mut().for_each(Channel::reissue);
         }
-        let waiting: Vec<(GrainId, Vec<u64>)> = self
-            .grains
-            .iter()
-            .filter_map(|(id, grain)| grain.work().map(|work| (id, work.backlog.keys().copied().collect())))
-            .collect();
+        let works = self.grains.with_work().into_iter();
+        let waiting: Vec<(GrainId, Vec<u64>)> =
+            works.map(|(id, work)| (id, work.backlog.keys().copied().collect())).collect();
         self.backlog.clear();
         for (id, rows) in waiting {
             for n in rows {

@@ -17,23 +17,15 @@ impl Slot {
     pub fn oldest_waiting(&self, stream: StreamId) -> Option<GrainId> {
         let oldest = self.stream(stream)?.oldest_pending()?;
         let holds = |queued: &Queued| matches!(queued, Queued::Stream(id, pos, _) if *id == stream && *pos == oldest);
-        self.grains
-            .iter()
-            .find(|(_, grain)| grain.work().is_some_and(|work| work.queue.iter().any(holds)))
-            .map(|(id, _)| id)
+        self.grains.with_work().into_iter().find(|(_, work)| work.queue.iter().any(holds)).map(|(id, _)| id)
     }
 
     /// Grains that have committed nothing since `since_nanos` although stream inputs wait for them.
     #[must_use]
     pub fn stuck_since(&self, since_nanos: u64) -> Vec<GrainId> {
-        let stuck = |queued: &Queued| matches!(queued, Queued::Stream(..));
-        self.grains
-            .iter()
-            .filter(|(_, grain)| {
-                grain.work().is_some_and(|work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(stuck))
-            })
-            .map(|(id, _)| id)
-            .collect()
+        let waits = |queued: &Queued| matches!(queued, Queued::Stream(..));
+        let is_stuck = |work: &Work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(waits);
+        self.grains.with_work().into_iter().filter(|(_, work)| is_stuck(work)).map(|(id, _)| id).collect()
     }
 
     /// Grains that bulk inputs of streams wait for, that have committed nothing since `since_nanos`, and whose run is under
@@ -45,7 +37,7 @@ impl Slot {
             let slow = work.running.is_some() || work.attempts > 0;
             slow && work.bulk > 0 && work.waiting_since_nanos < since_nanos && work.queue.iter().any(waits)
         };
-        self.grains.iter().filter(|(_, grain)| grain.work().is_some_and(is_slow)).map(|(id, _)| id).collect()
+        self.grains.with_work().into_iter().filter(|(_, work)| is_slow(work)).map(|(id, _)| id).collect()
     }
 
     /// Moves all stream inputs that wait for a grain into its backlog, durably; from then on their positions are done.
@@ -74,7 +66,7 @@ impl Slot {
         let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut commit = Commit::new(address, 0, parked.since_micros);
-        self.grains.get_mut(id).work_or_new().running = None;
+        self.grains.work_or_new(id).running = None;
         self.move_to_backlog(&mut commit, id, bytes_max);
         let park = Some(Some(parked));
         let mut committed =
