@@ -91,6 +91,12 @@ pub fn file_system(path: &Path) -> Option<FileSystem> {
     Some(FileSystem { kind, mount, free_bytes, total_bytes, device })
 }
 
+/// Bytes of the file system that holds `path`: free for this user, and all.
+#[must_use]
+pub fn space(path: &Path) -> Option<(u64, u64)> {
+    sys::space(path).ok()
+}
+
 /// Mount point and type of the file system of `path` in the text of `/proc/self/mountinfo`: of the longest mount point
 /// above it, the last one mounted there; one whose number is that of the path's device comes first.
 fn mount_of(mounts: &str, path: &Path, number: &str) -> Option<(PathBuf, String)> {

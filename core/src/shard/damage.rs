@@ -124,21 +124,27 @@ impl Shard {
         self.damage.chunks.values().map(|chunk| &*chunk.what)
     }
 
+    /// How many chunks are damaged, and how many events lie in them.
+    pub(super) fn damage_counts(&self) -> (usize, u64) {
+        let chunks = &self.damage.chunks;
+        (chunks.len(), chunks.values().map(|chunk| chunk.extent.last.0 - chunk.extent.first.0 + 1).sum())
+    }
+
     /// For the status: how many chunks and events are damaged, which, and what waits for them.
     pub(super) fn damage_json(&self) -> Value {
+        let (count, events) = self.damage_counts();
         let chunks = &self.damage.chunks;
-        let events: u64 = chunks.values().map(|chunk| chunk.extent.last.0 - chunk.extent.first.0 + 1).sum();
         let list = chunks.iter().take(LISTED_MAX).map(|((lane, _), chunk)| {
             let Extent { first, last, position, bytes, .. } = chunk.extent;
             json!({"file": lane_path(*lane), "position": position, "bytes": bytes, "topic": lane.topic.0,
                    "lane": lane.lane.0, "first": first.0, "last": last.0, "what": chunk.what})
         });
-        json!({"chunks": chunks.len(), "events": events, "list": list.collect::<Vec<_>>(),
+        json!({"chunks": count, "events": events, "list": list.collect::<Vec<_>>(),
                "waiting": self.feeds_before_damage()})
     }
 
     /// Subscriptions with a lane whose next event is damaged: they get nothing more of it.
-    fn feeds_before_damage(&self) -> Vec<String> {
+    pub(super) fn feeds_before_damage(&self) -> Vec<String> {
         if self.damage.chunks.is_empty() {
             return Vec::new();
         }

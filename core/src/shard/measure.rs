@@ -47,7 +47,7 @@ impl Shard {
                 ("log_records_durable", log.durable().0.0 - counts.durable_at_start),
                 ("log_flushes", counts.flushes),
             ],
-            gauges: vec![
+            gauges: [
                 ("slots", sums.slots),
                 ("grains", sums.grains),
                 ("sessions", sums.sessions),
@@ -59,10 +59,12 @@ impl Shard {
                 ("queued_replies", self.held.len() as u64),
                 ("queued_records", log.appended().0.0 - log.durable().0.0),
                 ("log_kept_bytes", log.bytes_kept()),
-                ("log_failed", u64::from(log.failed().is_some())),
                 ("crowded", u64::from(self.crowded)),
                 ("memory_short", u64::from(self.memory_short)),
-            ],
+            ]
+            .into_iter()
+            .chain(self.disk_gauges())
+            .collect(),
             memory: vec![
                 ("queued_inputs", sums.input_bytes),
                 ("grain_slab", sums.grain_bytes),
@@ -72,6 +74,22 @@ impl Shard {
             app_counters,
             flushes: self.flushes.clone(),
         }
+    }
+
+    /// How the files are: the log, the work on the others, and damage.
+    fn disk_gauges(&self) -> [(&'static str, u64); 8] {
+        let (segments_ready, segments_free) = self.log.0.spare_segments();
+        let (damaged_chunks, damaged_events) = self.damage_counts();
+        [
+            ("log_segments_ready", segments_ready as u64),
+            ("log_segments_free", segments_free as u64),
+            ("log_failed", u64::from(self.log.0.failed().is_some())),
+            ("disk_full", u64::from(self.failing_work.disk_full().is_some())),
+            ("work_failing", self.failing_work.count() as u64),
+            ("damaged_chunks", damaged_chunks as u64),
+            ("damaged_events", damaged_events),
+            ("damaged_subscriptions", self.feeds_before_damage().len() as u64),
+        ]
     }
 }
 

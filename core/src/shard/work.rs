@@ -57,6 +57,11 @@ impl FailingWork {
         self.0.values().map(|(_, error)| error).find(|error| error.kind == DiskErrorKind::NoSpace)
     }
 
+    /// How many kinds of work fail now.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     fn state(&self) -> WorkState {
         match self.disk_full() {
             _ if self.0.is_empty() => WorkState::Well,

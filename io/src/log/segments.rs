@@ -76,6 +76,11 @@ impl Segments {
         self.ready.len()
     }
 
+    /// Segments whose records are not needed any more, to be used again.
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
     /// Bytes that the current segment has left.
     pub(super) fn rest(&self) -> u64 {
         self.current.header.bytes - self.offset

@@ -495,6 +495,12 @@ impl Log {
         self.segments.next_closable()
     }
 
+    /// Segments that are made ahead, and used ones that a new one can be made of without space on the disk.
+    #[must_use]
+    pub fn spare_segments(&self) -> (usize, usize) {
+        (self.segments.ready(), self.segments.free())
+    }
+
     /// Bytes of log that a recovery would read from the oldest segment in use: what a checkpoint would free.
     #[must_use]
     pub fn bytes_kept(&self) -> u64 {

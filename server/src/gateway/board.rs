@@ -7,6 +7,7 @@ use gristmill_io::mesh::Waker;
 use gristmill_net::stop::Stop;
 use gristmill_net::watched::Flags;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Written by the threads of the server at its start and when something fails; read by the gateway.
@@ -16,6 +17,8 @@ pub(crate) struct Board {
     pub(super) shards: usize,
     /// Bytes that the process may use; 0 for no limit.
     pub(super) budget_bytes: u64,
+    /// The data directory.
+    pub(super) root: PathBuf,
     /// When the server started, monotonic nanoseconds.
     pub(super) started_nanos: u64,
     news: Mutex<News>,
@@ -47,9 +50,16 @@ pub(super) struct Watched {
 
 impl Board {
     /// Of a server that starts.
-    pub(crate) fn new(shards: usize, budget_bytes: u64) -> Self {
+    pub(crate) fn new(shards: usize, budget_bytes: u64, root: &Path) -> Self {
         let started_nanos = SystemClock::monotonic_nanos();
-        Self { shards, budget_bytes, started_nanos, news: Mutex::default(), running: OnceLock::new() }
+        Self {
+            shards,
+            budget_bytes,
+            root: root.to_owned(),
+            started_nanos,
+            news: Mutex::default(),
+            running: OnceLock::new(),
+        }
     }
 
     /// Recovery is done and the shards' threads are about to start.
@@ -110,7 +120,7 @@ mod tests {
 
     #[test]
     fn it_is_ready_when_all_serve_and_none_has_failed() {
-        let board = Board::new(2, 0);
+        let board = Board::new(2, 0, Path::new("."));
         assert!(board.unready().unwrap().contains("being read"));
         let stop = Stop::new(2);
         board.run(stop.clone(), Vec::new());

@@ -8,11 +8,11 @@ use gristmill_net::watched::{Flags, Numbers, Watched};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Numbers younger than this are shown again: however often somebody scrapes, a shard is asked this seldom.
 const FRESH_NANOS: u64 = 250_000_000;
-/// Longest wait for a shard; then its last numbers are shown, with their age.
+/// Longest wait for the shards, all of them together; then the last numbers of the silent ones are shown, with their age.
 const ANSWER_WAIT: Duration = Duration::from_millis(1_000);
 
 /// The gateway's side of one shard.
@@ -45,9 +45,9 @@ impl Probe {
         self.waker.wake();
     }
 
-    /// The answer; nothing if none comes in time.
-    async fn answer(&mut self) -> Option<Box<Numbers>> {
-        timeout(ANSWER_WAIT, self.answers.recv()).await.ok().flatten()
+    /// The answer; nothing if none has come by then.
+    async fn answer(&mut self, deadline: Instant) -> Option<Box<Numbers>> {
+        timeout_at(deadline, self.answers.recv()).await.ok().flatten()
     }
 }
 
@@ -91,13 +91,43 @@ impl Collector {
             let State { probes, known, .. } = &mut *state;
             // All are asked before the first is waited for.
             probes.iter_mut().for_each(Probe::ask);
+            let deadline = Instant::now() + ANSWER_WAIT;
             for (probe, known) in probes.iter_mut().zip(known) {
-                if let Some(told) = probe.answer().await {
+                if let Some(told) = probe.answer(deadline).await {
                     *known = Known { at_nanos: SystemClock::monotonic_nanos(), told: Arc::from(told) };
                 }
             }
             state.asked_nanos = SystemClock::monotonic_nanos();
         }
         state.known.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_net::stop::Stop;
+
+    #[tokio::test]
+    async fn silent_shards_are_waited_for_together() {
+        let board = Arc::new(Board::new(3, 0, std::path::Path::new(".")));
+        let (probes, mut sides): (Vec<_>, Vec<Watched>) = (0..3).map(|_| Probe::new(Waker::new().unwrap())).unzip();
+        board.run(Stop::new(3), probes);
+        let collector = Collector::new(board);
+        // The last one tells all the time: what it says after it was asked is its answer.
+        let talking = std::thread::spawn(move || {
+            for _ in 0..100 {
+                (sides[2].tell)(Box::new(Numbers { parcels_sent: 8, ..Numbers::default() }));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            sides
+        });
+        let began = Instant::now();
+        let known = collector.collect().await;
+        let took = began.elapsed();
+        talking.join().unwrap();
+        assert!(took >= ANSWER_WAIT && took < ANSWER_WAIT * 2, "{took:?}");
+        let told: Vec<(bool, u64)> = known.iter().map(|it| (it.at_nanos > 0, it.told.parcels_sent)).collect();
+        assert_eq!(told, [(false, 0), (false, 0), (true, 8)]);
     }
 }

@@ -5,7 +5,9 @@ use super::collect::Known;
 use super::families::{self, COUNTERS, DOOR_COUNTERS, DOOR_GAUGES, DOOR_MEMORY, Family, GAUGES};
 use super::http::Door;
 use super::memory::resident_bytes;
+use gristmill_core::measures::Measures;
 use gristmill_io::clock::SystemClock;
+use gristmill_io::host::space;
 use gristmill_net::watched::Numbers;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
@@ -61,7 +63,7 @@ impl Scrape {
         let up = (now_nanos - board.started_nanos) as f64 / 1e9;
         let resident = resident_bytes().unwrap_or(0) as f64;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Self {
+        let mut scrape = Self {
             shards,
             gauges: vec![
                 (
@@ -96,7 +98,34 @@ impl Scrape {
                 ("http_requests", "Requests that the HTTP door answered", read(&door.requests)),
             ],
             now_nanos,
+        };
+        if let Some((free, total)) = space(&board.root) {
+            let bytes = || Some(Unit::Bytes);
+            let help = "Bytes that are free on the disk of the data directory";
+            scrape.gauges.push(("disk_free", bytes(), help, free as f64));
+            scrape.gauges.push(("disk_total", bytes(), "Bytes that it has", total as f64));
         }
+        if let Some(unsettled) = scrape.unsettled() {
+            let help = "What waits or is on its way, of all shards";
+            scrape.gauges.push(("unsettled", None, help, unsettled as f64));
+        }
+        scrape
+    }
+
+    /// What waits or is on its way, as the status counts it; none before every shard has told its numbers.
+    fn unsettled(&self) -> Option<u64> {
+        if self.shards.is_empty() || self.shards.iter().any(|known| known.at_nanos == 0) {
+            return None;
+        }
+        let (mut waiting, mut sent, mut received) = (0, 0_u64, 0_u64);
+        for known in &self.shards {
+            let Measures { counts, gauges, .. } = &known.told.engine;
+            let queues = ["queued_events", "queued_inputs", "queued_messages"];
+            waiting += queues.iter().map(|name| families::value(gauges, name)).sum::<u64>();
+            sent += families::value(counts, "hop_events_sent");
+            received += families::value(counts, "hop_events_received");
+        }
+        Some(waiting + sent.abs_diff(received))
     }
 
     /// As OpenMetrics text.
@@ -281,6 +310,16 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    /// A server of two shards, both of which have told something.
+    fn scrape_of_all() -> Scrape {
+        let known = vec![scrape().shards[0].clone(); 2];
+        Scrape::take(&board(), known, &Door::default())
+    }
+
+    fn board() -> Board {
+        Board::new(2, 1 << 30, std::path::Path::new("."))
+    }
+
     /// A server of two shards, one of which has told something.
     fn scrape() -> Scrape {
         let mut told = Numbers::default();
@@ -295,7 +334,7 @@ mod tests {
         told.doors = vec![("cpu", 3), ("net_input_bytes_waiting", 99)];
         let known = Known { at_nanos: SystemClock::monotonic_nanos(), told: Arc::new(told) };
         let silent = Known { at_nanos: 0, told: Arc::default() };
-        Scrape::take(&Board::new(2, 1 << 30), vec![known, silent], &Door::default())
+        Scrape::take(&board(), vec![known, silent], &Door::default())
     }
 
     #[test]
@@ -310,6 +349,11 @@ mod tests {
         let purpose = [("shard", "0"), ("purpose", "unfinished_frames")];
         assert_eq!(metrics.value("gristmill_memory_bytes", &purpose), Some(99.0));
         assert_eq!(metrics.kind("gristmill_flush_seconds"), Some(Kind::Histogram));
+        assert_eq!(metrics.value("gristmill_disk_full", &[("shard", "0")]), Some(3.0));
+        assert!(metrics.value("gristmill_disk_free_bytes", &[]) <= metrics.value("gristmill_disk_total_bytes", &[]));
+        assert_eq!(metrics.value("gristmill_unsettled", &[]), None, "what a silent shard holds is not known");
+        let all = Metrics::parse(&scrape_of_all().text().unwrap()).unwrap();
+        assert_eq!(all.value("gristmill_unsettled", &[]), Some(18.0));
     }
 
     #[test]
@@ -323,7 +367,7 @@ mod tests {
     #[test]
     fn every_metric_is_documented_and_nothing_else_is() {
         let docs = include_str!("../../../docs/metrics.md");
-        let shown: BTreeSet<String> = Metrics::parse(&scrape().text().unwrap()).unwrap().names();
+        let shown: BTreeSet<String> = Metrics::parse(&scrape_of_all().text().unwrap()).unwrap().names();
         let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
         assert_eq!(shown, documented, "docs/metrics.md lists one metric a row");
@@ -333,7 +377,7 @@ mod tests {
     fn the_dashboard_asks_for_metrics_that_exist() {
         let text = include_str!("../../../deploy/grafana/gristmill.json");
         let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
-        let samples = Metrics::parse(&scrape().text().unwrap()).unwrap().sample_names();
+        let samples = Metrics::parse(&scrape_of_all().text().unwrap()).unwrap().sample_names();
         let mut asked = 0;
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().into_iter().flatten() {

@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_trace_needs_shards_and_there_is_one_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let board = Board::new(1, 0);
+        let board = Board::new(1, 0, std::path::Path::new("."));
         let traces = Traces::default();
         let refused = runtime.block_on(traces.run(&board, asked(1.0, 1, 1))).unwrap_err();
         assert_eq!(refused.0, StatusCode::SERVICE_UNAVAILABLE);

@@ -58,7 +58,7 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let descriptors = descriptors(plan.shards.len())?;
     let _lock = prepare(root, &plan)?;
     let Doors { main_port, shard_ports, sockets, http_port, http } = Doors::open(&config.listen, plan.shards.len())?;
-    let board = Arc::new(Board::new(plan.shards.len(), sizes.budget_bytes));
+    let board = Arc::new(Board::new(plan.shards.len(), sizes.budget_bytes, root));
     let _gateway = Gateway::start(http, descriptors.http_connections(), plan.gateway.clone(), Arc::clone(&board))?;
     let (tell, hear) = channel();
     watch::listen_to_signals(tell.clone())?;
