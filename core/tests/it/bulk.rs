@@ -2,7 +2,7 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, SessionId, SessionKey, SlotId, TableId};
+use gristmill_base::ids::{HandlerId, SessionId, SlotId, TableId};
 use gristmill_base::limits::BULK_INPUTS_MAX;
 use gristmill_base::placement::slot_of;
 use gristmill_core::boot::BootConfig;
@@ -55,13 +55,12 @@ impl Client {
         let folder = Folder::new(name);
         let config = BootConfig { slot_count: SLOTS, segment_bytes: 8 << 20, checkpoint_bytes: 1 << 30, ..config(1) };
         let mut rig = Rig::start(&folder.0, &config, apps);
-        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let loaded = rig.load(FILE);
         let table = &loaded["tables"][0];
         let id = |value: &serde_json::Value| value["id"].as_u64().expect("it has a number") as u32;
         let handlers = [0, 1].map(|at| HandlerId(id(&table["handlers"][at])));
         let table = TableId(id(table));
-        let open = Operation::OpenSession { key: SessionKey::default() };
-        let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
+        let (session, _) = rig.open_session();
         Self { rig, session, table, handlers, next: BTreeMap::new(), _folder: folder }
     }
 
@@ -211,9 +210,7 @@ fn bulk_is_refused_before_live_is() {
     };
     assert!(refused.iter().all(for_now), "{refused:?}");
     // In a session of its own: where a position was refused for now, the next one has to wait for it.
-    let open = Operation::OpenSession { key: SessionKey::default() };
-    let Ok(Answer::Session(session, _)) = client.rig.ask(0, SessionId(0), open) else { panic!("no session") };
-    (client.session, client.next) = (session, BTreeMap::new());
+    (client.session, client.next) = (client.rig.open_session().0, BTreeMap::new());
     let late = client.invoke(InputClass::Live, "late", b"l");
     client.rig.settle_reply(late);
     client.rig.settle();

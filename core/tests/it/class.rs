@@ -2,8 +2,8 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{LaneKey, SessionId, SessionKey, SlotId, TopicId};
-use gristmill_core::request::{Answer, Operation, Sequence};
+use gristmill_base::ids::{LaneKey, SlotId, TopicId};
+use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
 use gristmill_state::lane::LaneRead;
 
@@ -60,10 +60,9 @@ fn what_a_bulk_event_causes_is_bulk() {
     let ids: Vec<u32>;
     {
         let mut rig = Rig::start(&folder.0, &config(2), apps);
-        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let loaded = rig.load(FILE);
         ids = loaded["topics"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap() as u32).collect();
-        let open = Operation::OpenSession { key: SessionKey::default() };
-        let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
+        let (session, _) = rig.open_session();
         for (seq, (value, class)) in expected.iter().enumerate() {
             let operation = Operation::Produce {
                 topic: TopicId(ids[0]),

@@ -87,13 +87,8 @@ struct Client {
 
 impl Client {
     fn new(rig: &mut Rig) -> Self {
-        let text = FILE.as_bytes().into();
-        let loaded = rig.json(Operation::AppLoad { text, force: false });
-        let Ok(Answer::Session(session, key)) =
-            rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
-        else {
-            panic!("no session")
-        };
+        let loaded = rig.load(FILE);
+        let (session, key) = rig.open_session();
         Self { session, key, next: BTreeMap::new(), ids: loaded }
     }
 

@@ -2,7 +2,7 @@
 
 use gristmill_base::class::InputClass;
 use gristmill_base::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, FileId, Now, OpenMode, Rng, Ticket};
-use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
+use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::measures::Measures;
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
@@ -128,6 +128,19 @@ impl Rig {
     pub(crate) fn pass(&mut self, nanos: u64) {
         self.now.monotonic_nanos += nanos;
         self.now.wall_micros += nanos / 1_000;
+    }
+
+    /// Loads an app by its file; gives its numbers.
+    pub(crate) fn load(&mut self, file: &str) -> serde_json::Value {
+        self.json(Operation::AppLoad { text: file.as_bytes().into(), force: false })
+    }
+
+    /// A new session.
+    pub(crate) fn open_session(&mut self) -> (SessionId, SessionKey) {
+        match self.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() }) {
+            Ok(Answer::Session(session, key)) => (session, key),
+            other => panic!("no session: {other:?}"),
+        }
     }
 
     /// Lines for the operator of the first shard.

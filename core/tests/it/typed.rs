@@ -2,7 +2,7 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::datatype::encode_i64;
-use gristmill_base::ids::{HandlerId, MapId, SessionId, SessionKey, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, MapId, SessionId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send};
@@ -66,12 +66,11 @@ struct Typed {
 impl Typed {
     fn start(folder: &Folder) -> Self {
         let mut rig = Rig::start(&folder.0, &config(1), apps);
-        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let loaded = rig.load(FILE);
         let id = |path: &str| loaded.pointer(path).and_then(serde_json::Value::as_u64).unwrap() as u32;
         let (topic, table) = (TopicId(id("/topics/0/id")), TableId(id("/tables/0/id")));
         let handler = HandlerId(id("/tables/0/handlers/0/id"));
-        let open = Operation::OpenSession { key: SessionKey::default() };
-        let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
+        let (session, _) = rig.open_session();
         Self { rig, session, next: BTreeMap::new(), topic, table, handler }
     }
 

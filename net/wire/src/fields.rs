@@ -37,6 +37,28 @@ impl Sequence {
     }
 }
 
+/// Reads so many items that lie one behind the other, and gives the bytes in which they do, for [`items`].
+pub(crate) fn read_items<'a, T>(
+    from: &mut Reader<'a>,
+    count: usize,
+    mut read: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<&'a [u8], DecodeError> {
+    let all = from.rest();
+    for _ in 0..count {
+        read(from)?;
+    }
+    Ok(&all[..all.len() - from.left()])
+}
+
+/// The items of bytes that were read before, in their order.
+pub(crate) fn items<'a, T: 'a>(
+    bytes: &'a [u8],
+    read: fn(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> impl Iterator<Item = T> + use<'a, T> {
+    let mut left = Reader::new(bytes);
+    std::iter::from_fn(move || if left.left() == 0 { None } else { read(&mut left).ok() })
+}
+
 pub(crate) fn read_topic(from: &mut Reader<'_>) -> Result<TopicId, DecodeError> {
     from.u32().map(TopicId)
 }

@@ -4,7 +4,7 @@ use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{SlotId, TaskId, TopicId};
 use gristmill_base::limits::INGEST_RECORDS_MAX;
 
-use crate::fields::{read_bool, read_key, read_topic, read_value, write_key, write_value};
+use crate::fields::{items, read_bool, read_items, read_key, read_topic, read_value, write_key, write_value};
 
 /// Bytes of the smallest record: a step and two lengths.
 const RECORD_BYTES_MIN: usize = 3;
@@ -77,14 +77,14 @@ impl<'a> Records<'a> {
             let (found, allowed) = (count as u64, INGEST_RECORDS_MAX as u64);
             return Err(DecodeError::TooLarge { what: "record count", found, allowed });
         }
-        let all = from.rest();
         let mut position = prev;
-        for _ in 0..count {
+        let bytes = read_items(from, count, |from| {
             let step = read_record(from)?.step;
             // The last position says that the input is over.
             position = position.checked_add(step).filter(|at| step > 0 && *at < u64::MAX).ok_or(bad_step(step))?;
-        }
-        Ok(Self { count, bytes: &all[..all.len() - from.left()] })
+            Ok(())
+        })?;
+        Ok(Self { count, bytes })
     }
 
     /// How many there are.
@@ -101,8 +101,7 @@ impl<'a> Records<'a> {
 
     /// The records, in their order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        let mut left = Reader::new(self.bytes);
-        std::iter::from_fn(move || if left.left() == 0 { None } else { read_record(&mut left).ok() })
+        items(self.bytes, read_record)
     }
 }
 

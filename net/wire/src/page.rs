@@ -4,7 +4,7 @@
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::Offset;
 
-use crate::fields::{read_bool, read_i64, read_key, read_value, write_key, write_value};
+use crate::fields::{items, read_bool, read_i64, read_key, read_value, write_key, write_value};
 use crate::topic::Headers;
 
 /// One thing of a list.
@@ -22,11 +22,6 @@ fn checked<'a, I: Item<'a>>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeErr
     Ok(bytes)
 }
 
-fn walk<'a, I: Item<'a>>(bytes: &'a [u8]) -> impl Iterator<Item = I> + use<'a, I> {
-    let mut left = Reader::new(bytes);
-    std::iter::from_fn(move || if left.left() == 0 { None } else { I::read(&mut left).ok() })
-}
-
 macro_rules! list {
     ($(#[$doc:meta])* $name:ident of $item:ident) => {
         $(#[$doc])*
@@ -39,7 +34,7 @@ macro_rules! list {
         impl<'a> $name<'a> {
             /// In the order sent.
             pub fn iter(&self) -> impl Iterator<Item = $item<'a>> + use<'a> {
-                walk(self.bytes)
+                items(self.bytes, <$item<'a> as Item<'a>>::read)
             }
 
             /// Whether there is none.

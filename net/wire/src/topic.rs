@@ -4,7 +4,9 @@ use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, Offset, TopicId};
 use gristmill_base::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX};
 
-use crate::fields::{Sequence, read_i64, read_key, read_topic, read_value, write_bytes, write_key, write_value};
+use crate::fields::{
+    Sequence, items, read_i64, read_items, read_key, read_topic, read_value, write_bytes, write_key, write_value,
+};
 
 /// Bytes of the smallest header: two lengths.
 const HEADER_BYTES_MIN: usize = 2;
@@ -112,8 +114,7 @@ impl<'a> Headers<'a> {
 
     /// Names and values, in the order they were given.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        let mut left = Reader::new(self.bytes);
-        std::iter::from_fn(move || if left.left() == 0 { None } else { read_header(&mut left).ok() })
+        items(self.bytes, read_header)
     }
 
     /// Their count, names and values as one piece, for keeping; [`Self::decode`] reads it.
@@ -140,11 +141,7 @@ impl<'a> Headers<'a> {
         if count > HEADERS_MAX {
             return Err(too_many(count));
         }
-        let all = from.rest();
-        for _ in 0..count {
-            read_header(from)?;
-        }
-        let bytes = &all[..all.len() - from.left()];
+        let bytes = read_items(from, count, read_header)?;
         check_bytes(bytes.len())?;
         Ok(Self { count, bytes })
     }
