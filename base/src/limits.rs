@@ -88,9 +88,10 @@ pub const HEADERS_MAX: usize = 1_024;
 pub const HEADERS_BYTES_MAX: usize = 1 << 20;
 /// Records of a bounded input in one operation: so many small ones are a good batch for the log.
 pub const INGEST_RECORDS_MAX: usize = 4_096;
-/// Streams of one slot, those of sessions apart: of subscriptions, of other slots, and of bounded inputs, which anybody
-/// may begin and which are kept.
-pub const SLOT_STREAMS_MAX: usize = 128 << 10;
+/// Streams of bounded inputs that one slot keeps, those that have ended too: whoever connects may begin some, by numbers of
+/// his own, and none is ever forgotten. As many as sessions: with an input every hour for a topic enough for seven years, and
+/// some 5 MiB a slot for who begins as many as he can, who is stopped sooner where that would need memory beyond the budget.
+pub const SLOT_INPUTS_MAX: usize = 1 << 16;
 /// Questions whether an app has settled that one shard follows at the same time.
 pub const SETTLES_MAX: usize = 64;
 /// Longest wait of such a question at the server, milliseconds: an hour; a client that wants more asks again.

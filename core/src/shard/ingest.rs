@@ -10,8 +10,8 @@ use super::Shard;
 use crate::catalog::data_type;
 use crate::request::{Answer, Code, Ingest, Refusal, Responder};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{LaneKey, SlotId};
-use gristmill_base::limits::{KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_STREAMS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::ids::{LaneId, LaneKey, SlotId, TaskId, TopicId};
+use gristmill_base::limits::{KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_INPUTS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of};
 use gristmill_base::sometimes::reached;
 use gristmill_state::input::StreamId;
@@ -47,7 +47,7 @@ impl Shard {
 
     /// Appends what is new, as much of it as there is room for. Refused for want of room only if nothing was appended.
     fn take_records(&mut self, class: InputClass, ingest: Ingest) -> Result<(), Refusal> {
-        let Ingest { input, slot, end, prev, .. } = ingest;
+        let Ingest { topic, input, slot, end, prev, .. } = ingest;
         if self.log.0.failed().is_some() {
             return Err(Refusal::new(Code::Failed, "the shard's log has failed; restart the server"));
         }
@@ -62,9 +62,8 @@ impl Shard {
         if stretches.is_empty() && !end {
             return Ok(());
         }
-        if known.is_none() && self.slot_mut(slot).stream_count() >= SLOT_STREAMS_MAX {
-            let message = format!("slot {slot} keeps {SLOT_STREAMS_MAX} streams, more are not allowed");
-            return Err(Refusal::new(Code::BadRequest, message));
+        if known.is_none() {
+            self.may_begin(topic, input, slot)?;
         }
         // What there was no room for comes again; only behind it may the input be over.
         let all = self.append_stretches(class, slot, stream, stretches)?;
@@ -73,6 +72,29 @@ impl Shard {
             if let Some(lsn) = state.end_stream(log, stream) {
                 self.after_record(slot, lsn);
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a bounded input may begin in this slot. What begins is kept for ever, also what only ends here, so it is held
+    /// against everything that bounds it before anything is kept.
+    fn may_begin(&mut self, topic: TopicId, input: TaskId, slot: SlotId) -> Result<(), Refusal> {
+        let (lanes, slots) = (self.catalog.lane_count(topic), self.config.slot_count);
+        if !(0..lanes).any(|lane| lane_home(topic, LaneId(lane), lanes, slots) == slot) {
+            let message = format!("slot {slot} is the home of none of the {lanes} lanes of topic {topic}");
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        let count = self.slot_mut(slot).input_count();
+        if count >= SLOT_INPUTS_MAX {
+            reached("slot full of bounded inputs");
+            let message = format!(
+                "slot {slot} has seen {count} bounded inputs, {SLOT_INPUTS_MAX} are allowed, and {} would be another",
+                input.0
+            );
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        if self.memory_short {
+            return Err(Refusal::new(Code::Capacity, self.no_room()));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::ids::{ConnId, HandlerId, LaneId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{KEY_BYTES_MAX, SLOT_INPUTS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of};
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Ingest, Operation, Refusal, Sequence};
@@ -68,13 +68,9 @@ struct Ids {
 }
 
 fn load(rig: &mut Rig) -> Ids {
-    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+    let loaded = rig.load(FILE);
     let id = |path: &str| loaded.pointer(path).and_then(serde_json::Value::as_u64).unwrap() as u32;
-    let Ok(Answer::Session(session, key)) =
-        rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
-    else {
-        panic!("no session")
-    };
+    let (session, key) = rig.open_session();
     Ids {
         session,
         key,
@@ -335,6 +331,8 @@ fn over_the_memory_budget_bounded_inputs_wait_too() {
     let mut rig = Rig::start(&folder.0, &config(1), apps);
     let ids = load(&mut rig);
     rig.set_memory_short(true);
+    // Also one that only ends here: it would be kept.
+    assert_eq!(code(rig.ask(0, ids.session, records(&ids, 0, 0, true))), Code::Capacity);
     let refusal = rig.ask(0, ids.session, records(&ids, 3, 10, false)).unwrap_err();
     assert_eq!(refusal.code, Code::Capacity);
     assert!(refusal.message.contains("memory.budget_bytes"), "{}", refusal.message);
@@ -343,6 +341,39 @@ fn over_the_memory_budget_bounded_inputs_wait_too() {
     let topics = &rig.json(Operation::Status)["shards"][0]["topics"];
     let orders = topics.as_array().unwrap().iter().find(|topic| topic["topic"] == "orders").expect("events went there");
     assert_eq!(orders["events"], 3, "the status counts them");
+}
+
+#[test]
+fn who_makes_numbers_of_inputs_up_fills_a_slot_to_its_limit_and_no_further() {
+    let folder = Folder::new("many-inputs");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let ids = load(&mut rig);
+    let Operation::Ingest(first) = records(&ids, 1, 10, false) else { unreachable!("that is what it makes") };
+    assert_eq!(rig.ask(0, ids.session, Operation::Ingest(first.clone())), Ok(Answer::Ingested(1)));
+    let ended = |number| Ingest { input: TaskId(number), end: true, records: Vec::new(), ..first.clone() };
+    let homes: Vec<SlotId> = (0..4).map(|lane| lane_home(ids.topic, LaneId(lane), 4, 16)).collect();
+    let stranger = (0..16).map(SlotId).find(|slot| !homes.contains(slot)).unwrap();
+    let refusal = rig.ask(0, ids.session, Operation::Ingest(Ingest { slot: stranger, ..ended(1) })).unwrap_err();
+    assert_eq!(refusal.code, Code::BadRequest);
+    assert!(refusal.message.contains("is the home of none of the 4 lanes"), "{}", refusal.message);
+    let many = 1_000..1_000 + SLOT_INPUTS_MAX as u32 - 1;
+    let tags: Vec<u64> = many.map(|number| rig.send(0, ids.session, Operation::Ingest(ended(number)))).collect();
+    rig.settle_reply(*tags.last().unwrap());
+    assert_eq!(rig.take(*tags.last().unwrap()).unwrap(), Ok(Answer::Ingested(u64::MAX)));
+    for started_again in [false, true] {
+        if started_again {
+            rig.settle();
+            drop(rig);
+            rig = Rig::start(&folder.0, &config(1), apps);
+        }
+        let refusal = rig.ask(0, ids.session, Operation::Ingest(ended(7_777_777))).unwrap_err();
+        assert_eq!(refusal.code, Code::BadRequest);
+        assert!(refusal.message.contains("65536 bounded inputs"), "{}", refusal.message);
+        let asked = Ingest { end: false, ..ended(7_777_777) };
+        assert_eq!(rig.ask(0, ids.session, Operation::Ingest(asked)), Ok(Answer::Ingested(0)), "asking keeps nothing");
+        let more = Ingest { prev: 1, records: vec![(2, b"key"[..].into(), b"2"[..].into())], ..first.clone() };
+        assert_eq!(rig.ask(0, ids.session, Operation::Ingest(more)), Ok(Answer::Ingested(2)), "those there go on");
+    }
 }
 
 #[test]

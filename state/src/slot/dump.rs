@@ -179,7 +179,7 @@ impl Slot {
         slot.next_backlog = from.varint()?;
         for _ in 0..from.count(1)? {
             let id = StreamId::decode(from)?;
-            slot.streams.insert(id, stream(from)?);
+            *slot.stream_mut(id) = stream(from)?;
         }
         for _ in 0..from.count(1)? {
             let id = SessionId(from.varint()?);

@@ -43,6 +43,8 @@ pub struct Slot {
     pub grains: Grains,
     /// Streams other than those of sessions. Never iterated in an order that matters.
     streams: AHashMap<StreamId, Stream>,
+    /// How many of them are those of bounded inputs.
+    inputs: usize,
     /// Sessions with their streams.
     sessions: Sessions,
     /// Session ids below it without a session here are expired.
@@ -102,6 +104,7 @@ impl Slot {
             last_ssn: Ssn(0),
             grains: Grains::default(),
             streams: AHashMap::new(),
+            inputs: 0,
             sessions: Sessions::default(),
             session_floor: SessionId(0),
             outbox: BTreeMap::new(),
@@ -167,7 +170,10 @@ impl Slot {
     fn stream_mut(&mut self, id: StreamId) -> &mut Stream {
         match id {
             StreamId::Session(session) => &mut self.sessions.get_or_begin(session).stream,
-            other => self.streams.entry(other).or_default(),
+            other => self.streams.entry(other).or_insert_with(|| {
+                self.inputs += usize::from(matches!(other, StreamId::Task(_)));
+                Stream::default()
+            }),
         }
     }
 
@@ -194,10 +200,10 @@ impl Slot {
         hops.max().unwrap_or(0)
     }
 
-    /// How many streams there are but those of sessions.
+    /// How many bounded inputs the slot has seen.
     #[must_use]
-    pub fn stream_count(&self) -> usize {
-        self.streams.len()
+    pub fn input_count(&self) -> usize {
+        self.inputs
     }
 
     /// All streams but those of sessions, in order of their ids.
