@@ -2,12 +2,16 @@
 
 mod support;
 
+use gristmill_base::ids::{LaneId, TaskId};
+use gristmill_base::placement::lane_home;
 use gristmill_client::clock::now;
+use gristmill_client::wire::RecordsBuf;
+use gristmill_client::{IngestChunk, OwnedReply};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::inputs::{begin, client, each_once, end, ingest, rows};
+use support::inputs::{begin, client, each_once, end, ingest, ingest_from, rows};
 use support::{Folder, Server, gristmill, run};
 
 /// So many rows of JSON, each another.
@@ -108,6 +112,47 @@ fn a_run_whose_input_is_deleted_ends_though_its_standard_input_does_not() {
     assert!(code == 1 && told.contains("deleted"), "{code}: {told}");
     drop(pipe);
     each_once(&mut client, 2);
+}
+
+#[test]
+fn deleting_an_input_that_was_cut_off_is_finished_by_deleting_it_again() {
+    let folder = Folder::new("ingest-cut-off");
+    let data = folder.0.join("data");
+    let server = Server::start(&data, 2);
+    let mut client = client(&server);
+    let data = data.to_str().expect("text");
+    let named = ["--name", "cut", "--format", "jsonl"];
+    let mut child = begin(data, &named);
+    let mut pipe = child.stdin.take().expect("a pipe");
+    pipe.write_all(b"1\n2\n").expect("it reads");
+    until("the rows", || rows(&mut client).len() == 2);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let state = || show(data, "load/cut")["state"].clone();
+    assert_eq!(run(&["ingest", "delete", "load/cut", "--data", data]).0, 1, "it is open");
+    let (code, told) = ingest_from(data, b"1\n2\n3\n", &named);
+    assert_eq!(code, 0, "what is refused ends no stream: {told}");
+    // As a kill in the middle of deleting leaves it: some of its streams have ended, and its row is there.
+    let row = client.get("gristmill/inputs", b"load/cut").expect("it is there").expect("a row");
+    let row: serde_json::Value = serde_json::from_slice(&row).expect("it is JSON");
+    let number = TaskId(row["number"].as_u64().expect("a number") as u32);
+    let topic = client.topic("load/rows").expect("a topic");
+    let slots = client.topology().slots.len() as u16;
+    for lane in 0..topic.lanes / 2 {
+        let slot = lane_home(topic.id, LaneId(lane), topic.lanes, slots);
+        let end =
+            IngestChunk { topic: topic.id, input: number, slot, end: true, prev: 0, records: RecordsBuf::default() };
+        let ticket = client.submit_ingest(end).expect("there is room");
+        assert_eq!(client.wait(ticket).expect("it ends"), OwnedReply::Ingested(u64::MAX));
+    }
+    assert_ne!(state(), serde_json::Value::Null, "it is shown still");
+    assert_eq!(run(&["ingest", "delete", "load/cut", "--data", data]).0, 0);
+    assert_eq!(state(), serde_json::Value::Null, "its row is gone");
+    assert_eq!(run(&["ingest", "delete", "load/cut", "--data", data]).0, 1, "there is no such input");
+    // Another input of that name has other streams.
+    let (code, told) = ingest_from(data, b"4\n", &named);
+    assert_eq!(code, 0, "{told}");
+    each_once(&mut client, 4);
 }
 
 #[test]

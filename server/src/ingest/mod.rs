@@ -96,13 +96,14 @@ pub(crate) fn show(client: &mut Client, key: &str) -> Result<Value, Failed> {
     Ok(shown(&find(client, key)?))
 }
 
-/// Forgets an input. Its events stay; nothing of it is appended any more, whoever still sends.
+/// Forgets an input. Its events stay; nothing of it is appended any more, whoever still sends. Its streams end first, then
+/// its row goes: cut off in between, the row is still there, no run goes on with it, and deleting it again finishes.
 ///
 /// # Errors
 /// There is none, it is open and `force` is not said, or the server does not answer.
 pub(crate) fn delete(client: &mut Client, key: &str, force: bool) -> Result<Value, Failed> {
-    find(client, key)?;
-    let row = Registry { client: &mut *client }.remove(key, force)?;
+    let row = find(client, key)?;
+    row.may_be_removed(force).map_err(|why| Failed::new(Exit::No, why))?;
     let mut ends = vec![(row.identity.topic.clone(), row.identity.topic_id, row.number)];
     ends.extend(row.reject.clone().map(|(topic, id)| (topic, id, row.reject_number)));
     for (topic, id, number) in ends {
@@ -113,6 +114,7 @@ pub(crate) fn delete(client: &mut Client, key: &str, force: bool) -> Result<Valu
             Sender::end(client, &topic, number)?;
         }
     }
+    let row = Registry { client }.remove(key, row.number, force)?;
     Ok(shown(&row))
 }
 

@@ -80,6 +80,16 @@ pub(super) struct Row {
     pub(super) complete_micros: Option<u64>,
 }
 
+impl Row {
+    /// Why it may not be forgotten, if it may not.
+    pub(super) fn may_be_removed(&self, force: bool) -> Result<(), String> {
+        if self.state == "open" && !force {
+            return Err(format!("it is open, {} records in; --force deletes it nevertheless", self.mark.records));
+        }
+        Ok(())
+    }
+}
+
 /// The built-in app with its handlers.
 pub(crate) fn app() -> App {
     App::new(APP, FILE)
@@ -150,13 +160,21 @@ fn mark(input: &HandlerInput<'_>, context: &mut Context<'_>) -> Result<Reply, Fa
     keep(context, &row)
 }
 
-/// Forgets an input; one that is open only by force. Runs that go on find it gone.
+/// Which input is to be forgotten, and whether also if it is open.
+#[derive(Serialize, Deserialize)]
+struct Removal {
+    number: u32,
+    force: bool,
+}
+
+/// Forgets an input; one that is open only by force. Its streams have ended before: a row that is there is what tells that
+/// they must, so whoever is cut off in between deletes again.
 fn remove(input: &HandlerInput<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
-    let Some(row) = stored(context)? else { return Err(Failure::new("there is no such input")) };
-    if row.state == "open" && input.payload != b"force" {
-        let message = format!("it is open, {} records in; --force deletes it nevertheless", row.mark.records);
-        return Err(Failure::new(message));
-    }
+    let Removal { number, force } = serde_json::from_slice(input.payload).map_err(|error| odd(&error))?;
+    let Some(row) = stored(context)?.filter(|row| row.number == number) else {
+        return Err(Failure::new("there is no such input any more"));
+    };
+    row.may_be_removed(force).map_err(Failure::new)?;
     context.delete_value();
     serde_json::to_vec(&row).map(Reply::value).map_err(|error| odd(&error))
 }
@@ -252,9 +270,10 @@ impl Registry<'_> {
         self.invoke(key, "mark", payload.to_string().as_bytes())
     }
 
-    /// Forgets an input.
-    pub(super) fn remove(&mut self, key: &str, force: bool) -> Result<Row, Failed> {
-        self.invoke(key, "remove", if force { b"force" } else { b"" })
+    /// Forgets an input whose streams have ended.
+    pub(super) fn remove(&mut self, key: &str, number: u32, force: bool) -> Result<Row, Failed> {
+        let payload = serde_json::to_vec(&Removal { number, force });
+        self.invoke(key, "remove", &payload.map_err(|error| Failed::new(Exit::Internal, error.to_string()))?)
     }
 }
 

@@ -275,7 +275,10 @@ fn lost(slot: SlotId, had: u64, found: u64) -> Failed {
 
 fn received(ended: Result<OwnedReply, gristmill_client::Error>) -> Result<u64, Failed> {
     match ended.map_err(failed)? {
-        OwnedReply::Ingested(u64::MAX) => Err(Failed::new(Exit::No, "the input was deleted")),
+        OwnedReply::Ingested(u64::MAX) => Err(Failed::new(
+            Exit::No,
+            "the input was deleted; if ingest list still shows it, deleting it was cut off: delete it again",
+        )),
         OwnedReply::Ingested(received) => Ok(received),
         other => Err(Failed::new(Exit::Internal, format!("a reply of another kind came: {other:?}"))),
     }
