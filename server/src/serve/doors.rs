@@ -2,11 +2,22 @@
 
 use crate::config::Listen;
 use crate::exit::Failed;
+use gristmill_client::clock::now;
 use gristmill_io::listen::listen;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// From the main port to that of HTTP, unless it is set: behind the ports of the most shards.
 const HTTP_PORT_OFFSET: u16 = 80;
+
+/// How long a port that is in use is waited for. The kernel takes the rings of a process that was killed down after the
+/// process is gone, and they hold its listeners, a second and more while many connections come and go: whoever starts the
+/// server again at once finds its own ports in use.
+const IN_USE_WAIT: Duration = Duration::from_secs(3);
+/// Between two looks at such a port.
+const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The listening sockets of a server.
 #[derive(Debug)]
@@ -70,12 +81,17 @@ fn check_host(config: &Listen) -> Result<(), Failed> {
 
 fn open_one(config: &Listen, port: u16, shared: bool) -> Result<TcpListener, Failed> {
     let address = SocketAddr::new(config.host, port);
-    listen(address, shared).map_err(|error| {
+    let deadline = now() + IN_USE_WAIT;
+    let opened = loop {
+        match listen(address, shared) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && now() < deadline => sleep(IN_USE_PAUSE),
+            opened => break opened,
+        }
+    };
+    opened.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "; another program has it: choose other ports with --port-base, 0 takes free ones"
-            }
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+            ErrorKind::AddrInUse => "; another program has it: choose other ports with --port-base, 0 takes free ones",
+            ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",
         };
         Failed::configuration(format!("cannot listen on {address}: {error}{hint}"))
@@ -114,6 +130,19 @@ mod tests {
         let base = first.shard_ports[0] - 1;
         let refused = Doors::open(&on("127.0.0.1", base, false), 1).unwrap_err();
         assert!(refused.message.contains("--port-base"), "{refused}");
+    }
+
+    #[test]
+    fn a_port_that_becomes_free_is_waited_for() {
+        let first = Doors::open(&on("127.0.0.1", 0, false), 1).unwrap();
+        let base = first.shard_ports[0] - 1;
+        let going = std::thread::spawn(move || {
+            sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        let second = Doors::open(&on("127.0.0.1", base, false), 1);
+        going.join().unwrap();
+        assert_eq!(second.unwrap().shard_ports, [base + 1]);
     }
 
     #[test]
