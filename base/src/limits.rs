@@ -203,6 +203,64 @@ pub const BULK_SHARE: u64 = 9;
 /// that the flush of a finished write is not late.
 pub const TURN_INPUTS_MAX: u64 = 4_096;
 
+/// Groups that the slots of a directory are dealt into for the store: a file never spans two, so a group can move by link.
+/// With 1, 2, 4, 8 or 16 shards each group has one owner, and one group at a time is a small part of what a merge copies.
+pub const SLOT_GROUPS: u16 = 16;
+/// Key of a row of the store: slot, kind, table, map, an ended grain key of nothing but zeros, and an entry's key.
+pub const STORE_KEY_BYTES_MAX: usize = 3 * KEY_BYTES_MAX + 32;
+/// A content of so many bytes or more lies in a value file: below, the pointer and the second read cost more than merges
+/// that carry it along.
+pub const STORE_INLINE_BYTES_MAX: usize = 1_024;
+/// Content of one row of the store: whatever a record can carry.
+pub const STORE_VALUE_BYTES_MAX: usize = LOG_RECORD_BYTES_MAX;
+/// Body of a block when decompressed, whatever its frame declares: a data block of the target size and one more row with
+/// the longest key fits, and the index root of a file that was cut at [`STORE_ROOT_BYTES`].
+pub const STORE_BLOCK_BODY_BYTES_MAX: usize = 1 << 20;
+/// Stored bytes of a data block in the first tier: one block of the device, so one read.
+pub const STORE_TOP_BLOCK_BYTES: usize = BLOCK_BYTES;
+/// Body of a data block where blocks are compressed: larger ones shrink better, and cost more to take apart for one row.
+pub const STORE_PACKED_BLOCK_BYTES: usize = 16 << 10;
+/// Body of an index leaf.
+pub const STORE_LEAF_BYTES: usize = 4 << 10;
+/// Entries between two restarts of a block: shorter ones cost space, longer ones time.
+pub const STORE_RESTART_ENTRIES: usize = 16;
+/// Data of a sorted file after which the next one is begun: large enough for long reads, small enough that a merge of a
+/// part of a level is a part.
+pub const STORE_FILE_BYTES: u64 = 32 << 20;
+/// Rows of a sorted file: 8 bytes of memory for each while its filter is made.
+pub const STORE_FILE_ROWS_MAX: usize = 1 << 20;
+/// Index root of a sorted file, in bytes, after which the next file is begun: it is in memory while the file is open.
+pub const STORE_ROOT_BYTES: usize = 256 << 10;
+/// Range tombstones of a sorted file, in bytes, after which the next file is begun: they are in memory as well.
+pub const STORE_TOMBSTONE_BYTES: usize = 64 << 10;
+/// Bits of a filter for each row: about 1.5 % of absent keys cost a read.
+pub const STORE_FILTER_BITS: usize = 10;
+/// Bytes that a stream over a file reads at a time.
+pub const STORE_WINDOW_BYTES: usize = 256 << 10;
+/// Blocks that scans bring take one in so many bytes of the block cache.
+pub const STORE_SCAN_SHARE: usize = 50;
+/// Rows that a cursor passes over before it pauses: a fraction of a millisecond.
+pub const STORE_PASSED_ROWS_MAX: usize = 1_024;
+/// Value file after which the next one is begun.
+pub const STORE_VALUE_FILE_BYTES: u64 = 64 << 20;
+/// Value files below this size are put together when a merge into the last level meets enough of them.
+pub const STORE_VALUE_FILE_BYTES_SMALL: u64 = 1 << 20;
+/// So many small value files are enough.
+pub const STORE_SMALL_VALUE_FILES: usize = 4;
+/// Dead bytes of value files of a group that are not worth a merge, whatever their share.
+pub const STORE_VALUE_SLACK_BYTES: u64 = 4 << 20;
+/// Runs of a tier after which it is merged: each costs every read a look, fewer would write each byte more often.
+pub const STORE_TIER_RUNS: usize = 4;
+/// Tiers, the last level not counted: with 4 runs each, 4,096 flushes before the last level must be met.
+pub const STORE_TIERS_MAX: usize = 6;
+/// The tiers are merged into the last level when they hold one in so many bytes of it: a third keeps stale rows at a third,
+/// and has each byte written again by the last level three times.
+pub const STORE_LAST_SHARE: u64 = 3;
+/// Flushes of a group after which a range tombstone is brought to the last level, so that deletion gives space back.
+pub const STORE_TOMBSTONE_FLUSHES: u64 = 16;
+/// Rows that are tombstones, below which a group is not merged for their sake.
+pub const STORE_TOMBSTONES_MIN: u64 = 4_096;
+
 const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");
@@ -217,3 +275,9 @@ const _: () = assert!(
 );
 const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
 const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");
+const _: () = assert!(
+    STORE_KEY_BYTES_MAX + STORE_INLINE_BYTES_MAX + STORE_PACKED_BLOCK_BYTES < STORE_BLOCK_BODY_BYTES_MAX,
+    "a row fits"
+);
+const _: () = assert!(STORE_ROOT_BYTES + 2 * STORE_KEY_BYTES_MAX < STORE_BLOCK_BODY_BYTES_MAX, "an index root fits");
+const _: () = assert!(STORE_TOMBSTONE_BYTES + 2 * STORE_KEY_BYTES_MAX < STORE_BLOCK_BODY_BYTES_MAX, "tombstones fit");

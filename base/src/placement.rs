@@ -5,6 +5,7 @@
 //! core that owns its grain.
 
 use crate::ids::{LaneId, ShardId, SlotId, TopicId};
+use crate::limits::SLOT_GROUPS;
 
 /// MurmurHash2 (Austin Appleby, public domain), 32 bit, with the seed that Kafka's clients use.
 #[must_use]
@@ -66,11 +67,22 @@ pub fn lane_home(topic: TopicId, lane: LaneId, lane_count: u16, slot_count: u16)
 /// that the slots of one lane of a power-of-two topic are one range. `slot_count` must be a power of two.
 #[must_use]
 pub fn shard_of(slot: SlotId, slot_count: u16, shard_count: u16) -> ShardId {
+    ShardId((u32::from(rank_of(slot, slot_count)) * u32::from(shard_count) / u32::from(slot_count)) as u16)
+}
+
+/// The group of a slot in the store: [`SLOT_GROUPS`] contiguous ranges of the same order, so that a shard of a power of
+/// two owns whole groups. `slot_count` must be a power of two.
+#[must_use]
+pub fn slot_group(slot: SlotId, slot_count: u16) -> u16 {
+    (u32::from(rank_of(slot, slot_count)) * u32::from(SLOT_GROUPS) / u32::from(slot_count)) as u16
+}
+
+/// Place of a slot in the order in which slots are dealt.
+fn rank_of(slot: SlotId, slot_count: u16) -> u16 {
     assert!(slot_count.is_power_of_two(), "slot counts are powers of two, found {slot_count}");
     assert!(slot.0 < slot_count, "slot {slot} of {slot_count}");
     let bits = slot_count.trailing_zeros();
-    let rank = if bits == 0 { 0 } else { slot.0.reverse_bits() >> (16 - bits) };
-    ShardId((u32::from(rank) * u32::from(shard_count) / u32::from(slot_count)) as u16)
+    if bits == 0 { 0 } else { slot.0.reverse_bits() >> (16 - bits) }
 }
 
 #[cfg(test)]
@@ -103,5 +115,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_group_of_slots_has_one_owner() {
+        for shards in [1, 2, 4, 8, 16] {
+            for group in 0..SLOT_GROUPS {
+                let slots = (0..256).map(SlotId).filter(|slot| slot_group(*slot, 256) == group);
+                let owners: Vec<_> = slots.map(|slot| shard_of(slot, 256, shards)).collect();
+                assert_eq!(owners.len(), 16);
+                assert!(owners.windows(2).all(|pair| pair[0] == pair[1]), "{shards} shards, group {group}");
+            }
+        }
+        assert_eq!((slot_group(SlotId(0), 1), slot_group(SlotId(1), 2), slot_group(SlotId(3), 4)), (0, 8, 12));
     }
 }

@@ -14,5 +14,6 @@ pub mod record;
 pub mod session;
 pub mod sessions;
 pub mod slot;
+pub mod store;
 pub mod stream;
 pub mod timers;

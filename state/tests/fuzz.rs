@@ -3,7 +3,7 @@
 
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
-    HandlerId, LaneId, LaneKey, MapId, Offset, SessionId, SlotId, Ssn, SubscriptionId, TableId, TopicId,
+    HandlerId, LaneId, LaneKey, MapId, Offset, SessionId, ShardId, SlotId, Ssn, SubscriptionId, TableId, TopicId,
 };
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
 use gristmill_state::lane::{Extent, Lane};
@@ -12,6 +12,11 @@ use gristmill_state::record::{
     StoredReply, TimerChange,
 };
 use gristmill_state::slot::Slot;
+use gristmill_state::store::{
+    Compression, Content, FileEntry, FileNumber, FileOptions, FileWriter, KeyRange, Manifest, RangeTombstone, RowKey,
+    Run, Tombstones, ValueRef, Version, check_block,
+};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -155,6 +160,69 @@ fn chunks_of_lanes() {
     let (first, last, body) = made.next_chunk().expect("it has events");
     let extent = Extent { first, last, position: 0, bytes: body.len() as u64, crc: 0 };
     fuzz(3, &[body], |bytes| Lane::restore(key, Offset(1), vec![extent], false).load(extent, bytes).is_ok());
+}
+
+/// Blocks of every kind: those of a compressed file with range tombstones and a filter, one behind the other.
+fn blocks_of_a_sorted_file() -> Vec<Vec<u8>> {
+    let options = FileOptions { compression: Compression::Lz4, block_bytes: 300, ..FileOptions::MIDDLE };
+    let mut writer = FileWriter::new(1, 3, FileNumber::of(7, 1), options);
+    let place = ValueRef { file: FileNumber::of(7, 0), offset: 4_096, bytes: 5_000 };
+    let inline = Content::Inline(b"value value value"[..].into());
+    let contents = [Content::Deleted, inline, Content::Stored(place), Content::Present];
+    for (n, content) in contents.iter().cycle().take(40).enumerate() {
+        let key = RowKey::Grain(SlotId(1), TableId(3), format!("grain {n:03}").into_bytes().into());
+        writer.add(&key.encode(), &Version { ssn: Ssn(n as u64 + 1), content: content.clone() });
+    }
+    let mut tombstones = Tombstones::default();
+    tombstones.add(RangeTombstone { range: KeyRange::of_slot(SlotId(2)), ssn: Ssn(9) });
+    let file = writer.finish(&tombstones).0.bytes;
+    let (mut at, mut blocks) = (0, Vec::new());
+    while at + 16 < file.len() {
+        let bytes = 16 + usize::from(u16::from_le_bytes([file[at + 8], file[at + 9]]));
+        if check_block(&file[at..at + bytes]).is_ok() {
+            blocks.push(file[at..at + bytes].to_vec());
+            at += bytes;
+        } else {
+            at = (at + 1).next_multiple_of(4_096);
+        }
+    }
+    let kinds: BTreeSet<u8> = blocks.iter().map(|block| block[4]).collect();
+    assert_eq!(kinds, (1..=7).collect(), "every kind of block is among them");
+    blocks
+}
+
+#[test]
+fn blocks_of_the_store() {
+    fuzz(4, &blocks_of_a_sorted_file(), |bytes| {
+        // The frame says how long the block is; a mutant that says otherwise would go no further.
+        let mut bytes = bytes.to_vec();
+        if let Some(stored) = bytes.len().checked_sub(16) {
+            bytes[8..12].copy_from_slice(&(stored as u32).to_le_bytes());
+        }
+        check_block(&bytes).is_ok()
+    });
+}
+
+#[test]
+fn manifests_of_the_store() {
+    let range = KeyRange::of_slot(SlotId(1));
+    let file = |index, values| FileEntry {
+        number: FileNumber::of(7, index),
+        bytes: 9_000,
+        range: range.clone(),
+        rows: 9,
+        tombstones: 1,
+        range_tombstones: 1,
+        tombstones_since: 2,
+        values,
+    };
+    let mut manifest = Manifest::new(ShardId(7), 0, [(3, SlotId(1)), (4, SlotId(2))]);
+    manifest.begin_job();
+    let group = manifest.groups.get_mut(&3).expect("it was just made");
+    group.values.insert(FileNumber::of(7, 9), 4_096);
+    group.tiers = vec![vec![Run { files: vec![file(0, vec![(FileNumber::of(7, 9), 4_000)])] }]];
+    group.last = Run { files: vec![file(1, vec![])] };
+    fuzz(5, &[manifest.to_bytes()], |bytes| Manifest::from_bytes(bytes).is_ok());
 }
 
 /// A body that declares four thousand million things is refused at once.

@@ -1,0 +1,373 @@
+//! Keys of rows: bytes that sort as the rows should lie.
+
+use gristmill_base::codec::{DecodeError, Reader};
+use gristmill_base::ids::{MapId, SlotId, TableId};
+use std::borrow::Cow;
+
+const SLOT: u8 = 0x10;
+const BACKLOG: u8 = 0x20;
+const TIMER: u8 = 0x30;
+const GRAIN: u8 = 0x40;
+const ENTRY: u8 = 0x50;
+
+/// What a zero byte within an ended key is followed by.
+const ESCAPED: u8 = 0xff;
+/// What the zero byte that ends a key is followed by: below [`ESCAPED`], so that a key sorts before those it begins.
+const ENDED: u8 = 0x01;
+
+/// What a row is about. Rows sort in the order of the variants, and of the fields within one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKey<'a> {
+    /// A part of what the slot as a whole has.
+    Slot(SlotId, Cow<'a, [u8]>),
+    /// A row of the slot's backlog.
+    Backlog(SlotId, u64),
+    /// A timer: grain and name.
+    Timer(SlotId, TableId, Cow<'a, [u8]>, Cow<'a, [u8]>),
+    /// A grain.
+    Grain(SlotId, TableId, Cow<'a, [u8]>),
+    /// An entry of a grain's map.
+    Entry(SlotId, TableId, Cow<'a, [u8]>, MapId, Cow<'a, [u8]>),
+}
+
+/// A half-open range of row keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRange {
+    /// The first key.
+    pub from: Vec<u8>,
+    /// Behind the last key.
+    pub to: Vec<u8>,
+}
+
+impl KeyRange {
+    /// Keys that begin with these bytes.
+    ///
+    /// # Panics
+    /// All of them are 0xff: no row's key is so.
+    #[must_use]
+    pub fn of_prefix(prefix: Vec<u8>) -> Self {
+        let to = prefix_end(&prefix).expect("a row's key begins with its slot, below 0xffff");
+        Self { from: prefix, to }
+    }
+
+    /// Everything of a slot.
+    #[must_use]
+    pub fn of_slot(slot: SlotId) -> Self {
+        let mut prefix = Vec::new();
+        put_u16(&mut prefix, slot.0);
+        Self::of_prefix(prefix)
+    }
+
+    /// Parts of what a slot as a whole has.
+    #[must_use]
+    pub fn of_slot_parts(slot: SlotId) -> Self {
+        Self::of_prefix(head(slot, SLOT))
+    }
+
+    /// The backlog of a slot.
+    #[must_use]
+    pub fn of_backlog(slot: SlotId) -> Self {
+        Self::of_prefix(head(slot, BACKLOG))
+    }
+
+    /// The timers of a slot.
+    #[must_use]
+    pub fn of_timers(slot: SlotId) -> Self {
+        Self::of_prefix(head(slot, TIMER))
+    }
+
+    /// The grain rows of a table.
+    #[must_use]
+    pub fn of_grains(slot: SlotId, table: TableId) -> Self {
+        Self::of_prefix(table_head(slot, GRAIN, table))
+    }
+
+    /// All that a slot has of a table: timers, grain rows, map entries.
+    #[must_use]
+    pub fn of_table(slot: SlotId, table: TableId) -> [Self; 3] {
+        [TIMER, GRAIN, ENTRY].map(|kind| Self::of_prefix(table_head(slot, kind, table)))
+    }
+
+    /// The timers of a grain.
+    #[must_use]
+    pub fn of_grain_timers(slot: SlotId, table: TableId, grain: &[u8]) -> Self {
+        Self::of_prefix(grain_head(slot, TIMER, table, grain))
+    }
+
+    /// All map entries of a grain.
+    #[must_use]
+    pub fn of_grain_entries(slot: SlotId, table: TableId, grain: &[u8]) -> Self {
+        Self::of_prefix(grain_head(slot, ENTRY, table, grain))
+    }
+
+    /// The entries of a map from a key on, before another if there is one.
+    #[must_use]
+    pub fn of_entries(slot: SlotId, table: TableId, grain: &[u8], map: MapId, from: &[u8], to: Option<&[u8]>) -> Self {
+        let mut prefix = grain_head(slot, ENTRY, table, grain);
+        put_u16(&mut prefix, map.0);
+        let to = match to {
+            Some(to) => [&prefix, to].concat(),
+            None => prefix_end(&prefix).expect("a slot's number is below 0xffff"),
+        };
+        prefix.extend_from_slice(from);
+        Self { from: prefix, to }
+    }
+
+    /// Whether a key lies in it.
+    #[must_use]
+    pub fn holds(&self, key: &[u8]) -> bool {
+        *self.from <= *key && *key < *self.to
+    }
+
+    /// Whether it shares a key with another.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.from < other.to && other.from < self.to
+    }
+
+    /// Whether no key lies in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+}
+
+/// The least bytes above all that begin with `prefix`; none above 0xff alone.
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys order byte-wise, so the high byte comes first")]
+fn put_u16(out: &mut Vec<u8>, value: u16) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys order byte-wise, so the high byte comes first")]
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys order byte-wise, so the high byte comes first")]
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// Adds a key so that what follows it does not change its order among others.
+fn put_ended(out: &mut Vec<u8>, key: &[u8]) {
+    for part in key.split_inclusive(|byte| *byte == 0) {
+        out.extend_from_slice(part);
+        if part.ends_with(&[0]) {
+            out.push(ESCAPED);
+        }
+    }
+    out.extend_from_slice(&[0, ENDED]);
+}
+
+fn head(slot: SlotId, kind: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    put_u16(&mut out, slot.0);
+    out.push(kind);
+    out
+}
+
+fn table_head(slot: SlotId, kind: u8, table: TableId) -> Vec<u8> {
+    let mut out = head(slot, kind);
+    put_u32(&mut out, table.0);
+    out
+}
+
+fn grain_head(slot: SlotId, kind: u8, table: TableId, grain: &[u8]) -> Vec<u8> {
+    let mut out = table_head(slot, kind, table);
+    put_ended(&mut out, grain);
+    out
+}
+
+fn u16_of(from: &mut Reader<'_>) -> Result<u16, DecodeError> {
+    from.u16().map(u16::swap_bytes)
+}
+
+/// Takes an ended key.
+fn take_ended<'a>(from: &mut Reader<'a>) -> Result<Cow<'a, [u8]>, DecodeError> {
+    let bytes = from.rest();
+    let mut plain: Option<Vec<u8>> = None;
+    let mut at = 0;
+    loop {
+        let Some(zero) = bytes[at..].iter().position(|byte| *byte == 0).map(|found| at + found) else {
+            return Err(DecodeError::Truncated { wanted: 2, left: 0 });
+        };
+        match bytes.get(zero + 1) {
+            Some(&ENDED) => {
+                from.take(zero + 2)?;
+                return Ok(match plain {
+                    None => Cow::Borrowed(&bytes[..zero]),
+                    Some(mut plain) => {
+                        plain.extend_from_slice(&bytes[at..zero]);
+                        Cow::Owned(plain)
+                    }
+                });
+            }
+            Some(&ESCAPED) => {
+                plain.get_or_insert_default().extend_from_slice(&bytes[at..=zero]);
+                at = zero + 2;
+            }
+            Some(&found) => return Err(DecodeError::Unknown { what: "byte behind a zero", found: found.into() }),
+            None => return Err(DecodeError::Truncated { wanted: 1, left: 0 }),
+        }
+    }
+}
+
+impl<'a> RowKey<'a> {
+    /// The slot that the row is of.
+    #[must_use]
+    pub fn slot(&self) -> SlotId {
+        match self {
+            Self::Slot(slot, ..)
+            | Self::Backlog(slot, ..)
+            | Self::Timer(slot, ..)
+            | Self::Grain(slot, ..)
+            | Self::Entry(slot, ..) => *slot,
+        }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Slot(slot, part) => [&head(*slot, SLOT), &**part].concat(),
+            Self::Backlog(slot, number) => {
+                let mut out = head(*slot, BACKLOG);
+                put_u64(&mut out, *number);
+                out
+            }
+            Self::Timer(slot, table, grain, name) => [&grain_head(*slot, TIMER, *table, grain), &**name].concat(),
+            Self::Grain(slot, table, key) => [&table_head(*slot, GRAIN, *table), &**key].concat(),
+            Self::Entry(slot, table, grain, map, key) => {
+                let mut out = grain_head(*slot, ENTRY, *table, grain);
+                put_u16(&mut out, map.0);
+                out.extend_from_slice(key);
+                out
+            }
+        }
+    }
+
+    /// What the bytes of a key are about.
+    ///
+    /// # Errors
+    /// They are no key of a row.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(bytes);
+        let slot = SlotId(u16_of(&mut from)?);
+        let kind = from.u8()?;
+        let table = |from: &mut Reader<'_>| from.u32().map(u32::swap_bytes).map(TableId);
+        Ok(match kind {
+            SLOT => Self::Slot(slot, from.rest().into()),
+            BACKLOG => {
+                let number = from.u64()?.swap_bytes();
+                from.end()?;
+                Self::Backlog(slot, number)
+            }
+            TIMER => Self::Timer(slot, table(&mut from)?, take_ended(&mut from)?, from.rest().into()),
+            GRAIN => Self::Grain(slot, table(&mut from)?, from.rest().into()),
+            ENTRY => {
+                let (table, grain) = (table(&mut from)?, take_ended(&mut from)?);
+                Self::Entry(slot, table, grain, MapId(u16_of(&mut from)?), from.rest().into())
+            }
+            found => return Err(DecodeError::Unknown { what: "kind of row", found: found.into() }),
+        })
+    }
+}
+
+/// The slot that a key, or the beginning of one, is of.
+pub(super) fn slot_of(key: &[u8]) -> SlotId {
+    match key {
+        [high, low, ..] => SlotId(u16::from(*high) << 8 | u16::from(*low)),
+        _ => SlotId(0),
+    }
+}
+
+/// The kind of a key, as it carries it; zero where it is too short.
+pub(super) fn kind_of(key: &[u8]) -> u8 {
+    key.get(2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes() -> impl Strategy<Value = Cow<'static, [u8]>> {
+        let byte = prop_oneof![Just(0_u8), Just(1), Just(2), Just(0xfe), Just(0xff), any::<u8>()];
+        proptest::collection::vec(byte, 0..6).prop_map(Cow::Owned)
+    }
+
+    fn key() -> impl Strategy<Value = RowKey<'static>> {
+        let slot = (0..3_u16).prop_map(SlotId);
+        let table = prop_oneof![Just(TableId(0)), Just(TableId(u32::MAX)), any::<u32>().prop_map(TableId)];
+        let map = prop_oneof![Just(MapId(0)), Just(MapId(0xff)), Just(MapId(u16::MAX))];
+        (0..5_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
+            match kind {
+                0 => RowKey::Slot(slot, a),
+                1 => RowKey::Backlog(slot, n),
+                2 => RowKey::Timer(slot, table, a, b),
+                3 => RowKey::Grain(slot, table, a),
+                _ => RowKey::Entry(slot, table, a, map, b),
+            }
+        })
+    }
+
+    fn slot_then_rest(a: &RowKey<'_>, b: &RowKey<'_>) -> std::cmp::Ordering {
+        a.slot().cmp(&b.slot()).then_with(|| a.cmp(b))
+    }
+
+    proptest! {
+        #[test]
+        fn keys_come_back_and_sort_as_their_bytes(a in key(), b in key()) {
+            let (x, y) = (a.encode(), b.encode());
+            prop_assert_eq!(RowKey::decode(&x), Ok(a.clone()));
+            prop_assert_eq!(x.cmp(&y), slot_then_rest(&a, &b));
+            prop_assert_eq!(slot_of(&x), a.slot());
+        }
+
+        #[test]
+        fn ranges_hold_what_they_are_of(a in key(), grain in bytes(), from in bytes(), to in bytes()) {
+            let x = a.encode();
+            prop_assert!(KeyRange::of_slot(a.slot()).holds(&x));
+            if let RowKey::Entry(slot, table, of, map, key) = &a {
+                prop_assert_eq!(KeyRange::of_grain_entries(*slot, *table, &grain).holds(&x), *of == grain);
+                prop_assert!(!KeyRange::of_grains(*slot, *table).holds(&x));
+                prop_assert!(KeyRange::of_table(*slot, *table)[2].holds(&x));
+                let part = KeyRange::of_entries(*slot, *table, of, *map, &from, Some(&to));
+                prop_assert_eq!(part.holds(&x), *from <= **key && **key < *to);
+                prop_assert_eq!(KeyRange::of_entries(*slot, *table, of, *map, &from, None).holds(&x), *from <= **key);
+            }
+        }
+
+        #[test]
+        fn whatever_comes_is_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(key) = RowKey::decode(&bytes) {
+                prop_assert_eq!(key.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn golden_keys() {
+        let entry = RowKey::Entry(SlotId(0x102), TableId(3), b"a\0b"[..].into(), MapId(0x405), b"k\0"[..].into());
+        assert_eq!(entry.encode(), b"\x01\x02\x50\0\0\0\x03a\0\xffb\0\x01\x04\x05k\0");
+        let timer = RowKey::Timer(SlotId(1), TableId(3), b"g"[..].into(), b"tick"[..].into());
+        assert_eq!(timer.encode(), b"\0\x01\x30\0\0\0\x03g\0\x01tick");
+        assert_eq!(RowKey::Backlog(SlotId(1), 258).encode(), b"\0\x01\x20\0\0\0\0\0\0\x01\x02");
+        assert_eq!(RowKey::Grain(SlotId(1), TableId(3), b"g\0"[..].into()).encode(), b"\0\x01\x40\0\0\0\x03g\0");
+        assert_eq!(RowKey::Slot(SlotId(1), b"\x01x"[..].into()).encode(), b"\0\x01\x10\x01x");
+    }
+
+    #[test]
+    fn a_prefix_ends_behind_all_that_it_begins() {
+        assert_eq!(prefix_end(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xff"), None);
+    }
+}

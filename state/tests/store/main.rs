@@ -1,0 +1,7 @@
+//! The store: files, reads and whole histories against a sorted map.
+
+mod damage;
+mod files;
+mod history;
+mod reads;
+mod rig;
