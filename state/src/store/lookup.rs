@@ -10,9 +10,19 @@ use gristmill_base::ids::Ssn;
 pub struct Answer {
     /// The row, if it is there.
     pub row: Option<Version>,
-    /// The highest ssn that says anything of that key, tombstones included; 0 if nothing does. A record of the log with
-    /// this ssn or a lower one has been applied to it.
-    pub ssn: Ssn,
+    /// The record that wrote the row last, or deleted it by its key; 0 if nothing says.
+    pub written: Ssn,
+    /// The last record that deleted a range over it; 0 if none did. It may also have written the row after that.
+    pub killed: Ssn,
+}
+
+impl Answer {
+    /// Whether a change of the row by the record `ssn` was applied, or overtaken by a later record: recovery passes over
+    /// it then. A range that the same record deleted says neither, because the record's changes have an order.
+    #[must_use]
+    pub fn has_applied(&self, ssn: Ssn) -> bool {
+        self.written >= ssn || self.killed > ssn
+    }
 }
 
 /// How far a lookup is in a run.
@@ -105,6 +115,7 @@ impl Lookup {
 }
 
 fn answer(version: Option<Version>, killed: Ssn) -> Answer {
-    let ssn = version.as_ref().map_or(Ssn(0), |version| version.ssn).max(killed);
-    Answer { row: version.filter(|version| !version.is_deleted() && version.ssn >= killed), ssn }
+    let written = version.as_ref().map_or(Ssn(0), |version| version.ssn);
+    let row = version.filter(|version| !version.is_deleted() && version.ssn >= killed);
+    Answer { row, written, killed }
 }

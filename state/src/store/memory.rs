@@ -35,7 +35,7 @@ impl Memory {
         }
     }
 
-    /// Deletes a range of rows of one slot.
+    /// Deletes a range of rows of one slot: all that are in it now, also those that the same record put there.
     ///
     /// # Panics
     /// The range is not of one slot.
@@ -48,7 +48,7 @@ impl Memory {
         let slot = KeyRange::of_prefix(from[..2].to_vec());
         assert!(*to <= slot.to, "a range tombstone is of one slot");
         let range = (Included(&**from), Excluded(&**to));
-        let dead = self.rows.range::<[u8], _>(range).filter(|(_, version)| version.ssn < tombstone.ssn);
+        let dead = self.rows.range::<[u8], _>(range).filter(|(_, version)| version.ssn <= tombstone.ssn);
         let dead: Vec<Vec<u8>> = dead.map(|(key, _)| key.clone()).collect();
         for key in dead {
             if let Some(old) = self.rows.remove(&key) {

@@ -19,6 +19,8 @@ enum Change {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
     DeleteRange(KeyRange),
+    /// All of these, in order, in one record.
+    Several(Vec<Change>),
 }
 
 impl Change {
@@ -26,6 +28,7 @@ impl Change {
         let key = match self {
             Self::Put(key, _) | Self::Delete(key) => key,
             Self::DeleteRange(range) => &range.from,
+            Self::Several(changes) => return changes[0].slot(),
         };
         SlotId(key[1].into())
     }
@@ -86,15 +89,21 @@ impl World {
         let log = self.log.entry(change.slot()).or_default();
         log.push(change.clone());
         let ssn = log.len() as u64;
-        match &change {
+        self.note(&change, ssn);
+        self.apply(change, ssn);
+    }
+
+    /// Applies a record to the model.
+    fn note(&mut self, change: &Change, ssn: u64) {
+        match change {
             Change::Put(key, value) => {
                 self.user_bytes += (key.len() + value.len()) as u64;
                 self.model.put(key.clone(), inline(ssn, value));
             }
             Change::Delete(key) => self.model.put(key.clone(), deleted(ssn)),
             Change::DeleteRange(range) => self.model.delete_range(range),
+            Change::Several(changes) => changes.iter().for_each(|change| self.note(change, ssn)),
         }
-        self.apply(change, ssn);
     }
 
     fn apply(&mut self, change: Change, ssn: u64) {
@@ -102,6 +111,7 @@ impl World {
             Change::Put(key, value) => self.memory.put(key, inline(ssn, &value)),
             Change::Delete(key) => self.memory.put(key, deleted(ssn)),
             Change::DeleteRange(range) => self.memory.delete_range(range_tombstone(range, ssn)),
+            Change::Several(changes) => changes.into_iter().for_each(|change| self.apply(change, ssn)),
         }
     }
 
@@ -198,10 +208,13 @@ impl World {
 
     /// Applies a record to a row only if the row is older.
     fn replay(&mut self, change: Change, ssn: u64) {
+        if let Change::Several(changes) = change {
+            return changes.into_iter().for_each(|change| self.replay(change, ssn));
+        }
         if let Change::Put(key, _) | Change::Delete(key) = &change {
             let view = self.view();
             let answer = look_up(&self.disk, &mut self.blocks, &[&self.memory], &view, key);
-            if answer.expect("nothing is damaged").ssn >= Ssn(ssn) {
+            if answer.expect("nothing is damaged").has_applied(Ssn(ssn)) {
                 return;
             }
         }
@@ -273,6 +286,20 @@ fn range() -> impl Strategy<Value = KeyRange> {
     ]
 }
 
+/// A record that puts a row into a range which it also deletes, before or after.
+fn several((range, value, name, puts_first): (KeyRange, Vec<u8>, u32, bool)) -> Event {
+    let slot = u16::from(range.from[1]);
+    let mut changes = vec![
+        Change::DeleteRange(range),
+        Change::Put(entry(slot, name % 3, name), value.clone()),
+        Change::Put(grain(slot, name), value),
+    ];
+    if puts_first {
+        changes.rotate_left(1);
+    }
+    Event::Write(Change::Several(changes))
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let small = proptest::collection::vec(any::<u8>(), 0..50);
     let large = (1_000..3_000_usize, any::<u8>()).prop_map(|(bytes, byte)| vec![byte; bytes]);
@@ -281,6 +308,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (key(), large).prop_map(|(key, value)| Event::Write(Change::Put(key, value))),
         8 => key().prop_map(|key| Event::Write(Change::Delete(key))),
         2 => range().prop_map(|range| Event::Write(Change::DeleteRange(range))),
+        2 => (range(), proptest::collection::vec(any::<u8>(), 0..9), 0..30_u32, any::<bool>()).prop_map(several),
         8 => Just(Event::Flush),
         10 => (1..40_usize).prop_map(Event::Merge),
         2 => (0..30_usize).prop_map(Event::Crash),

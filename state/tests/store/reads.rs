@@ -123,7 +123,7 @@ proptest! {
         for key in grains.chain((0..5).flat_map(|g| (0..22).map(move |n| entry(1, g, n)))) {
             let answer = look_up(&disk, &mut blocks, &memory, &view, &key).unwrap();
             prop_assert_eq!(answer.row.as_ref(), model.rows.get(&key));
-            prop_assert!(answer.row.is_none_or(|row| row.ssn <= answer.ssn));
+            prop_assert!(answer.row.is_none_or(|row| row.ssn == answer.written && row.ssn >= answer.killed));
         }
         for range in ranges.iter().chain([&KeyRange::of_slot(SlotId(1))]) {
             for direction in [Direction::Forward, Direction::Backward] {
@@ -180,14 +180,19 @@ fn what_a_range_tombstone_killed_is_jumped_over() {
 fn a_lookup_says_which_record_was_last() {
     let (disk, view) = large_map_deleted();
     let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
-    let mut ssn = |key: &[u8], memory: &[&Memory]| look_up(&disk, &mut blocks, memory, &view, key).unwrap().ssn;
-    assert_eq!(ssn(&entry(1, 1, 5), &[]), Ssn(20_000), "the deletion of the map");
-    assert_eq!(ssn(&entry(1, 1, 7), &[]), Ssn(20_001));
-    assert_eq!(ssn(&entry(1, 2, 0), &[]), Ssn(10_001));
-    assert_eq!(ssn(&entry(1, 3, 0), &[]), Ssn(0));
+    let mut said = |key: &[u8], memory: &[&Memory]| {
+        let answer = look_up(&disk, &mut blocks, memory, &view, key).unwrap();
+        (answer.written.0, answer.killed.0, answer.has_applied(Ssn(20_000)))
+    };
+    assert_eq!(said(&entry(1, 1, 5), &[]), (6, 20_000, false), "the deletion of the map");
+    assert_eq!(said(&entry(1, 1, 7), &[]), (20_001, 20_000, true));
+    assert_eq!(said(&entry(1, 2, 0), &[]), (10_001, 0, false));
+    assert_eq!(said(&entry(1, 3, 0), &[]), (0, 0, false));
     let mut memory = Memory::default();
     memory.put(entry(1, 2, 0), deleted(30_000));
-    assert_eq!(ssn(&entry(1, 2, 0), &[&memory]), Ssn(30_000));
+    memory.delete_range(range_tombstone(KeyRange::of_slot(SlotId(1)), 20_001));
+    assert_eq!(said(&entry(1, 2, 0), &[&memory]), (30_000, 20_001, true));
+    assert_eq!(said(&entry(1, 3, 0), &[&memory]), (0, 20_001, true));
 }
 
 /// A cold point read of the first tier reads one block of the device, once the index is in memory.
