@@ -171,6 +171,21 @@ impl World {
         self.check_files();
     }
 
+    /// Makes a last level so large that full tiers become runs of the next tier; it has all rows that histories write.
+    fn fill_last_level(&mut self) {
+        for slot in [1, 2] {
+            (0..700).for_each(|n| self.write(Change::Put(grain(slot, n), vec![1; 60])));
+            (0..90).for_each(|n| self.write(Change::Put(entry(slot, n / 30, n % 30), vec![2; 60])));
+        }
+        (0..4).for_each(|_| {
+            self.write(Change::Put(grain(1, 0), vec![3]));
+            self.flush();
+        });
+        self.settle();
+        let group = &self.manifest.groups[&GROUP];
+        assert!(group.last.files.len() > 20 && group.tier_runs().count() == 0);
+    }
+
     fn settle(&mut self) {
         while self.merge(1_000_000) {}
     }
@@ -324,8 +339,12 @@ proptest! {
         events in proptest::collection::vec(event(), 1..250),
         cache in prop_oneof![Just(0_usize), Just(1_000), Just(1 << 20)],
         small in prop_oneof![4 => Just(true), 1 => Just(false)],
+        is_large in any::<bool>(),
     ) {
-        let mut world = World::new(cache, small);
+        let mut world = World::new(cache, small || is_large);
+        if is_large {
+            world.fill_last_level();
+        }
         for event in events {
             match event {
                 Event::Write(change) => world.write(change),
@@ -348,6 +367,25 @@ proptest! {
             }
         }
     }
+}
+
+/// Tombstones of a run that goes to the next tier still hide what the last level has.
+#[test]
+fn tombstones_outlive_merges_of_tiers() {
+    let mut world = World::new(1 << 20, true);
+    world.fill_last_level();
+    world.write(Change::Delete(grain(1, 5)));
+    world.write(Change::DeleteRange(KeyRange::of_grain_entries(SlotId(1), TableId(1), b"1")));
+    for n in 0..4 {
+        world.write(Change::Put(grain(2, n), vec![4]));
+        world.flush();
+    }
+    world.settle();
+    let tiers: Vec<usize> = world.manifest.groups[&GROUP].tiers.iter().map(Vec::len).collect();
+    assert_eq!(tiers, [0, 1], "four runs became one of the next tier");
+    assert_eq!(world.get(&grain(1, 5)), None);
+    assert_eq!(world.get(&entry(1, 1, 7)), None);
+    SLOTS.iter().for_each(|slot| world.check(&KeyRange::of_slot(*slot)));
 }
 
 /// Marsaglia's xorshift: the same everywhere.

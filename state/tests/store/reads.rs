@@ -5,8 +5,8 @@ use crate::rig::{
 };
 use gristmill_base::ids::{MapId, SlotId, Ssn, TableId};
 use gristmill_state::store::{
-    Access, Blocks, Cursor, Direction, FileNumber, FileOptions, FileWriter, KeyRange, Lookup, Memory, Run, Stop,
-    Summary, Tombstones, View,
+    Access, Blocks, Compression, Cursor, Direction, FileNumber, FileOptions, FileWriter, KeyRange, Lookup, Memory, Run,
+    Stop, Summary, Tombstones, View,
 };
 use proptest::prelude::*;
 use std::rc::Rc;
@@ -174,6 +174,58 @@ fn what_a_range_tombstone_killed_is_jumped_over() {
         assert_eq!(pauses, 0);
     }
     assert!(disk.reads.get() < 40, "{} reads", disk.reads.get());
+}
+
+/// What lies in another file of the run, and is newer than the deletion, is not jumped over.
+#[test]
+fn a_jump_ends_with_the_file() {
+    let (mut disk, mut next) = (Disk::default(), 0);
+    let mut old = Memory::default();
+    for n in 0..600 {
+        let ssn = if n / 100 % 2 == 0 { u64::from(n) + 1 } else { u64::from(n) + 30_000 };
+        old.put(entry(1, 1, n), inline(ssn, b"value"));
+    }
+    let mut new = Memory::default();
+    new.delete_range(range_tombstone(KeyRange::of_grain_entries(SlotId(1), TableId(1), b"1"), 20_000));
+    let options = FileOptions { compression: Compression::None, file_bytes: 1_000, ..SMALL };
+    let runs = [&new, &old].map(|memory| Rc::new(flushed(&mut disk, &mut next, memory, options)));
+    assert!(runs[1].files.len() > 6);
+    let view = View { generation: 0, runs: runs.to_vec() };
+    let mut wanted: Vec<_> = (0..600).filter(|n| n / 100 % 2 == 1).map(|n| entry(1, 1, n)).collect();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let found = walk(&disk, &mut blocks, &[], &view, &KeyRange::of_slot(SlotId(1)), direction).unwrap();
+        assert_eq!(found.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), wanted);
+        wanted.reverse();
+    }
+}
+
+/// Files of several index leaves, walked from everywhere both ways.
+#[test]
+fn many_leaves_are_walked_both_ways() {
+    let (mut disk, mut next) = (Disk::default(), 0);
+    let mut model = Model::default();
+    let mut memory = Memory::default();
+    for n in 0..9_000 {
+        model.put(entry(1, 1, n * 2), inline(u64::from(n) + 1, b"some value"));
+        memory.put(entry(1, 1, n * 2), inline(u64::from(n) + 1, b"some value"));
+    }
+    let options = FileOptions { block_bytes: 100, file_bytes: 120_000, ..FileOptions::MIDDLE };
+    let run = flushed(&mut disk, &mut next, &memory, options);
+    assert!(run.files.len() >= 2);
+    let view = View { generation: 0, runs: vec![Rc::new(run)] };
+    let mut blocks = Blocks::new(DIRECTORY, 10_000);
+    for (from, to) in [(0, 20_000), (1, 17_999), (5_000, 5_001), (5_001, 5_002), (4_242, 13_131), (17_998, 20_000)] {
+        let range = KeyRange { from: entry(1, 1, from), to: entry(1, 1, to) };
+        for direction in [Direction::Forward, Direction::Backward] {
+            let found = walk(&disk, &mut blocks, &[], &view, &range, direction).unwrap();
+            assert!(found == model.walk(&range, direction), "{from} to {to}, {direction:?}");
+        }
+    }
+    for n in (0..18_001).step_by(13) {
+        let found = look_up(&disk, &mut blocks, &[], &view, &entry(1, 1, n)).unwrap().row;
+        assert_eq!(found.as_ref(), model.rows.get(&entry(1, 1, n)), "{n}");
+    }
 }
 
 #[test]
