@@ -2,10 +2,10 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{LaneId, SessionId, SessionKey, SlotId, TopicId};
+use gristmill_base::ids::{LaneId, SlotId, TopicId};
 use gristmill_base::limits::BULK_INPUTS_MAX;
 use gristmill_base::placement::{lane_home, shard_of, slot_of};
-use gristmill_core::request::{Answer, Operation, Sequence};
+use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
 
 const FILE: &str = "
@@ -30,14 +30,12 @@ fn fail(_input: &Input<'_>, _context: &mut Context<'_>) -> Result<Reply, Failure
 fn bulk_that_waits_to_be_tried_again_holds_more_of_it_back() {
     let folder = Folder::new("bulk-elsewhere");
     let mut rig = Rig::start(&folder.0, &config(2), || vec![App::new("fails", FILE).each("there", "fail", fail)]);
-    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+    let loaded = rig.load(FILE);
     let topic = TopicId(loaded["topics"][0]["id"].as_u64().expect("it has a number") as u32);
     let here = shard_of(lane_home(topic, LaneId(0), 1, SLOTS), SLOTS, 2);
     let is_there = |slot: SlotId| shard_of(slot, SLOTS, 2) != here;
     let there = 1 - here.0;
-    let open = Operation::OpenSession { key: SessionKey::default() };
-    let Ok(Answer::Session(session, _)) = rig.ask(here.0, SessionId(0), open) else { panic!("no session") };
-
+    let (session, _) = rig.open_session();
     let mut keys = (0..).map(|n| format!("grain {n}")).filter(|key| is_there(slot_of(key.as_bytes(), SLOTS)));
     let waiting = |rig: &Rig| -> usize {
         let slots = (0..SLOTS).map(SlotId).filter(|slot| is_there(*slot));

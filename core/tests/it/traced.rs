@@ -1,8 +1,8 @@
 //! What a trace hears of a shard's turns.
 
 use crate::rig::{Folder, Rig, config};
-use gristmill_base::ids::{SessionId, SessionKey, TableId};
-use gristmill_core::request::{Answer, Operation, Sequence};
+use gristmill_base::ids::TableId;
+use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::App;
 
 const FILE: &str = "
@@ -15,10 +15,9 @@ tables: [{name: values, key: string, value: string}]
 fn each_reply_that_begins_to_wait_is_told_in_its_turn_also_in_a_second_trace() {
     let folder = Folder::new("traced");
     let mut rig = Rig::start(&folder.0, &config(1), || vec![App::new("values", FILE)]);
-    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+    let loaded = rig.load(FILE);
     let table = TableId(loaded["tables"][0]["id"].as_u64().expect("it has a number") as u32);
-    let open = Operation::OpenSession { key: SessionKey::default() };
-    let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };
+    let (session, _) = rig.open_session();
     let mut seq = 0;
     let mut put = |rig: &mut Rig| {
         seq += 1;

@@ -51,10 +51,10 @@ pub(crate) fn read_items<'a, T>(
 }
 
 /// The items of bytes that were read before, in their order.
-pub(crate) fn items<'a, T: 'a>(
+pub(crate) fn items<'a, T, F: FnMut(&mut Reader<'a>) -> Result<T, DecodeError>>(
     bytes: &'a [u8],
-    read: fn(&mut Reader<'a>) -> Result<T, DecodeError>,
-) -> impl Iterator<Item = T> + use<'a, T> {
+    mut read: F,
+) -> impl Iterator<Item = T> + use<'a, T, F> {
     let mut left = Reader::new(bytes);
     std::iter::from_fn(move || if left.left() == 0 { None } else { read(&mut left).ok() })
 }
