@@ -73,6 +73,8 @@ enum Step {
     End,
     /// Bulk, of which enough was handed over in this turn.
     Enough,
+    /// No more may wait in this shard now.
+    Crowd,
     /// Something must happen first; try again later.
     Later,
 }
@@ -213,7 +215,7 @@ impl Shard {
     /// Moves events of the active feeds. Those that have more wait for the next turn, which begins with the ones that
     /// had nothing of this one.
     pub(super) fn pump_feeds(&mut self) {
-        if self.crowded || !self.has_room() {
+        if self.is_crowded() || !self.has_room() {
             return;
         }
         (self.bulk.lag, self.bulk.held_feeds) = (0, 0);
@@ -266,9 +268,9 @@ impl Shard {
                     Step::Next if local => feed.local.0 += 1,
                     Step::Next => feed.remote.0 += 1,
                     Step::End => break,
-                    Step::Enough => {
+                    step @ (Step::Enough | Step::Crowd) => {
                         let at = if local { feed.local } else { feed.remote };
-                        more = self.left(&route, at, true, more);
+                        more = self.left(&route, at, matches!(step, Step::Enough), more);
                         break;
                     }
                     Step::Later => {
@@ -294,6 +296,7 @@ impl Shard {
         let at = if local { feed.local } else { feed.remote };
         let leavable = self.leavable();
         let planted = planted::is(Bug::LeaveBeforeDurable);
+        let is_crowded = local && self.is_crowded();
         let home = self.slots[usize::from(route.home.0)].as_deref_mut().expect("a lane is fed where it is homed");
         let Some(lane) = home.lanes.get_mut(&route.lane) else { return Step::End };
         if !local && at > lane.durable_end(leavable) && at <= lane.end() && !planted {
@@ -303,6 +306,9 @@ impl Shard {
             LaneRead::Ready(event) => match route.slot(event) {
                 // Made only for the destination's own pass, and only if it was not sent already.
                 Some(to) if self.config.is_here(to) == local && feed.is_new(to, at) => {
+                    if is_crowded {
+                        return Step::Crowd;
+                    }
                     if event.event.class.is_bulk() {
                         if self.bulk.hand_over == 0 {
                             return Step::Enough;

@@ -81,7 +81,7 @@ impl Shard {
         grain: GrainAddress,
         input: Input,
     ) -> Acceptance {
-        let no_room = self.crowded || !self.has_room() || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2;
+        let no_room = self.is_crowded() || !self.has_room() || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2;
         let no_room = no_room || input.class.is_bulk() && self.is_bulk_full();
         let received = self.slot_mut(to).stream(stream).map_or(0, gristmill_state::stream::Stream::received);
         if no_room && prev <= received && received < pos {
@@ -106,6 +106,7 @@ impl Shard {
             if input.class.is_bulk() {
                 self.bulk.came();
             }
+            self.crowd.bytes_most += input.weight();
             let now = self.now_nanos;
             let slot = self.slot_mut(to);
             let id = slot.grains.find_or_make(grain.table, &grain.key);

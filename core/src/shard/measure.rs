@@ -59,7 +59,7 @@ impl Shard {
                 ("queued_replies", self.held.len() as u64),
                 ("queued_records", log.appended().0.0 - log.durable().0.0),
                 ("log_kept_bytes", log.bytes_kept()),
-                ("crowded", u64::from(self.crowded)),
+                ("crowded", u64::from(self.crowd.is_too_large)),
                 ("memory_short", u64::from(self.memory_short)),
             ]
             .into_iter()

@@ -218,8 +218,7 @@ pub struct Shard {
     held_traced: usize,
     /// May leave at the end of this turn, in order.
     leaving: Vec<Leaving>,
-    /// Whether too many bytes of inputs wait; looked at once a turn.
-    crowded: bool,
+    crowd: turn::Crowd,
     /// Whether the process is over its memory budget.
     memory_short: bool,
     /// Bytes of values that this turn has read for clients.
@@ -353,7 +352,7 @@ impl Shard {
             held: VecDeque::new(),
             held_traced: 0,
             leaving: Vec::new(),
-            crowded: false,
+            crowd: turn::Crowd::default(),
             memory_short: false,
             read_bytes: 0,
             scans: 0,

@@ -47,7 +47,7 @@ impl Shard {
                 "appended": log.appended().0.0, "durable": log.durable().0.0, "records": log.appended().0.0,
                 "flushes": counts.flushes, "bytes": log.bytes_kept(), "failed": log.failed().map(ToString::to_string),
                 "flush_us": {"p50": micros(0.5), "p99": micros(0.99)},
-                "room": log.room(1 << 20), "crowded": self.crowded,
+                "room": log.room(1 << 20), "crowded": self.crowd.is_too_large,
             },
             "disk": self.failing_work.to_json(),
             "damaged": self.damage_json(),

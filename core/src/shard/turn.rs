@@ -13,6 +13,15 @@ use gristmill_io::log::Log;
 /// Turns between two looks at how much waits, where no parcel came.
 const CROWD_TURNS: u64 = 8;
 
+/// Inputs that wait in the shard.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    /// Whether too many bytes of them waited when that was looked at last.
+    pub(super) is_too_large: bool,
+    /// Bytes of those that waited then, and of those that came since: at least as many as wait.
+    pub(super) bytes_most: usize,
+}
+
 impl Shard {
     /// Takes in the inbox, does what can be done now, fills the outbox. Never waits. Called by the shard's loop, or by
     /// the simulator, and by nobody else.
@@ -49,10 +58,22 @@ impl Shard {
     /// Sums up what waits, over all slots. That touches memory of every slot, so a turn with nothing but requests, of
     /// which few wait for long, leaves it to every eighth of them.
     fn look_for_crowd(&mut self, parcels: bool) {
-        if parcels || self.crowded || self.counts.turns.is_multiple_of(CROWD_TURNS) {
-            let bytes: usize = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
-            self.crowded = bytes > self.config.queued_bytes_max;
+        if parcels || self.crowd.is_too_large || self.counts.turns.is_multiple_of(CROWD_TURNS) {
+            self.count_queued();
         }
+    }
+
+    fn count_queued(&mut self) {
+        self.crowd.bytes_most = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
+        self.crowd.is_too_large = self.crowd.bytes_most > self.config.queued_bytes_max;
+    }
+
+    /// Whether too many bytes of inputs wait. Looks again once so many have come that it may be so.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        if !self.crowd.is_too_large && self.crowd.bytes_most > self.config.queued_bytes_max {
+            self.count_queued();
+        }
+        self.crowd.is_too_large
     }
 
     /// Engine time is the wall clock's, but never goes back. While the wall clock is behind, engine time goes on at half
@@ -138,6 +159,10 @@ impl Shard {
                 outbox.parcels.push((to, items.by_ref().take(PARCEL_ITEMS_MAX).collect()));
             }
         }
+        if self.crowd.is_too_large {
+            // What waited may have run since.
+            self.count_queued();
+        }
         outbox.bulk_room = self.end_bulk();
         outbox.deadline_nanos = self.deadline();
         self.note_deadline(outbox.deadline_nanos);
@@ -162,7 +187,7 @@ impl Shard {
         let runnable = !live.is_empty() || !bulk.is_empty() && self.may_run_bulk();
         let runnable = runnable && self.has_room();
         let held = if self.is_bulk_full() { self.bulk.held_feeds } else { 0 };
-        let feedable = self.active_feeds.len() > held && !self.crowded && self.has_room();
+        let feedable = self.active_feeds.len() > held && !self.crowd.is_too_large && self.has_room();
         let busy = runnable || feedable || !self.local.is_empty() || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {
             return 0;

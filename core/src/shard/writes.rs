@@ -130,7 +130,7 @@ impl Shard {
             return Err((Code::BadRequest, format!("session {session}, operation {}: both start at 1", sequence.seq)));
         }
         let room = (frees || !self.memory_short)
-            && !self.crowded
+            && !self.is_crowded()
             && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
         let room = room && (!class.is_bulk() || self.may_take_bulk());
         let slot = self.slot_mut(slot);
@@ -221,7 +221,9 @@ impl Shard {
                 let operation = other.map_or_else(|operation| operation, unbuiltin);
                 let id = state.grains.find_or_make(address.table, &address.key);
                 let input = Input::new(InputCause::Client, operation).of(class);
+                let weight = input.weight();
                 state.enqueue(id, Queued::Stream(stream, pos, input), now_nanos);
+                self.crowd.bytes_most += weight;
                 self.mark_ready(slot);
             }
         }

@@ -5,6 +5,7 @@
 mod bulk;
 mod bulk_elsewhere;
 mod class;
+mod crowd;
 mod damage;
 mod files;
 mod hostile;
