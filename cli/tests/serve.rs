@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
-use support::{Folder, Raw, Server, frame, run};
+use support::{Folder, Raw, Server, frame, gristmill, run};
 
 #[test]
 fn it_says_where_it_is_and_stops_when_told() {
@@ -158,4 +158,40 @@ fn frames_cut_anywhere_leave_the_others_alone() {
     assert_eq!(counted, cut);
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.errors());
+}
+
+#[test]
+fn verify_reads_a_directory_that_no_server_runs_on_and_names_damage() {
+    let folder = Folder::new("verify");
+    let data = folder.0.join("data");
+    let path = data.display().to_string();
+    let (status, words) = run(&["data", "verify", &path]);
+    assert!(status == 78 && words.contains("is no folder"), "{status}: {words}");
+    let mut server = Server::start(&data, 2);
+    let (status, words) = run(&["data", "verify", &path]);
+    assert!(status == 78 && words.contains("in use"), "{status}: {words}");
+    let address = format!("127.0.0.1:{}", server.port());
+    let load = ["loadgen", "run", "--op", "append", "--keys", "100", "-c", "2", "-d", "4", "--secs", "0.3"];
+    let (status, words) = run(&[&load[..], &["--addr", &address]].concat());
+    assert_eq!(status, 0, "{words}");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.errors());
+    let verify = || {
+        let output = gristmill(&["data", "verify", &path, "--output", "json"]).output().expect("it runs");
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        (output.status.code(), found, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, found, words) = verify();
+    assert!(status == Some(0) && found["damaged"] == serde_json::json!([]), "{found}: {words}");
+    assert!(found["records"].as_u64() > Some(100) && found["lost"].is_null(), "{found}");
+    let segment = "layout-1/shard-000/log/0000000001.seg";
+    let mut bytes = std::fs::read(data.join(segment)).expect("it is there");
+    bytes[8_192 + 200] ^= 1;
+    std::fs::write(data.join(segment), bytes).expect("it can be written");
+    let (status, found, words) = verify();
+    assert_eq!(status, Some(1), "{found}: {words}");
+    let range = &found["damaged"][0];
+    assert!(range["file"] == segment && range["from"] == 8_192, "{found}");
+    assert!(range["held"].as_str().is_some_and(|held| held.starts_with("records 1 to ")), "{found}");
+    assert!(words.contains("put back undamaged copies"), "{words}");
 }

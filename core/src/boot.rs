@@ -10,8 +10,10 @@ mod missing;
 mod placement;
 mod sweep;
 mod unapplied;
+mod verify;
 
 pub use placement::Placement;
+pub use verify::{Damaged, Verified, Verifying, verify};
 
 use crate::catalog::Catalog;
 use crate::host::HandlerHost;

@@ -81,6 +81,16 @@ impl SessionSecret {
         Ok((secret, Some(notice)))
     }
 
+    /// Where a copy starts that cannot be read; none if there is no file, which a start makes. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn damaged_copies(files: &mut Files<'_>) -> Result<Vec<u64>, DiskError> {
+        let Some(bytes) = files.read_file(SECRET_FILE)? else { return Ok(Vec::new()) };
+        let is_good = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>()).and_then(Self::decode);
+        Ok([0, BLOCK_BYTES].into_iter().filter(|at| is_good(*at).is_none()).map(|at| at as u64).collect())
+    }
+
     fn store(&self, files: &mut Files<'_>) -> Result<(), DiskError> {
         let fresh = format!("{SECRET_FILE}.new");
         match files.remove(&fresh) {

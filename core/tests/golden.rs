@@ -17,7 +17,7 @@ use gristmill_base::checksum::{crc32c, crc32c_append};
 use gristmill_base::env::{Now, Rng};
 use gristmill_base::ids::SlotId;
 use gristmill_core::LinkedApps;
-use gristmill_core::boot::{BootConfig, BootError, recover};
+use gristmill_core::boot::{BootConfig, BootError, Verified, recover, verify};
 use gristmill_io::posix::PosixDisk;
 use meaning::{check, check_life, config, make};
 use rig::{Folder, Rig};
@@ -312,5 +312,69 @@ fn flipped_bits_are_refused_or_harmless() {
     }
     for kind in [".seg", ".ckpt", ".lane"] {
         assert!(refused[kind] > 0, "no damage was ever seen in a file of kind {kind}: {refused:?}");
+    }
+}
+
+fn verified(root: &Path) -> Result<Verified, BootError> {
+    let now = Now { monotonic_nanos: 1_000, wall_micros: 1_700_000_000_000_000 };
+    verify(&mut PosixDisk::new(root), &config(), now, &mut |_, _| {})
+}
+
+/// What a start makes of a directory: its state, or that it refuses.
+fn outcome(root: &Path) -> Result<String, String> {
+    raw(root).map(|raw| format!("{raw:?}")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn verifying_changes_nothing_and_finds_all_damage_that_a_start_finds() {
+    let data = golden().join("data");
+    let folder = fresh("verify", &data);
+    let whole = verified(&folder.0).unwrap();
+    assert!(whole.damaged.is_empty() && whole.lost.is_none(), "{whole:?}");
+    assert!(whole.files > 30 && whole.bytes > 500_000 && whole.records > 0, "{whole:?}");
+    let mut names = Vec::new();
+    files(&data, "", &mut names);
+    for name in &names {
+        assert_eq!(fs::read(data.join(name)).unwrap(), fs::read(folder.0.join(name)).unwrap(), "{name} was changed");
+    }
+    let clean = outcome(&fresh("verify-clean", &data).0);
+    let (mut found, mut quiet) = (0, 0);
+    for name in &names {
+        let bytes = fs::read(data.join(name)).unwrap();
+        // Bytes that say something, spread over the file.
+        let says: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        for at in says.iter().step_by((says.len() / 2).max(1)) {
+            let mut damaged = bytes.clone();
+            damaged[*at] ^= 0x10;
+            fs::write(folder.0.join(name), &damaged).unwrap();
+            let names_it = match verified(&folder.0) {
+                // Damage behind the last watermark cannot be told from a torn tail.
+                Ok(found) => found.torn_bytes > 0 || found.damaged.iter().any(|range| range.file == *name),
+                Err(error) => error.to_string().contains(name.trim_end_matches(['a', 'b'])),
+            };
+            if names_it {
+                found += 1;
+            } else {
+                // Then a start does not mind either.
+                let opened = outcome(&fresh("verify-start", &folder.0).0);
+                assert_eq!(opened, clean, "{name} byte {at}: nobody was told");
+                quiet += 1;
+            }
+            fs::write(folder.0.join(name), &bytes).unwrap();
+        }
+    }
+    assert!(found > 50 && found > quiet, "{found} found, {quiet} in nobody's way");
+    let slots = folder.0.join("slots");
+    let gone = fs::read_dir(&slots).unwrap().next().unwrap().unwrap().file_name();
+    fs::remove_file(slots.join(&gone)).unwrap();
+    let two = ["layout-1/shard-001/root.a", "lanes/2-2.lane"];
+    for name in two {
+        let mut bytes = fs::read(folder.0.join(name)).unwrap();
+        bytes[30] ^= 1;
+        fs::write(folder.0.join(name), bytes).unwrap();
+    }
+    let all = verified(&folder.0).unwrap();
+    for name in [two[0].to_owned(), two[1].to_owned(), format!("slots/{}", gone.display())] {
+        assert!(all.damaged.iter().any(|range| range.file == name), "{name} is not named: {all:?}");
     }
 }

@@ -82,6 +82,16 @@ impl Identity {
         Ok(Some(format!("{IDENTITY_FILE}: the copy at byte {bad} is not readable ({} bytes)", bytes.len())))
     }
 
+    /// Where a copy starts that cannot be read. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn damaged_copies(files: &mut Files<'_>) -> Result<Vec<u64>, LogError> {
+        let Some(bytes) = files.read_file(IDENTITY_FILE)? else { return Ok(Vec::new()) };
+        let is_good = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>()).and_then(Self::decode);
+        Ok([0, BLOCK_BYTES].into_iter().filter(|at| is_good(*at).is_none()).map(|at| at as u64).collect())
+    }
+
     /// Makes the file, durably, in a folder that has none. Blocking.
     ///
     /// # Errors

@@ -125,6 +125,27 @@ impl RootFile {
         RootState::Present { sequence, bytes, degraded }
     }
 
+    /// What is wrong with each of the two copies: the file and why it cannot be read. A missing or older copy is the trace
+    /// of a crash, not damage. Blocking.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn damaged_copies(
+        files: &mut Files<'_>,
+        dir: &str,
+        name: &str,
+        identity: u128,
+    ) -> Result<Vec<(String, String)>, LogError> {
+        let root = Self { dir: dir.to_owned(), name: name.to_owned(), identity, sequence: 0, worse: None };
+        let mut damaged = Vec::new();
+        for copy in ["a", "b"] {
+            if let Copy::Bad(what) = root.read(files, copy)? {
+                damaged.push((root.path(copy), what));
+            }
+        }
+        Ok(damaged)
+    }
+
     /// Replaces the content, durably, and returns its sequence. Blocking.
     ///
     /// # Errors

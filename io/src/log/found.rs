@@ -53,7 +53,7 @@ pub(super) fn load(
     Ok((segments, discard, next_index))
 }
 
-fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, from: Lsn) -> Result<Found, LogError> {
+pub(super) fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, from: Lsn) -> Result<Found, LogError> {
     let path = config.path(&name);
     let file = files.open(&path, OpenMode::Read)?;
     let head = files.read(file, 0, SEGMENT_BODY_OFFSET as usize + BLOCK_BYTES);

@@ -15,6 +15,7 @@ mod segment;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod window;
 mod writer;
 
@@ -24,4 +25,5 @@ pub use format::RecordHead;
 pub use resume::{flush_all, resume};
 pub use scan::{ScanEnd, scan};
 pub use segment::{ReadySegment, SegmentJob, run_segment_job};
+pub use verify::{LogDamage, LogReport, verify};
 pub use writer::{LOG_TICKET_TAG, Log, Progress};

@@ -6,6 +6,7 @@ mod bench;
 mod completions;
 mod config;
 mod connect;
+mod data;
 mod doctor;
 mod ingest;
 mod invoke;
@@ -53,6 +54,8 @@ pub enum Command {
     Table(table::Arguments),
     /// Run a handler of a grain and print its reply.
     Invoke(invoke::Arguments),
+    /// Look at a data directory that no server runs on.
+    Data(data::Arguments),
     /// Run a demonstration: word-count, across hard kills.
     Demo(demo::Arguments),
     /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
@@ -80,6 +83,7 @@ impl Command {
             Self::Ingest(arguments) => ingest::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
+            Self::Data(arguments) => data::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments, &apps),
             Self::Completions(arguments) => completions::run(&arguments, line),
             Self::Man(arguments) => man::run(&arguments, line),

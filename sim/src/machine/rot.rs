@@ -13,7 +13,7 @@ use gristmill_base::checksum::{crc32c, crc32c_append};
 use gristmill_base::env::Clock;
 use gristmill_base::limits::BLOCK_BYTES;
 use gristmill_base::sometimes::reached;
-use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::boot::{BootConfig, recover, verify};
 use gristmill_core::request::{Code, Refusal};
 use std::collections::BTreeSet;
 
@@ -81,6 +81,7 @@ impl Machine {
             return Err(format!("P8: {words} was damaged, and recovery came to another state without a word"));
         }
         if is_named {
+            self.hold_verify(&self.rot.wounds[new])?;
             reached("damage reported");
         } else if exempt {
             // Whatever came of it is allowed. The run goes on with what clients were promised.
@@ -99,6 +100,18 @@ impl Machine {
         }
         self.put_back(&gone);
         Ok(())
+    }
+
+    /// What a start refuses, `gristmill data verify` names too.
+    fn hold_verify(&self, wound: &Wound) -> Result<(), String> {
+        let mut disk = self.disk.fork().restart();
+        disk.set_faults(FaultPlan::default());
+        let now = disk.clock().now();
+        let told = match verify(&mut disk, &self.knobs.boot, now, &mut |_, _| {}) {
+            Ok(found) => found.damaged.iter().any(|range| range.file == wound.path) || found.lost.is_some(),
+            Err(error) => error.to_string().contains(&wound.path),
+        };
+        if told { Ok(()) } else { Err(format!("P8: {} of {} is not named by verify", wound.kind, wound.path)) }
     }
 
     /// Damages something of a random durable file.

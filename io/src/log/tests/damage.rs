@@ -236,3 +236,38 @@ fn a_damaged_first_batch_is_looked_for_in_its_own_segment() {
     }
     assert!(named >= 2, "{named}");
 }
+
+#[test]
+fn verifying_goes_on_behind_damage_and_names_each_range() {
+    let (mut disk, _, _) = covered(60);
+    let verified = |disk: &mut MemDisk| {
+        verify(&mut Files::new(disk), &config(), Some(Lsn(1)), &mut |_, _, _| {}).expect("damage is no error")
+    };
+    let whole = verified(&mut disk);
+    assert_eq!((whole.records, whole.damage.len(), whole.torn_bytes), (60, 0, 0));
+    // The first bytes behind three batch headers that are far apart.
+    let mut hit = Vec::new();
+    for path in disk.paths() {
+        let starts: Vec<usize> = (8_192..disk.bytes(&path).len())
+            .step_by(4_096)
+            .filter(|at| disk.bytes(&path)[*at..].starts_with(b"GMBH"))
+            .collect();
+        for at in starts.iter().skip(1).step_by(3).take(3) {
+            disk.bytes(&path)[at + 100] ^= 4;
+            hit.push((path.clone(), *at as u64));
+        }
+    }
+    let found = verified(&mut disk);
+    assert!(hit.len() >= 3, "{hit:?}");
+    let mut named: Vec<(String, u64)> = found.damage.iter().map(|range| (range.file.clone(), range.from)).collect();
+    named.sort();
+    hit.sort();
+    assert_eq!(named, hit);
+    for range in &found.damage {
+        assert!(range.from < range.to && range.first <= range.last && range.last <= Lsn(60), "{range:?}");
+    }
+    let path = disk.paths().pop().expect("there are segments");
+    disk.bytes(&path)[..8_192].fill(7);
+    let found = verified(&mut disk);
+    assert!(found.damage.iter().any(|range| range.file == path && range.what.contains("neither copy")), "{found:?}");
+}

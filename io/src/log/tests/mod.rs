@@ -7,7 +7,7 @@ mod mem;
 mod roots;
 mod running;
 
-use super::{Log, LogConfig, LogError, RecordHead, ScanEnd, flush_all, resume, run_segment_job, scan};
+use super::{Log, LogConfig, LogError, RecordHead, ScanEnd, flush_all, resume, run_segment_job, scan, verify};
 use gristmill_base::env::{Completion, Disk, DiskError, Now, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn, Term};

@@ -1,0 +1,258 @@
+//! Reading everything of a data directory that no server runs on, to say what of it is damaged: every range, by file,
+//! position and what it held. Nothing is changed.
+//!
+//! First each file for itself, going on behind damage. Where nothing is damaged, all is then recovered in memory as a
+//! start does it, which finds what only the files together tell: records that are missing, and a log that lost what
+//! another one knows of.
+
+use super::layout::{log_config, shard_dir};
+use super::{BootConfig, BootError, Placement, crosscheck, damage, read_log, readable};
+use crate::catalog::Catalog;
+use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
+use crate::session_secret::{SECRET_FILE, SessionSecret};
+use crate::shard::{CheckpointMark, RootContent, unseal_checkpoint};
+use gristmill_base::env::{Disk, Now};
+use gristmill_base::files::Files;
+use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_base::limits::BLOCK_BYTES;
+use gristmill_base::placement::shard_of;
+use gristmill_io::calibration::CALIBRATION_FILE;
+use gristmill_io::identity::{IDENTITY_FILE, Identity};
+use gristmill_io::log::verify as verify_log;
+use gristmill_io::root::RootFile;
+use gristmill_state::slot::Slot;
+
+/// A damaged range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The file, relative to the data directory.
+    pub file: String,
+    /// First byte.
+    pub from: u64,
+    /// The byte behind the last one; `from` where only the beginning is known.
+    pub to: u64,
+    /// What it held.
+    pub held: String,
+    /// What was found instead.
+    pub what: String,
+}
+
+/// What was read, and what of it is damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Files that were read.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Records of the logs that a start would apply.
+    pub records: u64,
+    /// Bytes of torn tails of logs, which a start cuts; nobody was told of what they held.
+    pub torn_bytes: u64,
+    /// In the order of reading.
+    pub damaged: Vec<Damaged>,
+    /// What no single file tells: acknowledged data that is lost, or records that do not fit.
+    pub lost: Option<String>,
+}
+
+/// Hears how far it is: files and bytes so far.
+pub type Verifying<'a> = dyn FnMut(u64, u64) + 'a;
+
+/// See the module. Blocking; `disk` may be any disk of the directory, which must be locked against servers.
+///
+/// # Errors
+/// The folder is no data directory, or of a newer version; or what the disk says. Damage is no error, unless nothing can
+/// be read for it: of the identity, the placement or the catalog neither copy is there.
+pub fn verify(
+    disk: &mut dyn Disk,
+    config: &BootConfig,
+    now: Now,
+    progress: &mut Verifying<'_>,
+) -> Result<Verified, BootError> {
+    let mut files = Files::new(disk);
+    let Some(identity) = Identity::load(&mut files)? else {
+        return Err(BootError::Config(format!("this is no data directory: it has no file {IDENTITY_FILE}")));
+    };
+    let mut reader = Reader { files, identity, config, now, verified: Verified::default(), progress };
+    reader.plain_copies()?;
+    let placement = reader.two_copies("", "placement", "which shards there are")?;
+    let placement = Placement::from_bytes(&placement.ok_or_else(|| damage("placement", &"it is missing"))?)?;
+    reader.two_copies("", CALIBRATION_FILE, "figures of the disk")?;
+    let catalog = reader.two_copies("", "catalog", "apps with their numbers")?;
+    let catalog = match catalog {
+        Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
+        None => Catalog::default(),
+    };
+    for shard in (0..placement.shard_count).map(ShardId) {
+        reader.shard(&placement, shard)?;
+    }
+    if reader.verified.damaged.is_empty() {
+        reader.together(&placement, &catalog)?;
+    }
+    Ok(reader.verified)
+}
+
+struct Reader<'a, 'b> {
+    files: Files<'a>,
+    identity: Identity,
+    config: &'a BootConfig,
+    now: Now,
+    verified: Verified,
+    progress: &'a mut Verifying<'b>,
+}
+
+impl Reader<'_, '_> {
+    /// Takes note of a file that was read.
+    fn read(&mut self, bytes: u64) {
+        self.verified.files += 1;
+        self.verified.bytes += bytes;
+        (self.progress)(self.verified.files, self.verified.bytes);
+    }
+
+    fn damaged(&mut self, file: &str, range: (u64, u64), held: impl Into<String>, what: impl Into<String>) {
+        let (from, to) = range;
+        self.verified.damaged.push(Damaged { file: file.to_owned(), from, to, held: held.into(), what: what.into() });
+    }
+
+    /// The files that hold two copies in themselves.
+    fn plain_copies(&mut self) -> Result<(), BootError> {
+        let block = BLOCK_BYTES as u64;
+        for at in Identity::damaged_copies(&mut self.files)? {
+            self.damaged(IDENTITY_FILE, (at, at + block), "a copy of the identity", "it cannot be read; the other can");
+        }
+        for at in SessionSecret::damaged_copies(&mut self.files)? {
+            self.damaged(SECRET_FILE, (at, at + block), "a copy of the secret of sessions", "it cannot be read");
+        }
+        self.read(2 * block);
+        self.read(2 * block);
+        Ok(())
+    }
+
+    /// A file of two copies: its content, and what is wrong with either.
+    fn two_copies(&mut self, dir: &str, name: &str, held: &str) -> Result<Option<Vec<u8>>, BootError> {
+        let directory = self.identity.directory;
+        for (file, what) in RootFile::damaged_copies(&mut self.files, dir, name, directory)? {
+            self.damaged(&file, (0, 0), format!("a copy of {held}"), what);
+        }
+        let (_, state) = RootFile::load(&mut self.files, dir, name, directory)?;
+        let slash = if dir.is_empty() { "" } else { "/" };
+        let bytes = match readable(state, &format!("{dir}{slash}{name}")) {
+            Ok(content) => content.map(|(bytes, _)| bytes),
+            // Both are named already; what depends on them cannot be looked at.
+            Err(BootError::Damage { .. }) if !dir.is_empty() || name == CALIBRATION_FILE => None,
+            Err(error) => return Err(error),
+        };
+        let length = bytes.as_ref().map_or(0, Vec::len) as u64;
+        self.read(length);
+        self.read(length);
+        Ok(bytes)
+    }
+
+    /// Root, checkpoints, lanes and log of a shard.
+    fn shard(&mut self, placement: &Placement, shard: ShardId) -> Result<(), BootError> {
+        let dir = shard_dir(placement.layout, shard);
+        let held = format!("the root of shard {shard}: which checkpoints count, and from where its log is read");
+        let root = self.two_copies(&dir, "root", &held)?;
+        let content = root.map(|bytes| RootContent::from_bytes(&bytes)).transpose();
+        let content = match content {
+            Ok(Some(content)) => Some(content),
+            Ok(None) => {
+                let what = "no copy is readable: nothing says which checkpoints count, and they are not looked at";
+                self.damaged(&format!("{dir}/root"), (0, 0), held, what);
+                None
+            }
+            Err(what) => {
+                self.damaged(&format!("{dir}/root"), (0, 0), held, what);
+                None
+            }
+        };
+        for (slot, mark) in content.iter().flat_map(|content| &content.marks) {
+            if shard_of(*slot, self.identity.slot_count, placement.shard_count) == shard {
+                self.checkpoint(*slot, *mark)?;
+            }
+        }
+        self.log(placement, shard, content.map(|content| content.log_from))
+    }
+
+    /// A checkpoint, and the lanes that it names.
+    fn checkpoint(&mut self, slot: SlotId, mark: CheckpointMark) -> Result<(), BootError> {
+        let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
+        let held = format!("all of slot {slot} up to its record {}", mark.ssn);
+        let Some(file) = self.files.read_file(&path)? else {
+            self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
+            return Ok(());
+        };
+        let bytes = file.len() as u64;
+        self.read(bytes);
+        let loaded = unseal_checkpoint(self.identity.directory, slot, mark.number, &file)
+            .and_then(|dump| Slot::load(slot, dump, self.now.wall_micros).map_err(|error| error.to_string()));
+        let loaded = match loaded {
+            Ok(loaded) if loaded.last_ssn() == mark.ssn => loaded,
+            Ok(loaded) => {
+                let what = format!("it ends at record {}, but the root says {}", loaded.last_ssn(), mark.ssn);
+                self.damaged(&path, (0, bytes), held, what);
+                return Ok(());
+            }
+            Err(what) => {
+                self.damaged(&path, (0, bytes), held, what);
+                return Ok(());
+            }
+        };
+        for lane in loaded.lanes.values() {
+            for extent in lane.extents() {
+                match load_chunk(&mut self.files, lane.key, *extent) {
+                    Ok(_) => {}
+                    Err(ChunkError::Disk(error)) => return Err(error.into()),
+                    Err(ChunkError::Damaged(what)) => {
+                        let (from, to) = (extent.position, extent.position + extent.bytes);
+                        self.damaged(&lane_path(lane.key), (from, to), chunk_words(lane.key, *extent), what);
+                    }
+                }
+            }
+            if !lane.extents().is_empty() {
+                self.read(lane.extents().iter().map(|extent| extent.bytes).sum());
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, placement: &Placement, shard: ShardId, from: Option<Lsn>) -> Result<(), BootError> {
+        let log = log_config(self.config, &self.identity, placement.layout, shard);
+        let report = verify_log(&mut self.files, &log, from, &mut |_, _, _| {})?;
+        self.verified.files += report.segments;
+        self.verified.bytes += report.bytes;
+        (self.progress)(self.verified.files, self.verified.bytes);
+        self.verified.records += report.records;
+        self.verified.torn_bytes += report.torn_bytes;
+        for range in report.damage {
+            let held = format!("records {} to {} of the log of shard {shard}", range.first, range.last);
+            self.damaged(&range.file, (range.from, range.to), held, range.what);
+        }
+        Ok(())
+    }
+
+    /// What a start would find out, short of changing anything.
+    fn together(&mut self, placement: &Placement, catalog: &Catalog) -> Result<(), BootError> {
+        let mut logs = Vec::new();
+        for shard in (0..placement.shard_count).map(ShardId) {
+            match read_log(&mut self.files, self.config, &self.identity, placement, shard, catalog, self.now) {
+                Ok(recovered) => logs.push(recovered),
+                Err(error) => return self.lost(error),
+            }
+        }
+        match crosscheck::check(&logs, catalog, self.identity.slot_count) {
+            Ok(()) => Ok(()),
+            Err(error) => self.lost(error),
+        }
+    }
+
+    /// An error that tells of the data is an answer.
+    fn lost(&mut self, error: BootError) -> Result<(), BootError> {
+        match error {
+            BootError::Damage { .. } | BootError::LostData(_) | BootError::Log(_) => {
+                self.verified.lost = Some(error.to_string());
+                Ok(())
+            }
+            BootError::Disk(_) | BootError::Config(_) => Err(error),
+        }
+    }
+}
