@@ -71,7 +71,7 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
     };
     refused(&["--host", "0.0.0.0"], 78, "--insecure-listen");
     refused(&["--cores", "4000"], 78, "CPU 4000");
-    refused(&["--cores", "x"], 78, "\"x\"");
+    refused(&["--cores", "x"], 2, "\"x\"");
     refused(&["--shards", "65"], 78, "1 to 64");
     refused(&["--shards", "many"], 2, "many");
     refused(&["--prot-base", "1"], 2, "--port-base");
