@@ -66,7 +66,7 @@ loom: ## model-check the queue between cores
 	RUSTFLAGS="--cfg loom" cargo test --package gristmill-io --test loom_mesh --release --target-dir $(TARGET_DIR)/loom
 
 bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 fails on a missed target
-	BENCH_COMMAND='make bench' cargo bench --package gristmill-benches --bench put_stages
+	BENCH_COMMAND='make bench' cargo bench --package gristmill-benches --bench put_stages --bench store
 
 bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')

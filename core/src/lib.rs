@@ -13,6 +13,7 @@ pub mod parcel;
 pub mod request;
 pub mod session_secret;
 pub mod shard;
+pub mod store_files;
 
 pub use host::LinkedApps;
 pub use parcel::{Item, Parcel};

@@ -12,14 +12,39 @@ pub enum FileKind {
     Values,
 }
 
+impl FileKind {
+    /// How names of its files end.
+    const ENDINGS: [(Self, &'static str); 2] = [(Self::Sorted, ".sorted"), (Self::Values, ".values")];
+}
+
+/// Folder of the store in the data directory.
+pub const STORE_DIR: &str = "store";
+
+/// Folder of a slot group, from the data directory.
+#[must_use]
+pub fn group_dir(group: u16) -> String {
+    format!("{STORE_DIR}/{group:02}")
+}
+
 /// Path of a file of a slot group, from the data directory.
 #[must_use]
 pub fn file_path(group: u16, number: FileNumber, kind: FileKind) -> String {
-    let ending = match kind {
-        FileKind::Sorted => "sorted",
-        FileKind::Values => "values",
-    };
-    format!("store/{group:02}/{number}.{ending}")
+    format!("{}/{}", group_dir(group), file_name(number, kind))
+}
+
+fn file_name(number: FileNumber, kind: FileKind) -> String {
+    format!("{number}{}", FileKind::ENDINGS[kind as usize].1)
+}
+
+/// The file that has this name, if it is one of the store's.
+#[must_use]
+pub fn parse_file_name(name: &str) -> Option<(FileNumber, FileKind)> {
+    let (kind, number) =
+        FileKind::ENDINGS.iter().find_map(|(kind, ending)| Some((*kind, name.strip_suffix(ending)?)))?;
+    let (job, index) = number.split_once('-')?;
+    let job: u64 = job.parse().ok().filter(|job| *job < 1 << 48)?;
+    let number = FileNumber::of(job, index.parse().ok()?);
+    (file_name(number, kind) == name).then_some((number, kind))
 }
 
 /// Bytes to be written: a multiple of the device's block at a multiple of it. Pieces of a file come in order.
@@ -76,5 +101,25 @@ impl Output {
         let offset = self.from;
         self.from += whole as u64;
         Piece { file: self.file, kind: self.kind, offset, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_and_others_are_left_alone() {
+        for kind in [FileKind::Sorted, FileKind::Values] {
+            let number = FileNumber::of(1_234_567, 89);
+            let path = file_path(3, number, kind);
+            assert!(path.starts_with("store/03/1234567-89."), "{path}");
+            assert_eq!(parse_file_name(path.rsplit('/').next().unwrap()), Some((number, kind)));
+        }
+        for other in
+            ["1-2.sortedx", "1-2", "01-2.sorted", "1-70000.values", "-1-2.sorted", "999999999999999-1.sorted", "x"]
+        {
+            assert_eq!(parse_file_name(other), None, "{other}");
+        }
     }
 }

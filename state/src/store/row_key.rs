@@ -281,6 +281,26 @@ impl<'a> RowKey<'a> {
     }
 }
 
+/// A key, or the beginning of one, for a person.
+pub(super) fn key_words(key: &[u8]) -> String {
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    match RowKey::decode(key) {
+        Ok(RowKey::Slot(slot, part)) => format!("part {} of slot {slot}", text(&part)),
+        Ok(RowKey::Backlog(slot, number)) => format!("backlog row {number} of slot {slot}"),
+        Ok(RowKey::Timer(slot, table, grain, name)) => {
+            format!("timer {} of grain {} of table {table} in slot {slot}", text(&name), text(&grain))
+        }
+        Ok(RowKey::Grain(slot, table, grain)) => format!("grain {} of table {table} in slot {slot}", text(&grain)),
+        Ok(RowKey::Entry(slot, table, grain, map, key)) => {
+            let (key, grain) = (text(&key), text(&grain));
+            format!("entry {key} of map {map} of grain {grain} of table {table} in slot {slot}")
+        }
+        // Separators of an index are beginnings of keys.
+        Err(_) if key.is_empty() => "the beginning".into(),
+        Err(_) => format!("the key {}", text(key)),
+    }
+}
+
 /// The slot that a key, or the beginning of one, is of.
 pub(super) fn slot_of(key: &[u8]) -> SlotId {
     match key {

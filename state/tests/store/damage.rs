@@ -5,9 +5,10 @@ use crate::rig::{
     DIRECTORY, Disk, Rows, SMALL, deleted, entry, grain, inline, look_up, range_tombstone, run_of, stream_all, walk,
     write_file,
 };
-use gristmill_base::ids::SlotId;
+use gristmill_base::ids::{SlotId, Ssn};
 use gristmill_state::store::{
-    Blocks, Damage, Direction, FileKind, FileNumber, FileOptions, KeyRange, Summary, Tombstones, Version, View,
+    Blocks, Content, Damage, Direction, FileCheck, FileKind, FileNumber, FileOptions, Held, KeyRange, Summary,
+    Tombstones, ValueWriter, Version, View,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -93,6 +94,77 @@ fn every_flipped_byte_is_harmless_or_named() {
         assert!(named > 400, "{named} named, {harmless} harmless");
         assert!(harmless > 0, "padding may be anything");
     }
+}
+
+/// What a check of a whole file finds.
+fn check(disk: &Disk, file: FileNumber, length: u64) -> FileCheck {
+    let mut check = FileCheck::new(DIRECTORY, file, length);
+    while let Some(wanted) = check.wanted() {
+        check.fill(&disk.read(wanted));
+    }
+    check
+}
+
+/// Every byte that means something is covered, each damage is found once, and what is not damaged is still read.
+#[test]
+fn a_check_finds_every_flipped_byte_and_goes_on_behind_it() {
+    for options in [FileOptions { block_bytes: 300, ..FileOptions::TOP }, SMALL] {
+        let (mut disk, summary, _) = written(options);
+        let whole = disk.files[&FILE].clone();
+        assert_eq!(check(&disk, FILE.0, summary.bytes).findings(), []);
+        assert_eq!(check(&disk, FILE.0, summary.bytes).rows(), summary.properties.rows);
+        let mut partly = 0;
+        for at in 0..whole.len() {
+            let is_padding = whole[at.saturating_sub(70)..(at + 40).min(whole.len())].iter().all(|byte| *byte == 0);
+            disk.files.get_mut(&FILE).unwrap()[at] ^= 1 << (at % 8);
+            let checked = check(&disk, FILE.0, summary.bytes);
+            disk.files.get_mut(&FILE).unwrap()[at] = whole[at];
+            let [finding] = checked.findings() else {
+                assert!(checked.findings().is_empty(), "byte {at}: {:?}", checked.findings());
+                assert!(whole[at] == 0 && checked.rows() == summary.properties.rows, "byte {at} is not covered");
+                continue;
+            };
+            assert!(!is_padding, "byte {at} means nothing: {finding}");
+            let range = finding.damage.offset..finding.damage.offset + finding.bytes as u64;
+            // Of the end of the file, all of it is read at once, and the part in it is named.
+            assert!(range.contains(&(at as u64)), "byte {at} in {finding}");
+            partly += usize::from((1..summary.properties.rows).contains(&checked.rows()));
+        }
+        assert!(partly > 100, "{partly} flips left other rows readable");
+    }
+}
+
+#[test]
+fn findings_say_what_lay_there() {
+    let (mut disk, summary, _) = written(FileOptions { block_bytes: 300, ..FileOptions::TOP });
+    disk.files.get_mut(&FILE).unwrap()[4_100] ^= 1;
+    let checked = check(&disk, FILE.0, summary.bytes);
+    let [finding] = checked.findings() else { panic!("{:?}", checked.findings()) };
+    let text = finding.to_string();
+    assert!(text.starts_with("file 0-9 of the store, bytes 4096 to "), "{text}");
+    assert!(text.contains(" of table 1 in slot 1") && text.contains("its checksum is "), "{text}");
+}
+
+/// Values are read as well, by the rows that point at them.
+#[test]
+fn a_check_reads_the_values() {
+    let mut disk = Disk::default();
+    let mut values = ValueWriter::new(DIRECTORY, FileNumber(8));
+    let keys = [grain(1, 1), grain(1, 2)];
+    let rows = keys.clone().map(|key| {
+        let content = Content::Stored(values.add(&key, &[7; 3_000]));
+        (key, Version { ssn: Ssn(1), content })
+    });
+    disk.write(values.finish().0.unwrap());
+    let summary = write_file(&mut disk, 9, FileOptions::LAST, &BTreeMap::from(rows), &Tombstones::default());
+    assert_eq!(check(&disk, FILE.0, summary.bytes).findings(), []);
+    disk.files.get_mut(&(FileNumber(8), FileKind::Values)).unwrap()[4_000] ^= 1;
+    let checked = check(&disk, FILE.0, summary.bytes);
+    let [finding] = checked.findings() else { panic!("{:?}", checked.findings()) };
+    assert_eq!((finding.damage.file, &finding.held), (FileNumber(8), &Held::Value(keys[1].clone())));
+    assert!(finding.to_string().contains("bytes 3020 to 6039, the value of grain 2 of table 1 in slot 1: "));
+    disk.files.remove(&(FileNumber(8), FileKind::Values));
+    assert_eq!(check(&disk, FILE.0, summary.bytes).findings().len(), 2);
 }
 
 #[test]

@@ -1,0 +1,275 @@
+//! Crash points of the store's files: a flush, a merge and their publication are cut at every operation of the disk. What a
+//! manifest that counts names is there, whole, and says what it said when it was published.
+
+use gristmill_base::files::Files;
+use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::planted::{Bug, plant};
+use gristmill_core::store_files::{
+    StoreError, make_group_dirs, read_wanted, remove_files, run_flush, run_merge, sweep_files,
+};
+use gristmill_io::root::{RootFile, RootState};
+use gristmill_sim::clock::SimClock;
+use gristmill_sim::crash_points::{Budget, Failure, Subject, Tally, Verdict, enumerate};
+use gristmill_sim::disk::SimDisk;
+use gristmill_state::store::{
+    Access, Blocks, Content, Cursor, Damage, Direction, FileCheck, FileKind, FileOptions, Flush, FlushMark, KeyRange,
+    Manifest, Memory, Merge, RowKey, Stop, Version, file_path, open_value, plan, value_wanted,
+};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+const DIRECTORY: u128 = 77;
+const GROUP: u16 = 3;
+const SLOT: SlotId = SlotId(9);
+/// Flushes of the workload; the fourth makes a merge due, the last one another.
+const ROUNDS: u64 = 8;
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A manifest that was, or was about to be, published, and the rows that it stands for.
+#[derive(Clone)]
+struct Published {
+    manifest: Vec<u8>,
+    rows: Rows,
+}
+
+/// What the outside knows: everything that was handed to the root, and how much of it is durable for certain.
+#[derive(Clone, Default)]
+struct Promise {
+    all: Vec<Rc<Published>>,
+    durable: usize,
+}
+
+/// The store of one shard over a disk.
+struct Store<'a> {
+    files: Files<'a>,
+    root: RootFile,
+    manifest: Manifest,
+    rows: Rows,
+    ssn: u64,
+}
+
+fn failed(error: StoreError) -> Verdict {
+    match error {
+        StoreError::Disk(error) => error.into(),
+        StoreError::Damage(damage) => Verdict::Wrong(damage.to_string()),
+    }
+}
+
+fn damaged(damage: Damage) -> Verdict {
+    Verdict::Wrong(damage.to_string())
+}
+
+fn grain(n: u64) -> Vec<u8> {
+    RowKey::Grain(SLOT, TableId(1), n.to_string().into_bytes().into()).encode()
+}
+
+impl Store<'_> {
+    /// Hands the manifest to the root.
+    fn publish(&mut self, promise: &mut Promise) -> Result<(), Verdict> {
+        let manifest = self.manifest.to_bytes();
+        promise.all.push(Rc::new(Published { manifest: manifest.clone(), rows: self.rows.clone() }));
+        self.root.store(&mut self.files, &manifest)?;
+        promise.durable = promise.all.len();
+        Ok(())
+    }
+
+    /// Writes some rows, flushes them, and merges what is due.
+    fn round(&mut self, round: u64, promise: &mut Promise) -> Result<(), Verdict> {
+        let mut memory = Memory::default();
+        for n in round % 3..12 {
+            self.ssn += 1;
+            let (key, large) = (grain(n), n.is_multiple_of(5));
+            let content = if (n + round).is_multiple_of(4) {
+                self.rows.remove(&key);
+                Content::Deleted
+            } else {
+                let value = vec![round as u8; if large { 3_000 } else { 30 }];
+                self.rows.insert(key.clone(), value.clone());
+                Content::Inline(value)
+            };
+            memory.put(key, Version { ssn: Ssn(self.ssn), content });
+        }
+        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
+        let built = run_flush(&mut self.files, GROUP, &mut flush)?;
+        let marks = [(SLOT, FlushMark { term: Term(1), ssn: Ssn(self.ssn) })].into();
+        self.group().flushed(&built, &marks);
+        self.publish(promise)?;
+        while let Some(plan) = plan(GROUP, self.group()) {
+            let mut merge = Merge::new(DIRECTORY, self.manifest.begin_job(), &plan);
+            let built = run_merge(&mut self.files, GROUP, &mut merge).map_err(failed)?;
+            let gone = self.group().merged(&plan, &built);
+            self.publish(promise)?;
+            remove_files(&mut self.files, GROUP, &gone)?;
+        }
+        Ok(())
+    }
+
+    fn group(&mut self) -> &mut gristmill_state::store::Group {
+        self.manifest.groups.get_mut(&GROUP).expect("it has one group")
+    }
+
+    fn read(&mut self, wanted: gristmill_state::store::Wanted) -> Result<Vec<u8>, Verdict> {
+        Ok(read_wanted(&mut self.files, GROUP, wanted)?)
+    }
+
+    /// All rows, by a cursor.
+    fn walk(&mut self) -> Result<Rows, Verdict> {
+        let view = self.group().view(1);
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let mut cursor = Cursor::new(KeyRange::of_slot(SLOT), Direction::Forward);
+        let mut rows = Rows::new();
+        loop {
+            match cursor.next(&[], &view, &mut blocks) {
+                Ok(None) => return Ok(rows),
+                Ok(Some((key, version))) => {
+                    let value = match version.content {
+                        Content::Inline(value) => value,
+                        Content::Stored(at) => {
+                            let record = self.read(value_wanted(at, &key))?;
+                            open_value(DIRECTORY, at, &key, &record).map_err(damaged)?.to_vec()
+                        }
+                        other => return Err(Verdict::Wrong(format!("a cursor gave {other:?}"))),
+                    };
+                    rows.insert(key, value);
+                }
+                Err(Stop::Miss(wanted)) => {
+                    let bytes = self.read(wanted)?;
+                    blocks.fill(wanted, &bytes, Access::Scan).map_err(damaged)?;
+                }
+                Err(Stop::Pause) => {}
+                Err(Stop::Damage(damage)) => return Err(damaged(damage)),
+            }
+        }
+    }
+
+    /// Every file that the manifest names is whole.
+    fn check_files(&mut self) -> Result<(), Verdict> {
+        let sorted: Vec<_> = self.group().files().map(|file| (file.number, file.bytes)).collect();
+        for (file, bytes) in sorted {
+            let mut check = FileCheck::new(DIRECTORY, file, bytes);
+            while let Some(wanted) = check.wanted() {
+                check.fill(&self.read(wanted)?);
+            }
+            if let Some(finding) = check.findings().first() {
+                return Err(Verdict::Wrong(finding.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens what is on the disk, sweeps, and checks it against the promise.
+fn open<'a>(disk: &'a mut SimDisk, promise: &mut Promise) -> Result<Store<'a>, Verdict> {
+    let mut files = Files::new(disk);
+    make_group_dirs(&mut files, [GROUP])?;
+    let (mut root, state) = RootFile::load(&mut files, "", "manifest", DIRECTORY)
+        .map_err(|error| if files.list("").is_err() { Verdict::Crashed } else { Verdict::Wrong(error.to_string()) })?;
+    let (manifest, rows) = match state {
+        RootState::Empty if promise.durable == 0 => (Manifest::new(ShardId(0), 0, [(GROUP, SLOT)]), Rows::new()),
+        RootState::Present { bytes, degraded, .. } => {
+            let at = promise.all.iter().rposition(|published| published.manifest == bytes);
+            let at = at.ok_or_else(|| Verdict::Wrong("a manifest that was never published".into()))?;
+            if at + 1 < promise.durable {
+                return Err(Verdict::Wrong(format!("manifest {at} of {} durable ones", promise.durable)));
+            }
+            // Nothing is removed before both copies say the same.
+            if degraded.is_some() {
+                root.store(&mut files, &bytes).map(drop)?
+            } else {
+                root.flush(&mut files)?
+            }
+            promise.durable = at + 1;
+            promise.all.truncate(at + 1);
+            (Manifest::from_bytes(&bytes).map_err(Verdict::Wrong)?, promise.all[at].rows.clone())
+        }
+        other => return Err(Verdict::Wrong(format!("the root is {other:?}"))),
+    };
+    sweep_files(&mut files, &manifest.files().collect())?;
+    let ssn = manifest.groups[&GROUP].slots[&SLOT].ssn.0;
+    let mut store = Store { files, root, manifest, rows, ssn };
+    store.check_files()?;
+    if store.walk()? != store.rows {
+        return Err(Verdict::Wrong("rows are not those of the manifest".into()));
+    }
+    Ok(store)
+}
+
+fn work(mut disk: SimDisk) -> Promise {
+    let mut promise = Promise::default();
+    let done = open(&mut disk, &mut promise.clone())
+        .and_then(|mut store| (0..ROUNDS).try_for_each(|round| store.round(round, &mut promise)));
+    match done {
+        Ok(()) | Err(Verdict::Crashed) => promise,
+        Err(Verdict::Wrong(said)) => panic!("without a crash: {said}"),
+    }
+}
+
+fn try_all(seed: u64, budget: Budget) -> Result<Tally, Box<Failure>> {
+    let mut reopen = |mut disk: SimDisk, promise: &mut Promise| {
+        let mut store = open(&mut disk, promise)?;
+        // Full service: what it has found can be gone on with.
+        store.round(ROUNDS + 1, promise)?;
+        store.check_files()
+    };
+    enumerate(seed, budget, &mut Subject { work: &mut work, open: &mut reopen })
+}
+
+#[test]
+fn a_crash_anywhere_leaves_a_manifest_and_its_files() {
+    let tally = try_all(1, Budget { random_images: 2, stride: 1, recovery_crashes: 1 })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{tally:?}");
+    assert!(tally.points > 150 && tally.images > 600, "{tally:?}");
+}
+
+#[test]
+fn a_skipped_sync_of_the_folder_is_found() {
+    plant(Some(Bug::SkippedDirectorySync));
+    let found = try_all(1, Budget { random_images: 4, stride: 1, recovery_crashes: 0 });
+    plant(None);
+    let said = found.expect_err("names of files that were not flushed are lost").said;
+    assert!(said.contains("file") || said.contains("never"), "{said}");
+}
+
+/// A disk that is full ends a flush and a merge with that, leaves nothing behind, and both go on when there is room.
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    let mut disk = SimDisk::new(5, SimClock::new());
+    let watch = disk.handle();
+    let mut promise = Promise::default();
+    let Ok(mut store) = open(&mut disk, &mut promise) else { panic!("an empty disk opens") };
+    (0..3).for_each(|round| store.round(round, &mut promise).expect("there is room"));
+    let before = watch.paths();
+    watch.fill(2);
+    let mut full = 0;
+    for round in 3..6 {
+        let (manifest, rows, ssn) = (store.manifest.clone(), store.rows.clone(), store.ssn);
+        let said = store.round(round, &mut promise);
+        full += usize::from(matches!(&said, Err(Verdict::Wrong(said)) if said.contains("no space left")));
+        // What was under way is forgotten, as a shard would that tries again later.
+        store.manifest.groups = manifest.groups;
+        (store.rows, store.ssn) = (rows, ssn);
+        assert_eq!(watch.paths(), before);
+    }
+    assert_eq!(full, 3);
+    watch.fill(100_000);
+    (3..9).for_each(|round| store.round(round, &mut promise).expect("there is room again"));
+    assert!(store.walk().expect("all is readable") == store.rows);
+}
+
+/// A bit that turned over in an input is named by the merge, and what there was before stays.
+#[test]
+fn rot_ends_a_merge_with_its_name() {
+    let mut disk = SimDisk::new(6, SimClock::new());
+    let watch = disk.handle();
+    let mut promise = Promise::default();
+    let Ok(mut store) = open(&mut disk, &mut promise) else { panic!("an empty disk opens") };
+    (0..3).for_each(|round| store.round(round, &mut promise).expect("nothing is damaged"));
+    let file = store.group().tiers[0][1].files[0].number;
+    assert!(watch.rot_at(&file_path(GROUP, file, FileKind::Sorted), 30, 3));
+    let Err(Verdict::Wrong(said)) = store.round(3, &mut promise) else { panic!("damage was carried on") };
+    assert!(said.starts_with(&format!("file {file} of the store is damaged at byte 0: its checksum is")), "{said}");
+    assert_eq!(store.group().tiers[0].len(), 4, "the four runs are as they were");
+}
