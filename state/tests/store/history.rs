@@ -115,6 +115,21 @@ impl World {
         }
     }
 
+    /// Flushes the rows that are in part `part` of three, and the range tombstones or not: a flush that is taken slice by
+    /// slice while the shard goes on. How far all is flushed does not move.
+    fn flush_part(&mut self, part: u32, takes_tombstones: bool) {
+        let (mut taken, mut left) = (Memory::default(), Memory::default());
+        let with_tombstones = if takes_tombstones { &mut taken } else { &mut left };
+        self.memory.tombstones().iter().for_each(|tombstone| with_tombstones.delete_range(tombstone));
+        for (key, version) in self.memory.iter() {
+            let is_taken = key.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 3 == part;
+            let memory = if is_taken { &mut taken } else { &mut left };
+            memory.put(key.clone(), version.clone());
+        }
+        self.memory = left;
+        self.write_run(taken, &BTreeMap::new());
+    }
+
     fn flush(&mut self) {
         let marks: BTreeMap<SlotId, FlushMark> = SLOTS
             .iter()
@@ -123,9 +138,13 @@ impl World {
                 (*slot, FlushMark { term: Term(1), ssn })
             })
             .collect();
-        let memory = Arc::new(std::mem::take(&mut self.memory));
+        let memory = std::mem::take(&mut self.memory);
+        self.write_run(memory, &marks);
+    }
+
+    fn write_run(&mut self, memory: Memory, marks: &BTreeMap<SlotId, FlushMark>) {
         let job = self.manifest.begin_job();
-        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options(FileOptions::TOP), memory);
+        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options(FileOptions::TOP), Arc::new(memory));
         let built = loop {
             match flush.step(1_000) {
                 FlushStep::Write(piece) => self.disk.write(piece),
@@ -133,7 +152,7 @@ impl World {
                 FlushStep::Done(built) => break built,
             }
         };
-        self.group().flushed(&built, &marks);
+        self.group().flushed(&built, marks);
         self.generation += 1;
     }
 
@@ -274,6 +293,7 @@ impl World {
 enum Event {
     Write(Change),
     Flush,
+    FlushPart(u32, bool),
     Merge(usize),
     Crash(usize),
     Get(Vec<u8>),
@@ -324,7 +344,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => key().prop_map(|key| Event::Write(Change::Delete(key))),
         2 => range().prop_map(|range| Event::Write(Change::DeleteRange(range))),
         2 => (range(), proptest::collection::vec(any::<u8>(), 0..9), 0..30_u32, any::<bool>()).prop_map(several),
-        8 => Just(Event::Flush),
+        6 => Just(Event::Flush),
+        6 => (0..3_u32, any::<bool>()).prop_map(|(part, takes_tombstones)| Event::FlushPart(part, takes_tombstones)),
         10 => (1..40_usize).prop_map(Event::Merge),
         2 => (0..30_usize).prop_map(Event::Crash),
         6 => key().prop_map(Event::Get),
@@ -349,6 +370,7 @@ proptest! {
             match event {
                 Event::Write(change) => world.write(change),
                 Event::Flush => world.flush(),
+                Event::FlushPart(part, takes_tombstones) => world.flush_part(part, takes_tombstones),
                 Event::Merge(steps) => drop(world.merge(steps)),
                 Event::Crash(more) => world.crash(more),
                 Event::Get(key) => {
