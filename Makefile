@@ -12,7 +12,7 @@ SEEDS ?= 1000
 SEEDS_TEST ?= 200
 SECONDS_FUZZ ?= 60
 
-# Power cuts of `make torture-power`.
+# Cycles of `make torture-power` and `make torture-io`.
 CYCLES ?= 20
 
 # Of `make compare`: the other program, rounds, and seconds of each measurement.
@@ -24,7 +24,7 @@ SECS ?= 5
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures torture-power lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures torture-power torture-io lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -101,6 +101,12 @@ torture-power: setup ## power cuts on a disk with a volatile cache, as root: CYC
 	cargo build --release --package gristmill
 	scripts/torture_power.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/power --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 	scripts/torture_power.py --gristmill $(TARGET_DIR)/torture/gristmill-no-flush --work $(TARGET_DIR)/torture/no-flush --cycles 5 --expect-loss
+
+torture-io: setup ## a disk that fails (EIO) or is slow under load, as root: CYCLES=20 SEED=n
+	@command -v nbdkit >/dev/null && command -v nbdfuse >/dev/null && command -v mkfs.ext4 >/dev/null \
+		|| scripts/packages.sh nbdkit libnbd-bin e2fsprogs mount
+	cargo build --release --package gristmill
+	scripts/torture_io.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/io --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -68,12 +68,13 @@ class Device:
         self.is_made = False
         self.nbdkit = self.nbdfuse = self.loop = None
 
-    def power_on(self):
+    def power_on(self, filters=(), settings=()):
+        """With further nbdkit filters before the cache, and their settings."""
         self.socket.unlink(missing_ok=True)
         log = open(self.work / "device.log", "a")
         # The cache is a file without a name in TMPDIR; it goes with the process.
         self.nbdkit = subprocess.Popen(
-            ["nbdkit", "-f", "-U", self.socket, "--filter=cache", "file", self.image, "cache=writeback"],
+            ["nbdkit", "-f", "-U", self.socket, *filters, "--filter=cache", "file", self.image, "cache=writeback", *settings],
             stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(self.work)})
         wait_until(self.socket.exists, 10, "nbdkit's socket")
         self.nbdfuse = subprocess.Popen(["nbdfuse", self.fuse / "disk", "--unix", self.socket],
@@ -222,8 +223,8 @@ class Campaign:
             self.device.clear()
 
 
-def main():
-    args = arguments()
+def check_machine():
+    """Ends with status 78 where this cannot run."""
     if os.geteuid() != 0:
         lacks("root is needed, to mount file systems on loop devices")
     for tool in TOOLS:
@@ -231,6 +232,11 @@ def main():
             lacks(f"{tool} is missing; `make torture-power` installs it from Debian as root")
     if not Path("/dev/fuse").exists() or not Path("/dev/loop-control").exists():
         lacks("/dev/fuse and /dev/loop-control are needed; a container must be given them")
+
+
+def main():
+    args = arguments()
+    check_machine()
     args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
     shutil.rmtree(args.work, ignore_errors=True)
@@ -248,4 +254,5 @@ def main():
     shutil.rmtree(args.work)
 
 
-main()
+if __name__ == "__main__":
+    main()
