@@ -138,22 +138,19 @@ impl Block {
 
     fn check(&self, payloads: Payload) -> Result<(), Fault> {
         let mut entry = Entry::default();
-        let mut key_before = Vec::new();
         for index in 0..self.count {
             let at = entry.payload.1;
             let restarts = index.is_multiple_of(STORE_RESTART_ENTRIES);
             if restarts && self.restart(index / STORE_RESTART_ENTRIES) != at {
                 return Err(Fault::Order);
             }
-            key_before.clear();
-            key_before.extend_from_slice(&entry.key);
-            self.decode(at, &mut entry, restarts)?;
-            if index > 0 && key_before >= entry.key {
+            let ascends = self.decode(at, &mut entry, restarts)?;
+            if index > 0 && !ascends {
                 return Err(Fault::Order);
             }
             let payload = &self.body[entry.payload.0..entry.payload.1];
             match payloads {
-                Payload::Row => drop(Version::decode(payload)?),
+                Payload::Row => Version::check(payload)?,
                 Payload::Place => drop(BlockPlace::decode(payload)?),
             }
         }
@@ -161,8 +158,9 @@ impl Block {
         if left == 0 { Ok(()) } else { Err(DecodeError::Trailing(left).into()) }
     }
 
-    /// Decodes the entry whose bytes begin at `at`, behind the one that `entry` is at.
-    fn decode(&self, at: usize, entry: &mut Entry, restarts: bool) -> Result<(), DecodeError> {
+    /// Decodes the entry whose bytes begin at `at`, behind the one that `entry` is at; says whether its key is above that
+    /// one's.
+    fn decode(&self, at: usize, entry: &mut Entry, restarts: bool) -> Result<bool, DecodeError> {
         let mut from = Reader::new(&self.body[at..self.table]);
         let shared = from.varint_as::<usize>("shared part of a key")?;
         let known = if restarts { 0 } else { entry.key.len() };
@@ -171,12 +169,13 @@ impl Block {
             return Err(DecodeError::TooLarge { what: "shared part of a key", found, allowed });
         }
         let further = from.bytes("key", STORE_KEY_BYTES_MAX - shared)?;
+        let ascends = *further > entry.key[shared..];
         entry.key.truncate(shared);
         entry.key.extend_from_slice(further);
         let payload = from.bytes("payload", self.table)?;
         let end = self.table - from.left();
         entry.payload = (end - payload.len(), end);
-        Ok(())
+        Ok(ascends)
     }
 
     fn restart(&self, index: usize) -> usize {

@@ -1,6 +1,7 @@
 //! The footer of a sorted file: what the file is, and where its parts are.
 
 use super::block::BlockPlace;
+use super::filter::page_count;
 use super::frame::{BLOCK_BYTES_MAX, Frames, Place};
 use super::{BlockKind, Compression, Damage, Fault, FileNumber};
 use gristmill_base::codec::{Put, Reader};
@@ -70,6 +71,7 @@ impl Footer {
         let is_inside = parts.iter().all(|part| part.bytes <= BLOCK_BYTES_MAX && part.offset <= offset)
             && footer.data_end <= footer.root.offset
             && footer.filter_at <= footer.root.offset
+            && page_count(footer.filter_lines) as u64 <= (footer.root.offset - footer.filter_at) / BLOCK_BYTES as u64
             && footer.root.offset <= footer.tombstones.offset.min(footer.properties.offset)
             && footer.group < SLOT_GROUPS
             && (footer.alignment == 1 || footer.alignment as usize == BLOCK_BYTES);
@@ -161,6 +163,7 @@ mod tests {
             Footer { properties: BlockPlace { offset: 12_338, bytes: 9 << 20 }, ..footer() },
             Footer { group: 16, ..footer() },
             Footer { alignment: 512, ..footer() },
+            Footer { filter_lines: 64, ..footer() },
         ] {
             assert_eq!(Footer::open(PLACE, 16_384, &bad.seal(PLACE, 16_384)).unwrap_err().fault, Fault::Order);
         }

@@ -43,6 +43,14 @@ pub struct Version {
     pub content: Content,
 }
 
+/// A content within the bytes of its block.
+enum Said<'a> {
+    Deleted,
+    Inline(&'a [u8]),
+    Stored(ValueRef),
+    Present,
+}
+
 impl Version {
     /// Whether it is a tombstone.
     #[must_use]
@@ -81,19 +89,40 @@ impl Version {
     /// # Errors
     /// They are none.
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let (ssn, kind, mut from) = Self::head(payload)?;
-        let content = match kind {
-            DELETED => Content::Deleted,
-            PRESENT => Content::Present,
+        let (ssn, said) = Self::parse(payload)?;
+        let content = match said {
+            Said::Deleted => Content::Deleted,
+            Said::Inline(bytes) => Content::Inline(bytes.to_vec()),
+            Said::Stored(at) => Content::Stored(at),
+            Said::Present => Content::Present,
+        };
+        Ok(Self { ssn, content })
+    }
+
+    /// Whether they are those of a version; without making it.
+    ///
+    /// # Errors
+    /// They are none.
+    pub(super) fn check(payload: &[u8]) -> Result<(), DecodeError> {
+        Self::parse(payload).map(drop)
+    }
+
+    fn parse(payload: &[u8]) -> Result<(Ssn, Said<'_>), DecodeError> {
+        let mut from = Reader::new(payload);
+        let kind = from.u8()?;
+        let ssn = Ssn(from.varint()?);
+        let said = match kind {
+            DELETED => Said::Deleted,
+            PRESENT => Said::Present,
             INLINE => {
                 let bytes = from.take(from.left())?;
                 let (found, allowed) = (bytes.len() as u64, STORE_INLINE_BYTES_MAX as u64 - 1);
                 if found > allowed {
                     return Err(DecodeError::TooLarge { what: "inline value", found, allowed });
                 }
-                Content::Inline(bytes.to_vec())
+                Said::Inline(bytes)
             }
-            STORED => Content::Stored(ValueRef {
+            STORED => Said::Stored(ValueRef {
                 file: FileNumber(from.varint()?),
                 offset: from.varint()?,
                 bytes: Self::value_bytes(from.varint()?)?,
@@ -101,14 +130,7 @@ impl Version {
             found => return Err(DecodeError::Unknown { what: "content of a row", found: found.into() }),
         };
         from.end()?;
-        Ok(Self { ssn, content })
-    }
-
-    fn head(payload: &[u8]) -> Result<(Ssn, u8, Reader<'_>), DecodeError> {
-        let mut from = Reader::new(payload);
-        let kind = from.u8()?;
-        let ssn = Ssn(from.varint()?);
-        Ok((ssn, kind, from))
+        Ok((ssn, said))
     }
 
     fn value_bytes(found: u64) -> Result<usize, DecodeError> {

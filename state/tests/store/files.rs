@@ -1,12 +1,18 @@
 //! Sorted files: what was written comes back, and its bytes do not change from version to version.
 
-use crate::rig::{DIRECTORY, Disk, deleted, grain, inline, range_tombstone, stream_all, write_file};
-use gristmill_base::ids::{SlotId, Ssn, TableId};
+use crate::rig::{
+    DIRECTORY, Disk, deleted, grain, inline, look_up, range_tombstone, run_of, stream_all, walk, write_file,
+};
+use gristmill_base::ids::{MapId, SlotId, Ssn, TableId};
+use gristmill_base::limits::{KEY_BYTES_MAX, STORE_KEY_BYTES_MAX};
 use gristmill_state::store::{
-    Compression, Content, FileKind, FileNumber, FileOptions, KeyRange, RowKey, Tombstones, ValueRef, Version,
+    Blocks, Compression, Content, Direction, FileKind, FileNumber, FileOptions, Flush, FlushStep, KeyRange, Memory,
+    RowKey, Tombstones, ValueRef, Version, View,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 const ALL_OPTIONS: [FileOptions; 4] =
     [FileOptions::TOP, FileOptions::MIDDLE, FileOptions::LAST, FileOptions { block_bytes: 100, ..FileOptions::MIDDLE }];
@@ -115,6 +121,47 @@ fn deeper_levels_are_compressed() {
     assert!(bytes[0] < plain as u64 * 13 / 10, "blocks of 4 KiB are full: {bytes:?} of {plain}");
     assert!(bytes[1] < bytes[0] / 2 && bytes[2] < bytes[1], "{bytes:?}");
     assert_eq!(FileOptions::LAST.compression, Compression::Zstd);
+}
+
+/// Keys of the largest size, which share nearly all of it: a grain key of zeros, each of which is escaped.
+#[test]
+fn the_longest_keys_fit() {
+    let (grain, slot, table) = (vec![0_u8; KEY_BYTES_MAX], SlotId(1), TableId(1));
+    let key = |n: u16| {
+        let mut name = vec![7_u8; KEY_BYTES_MAX];
+        name[KEY_BYTES_MAX - 2..].copy_from_slice(&n.to_le_bytes());
+        RowKey::Entry(slot, table, grain.as_slice().into(), MapId(9), name.into()).encode()
+    };
+    let rows: BTreeMap<_, _> = (0..150).map(|n| (key(n), inline(u64::from(n) + 1, &[1; 900]))).collect();
+    assert!(rows.keys().all(|key| key.len() <= STORE_KEY_BYTES_MAX && key.len() + 64 > STORE_KEY_BYTES_MAX));
+    let memory = rows.iter().fold(Memory::default(), |mut memory, (key, version)| {
+        memory.put(key.clone(), version.clone());
+        let behind = KeyRange { from: [key, &[1][..]].concat(), to: [key, &[2][..]].concat() };
+        if version.ssn.0 % 50 == 0 && behind.to.len() <= STORE_KEY_BYTES_MAX {
+            memory.delete_range(range_tombstone(behind, 9_000));
+        }
+        memory
+    });
+    let memory = Arc::new(memory);
+    for options in ALL_OPTIONS {
+        let mut disk = Disk::default();
+        let mut flush = Flush::new(DIRECTORY, 3, 5, options, Arc::clone(&memory));
+        let built = loop {
+            match flush.step(1 << 20) {
+                FlushStep::Write(piece) => disk.write(piece),
+                FlushStep::Pause => {}
+                FlushStep::Done(built) => break built,
+            }
+        };
+        let view = View { generation: 0, runs: vec![Rc::new(run_of(&built.files))] };
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let found = walk(&disk, &mut blocks, &[], &view, &KeyRange::of_slot(slot), Direction::Backward).unwrap();
+        assert!(found.iter().rev().map(|(key, _)| key).eq(rows.keys()), "{} rows", found.len());
+        for n in (0..150).step_by(31) {
+            let found = look_up(&disk, &mut blocks, &[], &view, &key(n)).unwrap().row;
+            assert_eq!(found.map(|row| row.ssn), Some(Ssn(u64::from(n) + 1)));
+        }
+    }
 }
 
 /// A file of another directory, or another number, is not taken for this one.
