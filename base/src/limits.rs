@@ -159,7 +159,7 @@ pub const STREAM_WINDOW_MAX: usize = 8_192;
 pub const CURSOR_RECORD_POSITIONS: u64 = 4_096;
 /// Time after which cursors that moved without a commit are recorded.
 pub const CURSOR_RECORD_NANOS: u64 = 1_000_000_000;
-/// A grain with waiting inputs that commits nothing for this long is spilled.
+/// A grain with waiting inputs that commits nothing for this long is spilled, unless it waits for its turn alone.
 pub const SPILL_AFTER_NANOS: u64 = 1_000_000_000;
 /// The same for one whose run fails or takes long, while bulk is held back because enough of it waits.
 pub const SPILL_BULK_AFTER_NANOS: u64 = 50_000_000;

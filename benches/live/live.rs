@@ -27,8 +27,9 @@ const TEXT: &str = "the quick brown fox jumps over a lazy dog again";
 /// How lines are sent.
 #[derive(Clone, Copy)]
 pub(crate) enum Load {
-    /// So many at a time, each new one when one has come through.
-    Closed { in_flight: usize },
+    /// So many at a time, from the append until what they cause is seen: what is seen of a watched line is taken to be so
+    /// for the lines before it.
+    Closed { in_flight: u64 },
     /// So many in a second, by the clock.
     Open { rate: f64 },
 }
@@ -37,6 +38,8 @@ pub(crate) enum Load {
 pub(crate) struct Found {
     /// Nanoseconds from the intended append to the answer that shows the line.
     pub(crate) histogram: Histogram<u64>,
+    /// Nanoseconds from the intended append of the same lines to its answer.
+    pub(crate) appended: Histogram<u64>,
     pub(crate) lines: u64,
     /// Lines in a second.
     pub(crate) rate: f64,
@@ -50,6 +53,10 @@ struct Line {
     count: u64,
     intended: Instant,
     is_watched: bool,
+    /// How many were sent before it.
+    number: u64,
+    /// Whether its append was answered.
+    is_appended: bool,
 }
 
 /// See the module.
@@ -66,6 +73,8 @@ pub(crate) struct Live {
     reads: u64,
     /// When the next line is watched.
     watch_from: Instant,
+    /// Lines up to the last one that was seen to be counted.
+    seen: u64,
     /// Lines that have come through, watched or not.
     through: u64,
 }
@@ -78,7 +87,7 @@ impl Live {
         let mut client = Client::connect(config)?;
         let (topic, docs) = (client.topic("word-count/lines")?, client.table("word-count/docs")?.id);
         let (sent, lines, unread) = (vec![0; DOCUMENTS], HashMap::new(), BTreeMap::new());
-        Ok(Self { client, topic, docs, sent, next: 0, lines, unread, reads: 0, watch_from: now(), through: 0 })
+        Ok(Self { client, topic, docs, sent, next: 0, lines, unread, reads: 0, seen: 0, watch_from: now(), through: 0 })
     }
 
     /// Sends lines for so long, at most as long as `wanted` says so, and waits for all of them.
@@ -89,9 +98,10 @@ impl Live {
         mut wanted: impl FnMut() -> anyhow::Result<bool>,
     ) -> anyhow::Result<Found> {
         let mut histogram = Histogram::new_with_max(NANOS_MAX, 3)?;
+        let mut appended = histogram.clone();
         let start = now();
         let (mut issued, mut last) = (0_u64, start);
-        self.through = 0;
+        (self.seen, self.through) = (0, 0);
         loop {
             let time_now = now();
             let open = time_now < start + time && wanted()?;
@@ -108,7 +118,7 @@ impl Live {
                 std::thread::sleep(READ_AGAIN / 2);
             }
             while let Some((ticket, ending)) = ended {
-                self.ended(ticket, ending, &mut histogram)?;
+                self.ended(ticket, ending, &mut histogram, &mut appended)?;
                 ended = self.client.take_ended(Duration::ZERO);
             }
         }
@@ -116,7 +126,7 @@ impl Live {
             bail!("{} lines did not come through within {} s", self.under_way(), DRAIN.as_secs());
         }
         let rate = self.through as f64 / (now() - start).as_secs_f64();
-        Ok(Found { histogram, lines: self.through, rate })
+        Ok(Found { histogram, appended, lines: self.through, rate })
     }
 
     fn under_way(&self) -> usize {
@@ -141,7 +151,7 @@ impl Live {
         let mut count = 0;
         loop {
             let intended = match load {
-                Load::Closed { in_flight } if self.under_way() >= in_flight => return Ok(count),
+                Load::Closed { in_flight } if issued + count - self.seen >= in_flight => return Ok(count),
                 Load::Closed { .. } => now(),
                 Load::Open { rate } => {
                     let due = start + Duration::from_secs_f64((issued + count) as f64 / rate);
@@ -161,7 +171,17 @@ impl Live {
             if is_watched {
                 self.watch_from = intended + WATCH_EVERY;
             }
-            self.lines.insert(ticket, Line { document, count: self.sent[document], intended, is_watched });
+            self.lines.insert(
+                ticket,
+                Line {
+                    document,
+                    count: self.sent[document],
+                    intended,
+                    is_watched,
+                    number: issued + count,
+                    is_appended: false,
+                },
+            );
             count += 1;
         }
     }
@@ -171,8 +191,9 @@ impl Live {
         ticket: Ticket,
         ending: Result<OwnedReply, Error>,
         histogram: &mut Histogram<u64>,
+        appended: &mut Histogram<u64>,
     ) -> anyhow::Result<()> {
-        let line = self.lines.remove(&ticket).context("the ending of an operation that nobody sent")?;
+        let mut line = self.lines.remove(&ticket).context("the ending of an operation that nobody sent")?;
         let is_there = match ending {
             Ok(_) if !line.is_watched => {
                 self.through += 1;
@@ -183,7 +204,11 @@ impl Live {
             Err(error) if error.status() == Some(Status::NotFound) => false,
             Err(error) => return Err(error).context("a live operation failed"),
         };
+        if !std::mem::replace(&mut line.is_appended, true) {
+            appended.saturating_record((now() - line.intended).as_nanos() as u64);
+        }
         if is_there {
+            self.seen = self.seen.max(line.number + 1);
             self.through += 1;
             histogram.saturating_record((now() - line.intended).as_nanos() as u64);
         } else {

@@ -61,7 +61,7 @@ struct Arguments {
 /// Most seconds in which the peak is looked for, and in which live is measured alone.
 const SECONDS_LIVE: [u64; 2] = [10, 20];
 /// Operations in flight: what the server allows a connection.
-const IN_FLIGHT: usize = 4_096;
+const IN_FLIGHT: u64 = 4_096;
 
 /// Where everything runs.
 #[derive(Clone, Copy)]
@@ -73,6 +73,8 @@ struct Processors {
 /// What live was like, alone or beside bulk.
 struct Lived {
     histogram: Histogram<u64>,
+    /// Of the same lines, until their append was answered.
+    appended: Histogram<u64>,
     /// Lines in a second.
     rate: f64,
     /// Share of its processor that the shard used.
@@ -196,7 +198,8 @@ fn measure_live(
 ) -> anyhow::Result<Lived> {
     let (begun, used) = (now(), server.shard_time()?);
     let found = live.run(Load::Open { rate }, time, wanted)?;
-    Ok(Lived { histogram: found.histogram, rate: found.rate, busy: share(begun, server.shard_time()? - used) })
+    let busy = share(begun, server.shard_time()? - used);
+    Ok(Lived { histogram: found.histogram, appended: found.appended, rate: found.rate, busy })
 }
 
 /// The share of the time since `begun` that was used.
@@ -205,7 +208,7 @@ fn share(begun: Instant, used: Duration) -> f64 {
 }
 
 fn add(report: &mut Report, round: &Round, arguments: &Arguments) {
-    let millis = |lived: &Lived, quantile| lived.histogram.value_at_quantile(quantile) as f64 / 1e6;
+    let millis = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1e6;
     let paced = format!("{:.0}/s open loop", round.rate);
     let flushed = "every ack flushed";
     let [alone, beside] = &round.live;
@@ -213,12 +216,14 @@ fn add(report: &mut Report, round: &Round, arguments: &Arguments) {
     report.row("live rate", "1/s").round(beside.rate).pace(&*paced).durability(flushed);
     for (id, lived) in [("live alone", alone), ("live beside bulk", beside)] {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-            let row = report.row(&format!("{id} {name}"), "ms").round(millis(lived, quantile));
+            let row = report.row(&format!("{id} {name}"), "ms").round(millis(&lived.histogram, quantile));
             row.pace(&*paced).durability(flushed);
         }
+        let row = report.row(&format!("{id}, append alone, p99"), "ms").round(millis(&lived.appended, 0.99));
+        row.pace(&*paced).durability(flushed);
     }
     report.row("live alone p99", "ms").target(Target::AtMost(10.0));
-    let ratio = millis(beside, 0.99) / millis(alone, 0.99);
+    let ratio = millis(&beside.histogram, 0.99) / millis(&alone.histogram, 0.99);
     report.row("live p99 beside / alone", "x").round(ratio).target(Target::AtMost(2.0)).pace(&*paced);
     for (id, (loaded, _)) in ["bulk alone", "bulk beside live"].into_iter().zip(&round.bulk) {
         let is_cut = loaded.lines < arguments.lines;
@@ -239,7 +244,8 @@ fn add(report: &mut Report, round: &Round, arguments: &Arguments) {
 }
 
 fn told(lived: &Lived) -> String {
-    format!("{}, shard busy {:.2}", quantiles(&lived.histogram), lived.busy)
+    let append = lived.appended.value_at_quantile(0.99) as f64 / 1e6;
+    format!("{}, append p99 {append:.2} ms, shard busy {:.2}", quantiles(&lived.histogram), lived.busy)
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> String {

@@ -307,6 +307,7 @@ impl Connections {
         gauges.extend(self.counters.each());
         gauges.extend([
             ("net_connections", self.members.len() as u64),
+            ("net_bulk_connections_held", self.ready[InputClass::Bulk as usize].len() as u64),
             ("net_operations_in_flight", self.sums.flight),
             ("net_operations_in_flight_bytes", self.sums.flight_bytes as u64),
             ("net_input_bytes_waiting", self.sums.input as u64),

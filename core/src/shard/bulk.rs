@@ -86,7 +86,7 @@ impl Bulk {
     }
 
     /// Inputs between admission and their run, as far as known.
-    fn under_way(&self) -> usize {
+    pub(super) fn under_way(&self) -> usize {
         self.waiting + self.taken + self.lag
     }
 
@@ -194,6 +194,14 @@ impl Shard {
         bulk.owed = if has_work { owed.min(OWED_MAX) } else { 0 };
         bulk.handled = self.counts.inputs;
         bulk.was_full = bulk.ran >= bulk.budget || bulk.taken >= bulk.budget;
+        let room = self.room_for_bulk(live);
+        self.counts.bulk_held += u64::from(room == 0 && self.bulk.under_way() > 0);
+        room
+    }
+
+    /// How many bulk operations the next turn takes, after one that has handled `live` live inputs.
+    fn room_for_bulk(&mut self, live: u64) -> usize {
+        let bulk = &mut self.bulk;
         let room = tuning().bulk_inputs.saturating_sub(bulk.waiting + bulk.lag).min(bulk.budget);
         bulk.kept_out = (bulk.kept_out + live).saturating_sub(bulk.taken as u64 * BULK_SHARE).min(OWED_MAX);
         if self.has_room_for_bulk() {

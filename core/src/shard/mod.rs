@@ -173,6 +173,10 @@ struct Counts {
     forwarded: u64,
     runs: u64,
     inputs: u64,
+    /// Of `inputs`.
+    bulk_inputs: u64,
+    /// Turns that told the doors to hold bulk back.
+    bulk_held: u64,
     failures: u64,
     events: u64,
     spills: u64,

@@ -324,9 +324,13 @@ impl Shard {
         to.dedup();
         let now = self.now_nanos;
         let (state, log) = self.slot_and_log(slot);
+        let work = state.grains.get(grain).work().expect("a grain that ran has work");
+        // The inputs of a run are of one class.
+        let is_bulk = work.queue.front().is_some_and(|queued| work.class_of(queued).is_bulk());
         let committed = state.commit(log, kind, grain, count, draft, now);
         let lsn = committed.lsn;
         self.counts.inputs += count as u64;
+        self.counts.bulk_inputs += if is_bulk { count as u64 } else { 0 };
         self.committed(slot, committed);
         self.rows_added(slot, to, lsn);
     }

@@ -17,12 +17,15 @@ tables:
   - name: notes
     key: string
     value: string
-    handlers: [{name: note}, {name: swell}]
+    handlers: [{name: note, retry: {attempts: 9, backoff: 100s, max: 100s}}, {name: swell}]
 ";
 const SLOTS: u16 = 16;
 
-/// Adds the first byte of its payload to what the grain has.
+/// Adds the first byte of its payload to what the grain has; fails with one of `!`.
 fn note(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    if input.payload[0] == b'!' {
+        return Err(Failure::new("it is told to"));
+    }
     let mut value = context.value()?.unwrap_or_default();
     value.push(input.payload[0]);
     context.set_value(value);
@@ -215,4 +218,32 @@ fn bulk_is_refused_before_live_is() {
     client.rig.settle_reply(late);
     client.rig.settle();
     assert!(client.rig.bulk_room(0) > 0, "there is room again");
+}
+
+#[test]
+fn who_waits_for_a_turn_is_not_spilled_and_who_fails_is() {
+    let mut client = Client::new("bulk-spilled");
+    client.invoke(InputClass::Bulk, "fails", b"!");
+    client.steps(8);
+    client.invoke(InputClass::Bulk, "fails", b"behind it");
+    for n in 0..3_000 {
+        client.invoke(InputClass::Bulk, &format!("{n}"), b"b");
+    }
+    // Turns so long apart that grains wait for seconds.
+    for _ in 0..4 {
+        client.rig.pass(1_500_000_000);
+        client.rig.step();
+    }
+    let (_, bulk) = client.waiting();
+    assert!(bulk > 1_000, "only {bulk} bulk inputs waited for their turn");
+    let backlogs: usize = (0..SLOTS).filter_map(|slot| client.rig.slot(SlotId(slot))).map(backlog).sum();
+    assert_eq!(backlogs, 2, "both inputs of the grain that fails, and no others");
+    client.steps(2_000);
+    assert_eq!(client.value("2999"), b"b");
+}
+
+/// Inputs of a slot in backlogs.
+fn backlog(slot: &gristmill_state::slot::Slot) -> usize {
+    let works = slot.grains.iter().filter_map(|(_, grain)| grain.work());
+    works.map(|work| work.backlog.len()).sum()
 }

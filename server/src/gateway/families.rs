@@ -10,6 +10,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("requests_forwarded", "Requests of clients whose key another shard owns: each is a hop there and one back"),
     ("runs", "Runs of handlers and direct operations on grains"),
     ("inputs_handled", "Inputs that runs consumed"),
+    ("bulk_inputs_handled", "Of them, bulk; the others were live"),
+    ("bulk_held_turns", "Turns with bulk under way at whose end the doors were told to take no more of it"),
     ("runs_failed", "Runs that ended in an error, retries included"),
     ("events_appended", "Events appended to topics"),
     ("grains_spilled", "Grains whose waiting inputs were copied into the log"),
@@ -32,6 +34,7 @@ pub(super) const GAUGES: &[Family] = &[
     ("queued_events", "Events not handed to their subscribers yet"),
     ("queued_inputs", "Inputs that wait for their grain, or run"),
     ("queued_messages", "Messages not consumed by their receivers yet"),
+    ("bulk_inputs", "Bulk inputs between admission and their run"),
     ("queued_replies", "Replies that wait for the log to be durable"),
     ("queued_records", "Records that are not durable yet"),
     ("log_kept_bytes", "Bytes of log that a recovery would read"),
@@ -76,6 +79,7 @@ pub(super) const DOOR_COUNTERS: &[Family] = &[
 /// What rises and falls, of the native door of one shard.
 pub(super) const DOOR_GAUGES: &[Family] = &[
     ("net_connections", "Connections that are open"),
+    ("net_bulk_connections_held", "Connections whose bulk operations wait at the door"),
     ("net_operations_in_flight", "Operations taken and not answered"),
 ];
 

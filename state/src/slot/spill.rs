@@ -4,8 +4,10 @@ use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued, Running, Work};
 use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
+use crate::stream::Stream;
 use gristmill_base::ids::SessionId;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::tuning::tuning;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of the reason that the reply to each parked input keeps.
@@ -20,12 +22,27 @@ impl Slot {
         self.grains.with_work().into_iter().find(|(_, work)| work.queue.iter().any(holds)).map(|(id, _)| id)
     }
 
-    /// Grains that have committed nothing since `since_nanos` although stream inputs wait for them.
+    /// Grains that have committed nothing since `since_nanos` although stream inputs wait for them, and that do not wait
+    /// for their turn alone: their run is under way or has failed; or a stream of theirs has done so much behind what they
+    /// hold up that its sender may soon have to wait for them.
     #[must_use]
     pub fn stuck_since(&self, since_nanos: u64) -> Vec<GrainId> {
-        let waits = |queued: &Queued| matches!(queued, Queued::Stream(..));
-        let is_stuck = |work: &Work| work.waiting_since_nanos < since_nanos && work.queue.iter().any(waits);
+        let is_stuck = |work: &Work| {
+            let has_waited = work.waiting_since_nanos < since_nanos;
+            let is_slow = work.running.is_some() || work.attempts > 0 || work.parked.is_some();
+            has_waited && work.queue.iter().any(|queued| self.holds_up(queued, is_slow))
+        };
         self.grains.with_work().into_iter().filter(|(_, work)| is_stuck(work)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether a queued input holds up its stream: it is the input of a slow grain, or it is the oldest that waits, and the
+    /// stream has done a quarter of its window behind it.
+    fn holds_up(&self, queued: &Queued, is_slow: bool) -> bool {
+        let Queued::Stream(id, pos, _) = queued else { return false };
+        let is_behind = |stream: &Stream| {
+            stream.oldest_pending() == Some(*pos) && stream.done().len() >= tuning().stream_window / 4
+        };
+        is_slow || self.stream(*id).is_some_and(is_behind)
     }
 
     /// Grains that bulk inputs of streams wait for, that have committed nothing since `since_nanos`, and whose run is under
