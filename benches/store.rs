@@ -4,8 +4,9 @@
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_benches::{Numbers, Report, timed};
 use gristmill_state::store::{
-    Access, Blocks, Content, Cursor, Direction, FileKind, FileNumber, FileOptions, Flush, FlushMark, FlushStep,
-    KeyRange, Lookup, Manifest, Memory, Merge, MergeStep, Part, Piece, RowKey, Run, Stop, Version, View, Wanted, plan,
+    Access, Blocks, Compression, Content, Cursor, Direction, FileKind, FileNumber, FileOptions, Flush, FlushMark,
+    FlushStep, KeyRange, Lookup, Manifest, Memory, Merge, MergeStep, Part, Piece, RowKey, Run, Stop, Version, View,
+    Wanted, plan,
 };
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -73,7 +74,11 @@ impl Bench {
     }
 
     fn flush(&mut self, memory: Arc<Memory>) {
-        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, memory);
+        self.flush_as(memory, FileOptions::TOP);
+    }
+
+    fn flush_as(&mut self, memory: Arc<Memory>, options: FileOptions) {
+        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), options, memory);
         let built = loop {
             match flush.step(STEP) {
                 FlushStep::Write(piece) => self.disk.write(piece),
@@ -156,6 +161,27 @@ fn reads(bench: &mut Bench, view: &View, report: &mut Report, what: &str) {
     report.row(&format!("cursor, a row, cached, {what}"), "ns").round(nanos / rows as f64);
 }
 
+/// How the last level could be laid out: what a row takes, and what a get costs a core that must load its block.
+fn layouts(report: &mut Report) {
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        for kib in [4, 8, 16, 32] {
+            let mut bench = Bench::new();
+            let memory = bench.memory(0..ROWS);
+            bench.flush_as(memory, FileOptions { compression, block_bytes: kib << 10, ..FileOptions::LAST });
+            let view = bench.view();
+            let bytes: u64 = bench.manifest.groups[&GROUP].files().map(|file| file.bytes).sum();
+            let id = format!("{compression:?}, blocks of {kib} KiB");
+            report.row(&format!("{id}: a row of {} B", VALUE + 16), "B").round(bytes as f64 / ROWS as f64);
+            let wanted: Vec<u64> = (0..LOADS).map(|_| bench.numbers.draw() % ROWS).collect();
+            let mut small = Blocks::new(DIRECTORY, 1 << 20);
+            let gets = |blocks: &mut Blocks| wanted.iter().filter(|n| bench.get(&view, blocks, **n)).count();
+            gets(&mut small);
+            let (nanos, _) = timed(|| gets(&mut small));
+            report.row(&format!("{id}: get, cache of 1 MiB"), "ns").round(nanos / LOADS as f64);
+        }
+    }
+}
+
 fn merge(bench: &mut Bench, report: &mut Report, id: &str) {
     let rows: u64 = bench.manifest.groups[&GROUP].files().map(|file| file.rows).sum();
     let (nanos, bytes) = timed(|| bench.merge());
@@ -188,6 +214,7 @@ fn main() -> std::io::Result<ExitCode> {
         let memory = bench.memory(some.into_iter());
         bench.flush(memory);
         merge(&mut bench, &mut report, "merge of 4 runs and the last level");
+        layouts(&mut report);
     }
     report.finish()
 }
