@@ -119,11 +119,82 @@ impl Traced {
         }
         sum.slowest.sort_by_key(|span| std::cmp::Reverse(span.total()));
         sum.slowest.truncate(slowest);
-        for span in &mut sum.slowest {
-            if let Some(there) = sum.elsewhere.iter().find(|it| it.responder == span.responder) {
-                span.join(there);
-            }
-        }
+        join(&mut sum.slowest, &sum.elsewhere);
         sum
+    }
+}
+
+/// Gives each of the slowest the stops that the owner of its key has seen. A name is used again once its request has its
+/// reply, so the stops must lie within the time that the request was away.
+fn join(slowest: &mut [Span], elsewhere: &VecDeque<Span>) {
+    let name = |Responder { shard, conn, tag }: Responder| (shard.0, conn.0, tag);
+    let away = slowest.iter().enumerate().filter(|(_, span)| span.at(Stage::Away) > 0);
+    let mut away: Vec<_> = away.map(|(at, span)| (name(span.responder), span.at(Stage::Away), at)).collect();
+    away.sort_unstable();
+    for there in elsewhere {
+        // One request has a name at a time: if any, it is the last that left before the other shard took it in.
+        let wanted = (name(there.responder), there.at(Stage::Turn), usize::MAX);
+        let before = away.partition_point(|it| *it <= wanted);
+        if let Some((found, _, at)) = away[..before].last()
+            && *found == wanted.0
+            && there.at(Stage::Replied) <= slowest[*at].at(Stage::Back)
+        {
+            slowest[*at].join(there);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::{ConnId, ShardId};
+    use gristmill_core::shard::Subject;
+    use gristmill_io::clock::SystemClock;
+
+    fn span(tag: u64, times: &[(Stage, u64)]) -> Span {
+        let responder = Responder { shard: ShardId(0), conn: ConnId(1), tag };
+        let mut span = Span::new(responder, Subject::default(), 1);
+        times.iter().for_each(|(stage, at)| span.set(*stage, *at));
+        span
+    }
+
+    /// As the shard of the client sees it.
+    fn here(tag: u64, left: u64, back: u64) -> Span {
+        span(tag, &[(Stage::Turn, left - 1), (Stage::Away, left), (Stage::Back, back), (Stage::Sent, back + 1)])
+    }
+
+    /// As the shard of the key does.
+    fn there(tag: u64, took: u64, replied: u64) -> Span {
+        span(tag, &[(Stage::Turn, took), (Stage::Handled, took + 1), (Stage::Replied, replied)])
+    }
+
+    fn joined(slowest: Vec<Span>, elsewhere: Vec<Span>) -> Vec<(u64, u64)> {
+        let keep = slowest.len();
+        let one = Traced { slowest, ..Traced::default() };
+        let other = Traced { elsewhere: elsewhere.into(), ..Traced::default() };
+        let sum = Traced::together([one, other], keep);
+        sum.slowest.iter().map(|span| (span.responder.tag, span.at(Stage::Handled))).collect()
+    }
+
+    #[test]
+    fn a_request_has_its_own_stops_and_not_those_of_others_by_its_name() {
+        let slowest = vec![here(5, 100, 200), here(5, 300, 390), here(6, 100, 180)];
+        let elsewhere = vec![there(5, 20, 30), there(5, 310, 320), there(5, 110, 120), there(7, 110, 120)];
+        assert_eq!(joined(slowest, elsewhere), [(5, 111), (5, 311), (6, 0)]);
+        let late = vec![there(5, 110, 201)];
+        assert_eq!(joined(vec![here(5, 100, 200)], late), [(5, 0)], "its reply had come before");
+        let stayed = span(5, &[(Stage::Turn, 1), (Stage::Sent, 200)]);
+        assert_eq!(joined(vec![stayed], vec![there(5, 10, 20)]), [(5, 0)], "it was never away");
+    }
+
+    #[test]
+    fn the_most_that_64_shards_can_tell_is_joined_in_a_moment() {
+        let slowest: Vec<Span> = (0..1_000).map(|tag| here(tag, 10, 900)).collect();
+        let elsewhere = (0..262_144).rev().map(|tag| there(tag, 20, 30)).collect();
+        let began = SystemClock::monotonic_nanos();
+        let found = joined(slowest, elsewhere);
+        let took = SystemClock::monotonic_nanos() - began;
+        assert!(found.iter().all(|(_, handled)| *handled > 0));
+        assert!(took < 3_000_000_000, "{took} ns");
     }
 }
