@@ -44,6 +44,10 @@ pub const FLUSH_SPACING_MICROS_MAX: u64 = 100_000;
 
 /// Smallest memory budget of a server: what one shard needs for its buffers and one frame of the largest size each way.
 pub const MEMORY_BUDGET_BYTES_MIN: u64 = 256 << 20;
+/// The part of it that each shard must have: inputs that wait, unfinished frames, requests in flight and unsent replies,
+/// each as small as one frame or value of the largest size allows.
+pub const SHARD_MEMORY_BYTES_MIN: usize =
+    QUEUED_BYTES_MIN + SHARD_INPUT_BYTES_MIN + SHARD_FLIGHT_BYTES_MIN + SHARD_OUTPUT_BYTES_MIN;
 /// Bytes of inputs that wait in one shard, beyond which it takes no more work, where memory is plenty.
 pub const QUEUED_BYTES_DEFAULT: usize = 64 << 20;
 /// Least of them: a value of the largest size must come in.
@@ -71,6 +75,10 @@ pub const HTTP_CONNECTIONS_MAX: usize = 128;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header lines of one HTTP request.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Characters of a name that the HTTP door is told to answer to: no domain name is longer.
+pub const HTTP_NAME_CHARS_MAX: usize = 253;
+/// Such names: a server has a few. Each request is held against all of them.
+pub const HTTP_NAMES_MAX: usize = 64;
 /// Seconds within which the head of an HTTP request must have come, also the next one of a kept connection.
 pub const HTTP_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds that one HTTP connection lives, whatever it does: a scraper opens another.
@@ -128,11 +136,17 @@ pub const CONNECTION_OUTPUT_BYTES_SLOW: usize = 8 << 20;
 /// Bytes received and not yet taken, over all connections of one shard. Beyond it a connection that holds more than a
 /// first frame is closed.
 pub const SHARD_INPUT_BYTES_MAX: usize = 512 << 20;
+/// Least of them: a whole frame of one connection, and the beginnings of others.
+pub const SHARD_INPUT_BYTES_MIN: usize = 2 * FRAME_BYTES_MAX;
 /// Bytes of requests in flight, over all connections of one shard; beyond it none is taken until some have ended.
 pub const SHARD_FLIGHT_BYTES_MAX: usize = 256 << 20;
+/// Least of them: a request of the largest size.
+pub const SHARD_FLIGHT_BYTES_MIN: usize = FRAME_BYTES_MAX;
 /// Bytes of replies that wait, over all connections of one shard. Beyond it nothing is taken of a connection that has
 /// replies waiting, and reads are refused for capacity at [`CONNECTION_OUTPUT_BYTES_SLOW`].
 pub const SHARD_OUTPUT_BYTES_MAX: usize = 1 << 30;
+/// Least of them: what one connection may hold, and a frame more.
+pub const SHARD_OUTPUT_BYTES_MIN: usize = CONNECTION_OUTPUT_BYTES_MAX + FRAME_BYTES_MAX;
 /// Connections of one shard.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 /// Seconds after which a client that takes none of the replies that wait for it is closed: longer than a pause of a
@@ -265,6 +279,10 @@ const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");
 const _: () = assert!(LOG_BATCH_BYTES_SEAL < LOG_BATCH_BYTES_MAX, "a sealed batch may grow by one record");
+const _: () = assert!(
+    SHARD_MEMORY_BYTES_MIN as u64 <= MEMORY_BUDGET_BYTES_MIN,
+    "the smallest budget that may be set is enough for one shard"
+);
 const _: () = assert!(
     LOG_RECORD_BYTES_MAX + LOG_BATCH_BYTES_SEAL + 2 * BLOCK_BYTES <= LOG_BATCH_BYTES_MAX,
     "one record more than a sealed batch fits"

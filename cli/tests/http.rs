@@ -29,7 +29,7 @@ fn ask(port: u16, request: &[u8]) -> String {
 }
 
 fn get(port: u16, path: &str) -> String {
-    ask(port, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+    ask(port, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 fn metric(port: u16, name: &str) -> f64 {
@@ -46,7 +46,10 @@ fn health_and_metrics_are_told() {
     assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(port, "/readyz").ends_with("ready\n"));
     assert!(get(port, "/nothing").contains("there are /metrics, /healthz, /readyz"));
-    assert!(ask(port, b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(
+        ask(port, b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .starts_with("HTTP/1.1 405")
+    );
     let data = server.data.to_str().expect("text").to_owned();
     assert_eq!(run(&["app", "load", "loadgen", "--data", &data]).0, 0);
     for key in ["a", "b", "c", "d"] {
@@ -65,6 +68,33 @@ fn health_and_metrics_are_told() {
 }
 
 #[test]
+fn a_name_that_is_not_the_servers_is_refused() {
+    let folder = Folder::new("http-names");
+    let data = folder.0.join("data");
+    let server = Server::start_with(&data, 1, &[("GRISTMILL_LISTEN_HTTP_NAMES", "mill.example")]);
+    let port = port(&server);
+    for path in ["/metrics", "/trace?seconds=0.1", "/healthz", "/nothing"] {
+        let as_name = |host: &str, more: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
+            ask(port, request.as_bytes())
+        };
+        let refused = as_name("evil.example:7480", "");
+        assert!(refused.starts_with("HTTP/1.1 421"), "{path}: {refused}");
+        let words =
+            "Host \"evil.example:7480\" is none of this server's names: an IP address, localhost, mill.example;";
+        assert!(refused.contains(words) && refused.contains("--http-names"), "{path}: {refused}");
+        for good in ["localhost:7480", "127.0.0.1", "[::1]:1", "Mill.Example:80"] {
+            assert!(!as_name(good, "").starts_with("HTTP/1.1 421"), "{path} as {good}");
+        }
+        let foreign = as_name("localhost", "Sec-Fetch-Site: cross-site\r\n");
+        assert_eq!(foreign.starts_with("HTTP/1.1 403"), path.starts_with("/trace"), "{path}: {foreign}");
+        let old = ask(port, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+        assert!(!old.contains("421"), "no browser asks without a name: {old}");
+    }
+    assert!(ask(port, b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").contains("no Host"));
+}
+
+#[test]
 fn slow_and_hostile_clients_are_cut_off_and_counted() {
     let folder = Folder::new("http-hostile");
     let mut server = Server::start(&folder.0.join("data"), 1);
@@ -80,7 +110,8 @@ fn slow_and_hostile_clients_are_cut_off_and_counted() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
     // A body that is announced and never comes: it is not waited for.
-    let answer = ask(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n");
+    let answer =
+        ask(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let idle: Vec<TcpStream> = (0..300).map(|_| connect(port)).collect();
     let mut rest = Vec::new();
@@ -99,7 +130,7 @@ fn slow_and_hostile_clients_are_cut_off_and_counted() {
     // A kept connection may ask again, and goes when nothing comes.
     let mut kept = connect(port);
     for _ in 0..2 {
-        kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").expect("it sends");
+        kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it sends");
         let mut answer = [0; 1024];
         let got = kept.read(&mut answer).expect("an answer");
         assert!(answer[..got].starts_with(b"HTTP/1.1 200"));

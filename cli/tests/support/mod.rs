@@ -67,6 +67,13 @@ impl Server {
         Self::started(gristmill(&[]), data, shards)
     }
 
+    /// The same with these variables.
+    pub fn start_with(data: &Path, shards: u16, variables: &[(&str, &str)]) -> Self {
+        let mut program = gristmill(&[]);
+        program.envs(variables.iter().copied());
+        Self::started(program, data, shards)
+    }
+
     /// The same with so many descriptors.
     pub fn start_limited(data: &Path, shards: u16, open_files: u64) -> Self {
         Self::started(limited(open_files, &[]), data, shards)

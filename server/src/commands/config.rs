@@ -1,7 +1,7 @@
 //! `gristmill config`: what a server would run with, and who says so.
 
 use super::output::{Columns, Format, Output, Printer};
-use crate::config::{Flags, Key, Loaded, Machine, Origin, Sizes};
+use crate::config::{Flags, Key, Loaded, Machine, Origin, Sizes, TooSmall};
 use crate::exit::Failed;
 use crate::serve::shard_count;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ struct Show {
 /// Shows the configuration.
 ///
 /// # Errors
-/// It is wrong.
+/// It is wrong, or gives a server too little memory; then everything is shown first.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let What::Show(show) = &arguments.what;
     let loaded = Loaded::of_this_process(&show.flags)?;
@@ -49,7 +49,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         for (key, value, told, origin) in rows {
             printer.json(&row(key, &value, &told, origin))?;
         }
-        return printer.flush();
+        printer.flush()?;
+        return fits(&loaded, &machine, shards, &sizes);
     }
     let mut columns = Columns::new(&["key", "value", "origin"]);
     rows.for_each(|(key, value, told, _)| columns.row(vec![key.path(), value, told]));
@@ -58,7 +59,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     for (what, bytes) in derived(&sizes) {
         printer.line(&format!("{what}: {bytes} bytes of each shard, from memory.budget_bytes"))?;
     }
-    printer.flush()
+    printer.flush()?;
+    fits(&loaded, &machine, shards, &sizes)
+}
+
+/// Whether a server would start with this memory.
+fn fits(loaded: &Loaded, machine: &Machine, shards: usize, sizes: &Sizes) -> Result<(), Failed> {
+    match sizes.too_small(&loaded.config, machine, shards) {
+        Some(TooSmall { found, advice }) => {
+            Err(Failed::configuration(format!("a server would not start: {found}; {advice}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn row(key: &Key, value: &str, told: &str, origin: &Origin) -> Value {
@@ -80,6 +92,8 @@ fn unset(key: &Key, loaded: &Loaded, machine: &Machine, shards: usize, sizes: &S
     let (value, why) = match key.path().as_str() {
         "listen.http_port" if listen.port_base == 0 => ("0".to_owned(), "a free port, as the others".to_owned()),
         "listen.http_port" => ((u32::from(listen.port_base) + 80).to_string(), "listen.port_base plus 80".to_owned()),
+        "listen.http_names" if listen.host.is_loopback() => (String::new(), "addresses and localhost alone".to_owned()),
+        "listen.http_names" => (String::new(), "any, as others can reach it".to_owned()),
         "shards.cores" => ("all".to_owned(), "those that the process may use".to_owned()),
         "shards.count" => {
             let why = machine.limits.cpus.map_or_else(

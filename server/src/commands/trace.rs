@@ -113,7 +113,9 @@ fn ask(address: &str, query: &str, limit: Duration) -> Result<Value, Failed> {
     match status {
         StatusCode::OK => serde_json::from_str(&text)
             .map_err(|error| Failed::new(Exit::Internal, format!("the server's answer is no JSON: {error}"))),
-        StatusCode::BAD_REQUEST => Err(Failed::new(Exit::Usage, text.trim().to_owned())),
+        StatusCode::BAD_REQUEST | StatusCode::MISDIRECTED_REQUEST => {
+            Err(Failed::new(Exit::Usage, text.trim().to_owned()))
+        }
         StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => {
             Err(Failed::new(Exit::TimeOut, format!("{}\n  try again later", text.trim())))
         }

@@ -3,8 +3,8 @@
 
 use super::Config;
 use gristmill_base::limits::{
-    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, FLUSH_SPACING_MICROS_MAX, HANDLER_STALL_LIMIT_SECONDS_MAX,
-    LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
+    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, FLUSH_SPACING_MICROS_MAX, HANDLER_STALL_LIMIT_SECONDS_MAX, HTTP_NAME_CHARS_MAX,
+    HTTP_NAMES_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
     SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
 };
 use gristmill_io::placement::parse_cpus;
@@ -70,6 +70,19 @@ pub(crate) const KEYS: &[Key] = &[
         help: "Port of the HTTP door (metrics, health); 0 takes a free one. The main port plus 80 if not given",
         set: |config, text| some(&mut config.listen.http_port, text, "a port, 0 to 65535"),
         get: |config| shown(config.listen.http_port.as_ref()),
+    },
+    Key {
+        section: "listen",
+        name: "http_names",
+        flag: "http-names",
+        value: "LIST",
+        help: "Names of this server that the HTTP door answers to, beside addresses and localhost, such as mill.example",
+        set: |config, text| {
+            config.listen.http_names =
+                names(text).ok_or("names of this server without port, such as \"mill.example, mill\"")?;
+            Ok(())
+        },
+        get: |config| Some(config.listen.http_names.join(", ")).filter(|names| !names.is_empty()),
     },
     Key {
         section: "listen",
@@ -231,6 +244,19 @@ fn put<T: FromStr>(place: &mut T, text: &str, allowed: &str) -> Result<(), Strin
 fn some<T: FromStr>(place: &mut Option<T>, text: &str, allowed: &str) -> Result<(), String> {
     *place = Some(text.parse().map_err(|_| allowed.to_owned())?);
     Ok(())
+}
+
+/// A list of names; nothing if one of them is none. An empty text is an empty list.
+fn names(text: &str) -> Option<Vec<String>> {
+    let is_name = |name: &String| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        (1..=HTTP_NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(letters)
+    };
+    if text.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    (names.len() <= HTTP_NAMES_MAX && names.iter().all(is_name)).then_some(names)
 }
 
 fn within(text: &str, range: RangeInclusive<u64>, what: &str) -> Result<u64, String> {

@@ -8,7 +8,7 @@ mod sizes;
 
 pub(crate) use flags::Flags;
 pub(crate) use keys::Key;
-pub(crate) use sizes::{Machine, Sizes};
+pub(crate) use sizes::{Machine, Sizes, TooSmall};
 
 use crate::exit::{Exit, Failed};
 use crate::text_file;
@@ -59,6 +59,8 @@ pub struct Listen {
     pub port_base: u16,
     /// Port of the HTTP door, 0 = a free one. The main port plus 80 if not set.
     pub http_port: Option<u16>,
+    /// Names that the HTTP door answers to, beside addresses and `localhost`. Where others can reach it: to all if empty.
+    pub http_names: Vec<String>,
     /// Listen where others can reach it, without encryption and authentication.
     pub insecure: bool,
 }
@@ -147,6 +149,7 @@ impl Default for Config {
                 host: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 port_base: 7_400,
                 http_port: None,
+                http_names: Vec::new(),
                 insecure: false,
             },
             shards: Shards::default(),
@@ -336,7 +339,7 @@ mod tests {
     fn a_file_sets_what_it_names() {
         let text = "[listen]\nhost = \"::1\"\nport_base = 0\n[shards]\ncores = \"0-1\"\ncount = 2\n[log]\nsegment_bytes = 0x1_0000\n";
         let config = load(text).unwrap();
-        let listen = Listen { host: "::1".parse().unwrap(), port_base: 0, http_port: None, insecure: false };
+        let listen = Listen { host: "::1".parse().unwrap(), port_base: 0, ..Config::default().listen };
         assert_eq!(config.listen, listen);
         assert_eq!(config.shards, Shards { cores: Some("0-1".to_owned()), count: Some(2) });
         assert_eq!(config.log.segment_bytes, 65_536);
@@ -353,7 +356,7 @@ mod tests {
         );
         assert_eq!(
             refused("[listen]\nzzz = 1\n"),
-            "f.toml:2: \"zzz\" is no key of [listen]; there are host, port_base, http_port, insecure"
+            "f.toml:2: \"zzz\" is no key of [listen]; there are host, port_base, http_port, http_names, insecure"
         );
         assert_eq!(
             refused("\n[listen]\n\nport_base = 70000\n"),
@@ -368,6 +371,10 @@ mod tests {
             "f.toml:2: shards.cores is a list, allowed is text that lists CPUs, such as \"0-3,8\""
         );
         assert!(refused("[shards]\ncores = \"1,x\"\n").contains("f.toml:2: shards.cores is \"1,x\""));
+        assert!(
+            refused("[listen]\nhttp_names = \"a.b, http://c\"\n").contains("is \"a.b, http://c\", allowed is names")
+        );
+        assert_eq!(load("[listen]\nhttp_names = \"a.b, C\"\n").unwrap().listen.http_names, ["a.b", "C"]);
         assert!(refused("[memory]\nbudget_bytes = 5\n").contains("is 5, allowed is a number of bytes, at least"));
         assert!(refused("listen = 3\n").contains("[listen]"));
         assert!(refused("[listen\n").contains("f.toml"));

@@ -2,8 +2,9 @@
 
 use super::Config;
 use gristmill_base::limits::{
-    CONNECTION_OUTPUT_BYTES_MAX, FRAME_BYTES_MAX, QUEUED_BYTES_DEFAULT, QUEUED_BYTES_MIN, SHARD_FLIGHT_BYTES_MAX,
-    SHARD_INPUT_BYTES_MAX, SHARD_OUTPUT_BYTES_MAX,
+    MEMORY_BUDGET_BYTES_MIN, QUEUED_BYTES_DEFAULT, QUEUED_BYTES_MIN, SHARD_FLIGHT_BYTES_MAX, SHARD_FLIGHT_BYTES_MIN,
+    SHARD_INPUT_BYTES_MAX, SHARD_INPUT_BYTES_MIN, SHARD_MEMORY_BYTES_MIN, SHARD_OUTPUT_BYTES_MAX,
+    SHARD_OUTPUT_BYTES_MIN,
 };
 use gristmill_io::cgroup::{Limits, machine_memory_bytes};
 use gristmill_net::connections::Shares;
@@ -65,11 +66,53 @@ impl Sizes {
             budget_bytes,
             queued_bytes: (share / 16).clamp(QUEUED_BYTES_MIN, QUEUED_BYTES_DEFAULT),
             doors: Shares {
-                input: (share / 16).clamp(2 * FRAME_BYTES_MAX, SHARD_INPUT_BYTES_MAX),
-                flight: (share / 16).clamp(FRAME_BYTES_MAX, SHARD_FLIGHT_BYTES_MAX),
-                output: (share / 8).clamp(CONNECTION_OUTPUT_BYTES_MAX + FRAME_BYTES_MAX, SHARD_OUTPUT_BYTES_MAX),
+                input: (share / 16).clamp(SHARD_INPUT_BYTES_MIN, SHARD_INPUT_BYTES_MAX),
+                flight: (share / 16).clamp(SHARD_FLIGHT_BYTES_MIN, SHARD_FLIGHT_BYTES_MAX),
+                output: (share / 8).clamp(SHARD_OUTPUT_BYTES_MIN, SHARD_OUTPUT_BYTES_MAX),
             },
         }
+    }
+}
+
+/// A memory budget that is not enough for the least of every shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TooSmall {
+    /// What there is and what is needed.
+    pub(crate) found: String,
+    /// What to do.
+    pub(crate) advice: String,
+}
+
+impl Sizes {
+    /// Bytes that so many shards need at least.
+    pub(crate) fn least(shards: usize) -> u64 {
+        SHARD_MEMORY_BYTES_MIN as u64 * shards as u64
+    }
+
+    /// What is wrong if the budget is less than that: the bounds of the shards would add up to more than the process may
+    /// use, and the kernel would end it.
+    pub(crate) fn too_small(&self, config: &Config, machine: &Machine, shards: usize) -> Option<TooSmall> {
+        let (budget, least) = (self.budget_bytes, Self::least(shards));
+        if budget == 0 || budget >= least {
+            return None;
+        }
+        let (memory, who) = machine.memory();
+        let from = match config.memory.budget_bytes {
+            Some(_) => String::new(),
+            None => format!(", {BUDGET_PERCENT} % of the {memory} bytes of {who},"),
+        };
+        let found = format!(
+            "a memory budget of {budget} bytes{from} is too small for {shards} shards: each needs {SHARD_MEMORY_BYTES_MIN}, \
+             together {least}"
+        );
+        let fewer = match budget / SHARD_MEMORY_BYTES_MIN as u64 {
+            0 => String::new(),
+            1 => "run 1 shard (shards.count, --shards), or ".to_owned(),
+            most => format!("run {most} shards at most (shards.count, --shards), or "),
+        };
+        let enough = least.max(MEMORY_BUDGET_BYTES_MIN);
+        let advice = format!("{fewer}give {enough} bytes or more (memory.budget_bytes, --memory-budget)");
+        Some(TooSmall { found, advice })
     }
 }
 
@@ -91,7 +134,7 @@ mod tests {
         let sizes = Sizes::of(&config, &small, 2);
         assert_eq!((sizes.budget_bytes, small.memory().1, small.shards()), (800_000_000, "the control group", Some(2)));
         assert_eq!(sizes.queued_bytes, 25_000_000);
-        assert_eq!(sizes.doors.input, 2 * FRAME_BYTES_MAX, "never less than a frame needs");
+        assert_eq!(sizes.doors.input, SHARD_INPUT_BYTES_MIN, "never less than a frame needs");
         assert_eq!(machine(1, Some(1 << 40), Some(0.5)).shards(), Some(1));
         assert_eq!(machine(1 << 30, Some(1 << 40), None).memory().1, "the machine");
     }
@@ -102,5 +145,38 @@ mod tests {
         assert_eq!(Sizes::of(&config, &machine(0, None, None), 2).doors, Shares::default());
         config.memory.budget_bytes = Some(1 << 30);
         assert_eq!(Sizes::of(&config, &machine(64 << 30, None, None), 1).queued_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn a_budget_below_the_least_of_all_shards_is_told_with_what_to_do() {
+        let mut config = Config::default();
+        let judge = |config: &Config, machine: &Machine, shards: usize| {
+            let sizes = Sizes::of(config, machine, shards);
+            let all = sizes.queued_bytes + sizes.doors.input + sizes.doors.flight + sizes.doors.output;
+            let too_small = sizes.too_small(config, machine, shards);
+            assert_eq!(too_small.is_some(), (all * shards) as u64 > sizes.budget_bytes && sizes.budget_bytes > 0);
+            too_small
+        };
+        let large = machine(64 << 30, None, None);
+        assert_eq!(judge(&config, &machine(0, None, None), 64), None, "nothing is known");
+        assert_eq!(judge(&config, &large, 64), None);
+        let found = judge(&config, &machine(64 << 30, Some(500_000_000), None), 8).unwrap();
+        assert_eq!(
+            found.found,
+            "a memory budget of 400000000 bytes, 80 % of the 500000000 bytes of the control group, is too small for 8 \
+             shards: each needs 150994944, together 1207959552"
+        );
+        assert!(found.advice.starts_with("run 2 shards at most (shards.count, --shards), or give 1207959552 bytes"));
+        assert!(
+            judge(&config, &machine(100_000_000, None, None), 1).unwrap().advice.starts_with("give 268435456 bytes")
+        );
+        config.memory.budget_bytes = Some(256 << 20);
+        let found = judge(&config, &large, 64).unwrap();
+        assert!(found.found.starts_with("a memory budget of 268435456 bytes is too small for 64 shards"), "{found:?}");
+        assert!(found.advice.starts_with("run 1 shard ("), "{found:?}");
+        assert_eq!(judge(&config, &large, 1), None);
+        config.memory.budget_bytes = Some(Sizes::least(64));
+        assert_eq!(judge(&config, &large, 64), None);
+        assert!(judge(&config, &large, 65).is_some());
     }
 }

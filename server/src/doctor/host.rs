@@ -1,7 +1,7 @@
 //! The kernel, what it allows, and how much of the machine there is.
 
 use super::{Finding, bytes};
-use crate::config::Machine;
+use crate::config::{Config, Machine, Sizes, TooSmall};
 use gristmill_io::descriptors::Descriptors;
 use gristmill_io::{host, placement, preflight};
 
@@ -109,6 +109,27 @@ fn judge_cgroup(machine: &Machine, shards: usize, allowed: usize) -> Finding {
     Finding::ok("cgroup", found)
 }
 
+pub(super) fn memory(config: &Config, machine: &Machine, shards: usize) -> Finding {
+    let sizes = Sizes::of(config, machine, shards);
+    if let Some(TooSmall { found, advice }) = sizes.too_small(config, machine, shards) {
+        return Finding::fail("memory budget", found, advice);
+    }
+    let (budget, least) = (sizes.budget_bytes, Sizes::least(shards));
+    if budget == 0 {
+        return Finding::warn(
+            "memory budget",
+            "none: the memory of the machine is not known",
+            "set memory.budget_bytes",
+        );
+    }
+    let found = format!("{}, {} of it for what {shards} shards need at least", bytes(budget), bytes(least));
+    if budget / 2 < least {
+        let advice = "run fewer shards or give more memory: what is left for state is less than that";
+        return Finding::warn("memory budget", found, advice);
+    }
+    Finding::ok("memory budget", found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Level;
@@ -142,5 +163,22 @@ mod tests {
         assert!(judge(&machine(Some(1.5), None)).advice.contains("fewer shards"));
         assert!(judge(&machine(Some(2.0), None)).advice.contains("gateway"));
         assert!(judge(&machine(Some(3.0), Some(1 << 28))).advice.contains("1 GiB"));
+    }
+
+    #[test]
+    fn a_small_budget_is_told() {
+        let machine =
+            |memory_bytes| Machine { limits: Limits { version: None, cpus: None, memory_bytes: None }, memory_bytes };
+        let judge = |budget_bytes, shards| {
+            let mut config = Config::default();
+            config.memory.budget_bytes = budget_bytes;
+            memory(&config, &machine(8 << 30), shards)
+        };
+        assert_eq!([judge(None, 2).level, judge(Some(1 << 30), 2).level], [Level::Ok; 2]);
+        assert_eq!(judge(Some(256 << 20), 1).level, Level::Warn);
+        let failed = judge(Some(256 << 20), 64);
+        assert_eq!(failed.level, Level::Fail);
+        assert!(failed.found.contains("9663676416") && failed.advice.contains("--shards"), "{failed:?}");
+        assert_eq!(memory(&Config::default(), &machine(0), 2).level, Level::Warn);
     }
 }

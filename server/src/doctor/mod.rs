@@ -66,6 +66,7 @@ pub(crate) fn examine(config: &Config, machine: &Machine, shards: usize, data: O
         host::open_files(shards),
         host::seccomp(),
         host::cgroup(machine, shards),
+        host::memory(config, machine, shards),
         clock::source(),
         clock::sync(),
         clock::governor(),

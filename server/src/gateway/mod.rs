@@ -7,6 +7,7 @@ mod families;
 mod http;
 mod memory;
 mod metrics;
+mod names;
 #[cfg(test)]
 mod openmetrics;
 mod routes;
@@ -14,6 +15,7 @@ mod traces;
 
 pub(crate) use board::Board;
 pub(crate) use collect::Probe;
+pub(crate) use names::Names;
 
 use crate::exit::{Exit, Failed};
 use crate::messages::target;
@@ -34,13 +36,15 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Serves HTTP on `listener`, to so many connections at a time, on one of `cpus`, until it is dropped. From now on `board` is shown.
+    /// Serves HTTP on `listener`, to so many connections at a time that ask for one of `names`, on one of `cpus`, until it is
+    /// dropped. From now on `board` is shown.
     ///
     /// # Errors
     /// The thread or its runtime cannot be had.
     pub(crate) fn start(
         listener: TcpListener,
         connections_max: usize,
+        names: Names,
         cpus: Vec<usize>,
         board: Arc<Board>,
     ) -> Result<Self, Failed> {
@@ -55,7 +59,7 @@ impl Gateway {
                 let collector = Arc::new(Collector::new(Arc::clone(&board)));
                 tokio::spawn(memory::watch(Arc::clone(&board)));
                 let door = Arc::new(Door::new(connections_max));
-                let app = App { board, collector, door: Arc::clone(&door), traces: Traces::default() };
+                let app = App { board, collector, door: Arc::clone(&door), traces: Traces::default(), names };
                 tokio::select! {
                     ended = http::serve(listener, routes::router(app), door) => {
                         if let Err(error) = ended {

@@ -4,12 +4,14 @@ use super::board::Board;
 use super::collect::Collector;
 use super::http::{Door, count};
 use super::metrics::{CONTENT_TYPE, Scrape};
+use super::names::{Names, guard};
 use super::traces::{Asked, Traces};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
@@ -21,9 +23,11 @@ pub(super) struct App {
     pub(super) collector: Arc<Collector>,
     pub(super) door: Arc<Door>,
     pub(super) traces: Traces,
+    pub(super) names: Names,
 }
 
-const PLAIN: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+/// Of answers for people.
+pub(super) const PLAIN: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
 /// All routes.
 pub(super) fn router(app: App) -> Router {
@@ -33,6 +37,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/readyz", get(readyz))
         .route("/trace", get(trace))
         .fallback(nothing)
+        .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
 

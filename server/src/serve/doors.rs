@@ -109,7 +109,7 @@ mod tests {
     use crate::config::Config;
 
     fn on(host: &str, port_base: u16, insecure: bool) -> Listen {
-        Listen { host: host.parse().unwrap(), port_base, http_port: None, insecure }
+        Listen { host: host.parse().unwrap(), port_base, insecure, ..Config::default().listen }
     }
 
     #[test]

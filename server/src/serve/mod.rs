@@ -16,9 +16,9 @@ mod work;
 
 pub use endpoints::{ENDPOINTS_FILE, Endpoints};
 
-use crate::config::{Config, Machine, Sizes};
+use crate::config::{Config, Machine, Sizes, TooSmall};
 use crate::exit::{Exit, Failed};
-use crate::gateway::{Board, Gateway, Probe};
+use crate::gateway::{Board, Gateway, Names, Probe};
 use crate::messages::target;
 use calibrated::Writing;
 use doors::Doors;
@@ -55,11 +55,16 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let machine = Machine::this();
     let plan = Plan::make(&config.shards, &machine)?;
     let sizes = Sizes::of(config, &machine, plan.shards.len());
+    if let Some(TooSmall { found, advice }) = sizes.too_small(config, &machine, plan.shards.len()) {
+        return Err(Failed::configuration(format!("{found}; {advice}")));
+    }
     let descriptors = descriptors(plan.shards.len())?;
     let _lock = prepare(root, &plan)?;
     let Doors { main_port, shard_ports, sockets, http_port, http } = Doors::open(&config.listen, plan.shards.len())?;
     let board = Arc::new(Board::new(plan.shards.len(), sizes.budget_bytes, root));
-    let _gateway = Gateway::start(http, descriptors.http_connections(), plan.gateway.clone(), Arc::clone(&board))?;
+    let names = Names::new(config.listen.host, &config.listen.http_names);
+    let cpus = plan.gateway.clone();
+    let _gateway = Gateway::start(http, descriptors.http_connections(), names, cpus, Arc::clone(&board))?;
     let (tell, hear) = channel();
     watch::listen_to_signals(tell.clone())?;
     #[cfg(feature = "sabotage")]
