@@ -10,7 +10,7 @@ use gristmill_base::ids::{LaneId, Offset, TableId};
 use gristmill_client::{Client, Event, OwnedOperation, OwnedReply, Status, Ticket};
 use serde::Serialize;
 
-use super::ledger::{Ledger, Mark, Sent};
+use super::ledger::{Book, Mark, Sent};
 use super::{Stamp, Things, connect, key_bytes};
 use crate::keys::stamp_of;
 
@@ -65,13 +65,12 @@ impl fmt::Display for Findings {
     }
 }
 
-/// Asks a server for everything that a ledger names.
+/// Asks a server for everything that a ledger names. Changes nothing: an app that is not there is not loaded.
 ///
 /// # Errors
-/// A ledger that cannot be read, a server that cannot be reached or does not answer.
+/// An app that is not there, a ledger that cannot be read, a server that cannot be reached or does not answer.
 pub fn check(address: &str, path: &Path) -> anyhow::Result<Findings> {
-    anyhow::ensure!(path.exists(), "there is no ledger {}", path.display());
-    let ledger = Ledger::open(path, 0, 0, 0)?;
+    let ledger = Book::open(path)?;
     let mut client = connect(address)?;
     let things = Things::find(&mut client)?;
     let mut findings = Findings::default();
@@ -109,7 +108,7 @@ fn get_all(
     Ok(())
 }
 
-fn check_puts(client: &mut Client, table: TableId, ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
+fn check_puts(client: &mut Client, table: TableId, ledger: &Book, findings: &mut Findings) -> anyhow::Result<()> {
     let (tag, size) = (ledger.tag, ledger.size);
     get_all(client, table, tag, &ledger.puts, |key, value| {
         let mark = ledger.puts[key];
@@ -135,7 +134,7 @@ fn check_puts(client: &mut Client, table: TableId, ledger: &Ledger, findings: &m
     })
 }
 
-fn check_counts(client: &mut Client, table: TableId, ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
+fn check_counts(client: &mut Client, table: TableId, ledger: &Book, findings: &mut Findings) -> anyhow::Result<()> {
     get_all(client, table, ledger.tag, &ledger.counts, |key, value| {
         let mark = ledger.counts[key];
         findings.acked += mark.acks;
@@ -154,7 +153,7 @@ fn check_counts(client: &mut Client, table: TableId, ledger: &Ledger, findings: 
     })
 }
 
-fn check_events(client: &mut Client, things: &Things, ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
+fn check_events(client: &mut Client, things: &Things, ledger: &Book, findings: &mut Findings) -> anyhow::Result<()> {
     let mut seen = Seen { places: vec![None; ledger.events.len()], last: HashMap::new() };
     for lane in 0..things.events.lanes {
         let mut from = Offset(0);
@@ -205,7 +204,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, lane: u16, event: &Event, ledger: &Ledger, findings: &mut Findings) {
+    fn take(&mut self, lane: u16, event: &Event, ledger: &Book, findings: &mut Findings) {
         // Another ledger may have sent events here, too: those of other tags are not looked at.
         let stamp = stamp_of(&event.value, ledger.size).filter(|(tag, _)| *tag == ledger.tag);
         let Some((_, stamp)) = stamp else {

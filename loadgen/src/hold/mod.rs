@@ -1,7 +1,9 @@
 //! Holding a server to its word over many of its lives: one process sends puts, runs and events and writes down what is
 //! acknowledged, until the server is gone; later another compares what a server says with what was written down.
 //!
-//! Both stand outside of what fails: the ledger belongs on another disk than the server's data.
+//! Both stand outside of what fails: the ledger belongs on another disk than the server's data. Go on with a ledger only at
+//! a server that was started again: of one that merely stood still, what an earlier process sent may arrive behind what a
+//! later one sends.
 
 mod check;
 mod ledger;
@@ -18,14 +20,16 @@ use gristmill_client::clock::now;
 use gristmill_client::{Client, Config, Error, ErrorKind, OwnedOperation, OwnedReply, Ticket, Topic};
 use serde::Serialize;
 
-use crate::keys::{STAMP_BYTES, fill, mix};
+use crate::keys::{fill, mix};
 pub use check::{Findings, check};
-use ledger::{KEYS_MAX, Ledger, Line};
+use ledger::{KEYS_MAX, Ledger, Line, SIZES};
 
 /// How long a server may take to answer for the first time, to come up after a restart included.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
 /// How long an operation may take before the server counts as gone.
 const GONE: Duration = Duration::from_secs(3);
+/// Refusals without an acknowledgement between them, after which there is nothing to hold the server to.
+const REFUSED_MAX: u64 = 10_000;
 
 /// What to hold.
 #[derive(Clone, Debug)]
@@ -83,10 +87,14 @@ struct Things {
 }
 
 impl Things {
-    fn find(client: &mut Client) -> anyhow::Result<Self> {
+    fn load(client: &mut Client) -> anyhow::Result<Self> {
         client
             .app_load("loadgen.yaml", gristmill_loadgen_app::FILE, false)
             .with_context(|| format!("loading the app {}", gristmill_loadgen_app::NAME))?;
+        Self::find(client)
+    }
+
+    fn find(client: &mut Client) -> anyhow::Result<Self> {
         let app = client.describe(gristmill_loadgen_app::NAME)?;
         let counter = app.table("counter")?;
         Ok(Self {
@@ -133,19 +141,15 @@ impl Stamp {
 /// Settings out of their limits; a server that cannot be reached at first; a ledger that cannot be read or written.
 pub fn hold(settings: &Settings) -> anyhow::Result<Held> {
     ensure!((1..=KEYS_MAX).contains(&settings.keys), "{} keys, 1 to {KEYS_MAX} are allowed", settings.keys);
-    let sizes = STAMP_BYTES..=1 << 20;
-    ensure!(sizes.contains(&settings.size), "values of {} bytes, {sizes:?} are allowed", settings.size);
+    ensure!(SIZES.contains(&settings.size), "values of {} bytes, {SIZES:?} are allowed", settings.size);
     ensure!((1..=4_096).contains(&settings.depth), "a depth of {}, 1 to 4096 are allowed", settings.depth);
     let tag = RandomState::new().hash_one(&settings.ledger);
     let ledger = Ledger::open(&settings.ledger, tag, settings.keys, settings.size)?;
     let mut client = connect(&settings.address)?;
-    let things = Things::find(&mut client)?;
+    let things = Things::load(&mut client)?;
     let (mut holder, deadline) = (Holder::new(ledger, client, things), now() + settings.time);
     while now() < deadline && !holder.held.gone {
-        while holder.flights.len() < settings.depth && !holder.held.gone {
-            holder.send()?;
-        }
-        holder.ledger.save()?;
+        holder.send(settings.depth)?;
         holder.hear(Duration::from_millis(50))?;
     }
     // What is in flight ends, one way or another, within the time of an operation.
@@ -165,62 +169,78 @@ struct Holder {
     busy: [Vec<bool>; 2],
     /// Counts what was sent, to walk through kinds and keys.
     turn: u64,
+    /// Operations refused since the last that was acknowledged.
+    refused_since: u64,
     held: Held,
 }
 
 impl Holder {
     fn new(ledger: Ledger, client: Client, things: Things) -> Self {
-        let free = vec![false; ledger.puts.len()];
+        let free = vec![false; ledger.book.puts.len()];
         let busy = [free.clone(), free];
-        Self { ledger, client, things, flights: HashMap::new(), busy, turn: 0, held: Held::default() }
+        Self { ledger, client, things, flights: HashMap::new(), busy, turn: 0, refused_since: 0, held: Held::default() }
     }
 
-    /// Sends the next operation: puts, runs and events in turn, each of a key that has none of its kind in flight.
-    fn send(&mut self) -> anyhow::Result<()> {
+    /// Sends until so many are in flight. All of it stands in the ledger's file before any of it goes out: whoever kills
+    /// this process finds nothing at the server that the ledger does not name.
+    fn send(&mut self, depth: usize) -> anyhow::Result<()> {
+        let room = depth.saturating_sub(self.flights.len());
+        let next: Vec<_> = (0..room).map(|_| self.next()).collect::<anyhow::Result<_>>()?;
+        self.ledger.save()?;
+        for (operation, flight) in next {
+            self.submit(operation, flight)?;
+            if self.held.gone {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next operation: puts, runs and events in turn, each of a key that has none of its kind in flight.
+    fn next(&mut self) -> anyhow::Result<(OwnedOperation, Flight)> {
         self.turn += 1;
-        let keys = self.ledger.puts.len();
-        let key = (mix(self.turn ^ self.ledger.tag) % keys as u64) as usize;
+        let keys = self.ledger.book.puts.len();
+        let key = (mix(self.turn ^ self.ledger.book.tag) % keys as u64) as usize;
         let kind = (self.turn % 3) as usize;
         if kind < 2 && self.busy[kind][key] {
-            return self.send_event(key);
+            return self.next_event(key);
         }
         match kind {
-            0 => self.send_put(key),
-            1 => self.send_count(key),
-            _ => self.send_event(key),
+            0 => self.next_put(key),
+            1 => self.next_count(key),
+            _ => self.next_event(key),
         }
     }
 
-    fn send_put(&mut self, key: usize) -> anyhow::Result<()> {
-        let number = self.ledger.puts[key].sent + 1;
-        let mut value = vec![0; self.ledger.size];
-        fill(&mut value, self.ledger.tag, Stamp::Put(key, number).number());
+    fn next_put(&mut self, key: usize) -> anyhow::Result<(OwnedOperation, Flight)> {
+        let (number, tag) = (self.ledger.book.puts[key].sent + 1, self.ledger.book.tag);
+        let mut value = vec![0; self.ledger.book.size];
+        fill(&mut value, tag, Stamp::Put(key, number).number());
         self.ledger.note(Line::Put { key, number, acked: false })?;
         self.busy[0][key] = true;
-        let (table, key_bytes) = (self.things.kv, key_bytes(self.ledger.tag, key));
-        self.submit(OwnedOperation::Put { table, key: key_bytes, value }, Flight::Put { key, number })
+        let put = OwnedOperation::Put { table: self.things.kv, key: key_bytes(tag, key), value };
+        Ok((put, Flight::Put { key, number }))
     }
 
-    fn send_count(&mut self, key: usize) -> anyhow::Result<()> {
-        let number = self.ledger.counts[key].sent + 1;
+    fn next_count(&mut self, key: usize) -> anyhow::Result<(OwnedOperation, Flight)> {
+        let number = self.ledger.book.counts[key].sent + 1;
         self.ledger.note(Line::Count { key, number, acked: false })?;
         self.busy[1][key] = true;
-        let operation = OwnedOperation::Invoke {
+        let invoke = OwnedOperation::Invoke {
             table: self.things.counter,
             handler: self.things.count,
-            key: key_bytes(self.ledger.tag, key),
+            key: key_bytes(self.ledger.book.tag, key),
             payload: Vec::new(),
         };
-        self.submit(operation, Flight::Count { key, number })
+        Ok((invoke, Flight::Count { key, number }))
     }
 
-    fn send_event(&mut self, key: usize) -> anyhow::Result<()> {
-        let number = self.ledger.events.len() as u64 + 1;
-        let mut value = vec![0; self.ledger.size];
-        fill(&mut value, self.ledger.tag, Stamp::Event(number).number());
+    fn next_event(&mut self, key: usize) -> anyhow::Result<(OwnedOperation, Flight)> {
+        let (number, tag) = (self.ledger.book.events.len() as u64 + 1, self.ledger.book.tag);
+        let mut value = vec![0; self.ledger.book.size];
+        fill(&mut value, tag, Stamp::Event(number).number());
         self.ledger.note(Line::Event { number, key })?;
-        let operation = self.things.events.event(key_bytes(self.ledger.tag, key), value);
-        self.submit(operation, Flight::Event { number })
+        Ok((self.things.events.event(key_bytes(tag, key), value), Flight::Event { number }))
     }
 
     fn submit(&mut self, operation: OwnedOperation, flight: Flight) -> anyhow::Result<()> {
@@ -250,6 +270,7 @@ impl Holder {
 
     fn acked(&mut self, flight: &Flight, reply: OwnedReply) -> anyhow::Result<()> {
         self.held.acked += 1;
+        self.refused_since = 0;
         match (flight, reply) {
             (Flight::Put { key, number }, OwnedReply::Done) => {
                 self.busy[0][*key] = false;
@@ -272,10 +293,15 @@ impl Holder {
         self.held.gone |= is_over;
         if error.is_certain() {
             self.held.refused += 1;
+            self.refused_since += 1;
         } else {
             self.held.unknown += 1;
         }
         ensure!(is_over || error.is_certain(), "the server said what no server says: {error}");
+        if !is_over && self.refused_since >= REFUSED_MAX {
+            let words = format!("{REFUSED_MAX} operations one after the other were refused");
+            return Err(anyhow::Error::new(error.clone()).context(words));
+        }
         if error.is_certain() {
             match flight {
                 Flight::Put { key, .. } => self.busy[0][*key] = false,
