@@ -9,7 +9,8 @@ unlike a power cut), or its delay filter makes each of them slow. What must hold
   answering, and a restart on the healthy disk has all that was acknowledged.
 - slow: the server goes on, and all is there.
 
-Run by `make torture-io`, as root. Status 0: it held; 1: it did not; 78: the machine lacks something.
+Run by `make torture-io`, as root. Status 0: it held; 1: it did not; 70: it could not be found out; 78: the machine lacks
+something; 130: interrupted. No process, mount or loop device is left.
 """
 import argparse
 import json
@@ -20,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from torture_power import Device, Server, check_machine, say
+from torture_power import Children, Device, Server, check_machine, make_room, run_to_its_end, say, wait_until
 
 
 def arguments():
@@ -38,7 +39,8 @@ class Campaign:
     def __init__(self, args):
         self.args, self.chance = args, random.Random(args.seed)
         self.ledger, self.trigger = args.work / "ledger", args.work / "fail"
-        self.device = Device(args.work, args.image_mib)
+        self.children = Children()
+        self.device = Device(args.work, self.children, args.image_mib)
         self.acked = 0
 
     def power_on(self, slow_ms=0):
@@ -50,7 +52,8 @@ class Campaign:
         self.device.power_on(filters, settings)
 
     def start(self):
-        return Server(self.args.gristmill, self.device.mount / "data", self.args.shards, self.args.work / "server.log")
+        log = self.args.work / "server.log"
+        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.args.shards, log)
 
     def run_program(self, *words):
         return subprocess.run([self.args.gristmill, *words], capture_output=True, text=True, timeout=120)
@@ -63,8 +66,11 @@ class Campaign:
         return None if checked.returncode == 0 else f"status {checked.returncode}: {checked.stdout}{checked.stderr}"
 
     def hold(self, server, seconds):
-        return subprocess.Popen([self.args.gristmill, "loadgen", "hold", "--ledger", self.ledger, "--addr", server.address,
-                                 "--secs", str(seconds), "--output", "json"], stdout=subprocess.PIPE, text=True)
+        return self.children.start([self.args.gristmill, "loadgen", "hold", "--ledger", self.ledger, "--addr", server.address,
+                                    "--secs", str(seconds), "--output", "json"], stdout=subprocess.PIPE, text=True)
+
+    def written(self):
+        return self.ledger.stat().st_size if self.ledger.exists() else 0
 
     def acks(self, hold):
         out = hold.communicate(timeout=120)[0]
@@ -83,7 +89,10 @@ class Campaign:
                 return f"the server does not start:\n{server.said()}"
             if wrong := self.check(server):
                 return wrong
+            before = self.written()
             hold, seconds = self.hold(server, 60), self.chance.uniform(0.3, 3.0)
+            # More than the first line: the client is connected and sends.
+            wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
             time.sleep(seconds)
             self.trigger.touch()
             held = self.acks(hold)
@@ -123,7 +132,6 @@ class Campaign:
     def end(self, server):
         """The process ends hard; the disk is healthy again, and keeps what was flushed."""
         server.kill()
-        self.device.power_off()
         self.device.clear()
 
     def last_look(self):
@@ -140,15 +148,10 @@ class Campaign:
             self.end(server)
 
     def run(self):
-        try:
-            for number in range(1, self.args.cycles + 1):
-                if wrong := (self.failed if number % 2 else self.slow)(number):
-                    return number, wrong
-            return self.args.cycles, self.last_look()
-        finally:
-            if self.device.nbdkit and self.device.nbdkit.poll() is None:
-                self.device.power_off()
-            self.device.clear()
+        for number in range(1, self.args.cycles + 1):
+            if wrong := (self.failed if number % 2 else self.slow)(number):
+                return number, wrong
+        return self.args.cycles, self.last_look()
 
 
 def main():
@@ -156,11 +159,10 @@ def main():
     check_machine()
     args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
+    make_room(args.work)
     say(f"torture-io: {args.cycles} cycles, seed {args.seed}, {args.gristmill}")
     campaign = Campaign(args)
-    number, wrong = campaign.run()
+    number, wrong = run_to_its_end(campaign)
     if wrong:
         say(f"FAILED in cycle {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)

@@ -8,7 +8,9 @@ left and must say all of it (`gristmill loadgen check`): nothing lost, doubled, 
 power is cut again while the server recovers.
 
 With --expect-loss the program is one that flushes nothing, and a run that notices no loss fails.
-Run by `make torture-power`, as root. Status 0: it held; 1: it did not; 78: the machine lacks something.
+Run by `make torture-power`, as root. Status 0: it held; 1: it did not; 70: it could not be found out; 78: the machine lacks
+something; 130: interrupted. However it ends, unless by SIGKILL, no process, mount or loop device of it is left, and the next
+run takes down mounts and loop devices that a killed one left.
 """
 import argparse
 import json
@@ -22,6 +24,7 @@ import time
 from pathlib import Path
 
 START_SECONDS = 60  # that a server may take to come up or to refuse
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOOLS = ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount"]
 
 
@@ -55,37 +58,78 @@ def wait_until(look, seconds, what):
     raise RuntimeError(f"{what} did not happen within {seconds} s")
 
 
+class Interruption:
+    """Somebody wants an end."""
+
+    held = came = False
+
+    @classmethod
+    def take(cls, _number, _frame):
+        cls.came = True
+        if not cls.held:
+            raise KeyboardInterrupt
+
+
+class Children:
+    """The processes that were started. A key pressed at the terminal does not reach them: they end in their order."""
+
+    def __init__(self):
+        self.all = []
+
+    def start(self, command, **more):
+        # An interruption waits until the process is one of those that are ended.
+        Interruption.held = True
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **more)
+        self.all.append(process)
+        Interruption.held = False
+        if Interruption.came:
+            raise KeyboardInterrupt
+        return process
+
+    def end(self, process):
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        self.all.remove(process)
+
+    def end_all(self):
+        for process in list(self.all):
+            self.end(process)
+
+
 class Device:
     """A file system on a disk with a volatile cache."""
 
-    def __init__(self, work, mib):
-        self.work, self.image = work, work / "disk.img"
+    def __init__(self, work, children, mib):
+        self.work, self.children, self.image = work, children, work / "disk.img"
         self.socket, self.fuse, self.mount = work / "nbd.sock", work / "nbd", work / "mnt"
         self.fuse.mkdir()
         self.mount.mkdir()
         with open(self.image, "wb") as image:
             image.truncate(mib << 20)
         self.is_made = False
-        self.nbdkit = self.nbdfuse = self.loop = None
+        self.nbdkit = None
 
     def power_on(self, filters=(), settings=()):
         """With further nbdkit filters before the cache, and their settings."""
         self.socket.unlink(missing_ok=True)
-        log = open(self.work / "device.log", "a")
-        # The cache is a file without a name in TMPDIR; it goes with the process.
-        self.nbdkit = subprocess.Popen(
-            ["nbdkit", "-f", "-U", self.socket, *filters, "--filter=cache", "file", self.image, "cache=writeback", *settings],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(self.work)})
-        wait_until(self.socket.exists, 10, "nbdkit's socket")
-        self.nbdfuse = subprocess.Popen(["nbdfuse", self.fuse / "disk", "--unix", self.socket],
-                                        stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    def power_on(self, filters=(), settings=()):
+        """With further nbdkit filters before the cache, and their settings."""
+        self.socket.unlink(missing_ok=True)
+        with open(self.work / "device.log", "a") as log:
+            # The cache is a file without a name in TMPDIR; it goes with the process.
+            self.nbdkit = self.children.start(
+                ["nbdkit", "-f", "-U", self.socket, *filters, "--filter=cache", "file", self.image, "cache=writeback", *settings],
+                stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.work)})
+            wait_until(self.socket.exists, 10, "nbdkit's socket")
+            self.children.start(["nbdfuse", self.fuse / "disk", "--unix", self.socket], stdout=log, stderr=log)
         wait_until((self.fuse / "disk").exists, 10, "nbdfuse's file")
-        self.loop = subprocess.run(["losetup", "--direct-io=on", "--find", "--show", self.fuse / "disk"],
-                                   check=True, capture_output=True, text=True).stdout.strip()
+        loop = subprocess.run(["losetup", "--direct-io=on", "--find", "--show", self.fuse / "disk"],
+                              check=True, capture_output=True, text=True).stdout.strip()
         if not self.is_made:
-            subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", self.loop], check=True)
+            subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", loop], check=True)
             self.is_made = True
-        subprocess.run(["mount", "-t", "ext4", self.loop, self.mount], check=True)
+        subprocess.run(["mount", "-t", "ext4", loop, self.mount], check=True)
 
     def power_off(self):
         """What was not flushed is gone from here on."""
@@ -93,26 +137,47 @@ class Device:
         self.nbdkit.wait()
 
     def clear(self):
-        """Takes down what stands on a device that is gone. A file system that still has users is detached."""
-        if self.loop:
-            subprocess.run(["umount", "-l", self.mount], stderr=subprocess.DEVNULL)
-            subprocess.run(["losetup", "-d", self.loop], stderr=subprocess.DEVNULL)
-            subprocess.run(["umount", "-l", self.fuse], stderr=subprocess.DEVNULL)
-            self.loop = None
-        for process in (self.nbdfuse, self.nbdkit):
-            if process and process.poll() is None:
-                process.kill()
-                process.wait()
+        """Ends every process, then takes down what stands on the device."""
+        if self.nbdkit:
+            self.power_off()
+        for process in list(self.children.all):
+            # The device's own come last: a server whose disk is gone ends, one whose disk stands still does not.
+            if "nbdfuse" not in process.args and process is not self.nbdkit:
+                self.children.end(process)
+        take_down(self.work)
+        self.children.end_all()
+        self.nbdkit = None
+
+
+def take_down(work):
+    """Detaches whatever is mounted below the folder, and the loop devices on files in it."""
+    below = f"{work}/"
+    fields = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    # The kernel writes blanks in paths as numbers.
+    points = [part[1].encode().decode("unicode_escape") for part in fields]
+    mounts = [point for point in points if point.startswith(below)]
+    listed = subprocess.run(["losetup", "--list", "--noheadings", "--raw", "--output", "NAME,BACK-FILE"],
+                            capture_output=True, text=True).stdout.splitlines()
+    loops = [line.split()[0] for line in listed if below in line]
+    for mount in mounts:
+        if not mount.startswith(f"{work}/nbd"):
+            subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL)
+    for loop in loops:
+        subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL)
+    for mount in mounts:
+        if mount.startswith(f"{work}/nbd"):
+            subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL)
 
 
 class Server:
     """One life of the server."""
 
-    def __init__(self, program, data, shards, log):
-        self.log, self.data, self.began = log, data, time.monotonic()
+    def __init__(self, children, program, data, shards, log):
+        self.children, self.log, self.data, self.began = children, log, data, time.monotonic()
         (data / "endpoints.json").unlink(missing_ok=True)
-        self.process = subprocess.Popen([program, "serve", "--data", data, "--port-base", "0", "--shards", str(shards)],
-                                        stdout=open(log, "w"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        command = [program, "serve", "--data", data, "--port-base", "0", "--shards", str(shards)]
+        with open(log, "w") as out:
+            self.process = children.start(command, stdout=out, stderr=subprocess.STDOUT)
 
     def wait_ready(self):
         """Seconds until it served; none if it ended before."""
@@ -127,8 +192,7 @@ class Server:
         raise RuntimeError(f"the server neither serves nor ends; its log: {self.log}")
 
     def kill(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def said(self):
@@ -139,16 +203,34 @@ class Campaign:
     def __init__(self, args):
         self.args, self.chance = args, random.Random(args.seed)
         self.ledger = args.work / "ledger"
-        self.device = Device(args.work, args.image_mib)
+        self.children = Children()
+        self.device = Device(args.work, self.children, args.image_mib)
         self.acked = 0
 
     def start(self):
         log = self.args.work / "server.log"
-        return Server(self.args.gristmill, self.device.mount / "data", self.args.shards, log)
+        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.args.shards, log)
 
     def loadgen(self, what, server, *more):
         command = [self.args.gristmill, "loadgen", what, "--ledger", self.ledger, "--addr", server.address, *more]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return self.children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def check(self, server):
+        """What the ledger misses at the server, or none, and what was found."""
+        check = self.loadgen("check", server)
+        found = check.communicate()[0].strip()
+        if check.returncode not in (0, 1):
+            raise RuntimeError(f"the check ended with status {check.returncode}: {found}")
+        return found if check.returncode else None, found
+
+    def refusal(self, server):
+        """Why it does not start, if it is because of what it read."""
+        if server.process.returncode != 1:
+            raise RuntimeError(f"the server ended with status {server.process.returncode}:\n{server.said()}")
+        return f"the server does not start:\n{server.said()}"
+
+    def written(self):
+        return self.ledger.stat().st_size if self.ledger.exists() else 0
 
     def cycle(self, number):
         """One power cut. What is wrong, or none."""
@@ -165,29 +247,26 @@ class Campaign:
                 server, again = self.start(), ", cut again while it recovered"
             ready = server.wait_ready()
             if ready is None:
-                return f"the server does not start:\n{server.said()}"
-            if number > 1:
-                check = self.loadgen("check", server)
-                found = check.communicate()[0].strip()
-                if check.returncode != 0:
-                    return f"status {check.returncode}: {found}"
+                return self.refusal(server)
+            if number > 1 and (wrong := self.check(server)[0]):
+                return wrong
+            before = self.written()
             hold = self.loadgen("hold", server, "--secs", "30", "--output", "json")
+            # More than the first line: the client is connected and sends.
+            wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
             seconds = self.chance.uniform(0.3, 4.0)
             time.sleep(seconds)
             self.device.power_off()
             server.kill()
             out = hold.communicate()[0]
             if hold.returncode != 0:
-                return f"the client outside ended with status {hold.returncode}: {out}"
+                raise RuntimeError(f"the client outside ended with status {hold.returncode}: {out}")
             held = json.loads(out)
             self.acked += held["acked"]
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s{again}, power cut after {seconds:.2f} s, "
                 f"{held['acked']:,} acked, {held['unknown']:,} unknown")
             return None
         finally:
-            server.kill()
-            if self.device.nbdkit.poll() is None:
-                self.device.power_off()
             self.device.clear()
 
     def last_look(self):
@@ -196,31 +275,53 @@ class Campaign:
         server = self.start()
         try:
             if server.wait_ready() is None:
-                return f"the server does not start:\n{server.said()}"
-            check = self.loadgen("check", server)
-            found = check.communicate()[0].strip()
+                return self.refusal(server)
+            wrong, found = self.check(server)
             say(found)
-            if check.returncode != 0:
-                return f"status {check.returncode}"
+            if wrong:
+                return "see above"
             server.process.terminate()
             if server.process.wait(20) != 0:
                 return f"the server ended with status {server.process.returncode} at SIGTERM"
             return None
         finally:
-            server.kill()
-            self.device.power_off()
             self.device.clear()
 
     def run(self):
-        try:
-            for number in range(1, self.args.cycles + 1):
-                if wrong := self.cycle(number):
-                    return number, wrong
-            return self.args.cycles, self.last_look()
-        finally:
-            if self.device.nbdkit and self.device.nbdkit.poll() is None:
-                self.device.power_off()
-            self.device.clear()
+        for number in range(1, self.args.cycles + 1):
+            if wrong := self.cycle(number):
+                return number, wrong
+        return self.args.cycles, self.last_look()
+
+
+def make_room(work):
+    """Empties the folder, if it is one of an earlier run, and takes down what that has left."""
+    if work.exists() and any(work.iterdir()) and not (work / "disk.img").exists():
+        print(f"{work} is not empty and not of an earlier run: name another folder", file=sys.stderr)
+        sys.exit(2)
+    take_down(work)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+
+
+def run_to_its_end(campaign):
+    """The cycle that it came to, and what is wrong, or none. Ends the program where that cannot be found out."""
+    args = campaign.args
+    for number in ENDING:
+        signal.signal(number, Interruption.take)
+    try:
+        return campaign.run()
+    except KeyboardInterrupt:
+        say(f"interrupted; kept: {args.work}")
+        sys.exit(130)
+    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+        say(f"it could not be found out, seed {args.seed}: {error}\nkept: {args.work}")
+        sys.exit(70)
+    finally:
+        # Cleaning up is not interrupted.
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        campaign.device.clear()
 
 
 def check_machine():
@@ -239,11 +340,10 @@ def main():
     check_machine()
     args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
+    make_room(args.work)
     say(f"torture-power: {args.cycles} cuts, seed {args.seed}, {'a program that flushes nothing' if args.expect_loss else args.gristmill}")
     campaign = Campaign(args)
-    number, wrong = campaign.run()
+    number, wrong = run_to_its_end(campaign)
     if args.expect_loss:
         say(f"noticed at cut {number}: {wrong}" if wrong else f"NOT noticed in {number} cuts: nothing was flushed, and nothing was lost")
         sys.exit(0 if wrong else 1)
