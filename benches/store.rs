@@ -167,10 +167,13 @@ fn layouts(report: &mut Report) {
         for kib in [4, 8, 16, 32] {
             let mut bench = Bench::new();
             let memory = bench.memory(0..ROWS);
-            bench.flush_as(memory, FileOptions { compression, block_bytes: kib << 10, ..FileOptions::LAST });
+            let options = FileOptions { compression, block_bytes: kib << 10, ..FileOptions::LAST };
+            let plain = memory.bytes() as f64;
+            let (written, ()) = timed(|| bench.flush_as(memory, options));
             let view = bench.view();
             let bytes: u64 = bench.manifest.groups[&GROUP].files().map(|file| file.bytes).sum();
             let id = format!("{compression:?}, blocks of {kib} KiB");
+            report.row(&format!("{id}: written"), "MB/s").round(plain * 1e3 / written);
             report.row(&format!("{id}: a row of {} B", VALUE + 16), "B").round(bytes as f64 / ROWS as f64);
             let wanted: Vec<u64> = (0..LOADS).map(|_| bench.numbers.draw() % ROWS).collect();
             let mut small = Blocks::new(DIRECTORY, 1 << 20);
