@@ -9,6 +9,8 @@ use crate::limits::BLOCK_BYTES;
 
 /// Ticket of the one operation that a [`Files`] has in flight.
 const TICKET: Ticket = Ticket(u64::MAX);
+/// Most bytes that one read of a file asks for; whole blocks.
+const READ_BYTES: usize = 1 << 20;
 
 /// A disk that nobody else uses meanwhile, as blocking calls.
 pub struct Files<'a> {
@@ -146,23 +148,53 @@ impl<'a> Files<'a> {
     /// # Errors
     /// What open and reads say.
     pub fn read_file(&mut self, path: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        self.read_declared(path, |_| u64::MAX)
+    }
+
+    /// As [`Self::read_file`], but no more than its first block and as many bytes as `declared` makes of that: what stands
+    /// behind the content of a file that something made longer is not read into memory.
+    ///
+    /// # Errors
+    /// What open and reads say.
+    pub fn read_declared(
+        &mut self,
+        path: &str,
+        declared: impl FnOnce(&[u8]) -> u64,
+    ) -> Result<Option<Vec<u8>>, DiskError> {
         let file = match self.open(path, OpenMode::Read) {
             Ok(file) => file,
             Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let length = self.length(file)? as usize;
+        let bytes = self.read_open(file, declared);
+        self.close(file);
+        bytes.map(Some)
+    }
+
+    fn read_open(&mut self, file: FileId, declared: impl FnOnce(&[u8]) -> u64) -> Result<Vec<u8>, DiskError> {
+        let length = self.length(file)?;
         let mut bytes = Vec::new();
-        while bytes.len() < length {
-            let want = (length - bytes.len()).min(1 << 20);
-            let (buf, read) = self.read(file, bytes.len() as u64, want)?;
-            if read == 0 {
+        self.read_on(file, &mut bytes, length.min(BLOCK_BYTES as u64))?;
+        let wanted = declared(&bytes);
+        self.read_on(file, &mut bytes, length.min(wanted))?;
+        Ok(bytes)
+    }
+
+    /// Reads on until there are so many bytes, or the file has no more.
+    fn read_on(&mut self, file: FileId, bytes: &mut Vec<u8>, until: u64) -> Result<(), DiskError> {
+        while (bytes.len() as u64) < until {
+            // Reads begin at whole blocks, of which a file may have a part at its end.
+            let from = bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
+            let left = usize::try_from(until - from as u64).unwrap_or(usize::MAX);
+            let (buf, read) = self.read(file, from as u64, left.min(READ_BYTES))?;
+            let read = read.min(left);
+            if from + read <= bytes.len() {
                 break;
             }
-            bytes.extend_from_slice(&buf.as_slice()[..read.min(length - bytes.len())]);
+            bytes.truncate(from);
+            bytes.extend_from_slice(&buf.as_slice()[..read]);
         }
-        self.close(file);
-        Ok(Some(bytes))
+        Ok(())
     }
 
     /// Makes a new file of `bytes`, zero-padded to whole blocks, durable with its name in `folder`.

@@ -19,7 +19,9 @@ use crate::catalog::Catalog;
 use crate::host::HandlerHost;
 use crate::jobs::{SLOTS_DIR, checkpoint_name};
 use crate::session_secret::{SessionSecret, repaired};
-use crate::shard::{FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, unseal_checkpoint};
+use crate::shard::{
+    FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, checkpoint_bytes, unseal_checkpoint,
+};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
@@ -243,14 +245,7 @@ fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) 
         }
         Err(error) => return Err(error.into()),
     }
-    // The identity is durable before anything else is made, so what was made here once had one.
-    let made = |name: &String| ["placement.a", "catalog.a", "shard-000", "slots", "lanes"].contains(&name.as_str());
-    if let Some(name) = files.list("")?.into_iter().find(made) {
-        return Err(damage(
-            IDENTITY_FILE,
-            &format!("it is missing beside {name}, which only a data directory has; {remedy}"),
-        ));
-    }
+    missing::identity(files)?;
     if !config.slot_count.is_power_of_two() || config.slot_count < config.shard_count {
         let what = format!(
             "{} slots for {} shards: a power of two that is not smaller is wanted",
@@ -308,7 +303,9 @@ fn read_log(
     let root_name = format!("{dir}/root");
     let (bytes, degraded) = readable(state, &root_name)?
         .ok_or_else(|| damage(&root_name, &"it is missing, but the placement names this shard"))?;
-    let content = RootContent::from_bytes(&bytes).map_err(|error| damage(&root_name, &error))?;
+    let content =
+        RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
+    let content = content.map_err(|error| damage(&root_name, &error))?;
     let mut slots = BTreeMap::new();
     for slot in (0..identity.slot_count).map(SlotId) {
         if shard_of(slot, identity.slot_count, placement.shard_count) == shard {
@@ -357,7 +354,7 @@ fn load_slot(
     let Some(mark) = content.marks.get(&slot) else { return Ok(Slot::new(slot)) };
     let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
     let file = files
-        .read_file(&path)?
+        .read_declared(&path, checkpoint_bytes)?
         .ok_or_else(|| damage(&path, &"the checkpoint is missing, but the shard's root names it"))?;
     let dump = unseal_checkpoint(identity.directory, slot, mark.number, &file).map_err(|what| damage(&path, &what))?;
     let loaded = Slot::load(slot, dump, now.wall_micros).map_err(|error| damage(&path, &error))?;

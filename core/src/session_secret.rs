@@ -56,7 +56,7 @@ impl SessionSecret {
     /// # Errors
     /// What the disk says.
     pub(crate) fn load_or_make(files: &mut Files<'_>, rng: &mut dyn Rng) -> Result<(Self, Option<String>), DiskError> {
-        let found = match files.read_file(SECRET_FILE)? {
+        let found = match files.read_declared(SECRET_FILE, |_| 2 * BLOCK_BYTES as u64)? {
             None => "is missing".to_owned(),
             Some(bytes) => {
                 let copy = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
@@ -86,7 +86,7 @@ impl SessionSecret {
     /// # Errors
     /// What the disk says.
     pub(crate) fn damaged_copies(files: &mut Files<'_>) -> Result<Vec<u64>, DiskError> {
-        let Some(bytes) = files.read_file(SECRET_FILE)? else { return Ok(Vec::new()) };
+        let Some(bytes) = files.read_declared(SECRET_FILE, |_| 2 * BLOCK_BYTES as u64)? else { return Ok(Vec::new()) };
         let is_good = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>()).and_then(Self::decode);
         Ok([0, BLOCK_BYTES].into_iter().filter(|at| is_good(*at).is_none()).map(|at| at as u64).collect())
     }

@@ -378,3 +378,66 @@ fn verifying_changes_nothing_and_finds_all_damage_that_a_start_finds() {
         assert!(all.damaged.iter().any(|range| range.file == name), "{name} is not named: {all:?}");
     }
 }
+
+/// What verifying says of a copy of the golden directory that `change` has changed: all of its lines, or why it ended.
+fn verified_after(name: &str, change: impl FnOnce(&Path)) -> String {
+    let folder = fresh(&format!("verify-{name}"), &golden().join("data"));
+    change(&folder.0);
+    match verified(&folder.0) {
+        Ok(found) => {
+            let lines = found.damaged.iter().map(|range| format!("{}: {}\n", range.file, range.what));
+            lines.chain(found.lost).collect()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn verifying_names_files_that_are_gone_of_another_shard_or_unreadable() {
+    let gone = |file: &'static str| verified_after("gone", move |root| fs::remove_file(root.join(file)).unwrap());
+    for file in ["placement.a", "catalog.a", "layout-1/shard-001/root.b"] {
+        assert!(gone(file).starts_with(&format!("{file}: ")), "{file}: {}", gone(file));
+    }
+    assert!(gone("identity").contains("identity: it is missing beside"), "{}", gone("identity"));
+    let both =
+        |root: &Path| ["a", "b"].iter().for_each(|copy| fs::remove_file(root.join(format!("catalog.{copy}"))).unwrap());
+    let told = verified_after("no-catalog", both);
+    assert!(told.contains("catalog: it is missing, but slot"), "{told}");
+    // Both copies of a root are another shard's: whole, and of this data directory.
+    let swap = |root: &Path| {
+        for copy in ["root.a", "root.b"] {
+            let from = root.join("layout-1/shard-001").join(copy);
+            fs::copy(from, root.join("layout-1/shard-000").join(copy)).unwrap();
+        }
+    };
+    let told = verified_after("other-root", swap);
+    assert!(told.contains("layout-1/shard-000/root: it is of another shard: it names slot"), "{told}");
+    let folder = fresh("start-other-root", &golden().join("data"));
+    swap(&folder.0);
+    let refused = outcome(&folder.0).unwrap_err();
+    assert!(refused.contains("layout-1/shard-000/root: it is of another shard"), "{refused}");
+    // What the disk does not read: a folder stands for a bad sector. The others are looked at all the same.
+    let files = |root: &Path| {
+        let mut names = Vec::new();
+        files(root, "", &mut names);
+        let of = |end: &str| names.iter().find(|name| name.ends_with(end)).unwrap().clone();
+        [of(".ckpt"), of(".lane"), of("shard-000/root.a"), of(".seg")]
+    };
+    let told = verified_after("unreadable", |root| {
+        for file in files(root) {
+            fs::remove_file(root.join(&file)).unwrap();
+            fs::create_dir(root.join(&file)).unwrap();
+        }
+    });
+    for file in files(&golden().join("data")) {
+        assert!(told.lines().any(|line| line.starts_with(&file) && line.contains("opening")), "{file} in {told}");
+    }
+    // A file that something made very long is not read into memory.
+    let long = ["identity", "placement.a", "layout-1/shard-000/root.a"];
+    let told = verified_after("long", |root| {
+        for file in long.into_iter().chain(files(root).iter().take(1).map(String::as_str)) {
+            fs::OpenOptions::new().write(true).open(root.join(file)).unwrap().set_len(1 << 40).unwrap();
+        }
+    });
+    assert_eq!(told, "", "what stands behind the content says nothing");
+}

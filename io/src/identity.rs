@@ -41,7 +41,7 @@ impl Identity {
     /// # Errors
     /// Both copies damaged, a newer version, or what the disk says.
     pub fn load(files: &mut Files<'_>) -> Result<Option<Self>, LogError> {
-        let Some(bytes) = files.read_file(IDENTITY_FILE)? else { return Ok(None) };
+        let Some(bytes) = files.read_declared(IDENTITY_FILE, |_| 2 * BLOCK_BYTES as u64)? else { return Ok(None) };
         for at in [0, BLOCK_BYTES] {
             let copy = bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
             let Some((version, identity)) = copy.and_then(Self::decode) else { continue };
@@ -70,7 +70,7 @@ impl Identity {
     /// # Errors
     /// What the disk says; the file is then the old or the new one.
     pub fn repair(files: &mut Files<'_>) -> Result<Option<String>, LogError> {
-        let bytes = files.read_file(IDENTITY_FILE)?.unwrap_or_default();
+        let bytes = files.read_declared(IDENTITY_FILE, |_| 2 * BLOCK_BYTES as u64)?.unwrap_or_default();
         let copy = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>());
         let readable = [0, BLOCK_BYTES].map(|at| copy(at).filter(|copy| Self::decode(copy).is_some()));
         let (bad, good) = match readable {
@@ -87,7 +87,9 @@ impl Identity {
     /// # Errors
     /// What the disk says.
     pub fn damaged_copies(files: &mut Files<'_>) -> Result<Vec<u64>, LogError> {
-        let Some(bytes) = files.read_file(IDENTITY_FILE)? else { return Ok(Vec::new()) };
+        let Some(bytes) = files.read_declared(IDENTITY_FILE, |_| 2 * BLOCK_BYTES as u64)? else {
+            return Ok(Vec::new());
+        };
         let is_good = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<BYTES>()).and_then(Self::decode);
         Ok([0, BLOCK_BYTES].into_iter().filter(|at| is_good(*at).is_none()).map(|at| at as u64).collect())
     }

@@ -13,7 +13,7 @@ const HOLDER_BYTES_MAX: u64 = 32;
 /// The lock on a data directory, held until dropped or until the process ends, however it ends.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    _file: Option<File>,
     /// The folder itself is locked too, so that removing the file lets nobody in; nothing where folders have no locks.
     _folder: Option<File>,
 }
@@ -61,16 +61,7 @@ impl DirLock {
     pub fn take(root: &Path) -> Result<Self, LockError> {
         let path = root.join(LOCK_FILE);
         let failed = |error| LockError::Io { path: path.clone(), error };
-        let folder = File::open(root).map_err(failed)?;
-        let folder = match folder.try_lock() {
-            Ok(()) => Some(folder),
-            Err(TryLockError::WouldBlock) => {
-                let holder = File::open(&path).ok().and_then(|mut file| read_holder(&mut file));
-                return Err(LockError::Held { holder, path });
-            }
-            // Some network file systems lock only what is open for writing.
-            Err(TryLockError::Error(_)) => None,
-        };
+        let folder = Self::folder(root, &path)?;
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -79,7 +70,42 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         write_holder(&mut file).map_err(failed)?;
+        Ok(Self { _file: Some(file), _folder: folder })
+    }
+
+    /// Takes it to look at the directory: nothing is made or written, so that a copy which must stay as it is stays.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn look(root: &Path) -> Result<Self, LockError> {
+        let path = root.join(LOCK_FILE);
+        let failed = |error| LockError::Io { path: path.clone(), error };
+        let folder = Self::folder(root, &path)?;
+        let mut file = match File::open(&path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        if let Some(file) = &mut file
+            && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+        {
+            return Err(LockError::Held { holder: read_holder(file), path });
+        }
         Ok(Self { _file: file, _folder: folder })
+    }
+
+    /// The lock of the folder itself.
+    fn folder(root: &Path, path: &Path) -> Result<Option<File>, LockError> {
+        let folder = File::open(root).map_err(|error| LockError::Io { path: path.to_owned(), error })?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) => {
+                let holder = File::open(path).ok().and_then(|mut file| read_holder(&mut file));
+                Err(LockError::Held { holder, path: path.to_owned() })
+            }
+            // Some network file systems lock only what is open for writing.
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
     }
 }
 
@@ -110,8 +136,16 @@ mod tests {
         }
         std::fs::remove_file(root.join(LOCK_FILE)).unwrap();
         assert!(matches!(DirLock::take(&root), Err(LockError::Held { .. })), "the file is not the lock alone");
+        assert!(matches!(DirLock::look(&root), Err(LockError::Held { .. })));
         drop(lock);
-        DirLock::take(&root).unwrap();
+        drop(DirLock::look(&root).unwrap());
+        assert!(!root.join(LOCK_FILE).exists(), "looking makes nothing");
+        let lock = DirLock::take(&root).unwrap();
+        match DirLock::look(&root) {
+            Err(LockError::Held { holder, .. }) => assert_eq!(holder, Some(process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(lock);
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -64,6 +64,9 @@ pub struct RootFile {
     worse: Option<&'static str>,
 }
 
+/// What two copies say together: the content, and of each copy that is damaged the file and what is wrong.
+pub type Looked = (Option<Vec<u8>>, Vec<(String, String)>);
+
 enum Copy {
     Missing,
     Bad(String),
@@ -125,25 +128,35 @@ impl RootFile {
         RootState::Present { sequence, bytes, degraded }
     }
 
-    /// What is wrong with each of the two copies: the file and why it cannot be read. A missing or older copy is the trace
-    /// of a crash, not damage. Blocking.
+    /// Looks at both copies, also where the disk fails: the newest readable content, if there is one, and the name of each
+    /// copy that is not readable, or is gone, with what is wrong. Without a content and such a name there is no such file.
+    /// An older copy is the trace of a crash, not damage. Blocking.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn damaged_copies(
-        files: &mut Files<'_>,
-        dir: &str,
-        name: &str,
-        identity: u128,
-    ) -> Result<Vec<(String, String)>, LogError> {
+    /// A newer version, or that the machine went down.
+    pub fn look(files: &mut Files<'_>, dir: &str, name: &str, identity: u128) -> Result<Looked, LogError> {
         let root = Self { dir: dir.to_owned(), name: name.to_owned(), identity, sequence: 0, worse: None };
-        let mut damaged = Vec::new();
+        let (mut newest, mut damaged, mut missing) = (None::<(u64, Vec<u8>)>, Vec::new(), None);
         for copy in ["a", "b"] {
-            if let Copy::Bad(what) = root.read(files, copy)? {
-                damaged.push((root.path(copy), what));
+            match root.read(files, copy) {
+                Ok(Copy::Good(sequence, bytes)) => {
+                    if newest.as_ref().is_none_or(|(other, _)| sequence > *other) {
+                        newest = Some((sequence, bytes));
+                    }
+                }
+                Ok(Copy::Bad(what)) => damaged.push((root.path(copy), what)),
+                Ok(Copy::Missing) => missing = Some((copy, root.path(copy))),
+                Err(LogError::Disk(error)) if error.kind == DiskErrorKind::Io => {
+                    damaged.push((root.path(copy), error.to_string()));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(damaged)
+        // The first store makes one copy, then the other: a crash in between leaves the first alone. Later stores find both.
+        let later = newest.as_ref().is_some_and(|(sequence, _)| *sequence > 1);
+        let gone = missing.filter(|(copy, _)| newest.is_some() && (later || *copy == "a"));
+        damaged.extend(gone.map(|(_, path)| (path, "it is missing; the other copy is there".to_owned())));
+        Ok((newest.map(|(_, bytes)| bytes), damaged))
     }
 
     /// Replaces the content, durably, and returns its sequence. Blocking.
@@ -232,9 +245,16 @@ impl RootFile {
         files.flush(file)
     }
 
+    /// Bytes of a copy that begins so.
+    fn declared(head: &[u8]) -> u64 {
+        let length =
+            head.get(HEADER_BYTES - 4..).and_then(|rest| rest.first_chunk()).filter(|_| head.starts_with(&MAGIC));
+        length.map_or(0, |length| HEADER_BYTES as u64 + u64::from(u32::from_le_bytes(*length)))
+    }
+
     fn read(&self, files: &mut Files<'_>, copy: &str) -> Result<Copy, LogError> {
         let path = self.path(copy);
-        let Some(image) = files.read_file(&path)? else { return Ok(Copy::Missing) };
+        let Some(image) = files.read_declared(&path, Self::declared)? else { return Ok(Copy::Missing) };
         let bad = |what: &str| Ok(Copy::Bad(format!("{path}: {what} ({} bytes)", image.len())));
         let mut reader = Reader::new(&image);
         let fields = (reader.take(8), reader.u32(), reader.u32(), reader.u64(), reader.u32());

@@ -5,10 +5,28 @@ use super::{BootError, Recovered, damage};
 use crate::jobs::{LANES_DIR, SLOTS_DIR};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
+use gristmill_io::identity::IDENTITY_FILE;
 use gristmill_state::slot::Slot;
 
 /// What a person can do.
 const REMEDY: &str = "put the file back from a copy of this data directory; nothing was changed on disk";
+
+/// There is no identity. It is durable before anything else is made, so what was made here once had one.
+pub(super) fn identity(files: &mut Files<'_>) -> Result<(), BootError> {
+    let made = |name: &String| {
+        let of_two = name.strip_suffix(".a").or(name.strip_suffix(".b"));
+        matches!(of_two, Some("placement" | "catalog"))
+            || name.starts_with("layout-")
+            || ["shard-000", SLOTS_DIR, LANES_DIR].contains(&name.as_str())
+    };
+    match files.list("")?.into_iter().find(made) {
+        Some(name) => {
+            let what = format!("it is missing beside {name}, which only a data directory has; {REMEDY}");
+            Err(damage(IDENTITY_FILE, &what))
+        }
+        None => Ok(()),
+    }
+}
 
 /// There is no placement. It is durable before any log, checkpoint, lane or catalog is made.
 pub(super) fn placement(files: &mut Files<'_>) -> Result<(), BootError> {

@@ -6,16 +6,15 @@
 //! another one knows of.
 
 use super::layout::{log_config, shard_dir};
-use super::{BootConfig, BootError, Placement, crosscheck, damage, read_log, readable};
+use super::{BootConfig, BootError, Placement, crosscheck, damage, missing, read_log};
 use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
 use crate::session_secret::{SECRET_FILE, SessionSecret};
-use crate::shard::{CheckpointMark, RootContent, unseal_checkpoint};
-use gristmill_base::env::{Disk, Now};
+use crate::shard::{CheckpointMark, RootContent, checkpoint_bytes, unseal_checkpoint};
+use gristmill_base::env::{Disk, DiskErrorKind, Now};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
-use gristmill_base::placement::shard_of;
 use gristmill_io::calibration::CALIBRATION_FILE;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
@@ -70,14 +69,17 @@ pub fn verify(
 ) -> Result<Verified, BootError> {
     let mut files = Files::new(disk);
     let Some(identity) = Identity::load(&mut files)? else {
+        missing::identity(&mut files)?;
         return Err(BootError::Config(format!("this is no data directory: it has no file {IDENTITY_FILE}")));
     };
-    let mut reader = Reader { files, identity, config, now, verified: Verified::default(), progress };
-    reader.plain_copies()?;
+    let mut reader =
+        Reader { files, identity, config, now, has_catalog: false, verified: Verified::default(), progress };
     let placement = reader.two_copies("", "placement", "which shards there are")?;
     let placement = Placement::from_bytes(&placement.ok_or_else(|| damage("placement", &"it is missing"))?)?;
+    reader.plain_copies()?;
     reader.two_copies("", CALIBRATION_FILE, "figures of the disk")?;
     let catalog = reader.two_copies("", "catalog", "apps with their numbers")?;
+    reader.has_catalog = catalog.is_some();
     let catalog = match catalog {
         Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
         None => Catalog::default(),
@@ -96,6 +98,7 @@ struct Reader<'a, 'b> {
     identity: Identity,
     config: &'a BootConfig,
     now: Now,
+    has_catalog: bool,
     verified: Verified,
     progress: &'a mut Verifying<'b>,
 }
@@ -119,6 +122,7 @@ impl Reader<'_, '_> {
         for at in Identity::damaged_copies(&mut self.files)? {
             self.damaged(IDENTITY_FILE, (at, at + block), "a copy of the identity", "it cannot be read; the other can");
         }
+        // A directory of an older version has none; a start makes it.
         for at in SessionSecret::damaged_copies(&mut self.files)? {
             self.damaged(SECRET_FILE, (at, at + block), "a copy of the secret of sessions", "it cannot be read");
         }
@@ -129,18 +133,15 @@ impl Reader<'_, '_> {
 
     /// A file of two copies: its content, and what is wrong with either.
     fn two_copies(&mut self, dir: &str, name: &str, held: &str) -> Result<Option<Vec<u8>>, BootError> {
-        let directory = self.identity.directory;
-        for (file, what) in RootFile::damaged_copies(&mut self.files, dir, name, directory)? {
+        let (bytes, damaged) = RootFile::look(&mut self.files, dir, name, self.identity.directory)?;
+        if bytes.is_none() && !damaged.is_empty() && dir.is_empty() && name != CALIBRATION_FILE {
+            // What depends on it cannot be looked at.
+            let whats: Vec<String> = damaged.into_iter().map(|(_, what)| what).collect();
+            return Err(damage(name, &whats.join("; ")));
+        }
+        for (file, what) in damaged {
             self.damaged(&file, (0, 0), format!("a copy of {held}"), what);
         }
-        let (_, state) = RootFile::load(&mut self.files, dir, name, directory)?;
-        let slash = if dir.is_empty() { "" } else { "/" };
-        let bytes = match readable(state, &format!("{dir}{slash}{name}")) {
-            Ok(content) => content.map(|(bytes, _)| bytes),
-            // Both are named already; what depends on them cannot be looked at.
-            Err(BootError::Damage { .. }) if !dir.is_empty() || name == CALIBRATION_FILE => None,
-            Err(error) => return Err(error),
-        };
         let length = bytes.as_ref().map_or(0, Vec::len) as u64;
         self.read(length);
         self.read(length);
@@ -152,7 +153,9 @@ impl Reader<'_, '_> {
         let dir = shard_dir(placement.layout, shard);
         let held = format!("the root of shard {shard}: which checkpoints count, and from where its log is read");
         let root = self.two_copies(&dir, "root", &held)?;
-        let content = root.map(|bytes| RootContent::from_bytes(&bytes)).transpose();
+        let (slots, shards) = (self.identity.slot_count, placement.shard_count);
+        let content = |bytes: Vec<u8>| RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, slots, shards));
+        let content = root.map(content).transpose();
         let content = match content {
             Ok(Some(content)) => Some(content),
             Ok(None) => {
@@ -166,9 +169,7 @@ impl Reader<'_, '_> {
             }
         };
         for (slot, mark) in content.iter().flat_map(|content| &content.marks) {
-            if shard_of(*slot, self.identity.slot_count, placement.shard_count) == shard {
-                self.checkpoint(*slot, *mark)?;
-            }
+            self.checkpoint(*slot, *mark)?;
         }
         self.log(placement, shard, content.map(|content| content.log_from))
     }
@@ -177,9 +178,17 @@ impl Reader<'_, '_> {
     fn checkpoint(&mut self, slot: SlotId, mark: CheckpointMark) -> Result<(), BootError> {
         let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
         let held = format!("all of slot {slot} up to its record {}", mark.ssn);
-        let Some(file) = self.files.read_file(&path)? else {
-            self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
-            return Ok(());
+        let file = match self.files.read_declared(&path, checkpoint_bytes) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
+                return Ok(());
+            }
+            Err(error) if error.kind == DiskErrorKind::Io => {
+                self.damaged(&path, (0, 0), held, error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
         let bytes = file.len() as u64;
         self.read(bytes);
@@ -201,8 +210,12 @@ impl Reader<'_, '_> {
             for extent in lane.extents() {
                 match load_chunk(&mut self.files, lane.key, *extent) {
                     Ok(_) => {}
-                    Err(ChunkError::Disk(error)) => return Err(error.into()),
-                    Err(ChunkError::Damaged(what)) => {
+                    Err(ChunkError::Disk(error)) if error.kind != DiskErrorKind::Io => return Err(error.into()),
+                    Err(error) => {
+                        let what = match error {
+                            ChunkError::Disk(error) => error.to_string(),
+                            ChunkError::Damaged(what) => what,
+                        };
                         let (from, to) = (extent.position, extent.position + extent.bytes);
                         self.damaged(&lane_path(lane.key), (from, to), chunk_words(lane.key, *extent), what);
                     }
@@ -238,6 +251,11 @@ impl Reader<'_, '_> {
                 Ok(recovered) => logs.push(recovered),
                 Err(error) => return self.lost(error),
             }
+        }
+        if !self.has_catalog
+            && let Err(error) = missing::catalog(&logs)
+        {
+            return self.lost(error);
         }
         match crosscheck::check(&logs, catalog, self.identity.slot_count) {
             Ok(()) => Ok(()),

@@ -36,6 +36,16 @@ pub fn seal_checkpoint(identity: u128, slot: SlotId, number: u64, dump: &[u8]) -
     out
 }
 
+/// What a checkpoint file has beside the dump: magic, data directory, slot, number, length, checksum.
+const SEAL_BYTES: u64 = 42;
+
+/// Bytes of a checkpoint file that begins so; more than any file has if its length is damaged.
+#[must_use]
+pub fn checkpoint_bytes(head: &[u8]) -> u64 {
+    let dump = head.get(30..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    dump.saturating_add(SEAL_BYTES)
+}
+
 /// The dump in a checkpoint file.
 ///
 /// # Errors

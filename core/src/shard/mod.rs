@@ -30,7 +30,7 @@ mod work;
 mod writes;
 
 pub(crate) use checkpoint::next_chunk;
-pub use checkpoint::{seal_checkpoint, unseal_checkpoint};
+pub use checkpoint::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub use feeds::FeedCursors;
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};

@@ -1,6 +1,7 @@
 //! What a shard's root says, and how it lies on disk.
 
-use gristmill_base::ids::{Lsn, SlotId, Ssn};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn};
+use gristmill_base::placement::shard_of;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -89,6 +90,23 @@ impl RootContent {
             time_micros: stored.time_micros,
             marks: stored.marks.into_iter().map(mark).collect(),
         })
+    }
+}
+
+impl RootContent {
+    /// The same, if it is of this shard among so many. The checksum of a root does not tell: by the root of another shard,
+    /// slots whose checkpoints it does not name would begin empty.
+    ///
+    /// # Errors
+    /// It names a slot that the shard does not hold.
+    pub(crate) fn of(self, shard: ShardId, slots: u16, shards: u16) -> Result<Self, String> {
+        let is_here = |slot: SlotId| slot.0 < slots && shard_of(slot, slots, shards) == shard;
+        match self.marks.keys().find(|slot| !is_here(**slot)) {
+            Some(slot) => {
+                Err(format!("it is of another shard: it names slot {slot}, which shard {shard} does not hold"))
+            }
+            None => Ok(self),
+        }
     }
 }
 

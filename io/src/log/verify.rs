@@ -8,7 +8,7 @@ use super::scan::scan;
 use super::segment::SEGMENT_SUFFIX;
 use super::window::Window;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::{FileId, OpenMode};
+use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::Lsn;
 use gristmill_base::limits::BLOCK_BYTES;
@@ -58,11 +58,12 @@ pub fn verify(
 ) -> Result<LogReport, LogError> {
     let mut report = LogReport::default();
     for name in files.list(&config.dir)?.iter().filter(|name| name.ends_with(SEGMENT_SUFFIX)) {
-        let file = files.open(&config.path(name), OpenMode::Read)?;
-        let length = files.length(file);
-        files.close(file);
         report.segments += 1;
-        report.bytes += length?;
+        report.bytes += match length_of(files, &config.path(name)) {
+            // It is named below.
+            Err(error) if is_unreadable(&error) => 0,
+            length => length?,
+        };
     }
     let Some(from) = from else {
         report.damage = ranges(files, config, Lsn(1))?;
@@ -80,9 +81,27 @@ pub fn verify(
                 report.damage.insert(0, LogDamage { file, from: offset, to: offset, first, last, what });
             }
         }
+        Err(LogError::Disk(error)) if is_unreadable(&error) => {
+            report.damage = ranges(files, config, from)?;
+            if report.damage.is_empty() {
+                return Err(error.into());
+            }
+        }
         Err(error) => return Err(error),
     }
     Ok(report)
+}
+
+fn length_of(files: &mut Files<'_>, path: &str) -> Result<u64, DiskError> {
+    let file = files.open(path, OpenMode::Read)?;
+    let length = files.length(file);
+    files.close(file);
+    length
+}
+
+/// Whether it is a file that the disk does not read.
+fn is_unreadable(error: &DiskError) -> bool {
+    error.kind == DiskErrorKind::Io
 }
 
 /// Every range that lies between readable batches and should be one.
@@ -92,8 +111,12 @@ fn ranges(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<Vec<Lo
         if !name.ends_with(SEGMENT_SUFFIX) {
             continue;
         }
+        let path = config.path(&name);
         match load_one(files, config, name, from) {
             Ok(found) => segments.push(found),
+            Err(LogError::Disk(error)) if is_unreadable(&error) => {
+                damage.push(LogDamage { file: path, from: 0, to: 0, first: from, last: from, what: error.to_string() });
+            }
             Err(LogError::Damage { file, offset, first, last, what }) => {
                 damage.push(LogDamage { file, from: offset, to: offset, first, last, what });
             }
@@ -107,7 +130,14 @@ fn ranges(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<Vec<Lo
         let file = files.open(&config.path(&found.name), OpenMode::Read)?;
         let walked = walk.segment(files, file, found, follower.map(|(batch, _)| batch));
         files.close(file);
-        walked?;
+        match walked {
+            Err(LogError::Disk(error)) if is_unreadable(&error) => {
+                let (first, what) = (walk.next.max(from), error.to_string());
+                let file = config.path(&found.name);
+                walk.damage.push(LogDamage { file, from: 0, to: 0, first, last: first, what });
+            }
+            walked => walked?,
+        }
     }
     // What was damaged before the first record that a start reads is in nobody's way.
     walk.damage.retain(|range| range.last >= from || range.from == range.to);

@@ -72,7 +72,7 @@ fn take(dir: &Path) -> Result<DirLock, Failed> {
     if !dir.is_dir() {
         return Err(Failed::configuration(format!("{} is no folder", dir.display())));
     }
-    DirLock::take(dir).map_err(|error| Failed::configuration(error.to_string()))
+    DirLock::look(dir).map_err(|error| Failed::configuration(error.to_string()))
 }
 
 /// What kept everything from being read: where damage did, that is the answer.
