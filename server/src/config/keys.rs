@@ -78,8 +78,8 @@ pub(crate) const KEYS: &[Key] = &[
         value: "LIST",
         help: "Names of this server that the HTTP door answers to, beside addresses and localhost, such as mill.example",
         set: |config, text| {
-            config.listen.http_names =
-                names(text).ok_or("names of this server without port, such as \"mill.example, mill\"")?;
+            config.listen.http_names = names(text)
+                .ok_or("text that lists names of this server without port, such as \"mill.example, mill\"")?;
             Ok(())
         },
         get: |config| Some(config.listen.http_names.join(", ")).filter(|names| !names.is_empty()),
@@ -246,15 +246,12 @@ fn some<T: FromStr>(place: &mut Option<T>, text: &str, allowed: &str) -> Result<
     Ok(())
 }
 
-/// A list of names; nothing if one of them is none. An empty text is an empty list.
+/// A list of names; nothing if one of them is none, or there is none.
 fn names(text: &str) -> Option<Vec<String>> {
     let is_name = |name: &String| {
         let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         (1..=HTTP_NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(letters)
     };
-    if text.trim().is_empty() {
-        return Some(Vec::new());
-    }
     let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
     (names.len() <= HTTP_NAMES_MAX && names.iter().all(is_name)).then_some(names)
 }

@@ -372,8 +372,13 @@ mod tests {
         );
         assert!(refused("[shards]\ncores = \"1,x\"\n").contains("f.toml:2: shards.cores is \"1,x\""));
         assert!(
-            refused("[listen]\nhttp_names = \"a.b, http://c\"\n").contains("is \"a.b, http://c\", allowed is names")
+            refused("[listen]\nhttp_names = \"a.b, http://c\"\n")
+                .contains("is \"a.b, http://c\", allowed is text that lists names")
         );
+        for list in ["[\"mill\"]", "[]", "\"\"", "\"a,,b\""] {
+            let text = format!("[listen]\nhttp_names = {list}\n");
+            assert!(refused(&text).contains("allowed is text that lists names"), "{list}");
+        }
         assert_eq!(load("[listen]\nhttp_names = \"a.b, C\"\n").unwrap().listen.http_names, ["a.b", "C"]);
         assert!(refused("[memory]\nbudget_bytes = 5\n").contains("is 5, allowed is a number of bytes, at least"));
         assert!(refused("listen = 3\n").contains("[listen]"));
