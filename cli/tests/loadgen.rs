@@ -124,3 +124,39 @@ fn a_ledger_holds_a_server_to_its_word_over_hard_kills() {
     let (status, words) = check();
     assert!(status == 70 && words.contains("a ledger of this version was expected"), "{status}: {words}");
 }
+
+#[test]
+fn a_ledger_outlives_the_kill_of_its_writer_and_a_deleted_app_ends_it() {
+    let folder = Folder::new("loadgen-killed");
+    let ledger = folder.0.join("ledger").display().to_string();
+    let server = Server::start(&folder.0.join("data"), 2);
+    let address = format!("127.0.0.1:{}", server.port());
+    let hold = |seconds: &str| {
+        let hold = ["loadgen", "hold", "--ledger", &ledger, "--keys", "50", "--secs", seconds, "--addr", &address];
+        gristmill(&hold).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
+    };
+    let check = || run(&["loadgen", "check", "--ledger", &ledger, "--addr", &address]);
+    let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
+    for _ in 0..3 {
+        let before = length();
+        let mut child = hold("30");
+        while length() < before + (64 << 10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(check().1.contains("another process writes the ledger"));
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        // What the server was still given arrives.
+        let (status, words) = run(&["app", "wait", "loadgen", "--settled", "--addr", &address]);
+        assert_eq!(status, 0, "{words}");
+        assert_eq!(check(), (0, String::new()));
+    }
+    let child = hold("30");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(run(&["app", "delete", "loadgen", "--addr", &address]).0, 0);
+    let output = child.wait_with_output().expect("it ends");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && words.contains("10000 operations one after the other"), "{words}");
+    let (status, words) = check();
+    assert!(status == 1 && words.contains("no app loadgen is loaded"), "nothing is loaded anew: {status}: {words}");
+}

@@ -49,7 +49,7 @@ pub struct Settings {
 }
 
 /// What happened until the time was over or the server was gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// Operations that were sent.
     pub sent: u64,
@@ -59,15 +59,17 @@ pub struct Held {
     pub refused: u64,
     /// How many have an outcome that nobody knows.
     pub unknown: u64,
-    /// Whether the server was gone before the time was over.
+    /// Whether the server was gone, or took nothing for as long as an operation may take, before the time was over.
     pub gone: bool,
+    /// What the first operation that ended so was told; empty if none did.
+    pub why: String,
 }
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, acked, refused, unknown, gone } = self;
-        let end = if *gone { "the server was gone" } else { "the time was over" };
-        writeln!(f, "{sent} sent, {acked} acked, {refused} refused, {unknown} unknown; {end}")
+        let Self { sent, acked, refused, unknown, gone, why } = self;
+        write!(f, "{sent} sent, {acked} acked, {refused} refused, {unknown} unknown; ")?;
+        if *gone { writeln!(f, "the server was gone or took nothing: {why}") } else { writeln!(f, "the time was over") }
     }
 }
 
@@ -290,7 +292,9 @@ impl Holder {
     /// An operation failed. A key whose outcome is unknown is not used again in this process.
     fn failed(&mut self, flight: &Flight, error: &Error) -> anyhow::Result<()> {
         let is_over = matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unknown);
-        self.held.gone |= is_over;
+        if is_over && !self.held.gone {
+            (self.held.gone, self.held.why) = (true, error.to_string());
+        }
         if error.is_certain() {
             self.held.refused += 1;
             self.refused_since += 1;
