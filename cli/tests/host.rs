@@ -70,8 +70,11 @@ fn a_measured_disk_is_stored_and_used() {
     assert!(status == 78 && words.contains("in use"), "{status}: {words}");
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.errors());
+    let verify = || run(&["data", "verify", data.to_str().expect("text")]);
+    assert_eq!(verify(), (0, String::new()), "nothing is damaged where a disk was measured");
     for copy in ["calibration.a", "calibration.b"] {
         std::fs::write(data.join(copy), b"damage").expect("it is written");
+        assert_eq!(verify().0, 1);
     }
     let mut server = Server::start(&data, 1);
     let net = Raw::open(server.port()).json(OpCode::Status, &Operation::Status)["shards"][0]["net"].clone();

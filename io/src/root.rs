@@ -266,7 +266,7 @@ impl RootFile {
         }
         let Ok(bytes) = reader.take(length as usize) else { return bad("shorter than it says") };
         if crc32c_append(self.seed(), &image[CHECKED_OFFSET..HEADER_BYTES + bytes.len()]) != crc {
-            return bad("checksum does not match, or it belongs to another data directory");
+            return bad("checksum does not match, or it belongs to another data directory than the file identity");
         }
         if version != ROOT_FORMAT_VERSION {
             let (oldest, newest) = (ROOT_FORMAT_VERSION, ROOT_FORMAT_VERSION);

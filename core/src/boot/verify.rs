@@ -15,10 +15,10 @@ use gristmill_base::env::{Disk, DiskErrorKind, Now};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
-use gristmill_io::calibration::CALIBRATION_FILE;
+use gristmill_io::calibration::Calibration;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
-use gristmill_io::root::RootFile;
+use gristmill_io::root::{Looked, RootFile};
 use gristmill_state::slot::Slot;
 
 /// A damaged range.
@@ -77,7 +77,8 @@ pub fn verify(
     let placement = reader.two_copies("", "placement", "which shards there are")?;
     let placement = Placement::from_bytes(&placement.ok_or_else(|| damage("placement", &"it is missing"))?)?;
     reader.plain_copies()?;
-    reader.two_copies("", CALIBRATION_FILE, "figures of the disk")?;
+    let calibration = Calibration::look(&mut reader.files)?;
+    reader.looked(calibration, "figures of the disk");
     let catalog = reader.two_copies("", "catalog", "apps with their numbers")?;
     reader.has_catalog = catalog.is_some();
     let catalog = match catalog {
@@ -134,18 +135,23 @@ impl Reader<'_, '_> {
     /// A file of two copies: its content, and what is wrong with either.
     fn two_copies(&mut self, dir: &str, name: &str, held: &str) -> Result<Option<Vec<u8>>, BootError> {
         let (bytes, damaged) = RootFile::look(&mut self.files, dir, name, self.identity.directory)?;
-        if bytes.is_none() && !damaged.is_empty() && dir.is_empty() && name != CALIBRATION_FILE {
+        if bytes.is_none() && !damaged.is_empty() && dir.is_empty() {
             // What depends on it cannot be looked at.
             let whats: Vec<String> = damaged.into_iter().map(|(_, what)| what).collect();
             return Err(damage(name, &whats.join("; ")));
         }
+        Ok(self.looked((bytes, damaged), held))
+    }
+
+    /// Takes note of a file of two copies.
+    fn looked(&mut self, (bytes, damaged): Looked, held: &str) -> Option<Vec<u8>> {
         for (file, what) in damaged {
             self.damaged(&file, (0, 0), format!("a copy of {held}"), what);
         }
         let length = bytes.as_ref().map_or(0, Vec::len) as u64;
         self.read(length);
         self.read(length);
-        Ok(bytes)
+        bytes
     }
 
     /// Root, checkpoints, lanes and log of a shard.

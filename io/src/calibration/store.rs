@@ -4,7 +4,7 @@ use super::choice::{Choice, choose};
 use super::measure::{Cell, How, Round};
 use crate::log::LogError;
 use crate::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
-use crate::root::{RootFile, RootState};
+use crate::root::{Looked, RootFile, RootState};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -142,6 +142,14 @@ impl Calibration {
             Ok((_, RootState::Unreadable { what })) => Err(what),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Looks at both copies, for who wants to know of damage. Blocking.
+    ///
+    /// # Errors
+    /// As [`RootFile::look`].
+    pub fn look(files: &mut Files<'_>) -> Result<Looked, LogError> {
+        RootFile::look(files, "", CALIBRATION_FILE, NO_IDENTITY)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
