@@ -15,8 +15,8 @@ pub(crate) use rows::RowFormat;
 
 use crate::commands::failed;
 use crate::exit::{Exit, Failed};
-use gristmill_client::Client;
 use gristmill_client::clock::{now, until};
+use gristmill_client::{Client, Error, Status, Topic};
 use registry::{Registry, Row};
 use sender::Sender;
 use serde_json::{Value, json};
@@ -96,6 +96,16 @@ pub(crate) fn show(client: &mut Client, key: &str) -> Result<Value, Failed> {
     Ok(shown(&find(client, key)?))
 }
 
+/// The topic that an input was for; nothing if it is gone, or was made anew: then it has nothing of the input. That nobody
+/// answered says neither.
+fn still_there(asked: Result<Topic, Error>, id: u32) -> Result<Option<Topic>, Failed> {
+    match asked {
+        Ok(topic) => Ok(Some(topic).filter(|topic| topic.id.0 == id)),
+        Err(error) if error.status() == Some(Status::UnknownName) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Forgets an input. Its events stay; nothing of it is appended any more, whoever still sends. Its streams end first, then
 /// its row goes: cut off in between, the row is still there, no run goes on with it, and deleting it again finishes.
 ///
@@ -107,10 +117,7 @@ pub(crate) fn delete(client: &mut Client, key: &str, force: bool) -> Result<Valu
     let mut ends = vec![(row.identity.topic.clone(), row.identity.topic_id, row.number)];
     ends.extend(row.reject.clone().map(|(topic, id)| (topic, id, row.reject_number)));
     for (topic, id, number) in ends {
-        // A topic that is gone, or was made anew, has nothing of the input.
-        if let Ok(topic) = client.topic(&topic)
-            && topic.id.0 == id
-        {
+        if let Some(topic) = still_there(client.topic(&topic), id)? {
             Sender::end(client, &topic, number)?;
         }
     }
@@ -173,4 +180,25 @@ pub(crate) fn settle(client: &mut Client, app: &str, wait: Duration) -> Result<S
         note_applied(client, app, &before)?;
     }
     Ok(Settled { settled, parked, json })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::datatype::DataType;
+    use gristmill_base::ids::TopicId;
+    use gristmill_client::ErrorKind;
+
+    #[test]
+    fn a_topic_that_nobody_told_of_is_not_taken_for_gone() {
+        let (key, value) = (DataType::String, DataType::Json);
+        let topic = Topic { name: "rows".to_owned(), id: TopicId(7), key, value, lanes: 4 };
+        assert_eq!(still_there(Ok(topic.clone()), 7), Ok(Some(topic.clone())));
+        assert_eq!(still_there(Ok(topic), 6), Ok(None), "another one of that name");
+        let error = |kind| Err(Error { kind, message: String::new() });
+        assert_eq!(still_there(error(ErrorKind::Refused(Status::UnknownName)), 7), Ok(None));
+        for kind in [ErrorKind::Unreachable, ErrorKind::TimedOut, ErrorKind::Refused(Status::Failed)] {
+            assert!(still_there(error(kind), 7).is_err(), "{kind:?}");
+        }
+    }
 }
