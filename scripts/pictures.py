@@ -100,8 +100,11 @@ class Terminal:
                     return
 
     def close(self):
-        os.kill(self.pid, signal.SIGTERM)
-        os.waitpid(self.pid, 0)
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+        finally:
+            os.waitpid(self.pid, 0)
+            os.close(self.fd)
 
     def picture(self, path):
         """Draws the cells with a monospaced font."""
@@ -222,13 +225,23 @@ def main():
     data, running = args.work / "data", []
 
     def start(command, log):
-        process = subprocess.Popen(command, stdout=open(args.work / log, "w"), stderr=subprocess.STDOUT)
+        with open(args.work / log, "w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         running.append(process)
         return process
+
+    def held_up():
+        """A program that failed: the pictures would show less than they say."""
+        for process in running:
+            if process.poll():
+                sys.exit(f"pictures: {process.args[:3]} ended with status {process.returncode}; see the logs in {args.work}")
 
     def run(*command):
         subprocess.run([args.gristmill, *command, "--data", str(data)], check=True, stdout=subprocess.DEVNULL)
 
+    # Whoever ends this has everything that it started ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    (data / "endpoints.json").unlink(missing_ok=True)
     try:
         server = start([args.gristmill, "serve", "--data", str(data), "--port-base", "0"], "server.log")
         ends = wait_for("the server", 30, lambda: json.loads((data / "endpoints.json").read_text()))
@@ -250,10 +263,13 @@ def main():
         start([args.gristmill, "ingest", "word-count/lines", "--name", "pictures", "--format", "jsonl", "--key", "doc", str(lines),
                "--data", str(data)], "ingest.log")
         top = Terminal([args.gristmill, "top", "--data", str(data)])
-        top.watch(8)
-        top.picture(args.out / "top.png")
-        top.close()
+        try:
+            top.watch(8)
+            top.picture(args.out / "top.png")
+        finally:
+            top.close()
         time.sleep(max(0, begin + args.secs - time.time()))
+        held_up()
         panels = json.loads((Path(__file__).parent.parent / "deploy/grafana/gristmill.json").read_text())["panels"]
         dashboard(prometheus, [panel for panel in panels if panel.get("targets")], begin, time.time(), args.out / "dashboard.png")
         print(f"written: {args.out}/top.png, {args.out}/dashboard.png")
@@ -261,7 +277,11 @@ def main():
         for process in reversed(running):
             process.terminate()
         for process in running:
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 main()
