@@ -106,6 +106,7 @@ impl Machine {
     fn hold_verify(&self, wound: &Wound) -> Result<(), String> {
         let mut disk = self.disk.fork().restart();
         disk.set_faults(FaultPlan::default());
+        disk.crash_at_op(u64::MAX);
         let now = disk.clock().now();
         let told = match verify(&mut disk, &self.knobs.boot, now, &mut |_, _| {}) {
             Ok(found) => found.damaged.iter().any(|range| range.file == wound.path) || found.lost.is_some(),
@@ -175,6 +176,8 @@ impl Machine {
         }
         let mut disk = image.fork().restart();
         disk.set_faults(FaultPlan::default());
+        // What was to take the machine itself down is not for this one.
+        disk.crash_at_op(u64::MAX);
         let mut named = Vec::new();
         loop {
             let what = match self.recover_copy(&mut disk, &config, &mut rng.fork()) {
