@@ -184,17 +184,21 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
 
 fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskError> {
     let path = lane_path(chunk.lane);
-    let (file, made) = match files.open(&path, OpenMode::Write) {
-        Ok(file) => (file, false),
-        Err(error) if error.kind == DiskErrorKind::NotFound => (files.open(&path, OpenMode::Create)?, true),
-        Err(error) => return Err(error),
-    };
+    let is_first = chunk.extent.position == 0;
+    if is_first {
+        // No root names a chunk of the file. One that is there is left from a process that was killed, or from an attempt
+        // whose flush of the folder failed: after that no later flush says anything of the name, so it is given anew.
+        match files.remove(&path) {
+            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let file = files.open(&path, if is_first { OpenMode::Create } else { OpenMode::Write })?;
     // Closed also after a failure: it is tried again for as long as a disk is full.
     let filled = fill_chunk(files, file, chunk);
     files.close(file);
     filled?;
-    // The name may be one that a killed process made and did not flush, as long as no root names a chunk of the file.
-    if made || chunk.extent.position == 0 { files.flush_dir(LANES_DIR) } else { Ok(()) }
+    if is_first { files.flush_dir(LANES_DIR) } else { Ok(()) }
 }
 
 fn fill_chunk(files: &mut Files<'_>, file: FileId, chunk: &ChunkWrite) -> Result<(), DiskError> {
