@@ -1,9 +1,9 @@
 //! Reading everything of a data directory that no server runs on, to say what of it is damaged: every range, by file,
 //! position and what it held. Nothing is changed.
 //!
-//! First each file for itself, going on behind damage. Where nothing is damaged, all is then recovered in memory as a
-//! start does it, which finds what only the files together tell: records that are missing, and a log that lost what
-//! another one knows of.
+//! First each file for itself, going on behind damage. Then all is recovered in memory as a start does it, as far as damage
+//! lets it, which finds what only the files together tell: records that are missing, and a log that lost what another one
+//! knows of.
 
 use super::layout::{log_config, shard_dir};
 use super::{BootConfig, BootError, Placement, crosscheck, damage, missing, read_log};
@@ -88,9 +88,7 @@ pub fn verify(
     for shard in (0..placement.shard_count).map(ShardId) {
         reader.shard(&placement, shard)?;
     }
-    if reader.verified.damaged.is_empty() {
-        reader.together(&placement, &catalog)?;
-    }
+    reader.together(&placement, &catalog)?;
     Ok(reader.verified)
 }
 
@@ -269,14 +267,19 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// An error that tells of the data is an answer.
+    /// An error that tells of the data is an answer, unless it tells of a file that is named already.
     fn lost(&mut self, error: BootError) -> Result<(), BootError> {
+        let is_known = !self.verified.damaged.is_empty();
         match error {
+            BootError::Disk(_) if is_known => Ok(()),
+            BootError::Disk(_) | BootError::Config(_) => Err(error),
             BootError::Damage { .. } | BootError::LostData(_) | BootError::Log(_) => {
-                self.verified.lost = Some(error.to_string());
+                let what = error.to_string();
+                if !self.verified.damaged.iter().any(|range| what.contains(&range.file)) {
+                    self.verified.lost = Some(what);
+                }
                 Ok(())
             }
-            BootError::Disk(_) | BootError::Config(_) => Err(error),
         }
     }
 }
