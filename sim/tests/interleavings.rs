@@ -37,7 +37,7 @@ interleavings! {
     /// 4.2, session: a definite refusal covers its number; what a restart forgot is sent as void.
     a_gap_is_filled_with_void: "void sent", "bank", 1;
     /// 4.2, session: at the limit of kept replies new numbers are refused for capacity.
-    a_session_is_refused_for_capacity: "session refused for capacity", "bank", 100;
+    a_session_is_refused_for_capacity: "session refused for capacity", "bank", 326;
     /// PRUNE, session: an expired session is refused, never run.
     an_expired_session_is_refused: "expired session refused", "bank", 1;
     /// COMMIT: runs commit out of order, the machine goes down, and the done set skips what was done.
