@@ -58,7 +58,14 @@ fn many_connections_leave_the_log_its_descriptors() {
     assert!(refused > 150, "{refused} of 200 connections were refused");
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count();
     assert!(open as u64 <= LEAST - 10, "{open} descriptors are open");
-    clients.retain_mut(|client| client.read(&mut [0]).is_err_and(|it| it.kind() == std::io::ErrorKind::WouldBlock));
+    // The last of them may be refused a moment later.
+    for _ in 0..100 {
+        clients.retain_mut(|client| client.read(&mut [0]).is_err_and(|it| it.kind() == std::io::ErrorKind::WouldBlock));
+        if clients.len() < 16 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(clients.len() < 16, "{} connections are open", clients.len());
     clients.clear();
     std::thread::sleep(Duration::from_millis(100));
