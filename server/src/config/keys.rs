@@ -169,7 +169,7 @@ pub(crate) const KEYS: &[Key] = &[
         flag: "write-durable-bytes",
         value: "BYTES",
         help: "Log batches of at least this are one durable write, smaller ones a write and a flush; as the disk was \
-               measured (gristmill bench disk) if not given, never if it was not",
+               measured (gristmill bench disk) if not given, from 128 KiB on if it was not",
         set: |config, text| some(&mut config.log.write_durable_bytes, text, "a number of bytes"),
         get: |config| shown(config.log.write_durable_bytes.as_ref()),
     },
