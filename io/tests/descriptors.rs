@@ -6,6 +6,7 @@ use gristmill_base::env::{Net, NetEvent, Park};
 use gristmill_io::listen::listen;
 use gristmill_io::mesh::Waker;
 use gristmill_io::ring::{RingSettings, ShardRing};
+use socket2::{Domain, Socket, Type};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -54,8 +55,14 @@ fn inside_the_limit() {
         })
     };
     started.recv().unwrap();
-    // Client and server share the limit: this stops when the process has used it up.
+    // Client and server share the limit, and a server that keeps pace has accepted all when the process has used it up:
+    // so some sockets are made beforehand, which need no descriptor to connect.
+    let early: Vec<Socket> = (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
     let mut clients: Vec<TcpStream> = std::iter::from_fn(|| TcpStream::connect(address).ok()).collect();
+    for socket in early {
+        socket.connect(&address.into()).unwrap();
+        clients.push(socket.into());
+    }
     std::thread::sleep(Duration::from_millis(300));
     let (taken, before) = (accepted.load(Ordering::Acquire), turns.load(Ordering::Acquire));
     assert!(taken < clients.len(), "{taken} of {} were accepted without descriptors", clients.len());
