@@ -132,6 +132,17 @@ impl<'a> Files<'a> {
         self.run(DiskOp::Remove { path: path.to_owned() }).map(drop)
     }
 
+    /// Removes a file that may be gone already.
+    ///
+    /// # Errors
+    /// What the removal says, except that there is no such file.
+    pub fn remove_if_there(&mut self, path: &str) -> Result<(), DiskError> {
+        match self.remove(path) {
+            Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// Length of a file, in bytes.
     ///
     /// # Errors

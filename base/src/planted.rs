@@ -61,11 +61,13 @@ pub enum Bug {
     BulkForgotten = 30,
     /// A live input is queued at its grain ahead of the bulk ones that came before it.
     LiveOvertakesInGrain = 31,
+    /// After a failed flush of a folder a later one passes, and what is named by it may have been lost by the first.
+    FolderFlushForgiven = 32,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 26] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -91,6 +93,7 @@ impl Bug {
         Bug::ChecksumNotCompared,
         Bug::BulkForgotten,
         Bug::LiveOvertakesInGrain,
+        Bug::FolderFlushForgiven,
     ];
 }
 

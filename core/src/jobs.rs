@@ -161,10 +161,7 @@ impl Job {
 fn store_root(files: &mut Files<'_>, root: &mut RootFile, bytes: &[u8], remove: &[String]) -> Result<(), DiskError> {
     root.store(files, bytes)?;
     for path in remove {
-        match files.remove(path) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        files.remove_if_there(path)?;
     }
     Ok(())
 }
@@ -175,25 +172,19 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
     }
     let name = checkpoint_name(write.slot, write.number);
     // A file of that name is left from an attempt that no root names.
-    match files.remove(&format!("{SLOTS_DIR}/{name}")) {
-        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    files.remove_if_there(&format!("{SLOTS_DIR}/{name}"))?;
     files.create_file(SLOTS_DIR, &name, &write.bytes)
 }
 
 fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskError> {
     let path = lane_path(chunk.lane);
     let is_first = chunk.extent.position == 0;
-    if is_first {
-        // No root names a chunk of the file. One that is there is left from a process that was killed, or from an attempt
-        // whose flush of the folder failed: after that no later flush says anything of the name, so it is given anew.
-        match files.remove(&path) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let file = files.open(&path, if is_first { OpenMode::Create } else { OpenMode::Write })?;
+    let file = match files.open(&path, OpenMode::Write) {
+        // One that is there before its first chunk is left from an attempt that failed, or from a process that was killed.
+        // No root names anything in it.
+        Err(error) if is_first && error.kind == DiskErrorKind::NotFound => files.open(&path, OpenMode::Create)?,
+        opened => opened?,
+    };
     // Closed also after a failure: it is tried again for as long as a disk is full.
     let filled = fill_chunk(files, file, chunk);
     files.close(file);

@@ -13,7 +13,7 @@
 
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{Put, Reader};
-use gristmill_base::env::{DiskError, DiskErrorKind, DiskOp, Rng};
+use gristmill_base::env::{DiskError, DiskOp, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{SessionId, SessionKey};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -93,10 +93,7 @@ impl SessionSecret {
 
     fn store(&self, files: &mut Files<'_>) -> Result<(), DiskError> {
         let fresh = format!("{SECRET_FILE}.new");
-        match files.remove(&fresh) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        files.remove_if_there(&fresh)?;
         let mut bytes = self.encode();
         bytes.resize(BLOCK_BYTES, 0);
         bytes.extend_from_slice(&self.encode());

@@ -191,10 +191,7 @@ pub fn make_group_dirs(files: &mut Files<'_>, groups: impl IntoIterator<Item = u
 /// What the disk says, except that one is not there.
 pub fn remove_files(files: &mut Files<'_>, group: u16, gone: &[(FileNumber, FileKind)]) -> Result<(), DiskError> {
     for (file, kind) in gone {
-        match files.remove(&file_path(group, *file, *kind)) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        files.remove_if_there(&file_path(group, *file, *kind))?;
     }
     Ok(())
 }

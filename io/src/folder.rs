@@ -1,6 +1,7 @@
 //! The data directory as both disks see it: paths that cannot leave it, files opened for direct I/O, and the operations
 //! on names.
 
+use crate::folder_flush::flush_folder;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, DiskOutcome, FileId, OpenMode};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -88,8 +89,10 @@ impl Folder {
 
     pub(crate) fn flush_dir(&self, path: &str) -> Result<DiskOutcome, DiskError> {
         let full = self.resolve(path)?;
-        let flushed = File::open(full).and_then(|folder| folder.sync_all());
-        flushed.map_err(|error| disk_error(format!("flushing the folder {path:?}"), &error))?;
+        flush_folder(&full, path, || {
+            let flushed = File::open(&full).and_then(|folder| folder.sync_all());
+            flushed.map_err(|error| disk_error(format!("flushing the folder {path:?}"), &error))
+        })?;
         Ok(DiskOutcome::Done)
     }
 

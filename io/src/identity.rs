@@ -12,7 +12,7 @@
 use crate::log::LogError;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{Put, Reader};
-use gristmill_base::env::{DiskErrorKind, DiskOp};
+use gristmill_base::env::DiskOp;
 use gristmill_base::files::Files;
 use gristmill_base::ids::Lsn;
 use gristmill_base::limits::{BLOCK_BYTES, SLOT_COUNT_MAX};
@@ -105,10 +105,7 @@ impl Identity {
     /// Makes a file of two copies and puts it in the place of the one that is there.
     fn replace(files: &mut Files<'_>, copy: &[u8]) -> Result<(), LogError> {
         let fresh = format!("{IDENTITY_FILE}.new");
-        match files.remove(&fresh) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        files.remove_if_there(&fresh)?;
         let mut bytes = copy.to_vec();
         bytes.resize(BLOCK_BYTES, 0);
         bytes.extend_from_slice(copy);

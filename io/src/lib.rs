@@ -15,6 +15,8 @@ pub mod descriptors;
 #[cfg(not(loom))]
 mod folder;
 #[cfg(not(loom))]
+mod folder_flush;
+#[cfg(not(loom))]
 pub mod host;
 #[cfg(not(loom))]
 pub mod identity;

@@ -234,14 +234,13 @@ impl RootFile {
         };
         let filled = Self::fill(files, file, image);
         files.close(file);
-        filled?;
-        let named = if made { files.flush_dir(&self.dir) } else { Ok(()) };
-        if named.is_err() {
-            // No later flush of the folder would say anything of this name: the next store is to give it anew. If it
-            // cannot be removed, it is not the only copy that the next store writes.
+        let done = filled.and_then(|()| if made { files.flush_dir(&self.dir) } else { Ok(()) });
+        if made && done.is_err() {
+            // A store that found it would not flush its name. If it cannot be removed, it is not the only copy that the
+            // next store writes.
             let _ = files.remove(&path);
         }
-        named
+        done
     }
 
     fn fill(files: &mut Files<'_>, file: FileId, image: &[u8]) -> Result<(), DiskError> {

@@ -24,6 +24,13 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
             knobs.boot.segment_bytes = 64 << 10;
         }
+        // Lane files are new with their first checkpoint, and the next try of a checkpoint finds them there.
+        Bug::FolderFlushForgiven => {
+            knobs.faults.flush_fails = 30_000;
+            knobs.boot.checkpoint_bytes = 64 << 10;
+            knobs.boot.segment_bytes = 64 << 10;
+            knobs.padding = 1_500;
+        }
         Bug::DeletedAppStays => knobs.reloads = 2,
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {

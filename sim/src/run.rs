@@ -188,7 +188,7 @@ impl Run {
         self.load()?;
         self.faults = false;
         self.machine.heal();
-        if self.machine.disk.is_down() || self.machine.failed() {
+        if self.machine.disk.is_down() || self.machine.failed() || self.machine.disk.needs_restart() {
             self.restart()?;
         }
         self.settled_means_handled()?;
@@ -275,7 +275,7 @@ impl Run {
             self.machine.make_room();
             self.go_round()?;
         }
-        Ok(())
+        if self.machine.disk.needs_restart() && !self.machine.disk.is_down() { self.restart() } else { Ok(()) }
     }
 
     /// A round, with clients once there is an app.
@@ -426,6 +426,11 @@ impl Run {
             if self.machine.failed() {
                 sometimes::reached("log failed");
                 self.check_failure()?;
+                self.restart()?;
+            }
+            // The operator is told, and comes some time later.
+            if self.machine.disk.needs_restart() && self.rng.below(1_000) == 0 {
+                sometimes::reached("restart after a failed flush of a folder");
                 self.restart()?;
             }
             if self.crashes_left > 0 && self.machine.turns >= self.next_crash {

@@ -88,10 +88,8 @@ impl Sweep<'_, '_> {
     fn remove(&mut self, folder: &str, is_stale: &dyn Fn(&str) -> bool) -> bool {
         let stale: Vec<String> = self.list(folder).into_iter().filter(|name| is_stale(name)).collect();
         for name in &stale {
-            match self.files.remove(&format!("{folder}/{name}")) {
-                Err(error) if error.kind == DiskErrorKind::NotFound => {}
-                removed => drop(self.note(removed)),
-            }
+            let removed = self.files.remove_if_there(&format!("{folder}/{name}"));
+            self.note(removed);
         }
         if !stale.is_empty() {
             let flushed = self.files.flush_dir(folder);

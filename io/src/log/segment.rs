@@ -73,10 +73,8 @@ pub(super) fn segment_index(name: &str) -> Option<u64> {
 pub fn run_segment_job(files: &mut Files<'_>, job: &SegmentJob) -> Result<ReadySegment, DiskError> {
     let path = format!("{}/{}", job.dir, job.name);
     if let Some(name) = &job.discard {
-        match files.remove(&format!("{}/{name}", job.dir)) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => files.flush_dir(&job.dir)?,
-        }
+        files.remove_if_there(&format!("{}/{name}", job.dir))?;
+        files.flush_dir(&job.dir)?;
     }
     if job.create {
         create(files, job, &path)?;

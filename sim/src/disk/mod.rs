@@ -85,6 +85,12 @@ impl SimDisk {
         self.world.borrow().down
     }
 
+    /// Whether a flush of a folder has failed since the restart: what needs that folder fails until the next one.
+    #[must_use]
+    pub fn needs_restart(&self) -> bool {
+        !self.world.borrow().failed_folders.is_empty()
+    }
+
     /// Everything that a crash now may lose or keep.
     #[must_use]
     pub fn loose(&self) -> Vec<Loose> {

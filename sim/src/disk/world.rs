@@ -8,7 +8,9 @@ use crate::disk::trace::Trace;
 use crate::rng::SimRng;
 use gristmill_base::env::{Completion, DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, OpenMode, Rng, Ticket};
 use gristmill_base::limits::BLOCK_BYTES;
-use std::collections::BTreeMap;
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One simulated machine's disk, seen by all its handles.
 pub(crate) struct World {
@@ -28,6 +30,8 @@ pub(crate) struct World {
     pub(crate) down: bool,
     /// A plan was carried out since the machine went down.
     pub(crate) image_is_chosen: bool,
+    /// Folders whose flush has failed in this life: as in production, they cannot be flushed again before a restart.
+    pub(crate) failed_folders: BTreeSet<String>,
     /// Counts restarts.
     life: u32,
     /// By due time, then by a drawn tie-breaker, then by number of the operation.
@@ -75,6 +79,7 @@ impl World {
             crash_at: None,
             down: false,
             image_is_chosen: false,
+            failed_folders: BTreeSet::new(),
             life: 0,
             flying: BTreeMap::new(),
             handles: Vec::new(),
@@ -306,7 +311,16 @@ impl World {
         let mut rng = if fails { self.rng.fork() } else { SimRng::new(0) };
         let mut lost = || rng.next_u64() >> 63 == 1;
         match what {
-            DiskOp::FlushDir { path } if fails => self.fs.names.flush_failing(mark, path, &mut lost),
+            DiskOp::FlushDir { path } if self.failed_folders.contains(path) => {
+                reached("folder flush refused after a failed one");
+                return Err(DiskError { code: EIO, ..error(DiskErrorKind::Io, describe(what)) });
+            }
+            DiskOp::FlushDir { path } if fails => {
+                self.fs.names.flush_failing(mark, path, &mut lost);
+                if !planted::is(Bug::FolderFlushForgiven) {
+                    self.failed_folders.insert(path.clone());
+                }
+            }
             DiskOp::FlushDir { path } => {
                 self.fs.names.flush(mark, path).map_err(|kind| error(kind, describe(what)))?;
                 self.fs.unnamed().into_iter().for_each(|file| self.collect(file));
@@ -378,6 +392,7 @@ impl World {
     pub(crate) fn restart(&mut self) {
         assert!(self.down && self.image_is_chosen, "a machine restarts after a crash");
         self.down = false;
+        self.failed_folders.clear();
         self.life += 1;
     }
 
@@ -396,6 +411,7 @@ impl World {
             crash_at: self.crash_at,
             down: self.down,
             image_is_chosen: self.image_is_chosen,
+            failed_folders: self.failed_folders.clone(),
             life: self.life,
             flying: BTreeMap::new(),
             handles: self.handles.iter().map(|old| Handle { life: old.life, in_flight: 0, done: Vec::new() }).collect(),
