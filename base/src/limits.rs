@@ -202,6 +202,8 @@ pub const MESH_PARCELS_MAX: usize = 256;
 /// Requests that one turn takes in, give or take one frame: their keys and values stay in the near caches, and in the
 /// allocator's own, which keeps 200 pieces of a size.
 pub const TURN_REQUESTS_MAX: usize = 192;
+/// Rows that one turn takes for a flush, bytes: some hundred microseconds.
+pub const TURN_ROWS_BYTES: usize = 128 << 10;
 /// Runs that one turn makes.
 pub const TURN_RUNS_MAX: usize = 512;
 /// Bulk inputs of one shard between admission and their run. A live event behind them in its lane waits until they are
@@ -265,6 +267,9 @@ pub const STORE_SMALL_VALUE_FILES: usize = 4;
 pub const STORE_VALUE_SLACK_BYTES: u64 = 4 << 20;
 /// Runs of a tier after which it is merged: each costs every read a look, fewer would write each byte more often.
 pub const STORE_TIER_RUNS: usize = 4;
+/// Runs in the first tier of a group at which its next flush waits for a merge; not below [`STORE_TIER_RUNS`], at which a
+/// merge is due.
+pub const STORE_DEBT_RUNS: usize = 2 * STORE_TIER_RUNS;
 /// Tiers, the last level not counted: with 4 runs each, 4,096 flushes before the last level must be met.
 pub const STORE_TIERS_MAX: usize = 6;
 /// The tiers are merged into the last level when they hold one in so many bytes of it: a third keeps stale rows at a third,

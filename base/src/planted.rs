@@ -63,11 +63,15 @@ pub enum Bug {
     LiveOvertakesInGrain = 31,
     /// After a failed flush of a folder a later one passes, and what is named by it may have been lost by the first.
     FolderFlushForgiven = 32,
+    /// A row that was deleted gets no tombstone: what older files say of it comes back.
+    DeletionNotFlushed = 33,
+    /// What a failed flush of rows had taken is not taken again.
+    FailedFlushForgotten = 34,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 28] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -94,6 +98,8 @@ impl Bug {
         Bug::BulkForgotten,
         Bug::LiveOvertakesInGrain,
         Bug::FolderFlushForgiven,
+        Bug::DeletionNotFlushed,
+        Bug::FailedFlushForgotten,
     ];
 }
 

@@ -18,6 +18,10 @@ pub struct Tuning {
     pub bulk_inputs: usize,
     /// See [`TURN_RUNS_MAX`](crate::limits::TURN_RUNS_MAX).
     pub turn_runs: usize,
+    /// See [`TURN_ROWS_BYTES`](crate::limits::TURN_ROWS_BYTES).
+    pub turn_rows_bytes: usize,
+    /// See [`STORE_DEBT_RUNS`](crate::limits::STORE_DEBT_RUNS).
+    pub debt_runs: usize,
 }
 
 impl Tuning {
@@ -29,6 +33,8 @@ impl Tuning {
         run_inputs: crate::limits::RUN_INPUTS_MAX,
         bulk_inputs: crate::limits::BULK_INPUTS_MAX,
         turn_runs: crate::limits::TURN_RUNS_MAX,
+        turn_rows_bytes: crate::limits::TURN_ROWS_BYTES,
+        debt_runs: crate::limits::STORE_DEBT_RUNS,
     };
 }
 

@@ -8,6 +8,7 @@ mod crosscheck;
 mod layout;
 mod missing;
 mod placement;
+mod rows;
 mod sweep;
 mod unapplied;
 mod verify;
@@ -198,6 +199,7 @@ pub fn recover(
         }
     }
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
+    layout::make_store(&mut files)?;
     let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
     logs.iter_mut().flat_map(|recovered| recovered.slots.values_mut()).for_each(Slot::forget_topics_if_planted);
     let boot = placement.boot + 1;
@@ -305,12 +307,15 @@ fn read_log(
         .ok_or_else(|| damage(&root_name, &"it is missing, but the placement names this shard"))?;
     let content =
         RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
-    let content = content.map_err(|error| damage(&root_name, &error))?;
+    let mut content = content.map_err(|error| damage(&root_name, &error))?;
+    let here = layout::slots_of(identity, placement.shard_count, shard);
     let mut slots = BTreeMap::new();
-    for slot in (0..identity.slot_count).map(SlotId) {
-        if shard_of(slot, identity.slot_count, placement.shard_count) == shard {
-            slots.insert(slot, load_slot(files, identity, slot, &content, now)?);
-        }
+    for slot in &here {
+        slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
+    }
+    match &content.manifest {
+        Some(manifest) => rows::load_rows(files, identity, manifest, &mut slots)?,
+        None => content.manifest = Some(layout::manifest(identity, shard, 0, &here)),
     }
     let log = layout::log_config(config, identity, placement.layout, shard);
     let mut first = BTreeMap::new();

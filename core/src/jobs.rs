@@ -1,5 +1,6 @@
 //! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
 
+use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::env::{Disk, DiskError, DiskErrorKind, FileId, OpenMode};
@@ -9,6 +10,9 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_io::log::{ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::Extent;
+
+/// Bytes that a flush or a merge of the store moves before other jobs have their turn.
+const STORE_STEP_BYTES: usize = 4 << 20;
 
 /// A lane's chunk that a checkpoint appends to the lane's file.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub enum Job {
     Segment(SegmentJob),
     /// Write a slot's checkpoint and the chunks it names, durably.
     Checkpoint(Box<CheckpointWrite>),
+    /// Go on with a flush or a merge of the store.
+    Store(Box<StoreJob>),
     /// Publish the shard's root, then remove files that it no longer names.
     Root {
         /// The two-copy root.
@@ -77,6 +83,8 @@ pub enum JobDone {
     Segment(Result<ReadySegment, DiskError>),
     /// A checkpoint: the slot and the file's number.
     Checkpoint(SlotId, u64, Result<(), DiskError>),
+    /// A step of a flush or a merge.
+    Store(Box<StoreJob>, StoreStep),
     /// The root is published.
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.
@@ -133,6 +141,12 @@ pub fn chunk_words(lane: LaneKey, extent: Extent) -> String {
 }
 
 impl Job {
+    /// Whether it is a step of a merge, which nobody waits for.
+    #[must_use]
+    pub fn is_merge(&self) -> bool {
+        matches!(self, Self::Store(job) if job.is_merge())
+    }
+
     /// Does the work. Blocking; on a background executor, or a step of the simulator.
     pub fn run(self, disk: &mut dyn Disk) -> JobDone {
         let mut files = Files::new(disk);
@@ -141,6 +155,10 @@ impl Job {
             Self::Checkpoint(write) => {
                 let done = write_checkpoint(&mut files, &write);
                 JobDone::Checkpoint(write.slot, write.number, done)
+            }
+            Self::Store(mut job) => {
+                let step = job.step(&mut files, STORE_STEP_BYTES);
+                JobDone::Store(job, step)
             }
             Self::Root { mut root, bytes, remove } => {
                 let done = store_root(&mut files, &mut root, &bytes, &remove);

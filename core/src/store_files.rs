@@ -1,18 +1,20 @@
 //! Files of the store on a disk: carries out flushes and merges, reads what reads lack, removes what nobody names.
 //!
-//! Blocking; on a background executor, or in a step of the simulator. The server does not use it yet.
+//! Blocking; on a background executor, or in a step of the simulator.
 
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::planted::{self, Bug};
+use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{
-    Built, Damage, FileKind, FileNumber, Flush, FlushStep, Merge, MergeStep, Part, Piece, STORE_DIR, Wanted, file_path,
-    group_dir, parse_file_name,
+    Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Part, Piece, Plan, STORE_DIR,
+    Wanted, file_path, group_dir, parse_file_name,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Bytes of rows that a step takes.
 const STEP_BYTES: usize = 1 << 20;
@@ -49,73 +51,197 @@ impl From<Damage> for StoreError {
     }
 }
 
-/// Files of a group that a job has open.
-struct Open<'a, 'd> {
-    files: &'a mut Files<'d>,
+/// Files of a group that are open for a job or a reader. They belong to one disk, whoever borrows it; to be closed there.
+#[derive(Debug)]
+pub struct OpenFiles {
     group: u16,
     written: BTreeMap<(FileNumber, FileKind), FileId>,
     read: BTreeMap<(FileNumber, FileKind), FileId>,
 }
 
-impl<'a, 'd> Open<'a, 'd> {
-    fn new(files: &'a mut Files<'d>, group: u16) -> Self {
-        Self { files, group, written: BTreeMap::new(), read: BTreeMap::new() }
+impl OpenFiles {
+    /// None yet, of a slot group.
+    #[must_use]
+    pub fn new(group: u16) -> Self {
+        Self { group, written: BTreeMap::new(), read: BTreeMap::new() }
     }
 
-    fn write(&mut self, piece: Piece) -> Result<(), DiskError> {
+    fn write(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<(), DiskError> {
         let id = (piece.file, piece.kind);
         let file = match self.written.get(&id) {
             Some(file) => *file,
             None => {
                 let path = file_path(self.group, piece.file, piece.kind);
-                let file = self.files.open(&path, OpenMode::Create)?;
+                // One of that name is left from an attempt that no root names, and that could not be removed then.
+                files.remove_if_there(&path)?;
+                let file = files.open(&path, OpenMode::Create)?;
                 self.written.insert(id, file);
                 file
             }
         };
-        self.files.write(file, piece.offset, AlignedBuf::copy_of(&piece.bytes)).map(drop)
+        files.write(file, piece.offset, AlignedBuf::copy_of(&piece.bytes)).map(drop)
     }
 
-    /// The wanted bytes; fewer where the file ends, none where it is not there.
-    fn read(&mut self, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
+    /// The wanted bytes; fewer where the file ends, none where it is not there: whoever takes them calls that damage.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read(&mut self, files: &mut Files<'_>, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
         let kind = if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted };
         let id = (wanted.file, kind);
         let file = match self.read.get(&id) {
             Some(file) => *file,
-            None => match self.files.open(&file_path(self.group, wanted.file, kind), OpenMode::Read) {
+            None => match files.open(&file_path(self.group, wanted.file, kind), OpenMode::Read) {
                 Ok(file) => *self.read.entry(id).or_insert(file),
                 Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             },
         };
         let (offset, bytes) = wanted.device_range();
-        let (buf, found) = self.files.read(file, offset, bytes)?;
+        let (buf, found) = files.read(file, offset, bytes)?;
         Ok(wanted.slice_of(&buf.as_slice()[..found.min(bytes)]).to_vec())
     }
 
     /// Makes what was written durable, names included.
-    fn sync(&mut self) -> Result<(), DiskError> {
+    fn sync(&mut self, files: &mut Files<'_>) -> Result<(), DiskError> {
         for file in self.written.values() {
-            self.files.flush(*file)?;
+            files.flush(*file)?;
         }
         if self.written.is_empty() || planted::is(Bug::SkippedDirectorySync) {
             return Ok(());
         }
-        self.files.flush_dir(&group_dir(self.group))
+        files.flush_dir(&group_dir(self.group))
+    }
+
+    /// Closes everything.
+    pub fn close(&mut self, files: &mut Files<'_>) {
+        for file in self.read.values().chain(self.written.values()) {
+            files.close(*file);
+        }
+        self.read.clear();
     }
 
     /// Closes everything. After a failure, what was written is removed: nobody will name it.
-    fn close<T, E>(self, done: Result<T, E>) -> Result<T, E> {
-        for file in self.read.values().chain(self.written.values()) {
-            self.files.close(*file);
-        }
-        if done.is_err() {
-            for (file, kind) in self.written.keys() {
-                // What stays is removed by the next start.
-                let _ = self.files.remove(&file_path(self.group, *file, *kind));
-            }
+    fn end<T, E>(&mut self, files: &mut Files<'_>, done: Result<T, E>) -> Result<T, E> {
+        self.close(files);
+        for (file, kind) in std::mem::take(&mut self.written).into_keys().filter(|_| done.is_err()) {
+            // What stays is removed by the next start.
+            let _ = files.remove_if_there(&file_path(self.group, file, kind));
         }
         done
+    }
+}
+
+/// A flush or a merge on its way, done in steps, so that other jobs of the executor come in between.
+#[derive(Debug)]
+pub struct StoreJob {
+    open: OpenFiles,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Rows as the shard took them, to be sorted; directory and number of the job.
+    Rows(u128, u64, DirtyRows),
+    Flush(Box<Flush>),
+    Merge(Box<Merge>),
+}
+
+/// What a step of a [`StoreJob`] brought.
+#[derive(Debug)]
+pub enum StoreStep {
+    /// It is to go on.
+    More,
+    /// It has ended. Its files are durable: a root that names them may be published.
+    Done(Result<Built, StoreError>),
+}
+
+impl StoreJob {
+    /// A flush of rows of a slot group, under a job number of its own.
+    #[must_use]
+    pub fn flush(directory: u128, group: u16, job: u64, rows: DirtyRows) -> Self {
+        Self { open: OpenFiles::new(group), work: Work::Rows(directory, job, rows) }
+    }
+
+    /// A merge, under a job number of its own.
+    #[must_use]
+    pub fn merge(directory: u128, job: u64, plan: &Plan) -> Self {
+        let merge = Merge::new(directory, job, plan);
+        Self { open: OpenFiles::new(plan.group), work: Work::Merge(Box::new(merge)) }
+    }
+
+    /// Whether it is a merge.
+    #[must_use]
+    pub fn is_merge(&self) -> bool {
+        matches!(self.work, Work::Merge(_))
+    }
+
+    /// Goes on until about so many bytes were read and written. Not to be called after [`StoreStep::Done`], nor with
+    /// another disk. Blocking.
+    pub fn step(&mut self, files: &mut Files<'_>, bytes: usize) -> StoreStep {
+        match self.go_on(files, bytes) {
+            Ok(None) => StoreStep::More,
+            Ok(Some(built)) => StoreStep::Done(self.open.end(files, Ok(built))),
+            Err(error) => StoreStep::Done(self.open.end(files, Err(error))),
+        }
+    }
+
+    fn go_on(&mut self, files: &mut Files<'_>, bytes: usize) -> Result<Option<Built>, StoreError> {
+        let mut left = bytes;
+        loop {
+            let moved = match &mut self.work {
+                Work::Rows(directory, job, rows) => {
+                    let memory = Arc::new(std::mem::take(rows).into_memory());
+                    let flush = Flush::new(*directory, self.open.group, *job, FileOptions::TOP, memory);
+                    self.work = Work::Flush(Box::new(flush));
+                    0
+                }
+                Work::Flush(flush) => match flush.step(STEP_BYTES) {
+                    FlushStep::Write(piece) => self.open.write_counted(files, piece)?,
+                    FlushStep::Pause => 0,
+                    FlushStep::Done(built) => {
+                        self.open.sync(files)?;
+                        return Ok(Some(built));
+                    }
+                },
+                Work::Merge(merge) => match merge.step(STEP_BYTES)? {
+                    MergeStep::Read(wanted) => {
+                        let read = self.open.read(files, wanted)?;
+                        merge.fill(wanted, &read)?;
+                        read.len()
+                    }
+                    MergeStep::Write(piece) => self.open.write_counted(files, piece)?,
+                    MergeStep::Pause => 0,
+                    MergeStep::Done(built) => {
+                        self.open.sync(files)?;
+                        return Ok(Some(built));
+                    }
+                },
+            };
+            left = left.saturating_sub(moved);
+            if left == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Does all of it at once.
+    ///
+    /// # Errors
+    /// What the disk says, or damage of an input.
+    pub fn run(mut self, files: &mut Files<'_>) -> Result<Built, StoreError> {
+        loop {
+            if let StoreStep::Done(done) = self.step(files, usize::MAX) {
+                return done;
+            }
+        }
+    }
+}
+
+impl OpenFiles {
+    fn write_counted(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<usize, DiskError> {
+        let bytes = piece.bytes.len();
+        self.write(files, piece).map(|()| bytes)
     }
 }
 
@@ -123,47 +249,16 @@ impl<'a, 'd> Open<'a, 'd> {
 ///
 /// # Errors
 /// What the disk says.
-pub fn run_flush(files: &mut Files<'_>, group: u16, flush: &mut Flush) -> Result<Built, DiskError> {
-    let mut open = Open::new(files, group);
-    let done = flush_steps(&mut open, flush);
-    open.close(done)
-}
-
-fn flush_steps(open: &mut Open<'_, '_>, flush: &mut Flush) -> Result<Built, DiskError> {
-    loop {
-        match flush.step(STEP_BYTES) {
-            FlushStep::Write(piece) => open.write(piece)?,
-            FlushStep::Pause => {}
-            FlushStep::Done(built) => {
-                open.sync()?;
-                return Ok(built);
-            }
-        }
-    }
+pub fn run_flush(files: &mut Files<'_>, group: u16, flush: Flush) -> Result<Built, StoreError> {
+    StoreJob { open: OpenFiles::new(group), work: Work::Flush(Box::new(flush)) }.run(files)
 }
 
 /// Carries out a merge. As [`run_flush`].
 ///
 /// # Errors
 /// What the disk says, or damage of an input.
-pub fn run_merge(files: &mut Files<'_>, group: u16, merge: &mut Merge) -> Result<Built, StoreError> {
-    let mut open = Open::new(files, group);
-    let done = merge_steps(&mut open, merge);
-    open.close(done)
-}
-
-fn merge_steps(open: &mut Open<'_, '_>, merge: &mut Merge) -> Result<Built, StoreError> {
-    loop {
-        match merge.step(STEP_BYTES)? {
-            MergeStep::Read(wanted) => merge.fill(wanted, &open.read(wanted)?)?,
-            MergeStep::Write(piece) => open.write(piece)?,
-            MergeStep::Pause => {}
-            MergeStep::Done(built) => {
-                open.sync()?;
-                return Ok(built);
-            }
-        }
-    }
+pub fn run_merge(files: &mut Files<'_>, group: u16, merge: Merge) -> Result<Built, StoreError> {
+    StoreJob { open: OpenFiles::new(group), work: Work::Merge(Box::new(merge)) }.run(files)
 }
 
 /// Reads what a read lacks. Fewer bytes than wanted where the file ends before, none where it is missing: whoever takes
@@ -172,9 +267,9 @@ fn merge_steps(open: &mut Open<'_, '_>, merge: &mut Merge) -> Result<Built, Stor
 /// # Errors
 /// What the disk says.
 pub fn read_wanted(files: &mut Files<'_>, group: u16, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
-    let mut open = Open::new(files, group);
-    let done = open.read(wanted);
-    open.close(done)
+    let mut open = OpenFiles::new(group);
+    let done = open.read(files, wanted);
+    open.end(files, done)
 }
 
 /// Makes the folders of groups, durably.

@@ -1,11 +1,12 @@
 //! Seeded fuzzing as a plain test: checkpoint files, roots, placements, catalogs and app files with a few bytes changed.
 //! Whatever comes, nothing panics. Cargo-fuzz targets in `fuzz/` call the same functions.
 
-use gristmill_base::ids::{Lsn, SlotId, Ssn};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn};
 use gristmill_core::appfile::AppFile;
 use gristmill_core::boot::Placement;
 use gristmill_core::catalog::Catalog;
 use gristmill_core::shard::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
+use gristmill_state::store::Manifest;
 
 /// Inputs tried of each kind; together about two seconds.
 const ROUNDS: usize = 300_000;
@@ -65,8 +66,12 @@ fn checkpoint_files() {
 #[test]
 fn roots() {
     let mark = CheckpointMark { number: 4, ssn: Ssn(9) };
-    let content =
-        RootContent { log_from: Lsn(12), time_micros: 34, marks: (0..16).map(|slot| (SlotId(slot), mark)).collect() };
+    let content = RootContent {
+        log_from: Lsn(12),
+        time_micros: 34,
+        marks: (0..16).map(|slot| (SlotId(slot), mark)).collect(),
+        manifest: Some(Manifest::new(ShardId(0), 3, (0..16).map(|slot| (slot, SlotId(slot))))),
+    };
     fuzz(2, ROUNDS, &content.to_bytes(), |bytes| RootContent::from_bytes(bytes).is_ok());
 }
 

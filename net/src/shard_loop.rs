@@ -385,7 +385,12 @@ where
         for file in outbox.close.drain(..) {
             Disk::close(&mut self.world, file);
         }
+        let is_ending = matches!(self.phase, Phase::Settling { .. } | Phase::Ended);
         for job in outbox.jobs.drain(..) {
+            // A merge may take minutes; what it has done so far is swept up by the next start.
+            if is_ending && job.is_merge() {
+                continue;
+            }
             self.jobs.start(job);
         }
         self.connections.reply(outbox.replies.drain(..));

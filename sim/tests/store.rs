@@ -91,14 +91,14 @@ impl Store<'_> {
             };
             memory.put(key, Version { ssn: Ssn(self.ssn), content });
         }
-        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
-        let built = run_flush(&mut self.files, GROUP, &mut flush)?;
+        let flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
+        let built = run_flush(&mut self.files, GROUP, flush).map_err(failed)?;
         let marks = [(SLOT, FlushMark { term: Term(1), ssn: Ssn(self.ssn) })].into();
         self.group().flushed(&built, &marks);
         self.publish(promise)?;
         while let Some(plan) = plan(GROUP, self.group()) {
-            let mut merge = Merge::new(DIRECTORY, self.manifest.begin_job(), &plan);
-            let built = run_merge(&mut self.files, GROUP, &mut merge).map_err(failed)?;
+            let merge = Merge::new(DIRECTORY, self.manifest.begin_job(), &plan);
+            let built = run_merge(&mut self.files, GROUP, merge).map_err(failed)?;
             let gone = self.group().merged(&plan, &built);
             self.publish(promise)?;
             remove_files(&mut self.files, GROUP, &gone)?;

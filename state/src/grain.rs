@@ -5,6 +5,7 @@ use crate::key::Key;
 use crate::record::{Mutation, Parked, Spilled};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{MapId, Ssn, TableId};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A value and the record that wrote it.
@@ -14,6 +15,28 @@ pub struct Row {
     pub ssn: Ssn,
     /// The value.
     pub bytes: Bytes,
+}
+
+/// What a change leaves for the next flush of rows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Nothing new: the row is to be flushed already, or nothing was there to delete.
+    Nothing,
+    /// The value was written.
+    Value,
+    /// The value is gone.
+    NoValue,
+    /// An entry was written.
+    Entry(MapId, Bytes),
+    /// An entry is gone.
+    NoEntry(MapId, Bytes),
+    /// Entries from a key to before another are gone.
+    NoRange(MapId, Bytes, Option<Bytes>),
+    /// All rows are gone.
+    NoGrain {
+        /// Whether there were map entries among them.
+        had_entries: bool,
+    },
 }
 
 /// Place of a grain in its slot's slab. Means something only while the grain exists in memory.
@@ -273,6 +296,11 @@ impl Grain {
         &mut maps[at].1
     }
 
+    /// Takes an entry that a file holds.
+    pub(crate) fn load_entry(&mut self, map: MapId, key: Bytes, row: Row) {
+        self.map_mut(map).insert(key, row);
+    }
+
     /// Gives back the memory of what is not there any more.
     fn drop_empty(&mut self) {
         if let Some(more) = &mut self.more {
@@ -283,40 +311,66 @@ impl Grain {
         }
     }
 
-    /// Applies a change that the record `ssn` makes. Deleting the grain's timers is the slot's part.
-    pub fn apply(&mut self, mutation: Mutation, ssn: Ssn) {
+    /// Applies a change that the record `ssn` makes, and says what a flush of rows must know of it. Rows that a record
+    /// behind `since` wrote are to be flushed already. Deleting the grain's timers is the slot's part.
+    pub(crate) fn apply(&mut self, mutation: Mutation, ssn: Ssn, since: Ssn) -> Changed {
         match mutation {
             // A value of the same length takes the memory of the old one, which a load of updates then never gives back
             // to the allocator piece by piece.
-            Mutation::Value(bytes) => match &mut self.value {
-                Some(row) if row.bytes.len() == bytes.len() => {
-                    row.bytes.copy_from_slice(&bytes);
-                    row.ssn = ssn;
-                }
-                value => *value = Some(Row { ssn, bytes }),
-            },
-            Mutation::NoValue => self.value = None,
+            Mutation::Value(bytes) => {
+                let is_known = match &mut self.value {
+                    Some(row) if row.bytes.len() == bytes.len() => {
+                        row.bytes.copy_from_slice(&bytes);
+                        std::mem::replace(&mut row.ssn, ssn) > since
+                    }
+                    value => value.replace(Row { ssn, bytes }).is_some_and(|row| row.ssn > since),
+                };
+                if is_known { Changed::Nothing } else { Changed::Value }
+            }
+            Mutation::NoValue => {
+                if self.value.take().is_some() { Changed::NoValue } else { Changed::Nothing }
+            }
             Mutation::Entry(map, key, bytes) => {
-                self.map_mut(map).insert(key, Row { ssn, bytes });
+                let row = Row { ssn, bytes };
+                match self.map_mut(map).entry(key) {
+                    Entry::Vacant(place) => {
+                        let key = place.key().clone();
+                        place.insert(row);
+                        Changed::Entry(map, key)
+                    }
+                    Entry::Occupied(mut place) => {
+                        let old = place.insert(row);
+                        if old.ssn > since { Changed::Nothing } else { Changed::Entry(map, place.key().clone()) }
+                    }
+                }
             }
             Mutation::NoEntry(map, key) => {
-                self.map_mut(map).remove(&key);
+                let is_gone = self.map_mut(map).remove(&key).is_some();
                 self.drop_empty();
+                if is_gone { Changed::NoEntry(map, key) } else { Changed::Nothing }
             }
             Mutation::NoRange(map, from, to) => {
                 let entries = self.map_mut(map);
+                let before = entries.len();
                 let mut tail = entries.split_off(&from);
-                if let Some(to) = to {
-                    entries.append(&mut tail.split_off(&to));
+                if let Some(to) = &to {
+                    entries.append(&mut tail.split_off(to));
                 }
+                let is_gone = entries.len() < before;
                 self.drop_empty();
+                if is_gone { Changed::NoRange(map, from, to) } else { Changed::Nothing }
             }
             Mutation::NoGrain => {
+                if !self.has_rows() {
+                    return Changed::Nothing;
+                }
+                let had_entries = !self.maps().is_empty();
                 self.value = None;
                 if let Some(more) = &mut self.more {
                     more.maps.clear();
                 }
                 self.drop_empty();
+                Changed::NoGrain { had_entries }
             }
         }
     }

@@ -237,7 +237,7 @@ mod tests {
             let id = grains.find_or_make(table, &[n]);
             assert_eq!(grains.find_or_make(table, &[n]), id);
             if n % 2 == 0 {
-                grains.get_mut(id).apply(Mutation::Value([n].into()), Ssn(1));
+                grains.get_mut(id).apply(Mutation::Value([n].into()), Ssn(1), Ssn(0));
             } else {
                 assert!(grains.forget_if_empty(id));
             }

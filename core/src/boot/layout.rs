@@ -1,18 +1,22 @@
 //! Folders of shards, and their change when a data directory is opened with another number of shards: one checkpoint
-//! per slot, new empty logs, then the new placement is the commit, then the old logs are retired.
+//! per slot and its rows, new empty logs, then the new placement is the commit, then the old logs are retired.
 
 use super::unapplied::Recent;
 use super::{BootConfig, BootError, Placement, Recovered};
 use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
 use crate::shard::{CheckpointMark, RootContent, next_chunk, seal_checkpoint};
+use crate::store_files::{StoreError, StoreJob, make_group_dirs};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId};
-use gristmill_base::placement::shard_of;
+use gristmill_base::limits::SLOT_GROUPS;
+use gristmill_base::placement::{shard_of, slot_group};
+use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, scan};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::Extent;
-use gristmill_state::slot::Slot;
+use gristmill_state::slot::{DirtyRows, Slot};
+use gristmill_state::store::{Built, FlushMark, Group, Manifest, STORE_DIR};
 use std::collections::BTreeMap;
 
 /// Folder of a shard.
@@ -27,6 +31,27 @@ pub(super) fn log_config(config: &BootConfig, identity: &Identity, layout: u32, 
     log.flush_spacing_nanos = config.flush_spacing_nanos;
     log.write_durable_bytes = config.write_durable_bytes;
     log
+}
+
+/// The slots of a shard.
+pub(super) fn slots_of(identity: &Identity, shard_count: u16, shard: ShardId) -> Vec<SlotId> {
+    let all = (0..identity.slot_count).map(SlotId);
+    all.filter(|slot| shard_of(*slot, identity.slot_count, shard_count) == shard).collect()
+}
+
+/// A manifest without files, for the slots of a shard.
+pub(super) fn manifest(identity: &Identity, shard: ShardId, first_job: u64, slots: &[SlotId]) -> Manifest {
+    let slots = slots.iter().map(|slot| (slot_group(*slot, identity.slot_count), *slot));
+    Manifest::new(shard, first_job, slots)
+}
+
+/// Makes the folders of the store, which directories of older versions do not have.
+pub(super) fn make_store(files: &mut Files<'_>) -> Result<(), BootError> {
+    // The last one is made last.
+    if files.list(STORE_DIR)?.len() < usize::from(SLOT_GROUPS) {
+        make_group_dirs(files, 0..SLOT_GROUPS)?;
+    }
+    Ok(())
 }
 
 /// Makes the folders and roots of a new data directory. It counts only once a placement names it.
@@ -60,6 +85,9 @@ fn make_shard(
 }
 
 /// Moves recovered slots to another number of shards. Everything in them is durable.
+///
+/// A group that had one owner and has one afterwards takes its files along, and what changed since its last flush is added.
+/// The rows of other groups are written anew.
 pub(super) fn rehome(
     files: &mut Files<'_>,
     config: &BootConfig,
@@ -70,43 +98,86 @@ pub(super) fn rehome(
     let time_micros = old.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0);
     placement.layout += 1;
     placement.shard_count = config.shard_count;
-    // The new logs hold no batch that tells engine time.
-    let empty = RootContent { time_micros, ..RootContent::default() };
-    let mut contents: BTreeMap<ShardId, RootContent> =
-        (0..config.shard_count).map(|shard| (ShardId(shard), empty.clone())).collect();
-    let mut slots: BTreeMap<ShardId, BTreeMap<SlotId, Slot>> = BTreeMap::new();
-    let mut replayed = 0;
+    let manifests = || old.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
+    let first_job = manifests().map(Manifest::next_job).max().unwrap_or(0);
+    let groups: Vec<(u16, Group)> =
+        manifests().flat_map(|it| it.groups.iter().map(|(number, group)| (*number, group.clone()))).collect();
+    let mut replayed = old.iter().map(|recovered| recovered.replayed).sum();
+    let mut marks: BTreeMap<SlotId, CheckpointMark> = BTreeMap::new();
+    let mut all: BTreeMap<SlotId, Slot> = BTreeMap::new();
     for recovered in old {
-        replayed += recovered.replayed;
-        for (id, mut slot) in recovered.slots {
-            let number = recovered.content.marks.get(&id).map_or(0, |mark| mark.number) + 1;
-            write_slot(files, identity, &mut slot, number)?;
-            let owner = shard_of(id, identity.slot_count, config.shard_count);
-            contents.entry(owner).or_default().marks.insert(id, CheckpointMark { number, ssn: slot.last_ssn() });
-            slots.entry(owner).or_default().insert(id, slot);
-        }
+        marks.extend(recovered.content.marks);
+        all.extend(recovered.slots);
     }
     let mut new = Vec::new();
-    for (shard, content) in contents {
+    for shard in (0..config.shard_count).map(ShardId) {
+        let here = slots_of(identity, config.shard_count, shard);
+        let mut slots: BTreeMap<SlotId, Slot> = here.iter().filter_map(|slot| all.remove_entry(slot)).collect();
+        let mut manifest = manifest(identity, shard, first_job, &here);
+        let marks = move_groups(files, identity, &mut manifest, &groups, &mut slots, &marks)?;
+        // The new logs hold no batch that tells engine time.
+        let content = RootContent { time_micros, marks, manifest: Some(manifest), ..RootContent::default() };
         let root = make_shard(files, identity, placement.layout, shard, &content)?;
         let log = log_config(config, identity, placement.layout, shard);
         let mut scan = scan(files, &log, Lsn(1), &mut |_, _, _| {})?;
         scan.time_micros = time_micros;
-        let replayed = if shard.0 == 0 { replayed } else { 0 };
-        let slots = slots.remove(&shard).unwrap_or_default();
-        new.push(Recovered {
-            log,
-            scan,
-            root,
-            content,
-            degraded: None,
-            slots,
-            first: BTreeMap::new(),
-            replayed,
-            recent: Recent::default(),
-        });
+        let replayed = std::mem::take(&mut replayed);
+        let (first, recent) = (BTreeMap::new(), Recent::default());
+        new.push(Recovered { log, scan, root, content, degraded: None, slots, first, replayed, recent });
     }
     Ok(new)
+}
+
+/// Writes checkpoints and rows of a shard's slots; the checkpoints that count then.
+fn move_groups(
+    files: &mut Files<'_>,
+    identity: &Identity,
+    manifest: &mut Manifest,
+    old: &[(u16, Group)],
+    slots: &mut BTreeMap<SlotId, Slot>,
+    marks: &BTreeMap<SlotId, CheckpointMark>,
+) -> Result<BTreeMap<SlotId, CheckpointMark>, BootError> {
+    let mut new_marks = BTreeMap::new();
+    let numbers: Vec<u16> = manifest.groups.keys().copied().collect();
+    for number in numbers {
+        let job = manifest.begin_job();
+        let group = manifest.groups.get_mut(&number).expect("it was just listed");
+        let same = old.iter().find(|(of, it)| *of == number && it.slots.keys().eq(group.slots.keys()));
+        match same {
+            Some((_, same)) => *group = same.clone(),
+            None => reached("group written anew for another core count"),
+        }
+        let mut rows = DirtyRows::default();
+        let mut flushed = BTreeMap::new();
+        for id in group.slots.keys() {
+            let Some(slot) = slots.get_mut(id) else { continue };
+            if same.is_none() {
+                slot.all_is_dirty();
+            }
+            let mark = marks.get(id).map_or(0, |mark| mark.number) + 1;
+            write_slot(files, identity, slot, mark)?;
+            slot.begin_flush(&mut rows);
+            let is_all = slot.take_dirty(usize::MAX, &mut rows);
+            assert!(is_all, "a slice without bounds takes all");
+            new_marks.insert(*id, CheckpointMark { number: mark, ssn: slot.last_ssn() });
+            flushed.insert(*id, FlushMark { term: slot.term(), ssn: slot.last_ssn() });
+        }
+        let built = if rows.is_empty() {
+            Built::default()
+        } else {
+            StoreJob::flush(identity.directory, number, job, rows).run(files).map_err(|error| match error {
+                StoreError::Disk(error) => BootError::from(error),
+                StoreError::Damage(damage) => super::damage("store", &damage),
+            })?
+        };
+        group.flushed(&built, &flushed);
+        for id in group.slots.keys() {
+            if let Some(slot) = slots.get_mut(id) {
+                slot.flush_published();
+            }
+        }
+    }
+    Ok(new_marks)
 }
 
 fn write_slot(files: &mut Files<'_>, identity: &Identity, slot: &mut Slot, number: u64) -> Result<(), BootError> {

@@ -5,8 +5,10 @@ use super::{BootError, Recovered, damage};
 use crate::jobs::{LANES_DIR, SLOTS_DIR};
 use gristmill_base::env::DiskError;
 use gristmill_base::files::Files;
+use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_io::identity::IDENTITY_FILE;
 use gristmill_state::slot::Slot;
+use gristmill_state::store::{STORE_DIR, group_dir};
 
 /// What a person can do.
 const REMEDY: &str = "put the file back from a copy of this data directory; nothing was changed on disk";
@@ -17,7 +19,7 @@ pub(super) fn identity(files: &mut Files<'_>) -> Result<(), BootError> {
         let of_two = name.strip_suffix(".a").or(name.strip_suffix(".b"));
         matches!(of_two, Some("placement" | "catalog"))
             || name.starts_with("layout-")
-            || ["shard-000", SLOTS_DIR, LANES_DIR].contains(&name.as_str())
+            || ["shard-000", SLOTS_DIR, LANES_DIR, STORE_DIR].contains(&name.as_str())
     };
     match files.list("")?.into_iter().find(made) {
         Some(name) => {
@@ -47,6 +49,7 @@ fn trace(files: &mut Files<'_>) -> Result<Option<String>, DiskError> {
         return Ok(Some(name.clone()));
     }
     let mut folders = vec![SLOTS_DIR.to_owned(), LANES_DIR.to_owned()];
+    folders.extend((0..SLOT_GROUPS).map(group_dir));
     for layout in root.iter().filter(|name| name.starts_with("layout-")) {
         folders.extend(files.list(layout)?.iter().map(|shard| format!("{layout}/{shard}/log")));
     }

@@ -10,7 +10,9 @@ use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{SlotId, TopicId};
+use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
+use gristmill_state::store::{Manifest, group_dir, parse_file_name};
 use std::collections::BTreeSet;
 
 /// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
@@ -29,6 +31,16 @@ pub(super) fn sweep(
     let is_stale = |name: &str| is_checkpoint(name) && !named.contains(name);
     if sweep.remove(SLOTS_DIR, &is_stale) {
         reached("stale checkpoint removed");
+    }
+    let stored = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
+    let stored: BTreeSet<_> = stored.flat_map(Manifest::files).collect();
+    for group in 0..SLOT_GROUPS {
+        let is_unnamed = |name: &str| {
+            parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)))
+        };
+        if sweep.remove(&group_dir(group), &is_unnamed) {
+            reached("file of the store removed at a start");
+        }
     }
     let is_buried = |name: &str| lane_topic(name).is_some_and(|topic| catalog.is_deleted_topic(topic));
     if sweep.remove(LANES_DIR, &is_buried) {

@@ -11,7 +11,8 @@ use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
 use crate::session_secret::{SECRET_FILE, SessionSecret};
 use crate::shard::{CheckpointMark, RootContent, checkpoint_bytes, unseal_checkpoint};
-use gristmill_base::env::{Disk, DiskErrorKind, Now};
+use crate::store_files::OpenFiles;
+use gristmill_base::env::{Disk, DiskErrorKind, Now, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -20,6 +21,7 @@ use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
 use gristmill_io::root::{Looked, RootFile};
 use gristmill_state::slot::Slot;
+use gristmill_state::store::{FileCheck, FileEntry, FileKind, Held, file_path};
 
 /// A damaged range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +177,11 @@ impl Reader<'_, '_> {
         for (slot, mark) in content.iter().flat_map(|content| &content.marks) {
             self.checkpoint(*slot, *mark)?;
         }
+        for (number, group) in content.iter().filter_map(|content| content.manifest.as_ref()).flat_map(|it| &it.groups) {
+            for file in group.files() {
+                self.sorted_file(*number, file)?;
+            }
+        }
         self.log(placement, shard, content.map(|content| content.log_from))
     }
 
@@ -229,6 +236,54 @@ impl Reader<'_, '_> {
                 self.read(lane.extents().iter().map(|extent| extent.bytes).sum());
             }
         }
+        Ok(())
+    }
+
+    /// A file of the store, and the values that its rows point at.
+    fn sorted_file(&mut self, group: u16, entry: &FileEntry) -> Result<(), BootError> {
+        let path = file_path(group, entry.number, FileKind::Sorted);
+        let held = format!("{} rows of slot group {group}", entry.rows);
+        match self.files.open(&path, OpenMode::Read) {
+            Ok(file) => {
+                let length = self.files.length(file);
+                self.files.close(file);
+                match length {
+                    Ok(length) if length == entry.bytes => {}
+                    Ok(length) => {
+                        let what = format!("it has {length} bytes, but the root of its shard says {}", entry.bytes);
+                        self.damaged(&path, (0, length), held, what);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) if error.kind == DiskErrorKind::NotFound => {
+                self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut check = FileCheck::new(self.identity.directory, entry.number, entry.bytes);
+        let mut open = OpenFiles::new(group);
+        while let Some(wanted) = check.wanted() {
+            match open.read(&mut self.files, wanted) {
+                Ok(bytes) => check.fill(&bytes),
+                // What cannot be read is not what was written.
+                Err(error) if error.kind == DiskErrorKind::Io => check.fill(&[]),
+                Err(error) => {
+                    open.close(&mut self.files);
+                    return Err(error.into());
+                }
+            }
+        }
+        open.close(&mut self.files);
+        for finding in check.findings() {
+            let kind = if matches!(finding.held, Held::Value(_)) { FileKind::Values } else { FileKind::Sorted };
+            let (from, file) = (finding.damage.offset, file_path(group, finding.damage.file, kind));
+            let range = (from, from + finding.bytes as u64);
+            self.damaged(&file, range, finding.held.to_string(), finding.damage.fault.to_string());
+        }
+        self.read(entry.bytes + entry.values.iter().map(|(_, bytes)| bytes).sum::<u64>());
         Ok(())
     }
 

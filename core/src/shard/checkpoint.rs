@@ -1,5 +1,5 @@
-//! Checkpoints: when the log's suffix grows long, the slots that hold it back are dumped one by one, written by the
-//! background executor, and named by a new root; then the log's old segments are free.
+//! Checkpoints: when the log's suffix grows long, the slots that hold it back are dumped one by one, their changed rows
+//! are flushed group by group, and a new root names both; then the log's old segments are free.
 //!
 //! Nothing is written before the records whose effects it holds are durable.
 
@@ -14,9 +14,11 @@ use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId};
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, Ssn};
+use gristmill_base::placement::slot_group;
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Extent, Lane};
+use gristmill_state::store::Manifest;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Magic of a checkpoint file.
@@ -82,8 +84,11 @@ struct Dumped {
     write: CheckpointWrite,
 }
 
-/// What the shard knows of its checkpoints. Invariants: at most one dump is under way; `written` counts as soon as a
-/// root names it.
+/// Pause after background work that failed, nanoseconds.
+pub(super) const FAILURE_PAUSE_NANOS: u64 = 1_000_000_000;
+
+/// What the shard knows of its checkpoints. Invariants: at most one dump is under way; what is written counts as soon as a
+/// root names it; `content` has a manifest.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     /// `None` while a root is being written.
@@ -94,7 +99,7 @@ pub(super) struct Checkpoints {
     dumped: Option<Dumped>,
     /// Being written: slot, mark, first record since the checkpoint before, extents.
     writing: Option<(SlotId, CheckpointMark, Lsn, BTreeMap<LaneKey, Extent>)>,
-    /// Slots that this round has yet to dump.
+    /// Slots that this round has yet to dump, those of a group one after the other.
     round: VecDeque<SlotId>,
     /// Bytes that the round has dumped so far, chunks of lanes not counted.
     round_bytes: u64,
@@ -129,6 +134,59 @@ impl Checkpoints {
             not_before_nanos: 0,
         }
     }
+
+    /// Files of the store, those included that the next root will name.
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.content.manifest.as_ref().expect("recovery gives a shard a manifest")
+    }
+
+    pub(super) fn manifest_mut(&mut self) -> &mut Manifest {
+        self.content.manifest.as_mut().expect("recovery gives a shard a manifest")
+    }
+
+    /// The next root makes a file superfluous.
+    pub(super) fn stale(&mut self, path: String) {
+        self.stale.push(path);
+    }
+
+    /// The next root names a checkpoint.
+    pub(super) fn counts(&mut self, slot: SlotId, mark: CheckpointMark) {
+        if let Some(old) = self.content.marks.insert(slot, mark) {
+            self.stale.push(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, old.number)));
+        }
+        let unnamed = self.buried.extract_if(.., |(of, ssn, _)| *of == slot && *ssn <= mark.ssn);
+        self.stale.extend(unnamed.map(|(_, _, path)| path));
+    }
+
+    /// The round flushes so many bytes of rows.
+    pub(super) fn flushes_bytes(&mut self, bytes: usize) {
+        self.round_bytes += bytes as u64;
+    }
+
+    /// A group of the round is through.
+    pub(super) fn group_ended(&mut self) {
+        self.root_due |= self.round.is_empty();
+    }
+
+    /// Something of the store is to be named, or is named no longer.
+    pub(super) fn root_is_due(&mut self) {
+        self.root_due = true;
+    }
+
+    /// Nothing is tried before this.
+    pub(super) fn pause_until(&mut self, nanos: u64) {
+        self.not_before_nanos = nanos;
+    }
+
+    /// Whether the round has something to do now that no end of other work will wake the shard for.
+    fn is_waiting_for_a_turn(&self) -> bool {
+        self.dumped.is_none() && self.writing.is_none() && !self.round.is_empty()
+    }
+
+    /// Whether the open group has no slot left in the round.
+    fn is_last_of(&self, group: u16, slot_count: u16) -> bool {
+        self.round.front().is_none_or(|slot| slot_group(*slot, slot_count) != group)
+    }
 }
 
 impl Shard {
@@ -139,6 +197,7 @@ impl Shard {
             return;
         }
         self.begin_round();
+        self.take_rows();
         self.dump_next();
         let durable = self.log.0.durable();
         let covered = |lsn: Lsn| durable.covers(lsn) || planted::is(Bug::CheckpointAheadOfDurable);
@@ -148,19 +207,42 @@ impl Shard {
             self.checkpoints.writing = Some((dumped.write.slot, mark, dumped.first, extents));
             outbox.jobs.push(Job::Checkpoint(Box::new(dumped.write)));
         }
+        if let Some(group) = self.groups.open()
+            && self.checkpoints.dumped.is_none()
+            && self.checkpoints.writing.is_none()
+            && !self.groups.is_taking()
+            && self.checkpoints.is_last_of(group, self.config.slot_count)
+        {
+            self.flush_group(outbox);
+        }
         self.publish_root(outbox);
+        self.merge_step(outbox);
+    }
+
+    /// When checkpoints want the next turn, whatever else happens.
+    pub(super) fn checkpoint_deadline(&self) -> u64 {
+        let checkpoints = &self.checkpoints;
+        let is_next = checkpoints.is_waiting_for_a_turn() && self.groups.is_between();
+        let is_due = self.groups.is_taking() || is_next && checkpoints.round.iter().any(|slot| !self.is_in_debt(*slot));
+        if is_due && self.log.0.failed().is_none() { checkpoints.not_before_nanos } else { u64::MAX }
+    }
+
+    fn is_in_debt(&self, slot: SlotId) -> bool {
+        self.has_debt(slot_group(slot, self.config.slot_count))
     }
 
     /// Begins a round when the log has grown: every slot with records since its last checkpoint, oldest first.
     fn begin_round(&mut self) {
         let checkpoints = &self.checkpoints;
         let idle = checkpoints.round.is_empty() && checkpoints.dumped.is_none() && checkpoints.writing.is_none();
+        let idle = idle && self.groups.is_between();
         let free = checkpoints.root.is_some() && !checkpoints.root_due;
         if !idle || !free || self.log.0.bytes_kept() < self.checkpoint_due_bytes() {
             return;
         }
-        let mut dirty: Vec<(Lsn, SlotId)> =
-            self.slots.iter().flatten().filter_map(|slot| slot.first_dirty_lsn.map(|lsn| (lsn, slot.id))).collect();
+        let slot_count = self.config.slot_count;
+        let dirty = self.slots.iter().flatten().filter(|slot| slot.first_dirty_lsn.is_some());
+        let mut dirty: Vec<(u16, SlotId)> = dirty.map(|slot| (slot_group(slot.id, slot_count), slot.id)).collect();
         dirty.sort_unstable();
         self.checkpoints.round_bytes = 0;
         self.checkpoints.round = dirty.into_iter().map(|(_, slot)| slot).collect();
@@ -176,10 +258,10 @@ impl Shard {
     }
 
     fn dump_next(&mut self) {
-        if self.checkpoints.dumped.is_some() || self.checkpoints.writing.is_some() {
+        if self.checkpoints.dumped.is_some() || self.checkpoints.writing.is_some() || self.groups.is_taking() {
             return;
         }
-        let Some(id) = self.checkpoints.round.pop_front() else { return };
+        let Some((id, group)) = self.next_of_round() else { return };
         let number = self.checkpoints.next_number;
         self.checkpoints.next_number += 1;
         let identity = self.log.0.config().identity;
@@ -196,6 +278,21 @@ impl Shard {
         self.checkpoints.round_bytes += bytes.len() as u64;
         self.checkpoints.dumped =
             Some(Dumped { first, lsn, ssn, write: CheckpointWrite { slot: id, number, bytes, chunks } });
+        self.begin_rows(id, group);
+    }
+
+    /// Takes the next slot off the round: one of the open group, or of the first group without debt.
+    fn next_of_round(&mut self) -> Option<(SlotId, u16)> {
+        let group_of = |slot: SlotId| slot_group(slot, self.config.slot_count);
+        let round = &self.checkpoints.round;
+        let at = match self.groups.open() {
+            Some(open) => round.front().filter(|slot| group_of(**slot) == open).map(|_| 0),
+            None => round.iter().position(|slot| !self.is_in_debt(*slot)),
+        }?;
+        // What stands before it waits for its turn behind the rest.
+        self.checkpoints.round.rotate_left(at);
+        let slot = self.checkpoints.round.pop_front()?;
+        Some((slot, slot_group(slot, self.config.slot_count)))
     }
 
     /// A checkpoint was written, or could not be.
@@ -205,9 +302,11 @@ impl Shard {
         self.failing_work.note(Work::Checkpoint, done.as_ref().err());
         if done.is_err() {
             // The records stay in the log; the next round tries again.
-            let state = self.slot_mut(slot);
-            state.first_dirty_lsn = Some(dirty);
-            self.checkpoints.not_before_nanos = self.now_nanos + 1_000_000_000;
+            if self.groups.taking_of() == Some(slot) {
+                self.groups.end_taking();
+            }
+            self.slot_not_written(slot, dirty);
+            self.checkpoints.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
             return;
         }
         self.counts.checkpoints += 1;
@@ -219,12 +318,7 @@ impl Shard {
                 lane.evict(keep);
             }
         }
-        if let Some(old) = self.checkpoints.content.marks.insert(slot, mark) {
-            self.checkpoints.stale.push(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, old.number)));
-        }
-        let unnamed = self.checkpoints.buried.extract_if(.., |(of, ssn, _)| *of == slot && *ssn <= mark.ssn);
-        self.checkpoints.stale.extend(unnamed.map(|(_, _, path)| path));
-        self.checkpoints.root_due |= self.checkpoints.round.is_empty();
+        self.slot_written(slot, mark, dirty);
     }
 
     /// The first record that no checkpoint holds.
@@ -241,6 +335,7 @@ impl Shard {
             || checkpoints.dumped.is_some()
             || checkpoints.writing.is_some()
             || checkpoints.root.is_none()
+            || !self.groups.is_between()
         {
             return;
         }
@@ -250,6 +345,7 @@ impl Shard {
             log_from: from.max(self.checkpoints.content.log_from),
             time_micros: self.engine_micros,
             marks: self.checkpoints.content.marks.clone(),
+            manifest: self.checkpoints.content.manifest.clone(),
         };
         let root = self.checkpoints.root.take().expect("it was just looked at");
         self.checkpoints.root_due = false;
@@ -273,7 +369,7 @@ impl Shard {
             // Some may be gone already, which the next try does not mind.
             self.checkpoints.stale.append(&mut remove);
             self.checkpoints.root_due = true;
-            self.checkpoints.not_before_nanos = self.now_nanos + 1_000_000_000;
+            self.checkpoints.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
             return;
         }
         self.log.0.free_before(content.log_from);
@@ -292,6 +388,7 @@ impl Shard {
                     if planted::is(Bug::FullForEver) { u64::MAX } else { self.now_nanos + 100_000_000 };
             }
             JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
+            JobDone::Store(job, step) => self.store_step_done(job, step),
             JobDone::Root(root, done) => self.root_published(root, done),
             JobDone::Catalog(root, done) => self.catalog_stored(root, done),
             JobDone::LoadChunk(slot, lane, extent, body) => self.chunk_loaded(slot, lane, extent, body),

@@ -10,6 +10,7 @@ mod checkpoint;
 mod damage;
 mod feeds;
 mod gather;
+mod groups;
 mod head;
 mod ingest;
 mod items;
@@ -259,6 +260,7 @@ pub struct Shard {
     change: Option<catalog::Change>,
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
+    groups: groups::Groups,
     failing_work: work::FailingWork,
     damage: damage::Damage,
     /// Lines for the operator that nobody has taken yet.
@@ -336,11 +338,10 @@ impl Shard {
     pub fn new(parts: ShardParts) -> Self {
         let counts = Counts::at_start(&parts);
         let slot_count = usize::from(parts.config.slot_count);
-        let mut slots: Vec<Option<Box<Slot>>> = Vec::new();
-        slots.resize_with(slot_count, || None);
-        for slot in parts.slots {
+        let mut slots: Vec<Option<Box<Slot>>> = (0..slot_count).map(|_| None).collect();
+        for slot in parts.slots.into_iter().map(Box::new) {
             let at = usize::from(slot.id.0);
-            slots[at] = Some(Box::new(slot));
+            slots[at] = Some(slot);
         }
         let mut shard = Self {
             slots,
@@ -382,6 +383,7 @@ impl Shard {
             change: None,
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
+            groups: groups::Groups::default(),
             failing_work: work::FailingWork::default(),
             damage: damage::Damage::default(),
             notices: Vec::new(),

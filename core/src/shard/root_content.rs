@@ -2,6 +2,7 @@
 
 use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn};
 use gristmill_base::placement::shard_of;
+use gristmill_state::store::Manifest;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,16 +24,18 @@ pub struct RootContent {
     pub time_micros: u64,
     /// By slot.
     pub marks: BTreeMap<SlotId, CheckpointMark>,
+    /// Files of the store with the rows of the slots; none where an older version of the program wrote the root.
+    pub manifest: Option<Manifest>,
 }
 
 impl Default for RootContent {
     fn default() -> Self {
-        Self { log_from: Lsn(1), time_micros: 0, marks: BTreeMap::new() }
+        Self { log_from: Lsn(1), time_micros: 0, marks: BTreeMap::new(), manifest: None }
     }
 }
 
-/// Version of the archive of a root's content. The one before is read too.
-const ROOT_CONTENT_VERSION: u32 = 2;
+/// Version of the archive of a root's content. Those before are read too.
+const ROOT_CONTENT_VERSION: u32 = 3;
 
 /// How a root's content lies on disk: an rkyv archive with its version outside.
 #[derive(Archive, Serialize, Deserialize)]
@@ -40,6 +43,17 @@ struct StoredRoot {
     log_from: u64,
     time_micros: u64,
     /// Slot, number of its checkpoint, last record in it.
+    marks: Vec<(u16, u64, u64)>,
+    /// What [`Manifest::to_bytes`] gives; empty without a store.
+    manifest: Vec<u8>,
+}
+
+/// The same in version 2, which had no store.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRootV2 {
+    log_from: u64,
+    time_micros: u64,
+    /// As above.
     marks: Vec<(u16, u64, u64)>,
 }
 
@@ -56,7 +70,8 @@ impl RootContent {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let marks = self.marks.iter().map(|(slot, mark)| (slot.0, mark.number, mark.ssn.0)).collect();
-        let stored = StoredRoot { log_from: self.log_from.0, time_micros: self.time_micros, marks };
+        let manifest = self.manifest.as_ref().map_or_else(Vec::new, Manifest::to_bytes);
+        let stored = StoredRoot { log_from: self.log_from.0, time_micros: self.time_micros, marks, manifest };
         let mut out = ROOT_CONTENT_VERSION.to_le_bytes().to_vec();
         out.resize(16, 0); // The archive starts aligned.
         out.extend_from_slice(
@@ -76,19 +91,31 @@ impl RootContent {
         aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
         let stored = match version {
             ROOT_CONTENT_VERSION => rkyv::from_bytes::<StoredRoot, rkyv::rancor::Error>(&aligned),
+            2 => rkyv::from_bytes::<StoredRootV2, rkyv::rancor::Error>(&aligned).map(|old| StoredRoot {
+                log_from: old.log_from,
+                time_micros: old.time_micros,
+                marks: old.marks,
+                manifest: Vec::new(),
+            }),
             1 => rkyv::from_bytes::<StoredRootV1, rkyv::rancor::Error>(&aligned).map(|old| StoredRoot {
                 log_from: old.log_from,
                 time_micros: 0,
                 marks: old.marks,
+                manifest: Vec::new(),
             }),
-            _ => return Err(format!("version {version}; this program reads versions 1 and {ROOT_CONTENT_VERSION}")),
+            _ => return Err(format!("version {version}; this program reads versions 1 to {ROOT_CONTENT_VERSION}")),
         }
         .map_err(|error| error.to_string())?;
+        let manifest = match &*stored.manifest {
+            [] => None,
+            bytes => Some(Manifest::from_bytes(bytes).map_err(|what| format!("the manifest of the store: {what}"))?),
+        };
         let mark = |(slot, number, ssn)| (SlotId(slot), CheckpointMark { number, ssn: Ssn(ssn) });
         Ok(Self {
             log_from: Lsn(stored.log_from),
             time_micros: stored.time_micros,
             marks: stored.marks.into_iter().map(mark).collect(),
+            manifest,
         })
     }
 }
@@ -101,7 +128,9 @@ impl RootContent {
     /// It names a slot that the shard does not hold.
     pub(crate) fn of(self, shard: ShardId, slots: u16, shards: u16) -> Result<Self, String> {
         let is_here = |slot: SlotId| slot.0 < slots && shard_of(slot, slots, shards) == shard;
-        match self.marks.keys().find(|slot| !is_here(**slot)) {
+        let stored = self.manifest.iter().flat_map(|manifest| manifest.groups.values());
+        let stored = stored.flat_map(|group| group.slots.keys());
+        match self.marks.keys().chain(stored).find(|slot| !is_here(**slot)) {
             Some(slot) => {
                 Err(format!("it is of another shard: it names slot {slot}, which shard {shard} does not hold"))
             }
@@ -116,11 +145,16 @@ mod tests {
 
     fn content() -> RootContent {
         let marks = [(SlotId(3), CheckpointMark { number: 7, ssn: Ssn(9) })].into();
-        RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks }
+        let manifest = Some(Manifest::new(ShardId(1), 0, [(12, SlotId(3))]));
+        RootContent { log_from: Lsn(5), time_micros: 1_700_000_000_000_001, marks, manifest }
     }
 
-    /// [`content`] in version 2, and in version 1 without its time.
-    const GOLDEN: [&str; 2] = [
+    /// [`content`] in version 3, in version 2 without its store, and in version 1 without its time too.
+    const GOLDEN: [&str; 3] = [
+        "030000000000000000000000000000000300000000000000070000000000000009000000000000000100000000000000000000000000\
+         0000030000000000000000000000000000000c000000ecffffff01000000000000000000000000000000e8ffffff00000000e0ffffff\
+         00000000d8ffffff000000000100000000000000c8ffffff01000000050000000000000001401e18240a060078ffffff0100000088ff\
+         ffff60000000",
         "02000000000000000000000000000000030000000000000007000000000000000900000000000000050000000000000001401e18240a0600\
          d8ffffff01000000",
         "010000000000000000000000000000000300000000000000070000000000000009000000000000000500000000000000e0ffffff01000000",
@@ -132,27 +166,26 @@ mod tests {
 
     #[test]
     fn golden_roots_mean_what_they_meant() {
-        let [new, old] = GOLDEN.map(bytes);
+        let [new, before, old] = GOLDEN.map(bytes);
         assert_eq!(content().to_bytes(), new);
         assert_eq!(RootContent::from_bytes(&new), Ok(content()));
-        assert_eq!(RootContent::from_bytes(&old), Ok(RootContent { time_micros: 0, ..content() }));
+        assert_eq!(RootContent::from_bytes(&before), Ok(RootContent { manifest: None, ..content() }));
+        assert_eq!(RootContent::from_bytes(&old), Ok(RootContent { time_micros: 0, manifest: None, ..content() }));
     }
 
     #[test]
-    fn a_root_comes_back_with_its_time() {
-        assert_eq!(RootContent::from_bytes(&content().to_bytes()), Ok(content()));
-        assert_eq!(content().to_bytes()[..16], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn a_root_of_version_1_is_read_and_knows_no_time() {
-        let stored = StoredRootV1 { log_from: 5, marks: vec![(3, 7, 9)] };
-        let mut bytes = vec![0; 16];
-        bytes[0] = 1;
-        bytes.extend_from_slice(&rkyv::to_bytes::<rkyv::rancor::Error>(&stored).unwrap());
-        assert_eq!(RootContent::from_bytes(&bytes), Ok(RootContent { time_micros: 0, ..content() }));
-        bytes[0] = 3;
+    fn a_root_of_another_version_is_refused() {
+        let mut bytes = content().to_bytes();
+        bytes[0] = 4;
         let refusal = RootContent::from_bytes(&bytes).unwrap_err();
-        assert_eq!(refusal, "version 3; this program reads versions 1 and 2");
+        assert_eq!(refusal, "version 4; this program reads versions 1 to 3");
+    }
+
+    #[test]
+    fn slots_of_another_shard_are_refused() {
+        assert_eq!(content().of(ShardId(1), 4, 2), Ok(content()));
+        let foreign = Some(Manifest::new(ShardId(1), 0, [(0, SlotId(0))]));
+        let refusal = RootContent { manifest: foreign, ..content() }.of(ShardId(1), 4, 2).unwrap_err();
+        assert!(refusal.contains("slot 0"), "{refusal}");
     }
 }

@@ -11,6 +11,8 @@ pub(super) enum Work {
     Segment,
     Checkpoint,
     Root,
+    Flush,
+    Merge,
 }
 
 impl Work {
@@ -20,6 +22,8 @@ impl Work {
             Self::Segment => "log segment",
             Self::Checkpoint => "checkpoint",
             Self::Root => "root",
+            Self::Flush => "flush of rows",
+            Self::Merge => "merge",
         }
     }
 }

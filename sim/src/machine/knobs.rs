@@ -2,6 +2,7 @@
 
 use crate::disk::{FaultPlan, Latency};
 use crate::rng::SimRng;
+use gristmill_base::limits::STORE_TIER_RUNS;
 use gristmill_base::tuning::Tuning;
 use gristmill_core::boot::BootConfig;
 
@@ -153,6 +154,8 @@ impl Knobs {
         self.bulk = one_of(&mut rng, &[0, 20, 50, 90]);
         self.tuning.bulk_inputs = one_of(&mut rng, &[2, 16, Tuning::DEFAULT.bulk_inputs]);
         self.tuning.turn_runs = one_of(&mut rng, &[1, 8, Tuning::DEFAULT.turn_runs]);
+        self.tuning.turn_rows_bytes = one_of(&mut rng, &[1, 500, Tuning::DEFAULT.turn_rows_bytes]);
+        self.tuning.debt_runs = one_of(&mut rng, &[STORE_TIER_RUNS, Tuning::DEFAULT.debt_runs]);
     }
 
     /// How the log writes, as a disk's calibration may say: follows from what was drawn, so that it takes no draw.

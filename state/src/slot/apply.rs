@@ -9,7 +9,7 @@ use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled, Ti
 use crate::session::KeptReply;
 use crate::timers::TimerRow;
 use gristmill_base::codec::DecodeError;
-use gristmill_base::ids::{Lsn, Ssn, Term};
+use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
 use gristmill_base::planted::{self, Bug};
 use std::fmt;
 
@@ -159,7 +159,7 @@ impl Slot {
                 self.timers.cancel_grain(grain);
                 self.grains.get_mut(id).set_timer_count(0);
             }
-            self.grains.get_mut(id).apply(mutation, ssn);
+            self.change(id, mutation, ssn);
         }
     }
 
@@ -250,6 +250,9 @@ impl Slot {
         self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
         self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
+        for table in tables {
+            self.dirty.note_table(self.id, TableId(*table), self.last_ssn);
+        }
         let gone: Vec<_> =
             self.grains.iter().filter(|(_, grain)| tables.contains(&grain.table.0)).map(|(id, _)| id).collect();
         for id in gone {
@@ -257,7 +260,8 @@ impl Slot {
             self.timers.cancel_grain(&address);
             let grain = self.grains.get_mut(id);
             grain.set_timer_count(0);
-            grain.apply(Mutation::NoGrain, self.last_ssn);
+            // The table's ranges are noted.
+            let _ = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0));
             self.forget_work_if_empty(id);
         }
     }

@@ -62,7 +62,7 @@ impl Slot {
             PutRow::Value(value) => Mutation::Value(value),
             PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),
         };
-        self.grains.get_mut(grain).apply(mutation, ssn);
+        self.change(grain, mutation, ssn);
         lsn
     }
 }

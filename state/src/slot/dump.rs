@@ -1,10 +1,11 @@
-//! The dump of a slot: all its data at one record, as a checkpoint keeps it. Layout in docs/internals/checkpoint.md.
+//! The dump of a slot: all its data at one record but the rows of grains, which lie in the store. Layout in
+//! docs/internals/checkpoint.md.
 //!
 //! The dump is made in one turn, so it is a consistent cut of the slot at `(term, ssn)`. It must not be published
 //! before the record `ssn` is durable. The file around it adds magic, identity and CRC32C.
 
 use super::Slot;
-use crate::grain::{Grain, Row};
+use crate::grain::{Grain, Row, Work};
 use crate::input::{Bytes, GrainAddress, StreamId, Target};
 use crate::lane::{Extent, Lane};
 use crate::outbox::{Channel, OutboxRow};
@@ -18,8 +19,10 @@ use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout.
-pub const CHECKPOINT_VERSION: u16 = 1;
+/// Version of the layout that is written. Version 1, which held the rows of grains too, is read as well.
+pub const CHECKPOINT_VERSION: u16 = 2;
+/// The version with rows of grains.
+const VERSION_WITH_ROWS: u16 = 1;
 
 /// A dump that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ impl fmt::Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version(found) => {
-                write!(f, "checkpoint of version {found}; this program reads version {CHECKPOINT_VERSION}")
+                write!(f, "checkpoint of version {found}; this program reads versions 1 and {CHECKPOINT_VERSION}")
             }
             Self::Slot(found) => write!(f, "checkpoint of slot {found}"),
             Self::Body(error) => write!(f, "a checkpoint is malformed: {error}"),
@@ -67,7 +70,7 @@ impl Slot {
         self.dump_streams(&mut out);
         self.dump_sessions(&mut out);
         self.dump_outbox(&mut out);
-        self.dump_grains(&mut out);
+        self.dump_work(&mut out);
         self.dump_timers(&mut out);
         self.dump_lanes(&mut out, extra);
         out.put_varint(self.counters.len() as u64);
@@ -115,11 +118,13 @@ impl Slot {
         }
     }
 
-    fn dump_grains(&self, out: &mut Vec<u8>) {
-        let kept: Vec<&Grain> = self.grains.iter().map(|(_, grain)| grain).filter(|grain| is_dumped(grain)).collect();
+    fn dump_work(&self, out: &mut Vec<u8>) {
+        let mut kept = self.grains.with_work();
+        kept.retain(|(_, work)| !work.backlog.is_empty() || work.parked.is_some());
         out.put_varint(kept.len() as u64);
-        for grain in kept {
-            put_grain(out, grain);
+        for (id, work) in kept {
+            self.address(id).encode(out);
+            put_work(out, work);
         }
     }
 
@@ -166,7 +171,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if version != CHECKPOINT_VERSION {
+        if ![VERSION_WITH_ROWS, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -192,7 +197,7 @@ impl Slot {
             slot.outbox.insert(to, channel);
         }
         for _ in 0..from.count(1)? {
-            slot.load_grain(from)?;
+            slot.load_grain(from, version == VERSION_WITH_ROWS)?;
         }
         for _ in 0..from.count(1)? {
             slot.load_timer(from)?;
@@ -205,28 +210,19 @@ impl Slot {
             slot.counters.insert(from.text("counter", NAME_BYTES_MAX)?.into(), from.u64()?.cast_signed());
         }
         reader.end()?;
+        slot.dirty.since = slot.last_ssn;
+        if version == VERSION_WITH_ROWS {
+            slot.all_is_dirty();
+        }
         Ok(slot)
     }
 
-    fn load_grain(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn load_grain(&mut self, from: &mut Reader<'_>, has_rows: bool) -> Result<(), DecodeError> {
         let address = GrainAddress::decode(from)?;
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut spilled_sessions = Vec::new();
-        let grain = self.grains.get_mut(id);
-        grain.value = match from.u8()? {
-            0 => None,
-            _ => Some(row(from)?),
-        };
-        for _ in 0..from.count(1)? {
-            let map = MapId(from.varint_as("map")?);
-            let mut entries = BTreeMap::new();
-            for _ in 0..from.count(1)? {
-                let key: Bytes = from.bytes("key", KEY_BYTES_MAX)?.into();
-                entries.insert(key, row(from)?);
-            }
-            if !grain.push_map(map, entries) {
-                return Err(DecodeError::Unknown { what: "map that is empty or out of order", found: map.0.into() });
-            }
+        if has_rows {
+            load_rows(self.grains.get_mut(id), from)?;
         }
         let backlog = from.count(1)?;
         for _ in 0..backlog {
@@ -263,10 +259,6 @@ impl Slot {
     }
 }
 
-fn is_dumped(grain: &Grain) -> bool {
-    grain.has_rows() || grain.work().is_some_and(|work| !work.backlog.is_empty() || work.parked.is_some())
-}
-
 fn put_stream(out: &mut Vec<u8>, stream: &Stream) {
     out.put_varint(stream.cursor());
     out.put_varint(stream.done().len() as u64);
@@ -275,35 +267,32 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) {
     }
 }
 
-fn put_row(out: &mut Vec<u8>, row: &Row) {
-    out.put_varint(row.ssn.0);
-    out.put_bytes(&row.bytes);
-}
-
-fn put_grain(out: &mut Vec<u8>, grain: &Grain) {
-    out.put_varint(grain.table.0.into());
-    out.put_bytes(&grain.key);
-    out.put_u8(u8::from(grain.value.is_some()));
-    if let Some(row) = &grain.value {
-        put_row(out, row);
-    }
-    out.put_varint(grain.maps().len() as u64);
-    for (map, entries) in grain.maps() {
-        out.put_varint(map.0.into());
-        out.put_varint(entries.len() as u64);
-        for (key, row) in entries {
-            out.put_bytes(key);
-            put_row(out, row);
+fn load_rows(grain: &mut Grain, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    grain.value = match from.u8()? {
+        0 => None,
+        _ => Some(row(from)?),
+    };
+    for _ in 0..from.count(1)? {
+        let map = MapId(from.varint_as("map")?);
+        let mut entries = BTreeMap::new();
+        for _ in 0..from.count(1)? {
+            let key: Bytes = from.bytes("key", KEY_BYTES_MAX)?.into();
+            entries.insert(key, row(from)?);
+        }
+        if !grain.push_map(map, entries) {
+            return Err(DecodeError::Unknown { what: "map that is empty or out of order", found: map.0.into() });
         }
     }
-    let none = BTreeMap::new();
-    let backlog = grain.work().map_or(&none, |work| &work.backlog);
-    out.put_varint(backlog.len() as u64);
-    for row in backlog.values() {
+    Ok(())
+}
+
+fn put_work(out: &mut Vec<u8>, work: &Work) {
+    out.put_varint(work.backlog.len() as u64);
+    for row in work.backlog.values() {
         row.encode(out);
     }
-    out.put_u8(u8::from(grain.parked().is_some()));
-    if let Some(parked) = grain.parked() {
+    out.put_u8(u8::from(work.parked.is_some()));
+    if let Some(parked) = &work.parked {
         parked.encode(out);
     }
 }

@@ -5,7 +5,9 @@ mod accept;
 mod apply;
 mod commit;
 mod direct;
+mod dirty;
 mod dump;
+mod flush;
 mod sessions;
 mod spill;
 
@@ -13,13 +15,14 @@ pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
 pub use direct::SessionPosition;
 pub use dump::{CHECKPOINT_VERSION, DumpError};
+pub use flush::DirtyRows;
 
 use crate::grain::{Grain, GrainId, Queued};
 use crate::grains::Grains;
 use crate::input::{GrainAddress, Input, StreamId, Target};
 use crate::lane::Lane;
 use crate::outbox::Channel;
-use crate::record::{Journal, RecordKind};
+use crate::record::{Journal, Mutation, RecordKind};
 use crate::sessions::Sessions;
 use crate::stream::Stream;
 use crate::timers::Timers;
@@ -67,6 +70,10 @@ pub struct Slot {
     last_lsn: Lsn,
     /// Volatile: the first record since the last checkpoint; what holds back the log's recycling.
     pub first_dirty_lsn: Option<Lsn>,
+    /// Volatile: what changed since the last flush of rows.
+    dirty: dirty::Dirty,
+    /// Volatile: what a flush under way takes.
+    taking: Option<flush::Taking>,
     /// Volatile: bytes of stream inputs that wait in queues; those in backlogs do not count.
     pub queued_bytes: usize,
     /// Volatile: how much of that is bulk.
@@ -117,6 +124,8 @@ impl Slot {
             undurable: VecDeque::new(),
             last_lsn: Lsn(0),
             first_dirty_lsn: None,
+            dirty: dirty::Dirty::default(),
+            taking: None,
             queued_bytes: 0,
             bulk_waiting: BulkWaiting::default(),
             queued_inputs: 0,
@@ -316,6 +325,15 @@ impl Slot {
             self.bulk_waiting.inputs -= 1;
             self.bulk_waiting.bytes -= weight;
         }
+    }
+
+    /// Changes a grain's rows, as the record `ssn` says.
+    #[inline]
+    fn change(&mut self, id: GrainId, mutation: Mutation, ssn: Ssn) {
+        let Self { grains, dirty, id: slot, .. } = self;
+        let grain = grains.get_mut(id);
+        let changed = grain.apply(mutation, ssn, dirty.since);
+        dirty.note(*slot, id, grain, changed, ssn);
     }
 
     /// Drops a grain's work if nothing waits, and the grain if nothing is left.

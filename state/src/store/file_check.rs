@@ -44,19 +44,21 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Damage { file, offset, fault } = &self.damage;
         let end = offset + self.bytes.max(1) as u64 - 1;
-        write!(f, "file {file} of the store, bytes {offset} to {end}, ")?;
-        match &self.held {
-            Held::File => f.write_str("which lead to all of it")?,
-            Held::Rows(range) => {
-                write!(f, "rows behind {} up to {}", key_words(&range.from), key_words(&range.to))?;
+        write!(f, "file {file} of the store, bytes {offset} to {end}, {}: {fault}", self.held)
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("which lead to all of it"),
+            Self::Rows(range) => write!(f, "rows behind {} up to {}", key_words(&range.from), key_words(&range.to)),
+            Self::Index(range) => {
+                write!(f, "which lead to rows behind {} up to {}", key_words(&range.from), key_words(&range.to))
             }
-            Held::Index(range) => {
-                write!(f, "which lead to rows behind {} up to {}", key_words(&range.from), key_words(&range.to))?;
-            }
-            Held::Filter => f.write_str("a part of its filter")?,
-            Held::Value(key) => write!(f, "the value of {}", key_words(key))?,
+            Self::Filter => f.write_str("a part of its filter"),
+            Self::Value(key) => write!(f, "the value of {}", key_words(key)),
         }
-        write!(f, ": {fault}")
     }
 }
 

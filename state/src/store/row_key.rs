@@ -167,22 +167,36 @@ fn put_ended(out: &mut Vec<u8>, key: &[u8]) {
     out.extend_from_slice(&[0, ENDED]);
 }
 
+fn put_head(out: &mut Vec<u8>, slot: SlotId, kind: u8) {
+    put_u16(out, slot.0);
+    out.push(kind);
+}
+
+fn put_table_head(out: &mut Vec<u8>, slot: SlotId, kind: u8, table: TableId) {
+    put_head(out, slot, kind);
+    put_u32(out, table.0);
+}
+
+fn put_grain_head(out: &mut Vec<u8>, slot: SlotId, kind: u8, table: TableId, grain: &[u8]) {
+    put_table_head(out, slot, kind, table);
+    put_ended(out, grain);
+}
+
 fn head(slot: SlotId, kind: u8) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
-    put_u16(&mut out, slot.0);
-    out.push(kind);
+    put_head(&mut out, slot, kind);
     out
 }
 
 fn table_head(slot: SlotId, kind: u8, table: TableId) -> Vec<u8> {
-    let mut out = head(slot, kind);
-    put_u32(&mut out, table.0);
+    let mut out = Vec::with_capacity(32);
+    put_table_head(&mut out, slot, kind, table);
     out
 }
 
 fn grain_head(slot: SlotId, kind: u8, table: TableId, grain: &[u8]) -> Vec<u8> {
-    let mut out = table_head(slot, kind, table);
-    put_ended(&mut out, grain);
+    let mut out = Vec::with_capacity(32);
+    put_grain_head(&mut out, slot, kind, table, grain);
     out
 }
 
@@ -236,20 +250,34 @@ impl<'a> RowKey<'a> {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32);
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Adds its bytes.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Slot(slot, part) => [&head(*slot, SLOT), &**part].concat(),
-            Self::Backlog(slot, number) => {
-                let mut out = head(*slot, BACKLOG);
-                put_u64(&mut out, *number);
-                out
+            Self::Slot(slot, part) => {
+                put_head(out, *slot, SLOT);
+                out.extend_from_slice(part);
             }
-            Self::Timer(slot, table, grain, name) => [&grain_head(*slot, TIMER, *table, grain), &**name].concat(),
-            Self::Grain(slot, table, key) => [&table_head(*slot, GRAIN, *table), &**key].concat(),
-            Self::Entry(slot, table, grain, map, key) => {
-                let mut out = grain_head(*slot, ENTRY, *table, grain);
-                put_u16(&mut out, map.0);
+            Self::Backlog(slot, number) => {
+                put_head(out, *slot, BACKLOG);
+                put_u64(out, *number);
+            }
+            Self::Timer(slot, table, grain, name) => {
+                put_grain_head(out, *slot, TIMER, *table, grain);
+                out.extend_from_slice(name);
+            }
+            Self::Grain(slot, table, key) => {
+                put_table_head(out, *slot, GRAIN, *table);
                 out.extend_from_slice(key);
-                out
+            }
+            Self::Entry(slot, table, grain, map, key) => {
+                put_grain_head(out, *slot, ENTRY, *table, grain);
+                put_u16(out, map.0);
+                out.extend_from_slice(key);
             }
         }
     }

@@ -1,0 +1,288 @@
+//! The store's side of checkpoints: the changed rows of a slot group become files, and files are merged in the background.
+//!
+//! The checkpoints of a group's slots and the files with their rows count together: the next root names both. Merges run
+//! one at a time, in steps, and rest between these for as long as the step took, so that the disk is not theirs alone;
+//! unless flushes wait for them.
+
+use super::Shard;
+use super::checkpoint::FAILURE_PAUSE_NANOS;
+use super::root_content::CheckpointMark;
+use super::work::Work;
+use crate::jobs::{Job, SLOTS_DIR, checkpoint_name};
+use crate::store_files::{StoreError, StoreJob, StoreStep};
+use gristmill_base::env::{DiskError, DiskErrorKind};
+use gristmill_base::ids::{Lsn, SlotId, Term};
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use gristmill_base::tuning::tuning;
+use gristmill_state::slot::DirtyRows;
+use gristmill_state::store::{Built, FlushMark, Group, Level, Plan, file_path, plan};
+use std::collections::BTreeMap;
+
+/// A slot whose checkpoint is written, and does not count before the rows are.
+#[derive(Debug)]
+struct Written {
+    slot: SlotId,
+    mark: CheckpointMark,
+    term: Term,
+    /// First record since the checkpoint before; comes back if the flush fails.
+    first: Lsn,
+}
+
+/// A group whose slots are being checkpointed.
+#[derive(Debug)]
+struct OpenGroup {
+    number: u16,
+    rows: DirtyRows,
+    written: Vec<Written>,
+    /// Whether its rows are with the background executor.
+    is_flushing: bool,
+}
+
+/// A merge under way.
+#[derive(Debug)]
+struct Merging {
+    plan: Plan,
+    /// `None` while a step is with the background executor.
+    job: Option<Box<StoreJob>>,
+    /// When the last step began, and when the next one may; monotonic nanoseconds.
+    began_nanos: u64,
+    not_before_nanos: u64,
+}
+
+/// What the shard knows of flushes and merges. Invariants: at most one group is open and one merge under way; no root is
+/// made while a group is open.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    open: Option<OpenGroup>,
+    /// The slot whose rows are being taken.
+    taking: Option<SlotId>,
+    merging: Option<Merging>,
+    /// After a failed merge none is tried before this, monotonic nanoseconds.
+    not_before_nanos: u64,
+    /// Bytes of files that flushes and merges have made.
+    pub(super) flushed_bytes: u64,
+    pub(super) merged_bytes: u64,
+    pub(super) flushes: u64,
+    pub(super) merges: u64,
+}
+
+impl Groups {
+    /// The group whose slots are being checkpointed, as long as its rows are not with the background executor.
+    pub(super) fn open(&self) -> Option<u16> {
+        self.open.as_ref().map(|open| open.number)
+    }
+
+    /// Whether a root may be made, as far as groups go.
+    pub(super) fn is_between(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// The slot whose rows are being taken.
+    pub(super) fn taking_of(&self) -> Option<SlotId> {
+        self.taking
+    }
+
+    /// No more rows are taken of the slot.
+    pub(super) fn end_taking(&mut self) {
+        self.taking = None;
+    }
+
+    /// Whether rows of a slot are being taken.
+    pub(super) fn is_taking(&self) -> bool {
+        self.taking.is_some()
+    }
+}
+
+impl Shard {
+    fn group(&self, number: u16) -> &Group {
+        &self.checkpoints.manifest().groups[&number]
+    }
+
+    /// Whether the first tier of a group is so full that its next flush waits for a merge.
+    pub(super) fn has_debt(&self, number: u16) -> bool {
+        let runs = self.group(number).tiers.first().map_or(0, Vec::len);
+        let has_debt = runs >= tuning().debt_runs;
+        if has_debt {
+            reached("flush waited for a merge");
+        }
+        has_debt
+    }
+
+    /// Begins to take the changed rows of a slot, in the turn that dumped it.
+    pub(super) fn begin_rows(&mut self, slot: SlotId, number: u16) {
+        let mut open = self.groups.open.take().unwrap_or_else(|| OpenGroup {
+            number,
+            rows: DirtyRows::default(),
+            written: Vec::new(),
+            is_flushing: false,
+        });
+        assert!(open.number == number && !open.is_flushing, "slots of one group at a time");
+        self.slot_mut(slot).begin_flush(&mut open.rows);
+        self.groups.open = Some(open);
+        self.groups.taking = Some(slot);
+    }
+
+    /// Takes the next slice of rows.
+    pub(super) fn take_rows(&mut self) {
+        let Some(slot) = self.groups.taking else { return };
+        let Some(mut open) = self.groups.open.take() else { return };
+        if self.slot_mut(slot).take_dirty(tuning().turn_rows_bytes, &mut open.rows) {
+            self.groups.taking = None;
+        } else {
+            reached("rows taken over several turns");
+        }
+        self.groups.open = Some(open);
+    }
+
+    /// The checkpoint of a slot is written.
+    pub(super) fn slot_written(&mut self, slot: SlotId, mark: CheckpointMark, first: Lsn) {
+        let term = self.slot_mut(slot).term();
+        let open = self.groups.open.as_mut().expect("its group is open");
+        open.written.push(Written { slot, mark, term, first });
+    }
+
+    /// The checkpoint of a slot could not be written. What was taken of its rows is flushed, and taken again later.
+    pub(super) fn slot_not_written(&mut self, slot: SlotId, first: Lsn) {
+        let state = self.slot_mut(slot);
+        state.flush_failed();
+        state.first_dirty_lsn = Some(state.first_dirty_lsn.map_or(first, |lsn| lsn.min(first)));
+    }
+
+    /// Hands the rows of the open group over, when its slots are through and the records are durable.
+    pub(super) fn flush_group(&mut self, outbox: &mut super::Outbox) {
+        let durable = self.log.0.durable();
+        let Some(open) = self.groups.open.as_mut().filter(|open| !open.is_flushing) else { return };
+        if open.rows.is_empty() {
+            return self.group_flushed(Ok(Built::default()));
+        }
+        if !durable.covers(open.rows.newest()) && !planted::is(Bug::CheckpointAheadOfDurable) {
+            return;
+        }
+        open.is_flushing = true;
+        self.checkpoints.flushes_bytes(open.rows.bytes());
+        let (number, rows) = (open.number, std::mem::take(&mut open.rows));
+        let job = self.checkpoints.manifest_mut().begin_job();
+        let directory = self.log.0.config().identity;
+        outbox.jobs.push(Job::Store(Box::new(StoreJob::flush(directory, number, job, rows))));
+    }
+
+    /// The rows of the open group are in files, or cannot be.
+    fn group_flushed(&mut self, done: Result<Built, StoreError>) {
+        let open = self.groups.open.take().expect("a flush is of the open group");
+        let error = done.as_ref().err().map(StoreError::to_disk_error);
+        self.failing_work.note(Work::Flush, error.as_ref());
+        let Ok(built) = done else {
+            for Written { slot, mark, first, .. } in open.written {
+                self.slot_not_written(slot, first);
+                self.checkpoints.stale(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number)));
+            }
+            return self.checkpoints.pause_until(self.now_nanos + FAILURE_PAUSE_NANOS);
+        };
+        let mut marks = BTreeMap::new();
+        for Written { slot, mark, term, .. } in open.written {
+            self.slot_mut(slot).flush_published();
+            self.checkpoints.counts(slot, mark);
+            marks.insert(slot, FlushMark { term, ssn: mark.ssn });
+        }
+        let group = self.checkpoints.manifest_mut().groups.get_mut(&open.number).expect("its slots are named");
+        if built != Built::default() {
+            reached("flush");
+            self.groups.flushes += 1;
+            self.groups.flushed_bytes += bytes_of(&built);
+            if !built.values.is_empty() {
+                reached("value file written");
+            }
+        }
+        group.flushed(&built, &marks);
+        self.checkpoints.group_ended();
+    }
+
+    /// Takes merges one step on.
+    pub(super) fn merge_step(&mut self, outbox: &mut super::Outbox) {
+        let now = self.now_nanos;
+        if self.groups.merging.is_none() && now >= self.groups.not_before_nanos {
+            self.begin_merge();
+        }
+        let Some(number) = self.groups.merging.as_ref().map(|merging| merging.plan.group) else { return };
+        let may_not_rest = self.has_debt(number);
+        let merging = self.groups.merging.as_mut().expect("it was just looked at");
+        if now < merging.not_before_nanos && !may_not_rest {
+            return;
+        }
+        if let Some(job) = merging.job.take() {
+            merging.began_nanos = now;
+            outbox.jobs.push(Job::Store(job));
+        }
+    }
+
+    /// When the next step of a merge is due.
+    pub(super) fn merge_deadline(&self) -> u64 {
+        let waiting = self.groups.merging.as_ref().filter(|merging| merging.job.is_some());
+        waiting.map_or(u64::MAX, |merging| merging.not_before_nanos)
+    }
+
+    fn begin_merge(&mut self) {
+        let manifest = self.checkpoints.manifest();
+        // The group with the most runs first: its flushes wait soonest.
+        let mut plans: Vec<(usize, Plan)> = manifest
+            .groups
+            .iter()
+            .filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?)))
+            .collect();
+        plans.sort_by_key(|(runs, _)| *runs);
+        let Some((_, plan)) = plans.pop() else { return };
+        let job = self.checkpoints.manifest_mut().begin_job();
+        let job = StoreJob::merge(self.log.0.config().identity, job, &plan);
+        let now = self.now_nanos;
+        let job = Some(Box::new(job));
+        self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now });
+    }
+
+    /// A step of a flush or a merge has ended.
+    pub(super) fn store_step_done(&mut self, job: Box<StoreJob>, step: StoreStep) {
+        match (job.is_merge(), step) {
+            (false, StoreStep::More) => self.new_jobs.push(Job::Store(job)),
+            (false, StoreStep::Done(done)) => self.group_flushed(done),
+            (true, StoreStep::More) => {
+                let now = self.now_nanos;
+                let merging = self.groups.merging.as_mut().expect("a merge is under way");
+                merging.job = Some(job);
+                merging.not_before_nanos = now + now.saturating_sub(merging.began_nanos);
+            }
+            (true, StoreStep::Done(done)) => self.merged(done),
+        }
+    }
+
+    fn merged(&mut self, done: Result<Built, StoreError>) {
+        let Merging { plan, .. } = self.groups.merging.take().expect("a merge is under way");
+        let error = done.as_ref().err().map(StoreError::to_disk_error);
+        self.failing_work.note(Work::Merge, error.as_ref());
+        let Ok(built) = done else {
+            self.groups.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+            return;
+        };
+        reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
+        self.groups.merges += 1;
+        self.groups.merged_bytes += bytes_of(&built);
+        let group = self.checkpoints.manifest_mut().groups.get_mut(&plan.group).expect("a merge is of a group");
+        for (file, kind) in group.merged(&plan, &built) {
+            self.checkpoints.stale(file_path(plan.group, file, kind));
+        }
+        self.checkpoints.root_is_due();
+    }
+}
+
+fn bytes_of(built: &Built) -> u64 {
+    built.files.iter().map(|file| file.bytes).sum::<u64>() + built.values.iter().map(|(_, bytes)| bytes).sum::<u64>()
+}
+
+impl StoreError {
+    /// For the list of what fails: damage is told like an error of the disk.
+    fn to_disk_error(&self) -> DiskError {
+        match self {
+            Self::Disk(error) => error.clone(),
+            Self::Damage(damage) => DiskError { kind: DiskErrorKind::Io, what: damage.to_string(), code: 0 },
+        }
+    }
+}
