@@ -34,6 +34,7 @@ struct Bench {
     root: PathBuf,
     /// Where segments are made: the only real files.
     disk: PosixDisk,
+    background: PosixDisk,
 }
 
 impl Bench {
@@ -58,6 +59,7 @@ impl Bench {
             sessions: Vec::new(),
             next: vec![vec![1; usize::from(SLOTS)]; SESSIONS as usize],
             table: TableId(0),
+            background: PosixDisk::new(&root),
             root,
             disk,
         };
@@ -106,7 +108,7 @@ impl Bench {
             self.inbox.opened.push((path, file));
         }
         for job in self.outbox.jobs.drain(..) {
-            self.inbox.jobs.push(job.run(&mut PosixDisk::new(&self.root)));
+            self.inbox.jobs.push(job.run(&mut self.background));
         }
         nanos
     }

@@ -16,7 +16,7 @@ use gristmill_net::stop::Stop;
 use gristmill_net::watched::Watched;
 use gristmill_wire::{AppLoad, Deframer, Describe, FrameKind, Hello, OpCode, Operation, Reply};
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Connections.
 pub(crate) const CONNECTIONS: usize = 50;
@@ -36,7 +36,8 @@ pub(crate) struct OneCore {
     clients: Vec<Client>,
     numbers: Numbers,
     /// The data directory.
-    root: PathBuf,
+    /// Of background jobs.
+    disk: PosixDisk,
 }
 
 struct Random(Numbers);
@@ -74,7 +75,7 @@ impl OneCore {
             shares: Shares::default(),
             watched: Watched::by_nobody(),
         });
-        let mut path = Self { shard, world, clients: Vec::new(), numbers: Numbers(3), root: root.to_owned() };
+        let mut path = Self { shard, world, clients: Vec::new(), numbers: Numbers(3), disk: PosixDisk::new(root) };
         let table = path.load_app();
         path.open_sessions(table);
         path.set_all_keys();
@@ -195,7 +196,7 @@ impl OneCore {
         state.now.monotonic_nanos += STEP_NANOS;
         state.now.wall_micros += STEP_NANOS / 1_000;
         while let Some(job) = state.jobs.pop_front() {
-            let done = job.run(&mut PosixDisk::new(&self.root));
+            let done = job.run(&mut self.disk);
             state.jobs_done.push(done);
         }
     }

@@ -24,15 +24,15 @@ const STEP_BYTES: usize = 1 << 20;
 pub enum StoreError {
     /// The disk failed, or is full. What was written is removed, as far as possible.
     Disk(DiskError),
-    /// An input is not what was written.
-    Damage(Damage),
+    /// An input is not what was written: its path, and what is wrong.
+    Damage(String, Damage),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk(error) => error.fmt(f),
-            Self::Damage(damage) => damage.fmt(f),
+            Self::Damage(path, damage) => write!(f, "{path}: {damage}"),
         }
     }
 }
@@ -45,10 +45,8 @@ impl From<DiskError> for StoreError {
     }
 }
 
-impl From<Damage> for StoreError {
-    fn from(damage: Damage) -> Self {
-        Self::Damage(damage)
-    }
+fn kind_of(wanted: Wanted) -> FileKind {
+    if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted }
 }
 
 /// Files of a group that are open for a job or a reader. They belong to one disk, whoever borrows it; to be closed there.
@@ -87,7 +85,7 @@ impl OpenFiles {
     /// # Errors
     /// What the disk says.
     pub fn read(&mut self, files: &mut Files<'_>, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
-        let kind = if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted };
+        let kind = kind_of(wanted);
         let id = (wanted.file, kind);
         let file = match self.read.get(&id) {
             Some(file) => *file,
@@ -204,19 +202,21 @@ impl StoreJob {
                         return Ok(Some(built));
                     }
                 },
-                Work::Merge(merge) => match merge.step(STEP_BYTES)? {
-                    MergeStep::Read(wanted) => {
-                        let read = self.open.read(files, wanted)?;
-                        merge.fill(wanted, &read)?;
-                        read.len()
+                Work::Merge(merge) => {
+                    match merge.step(STEP_BYTES).map_err(|it| self.open.damage(it, FileKind::Sorted))? {
+                        MergeStep::Read(wanted) => {
+                            let read = self.open.read(files, wanted)?;
+                            merge.fill(wanted, &read).map_err(|it| self.open.damage(it, kind_of(wanted)))?;
+                            read.len()
+                        }
+                        MergeStep::Write(piece) => self.open.write_counted(files, piece)?,
+                        MergeStep::Pause => 0,
+                        MergeStep::Done(built) => {
+                            self.open.sync(files)?;
+                            return Ok(Some(built));
+                        }
                     }
-                    MergeStep::Write(piece) => self.open.write_counted(files, piece)?,
-                    MergeStep::Pause => 0,
-                    MergeStep::Done(built) => {
-                        self.open.sync(files)?;
-                        return Ok(Some(built));
-                    }
-                },
+                }
             };
             left = left.saturating_sub(moved);
             if left == 0 {
@@ -239,6 +239,12 @@ impl StoreJob {
 }
 
 impl OpenFiles {
+    /// Damage of a file of the group, with its path.
+    #[must_use]
+    pub fn damage(&self, damage: Damage, kind: FileKind) -> StoreError {
+        StoreError::Damage(file_path(self.group, damage.file, kind), damage)
+    }
+
     fn write_counted(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<usize, DiskError> {
         let bytes = piece.bytes.len();
         self.write(files, piece).map(|()| bytes)

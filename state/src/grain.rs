@@ -328,7 +328,11 @@ impl Grain {
                 if is_known { Changed::Nothing } else { Changed::Value }
             }
             Mutation::NoValue => {
-                if self.value.take().is_some() { Changed::NoValue } else { Changed::Nothing }
+                if self.value.take().is_some() {
+                    Changed::NoValue
+                } else {
+                    Changed::Nothing
+                }
             }
             Mutation::Entry(map, key, bytes) => {
                 let row = Row { ssn, bytes };

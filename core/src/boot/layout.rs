@@ -167,7 +167,7 @@ fn move_groups(
         } else {
             StoreJob::flush(identity.directory, number, job, rows).run(files).map_err(|error| match error {
                 StoreError::Disk(error) => BootError::from(error),
-                StoreError::Damage(damage) => super::damage("store", &damage),
+                StoreError::Damage(file, damage) => super::damage(&file, &damage),
             })?
         };
         group.flushed(&built, &flushed);

@@ -68,7 +68,8 @@ fn load_group(
             Content::Inline(bytes) => slot.load_row(&row_key, ssn, Some(&bytes)),
             Content::Stored(at) => {
                 let bytes = open.read(files, value_wanted(at, &key))?;
-                let value = open_value(directory, at, &key, &bytes).map_err(|damage| damaged(damage, FileKind::Values))?;
+                let value =
+                    open_value(directory, at, &key, &bytes).map_err(|damage| damaged(damage, FileKind::Values))?;
                 slot.load_row(&row_key, ssn, Some(value))
             }
             Content::Present => slot.load_row(&row_key, ssn, None),

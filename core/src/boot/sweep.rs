@@ -35,9 +35,8 @@ pub(super) fn sweep(
     let stored = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
     let stored: BTreeSet<_> = stored.flat_map(Manifest::files).collect();
     for group in 0..SLOT_GROUPS {
-        let is_unnamed = |name: &str| {
-            parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)))
-        };
+        let is_unnamed =
+            |name: &str| parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)));
         if sweep.remove(&group_dir(group), &is_unnamed) {
             reached("file of the store removed at a start");
         }

@@ -177,7 +177,8 @@ impl Reader<'_, '_> {
         for (slot, mark) in content.iter().flat_map(|content| &content.marks) {
             self.checkpoint(*slot, *mark)?;
         }
-        for (number, group) in content.iter().filter_map(|content| content.manifest.as_ref()).flat_map(|it| &it.groups) {
+        for (number, group) in content.iter().filter_map(|content| content.manifest.as_ref()).flat_map(|it| &it.groups)
+        {
             for file in group.files() {
                 self.sorted_file(*number, file)?;
             }

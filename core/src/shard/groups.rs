@@ -282,7 +282,7 @@ impl StoreError {
     fn to_disk_error(&self) -> DiskError {
         match self {
             Self::Disk(error) => error.clone(),
-            Self::Damage(damage) => DiskError { kind: DiskErrorKind::Io, what: damage.to_string(), code: 0 },
+            Self::Damage(..) => DiskError { kind: DiskErrorKind::Io, what: self.to_string(), code: 0 },
         }
     }
 }

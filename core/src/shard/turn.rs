@@ -198,7 +198,12 @@ impl Shard {
         let reads = self.waiting_reads.iter().map(|(at, _)| *at).filter(|at| *at > self.now_nanos);
         let read = reads.min().unwrap_or(u64::MAX);
         let timer = self.next_timer_nanos();
-        log.min(retry).min(read).min(timer).min(self.merge_deadline()).min(self.checkpoint_deadline()).min(self.upkeep_nanos)
+        log.min(retry)
+            .min(read)
+            .min(timer)
+            .min(self.merge_deadline())
+            .min(self.checkpoint_deadline())
+            .min(self.upkeep_nanos)
     }
 }
 

@@ -22,9 +22,9 @@ impl Rng for Counting {
 }
 
 /// A disk on which no file can be made.
-struct Full(PosixDisk);
+struct Full<'a>(&'a mut PosixDisk);
 
-impl Disk for Full {
+impl Disk for Full<'_> {
     fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
         if mode == OpenMode::Create {
             return Err(DiskError { kind: DiskErrorKind::NoSpace, what: format!("opening {path}"), code: 28 });
@@ -52,6 +52,7 @@ impl Disk for Full {
 struct Node {
     shard: Shard,
     disk: PosixDisk,
+    background: PosixDisk,
     inbox: Inbox,
     outbox: Outbox,
 }
@@ -61,7 +62,6 @@ pub(crate) struct Rig {
     nodes: Vec<Node>,
     /// Lines for the operator of the start.
     pub(crate) told: Vec<String>,
-    root: PathBuf,
     now: Now,
     tag: u64,
     replies: Vec<Reply>,
@@ -113,10 +113,11 @@ impl Rig {
                 let mut disk = PosixDisk::new(root);
                 let shard =
                     seed.open(&mut disk, Box::new(LinkedApps::new(apps())), Box::new(Counting(at as u64))).unwrap();
-                Node { shard, disk, inbox: Inbox::default(), outbox: Outbox::default() }
+                let background = PosixDisk::new(root);
+                Node { shard, disk, background, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, told, root: root.to_owned(), now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
+        Self { nodes, told, now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
     }
 
     /// The highest engine time of any shard.
@@ -179,8 +180,8 @@ impl Rig {
             for job in node.outbox.jobs.drain(..) {
                 moved = true;
                 self.jobs += 1;
-                let disk = PosixDisk::new(&self.root);
-                let done = if self.full { job.run(&mut Full(disk)) } else { job.run(&mut { disk }) };
+                let disk = &mut node.background;
+                let done = if self.full { job.run(&mut Full(disk)) } else { job.run(disk) };
                 node.inbox.jobs.push(done);
             }
             self.replies.append(&mut node.outbox.replies);

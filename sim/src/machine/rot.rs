@@ -127,6 +127,9 @@ impl Machine {
             ".seg",
             ".ckpt",
             ".lane",
+            ".sorted",
+            ".sorted",
+            ".values",
             "root.",
             "catalog.",
             "placement.",
@@ -137,7 +140,7 @@ impl Machine {
         let of_kind: Vec<&String> =
             paths.iter().filter(|path| path.contains(kind) && !path.ends_with(".new")).collect();
         let path = (*rng.pick(&of_kind)?).clone();
-        let is_double = !(path.ends_with(".seg") || path.ends_with(".ckpt") || path.ends_with(".lane"));
+        let is_double = ![".seg", ".ckpt", ".lane", ".sorted", ".values"].iter().any(|end| path.ends_with(end));
         if is_double && self.rot.wounds.iter().any(|old| old.path == path) {
             return None;
         }
