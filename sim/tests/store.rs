@@ -53,7 +53,7 @@ struct Store<'a> {
 fn failed(error: StoreError) -> Verdict {
     match error {
         StoreError::Disk(error) => error.into(),
-        StoreError::Damage(damage) => Verdict::Wrong(damage.to_string()),
+        StoreError::Damage(..) => Verdict::Wrong(error.to_string()),
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Groups {
     merging: Option<Merging>,
     /// After a failed merge none is tried before this, monotonic nanoseconds.
     not_before_nanos: u64,
+    /// Whether the files have been looked through for a merge since they changed, and none is due.
+    is_in_order: bool,
     /// Bytes of files that flushes and merges have made.
     pub(super) flushed_bytes: u64,
     pub(super) merged_bytes: u64,
@@ -195,13 +197,14 @@ impl Shard {
             }
         }
         group.flushed(&built, &marks);
+        self.groups.is_in_order = false;
         self.checkpoints.group_ended();
     }
 
     /// Takes merges one step on.
     pub(super) fn merge_step(&mut self, outbox: &mut super::Outbox) {
         let now = self.now_nanos;
-        if self.groups.merging.is_none() && now >= self.groups.not_before_nanos {
+        if self.groups.merging.is_none() && !self.groups.is_in_order && now >= self.groups.not_before_nanos {
             self.begin_merge();
         }
         let Some(number) = self.groups.merging.as_ref().map(|merging| merging.plan.group) else { return };
@@ -231,7 +234,10 @@ impl Shard {
             .filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?)))
             .collect();
         plans.sort_by_key(|(runs, _)| *runs);
-        let Some((_, plan)) = plans.pop() else { return };
+        let Some((_, plan)) = plans.pop() else {
+            self.groups.is_in_order = true;
+            return;
+        };
         let job = self.checkpoints.manifest_mut().begin_job();
         let job = StoreJob::merge(self.log.0.config().identity, job, &plan);
         let now = self.now_nanos;
