@@ -311,21 +311,26 @@ impl Grain {
         }
     }
 
+    /// Sets the value, as the record `ssn` says; the record that wrote the one before, 0 if there was none.
+    #[inline]
+    pub(crate) fn set_value(&mut self, bytes: Bytes, ssn: Ssn) -> Ssn {
+        match &mut self.value {
+            // A value of the same length takes the memory of the old one, which a load of updates then never gives back
+            // to the allocator piece by piece.
+            Some(row) if row.bytes.len() == bytes.len() => {
+                row.bytes.copy_from_slice(&bytes);
+                std::mem::replace(&mut row.ssn, ssn)
+            }
+            value => value.replace(Row { ssn, bytes }).map_or(Ssn(0), |row| row.ssn),
+        }
+    }
+
     /// Applies a change that the record `ssn` makes, and says what a flush of rows must know of it. Rows that a record
     /// behind `since` wrote are to be flushed already. Deleting the grain's timers is the slot's part.
     pub(crate) fn apply(&mut self, mutation: Mutation, ssn: Ssn, since: Ssn) -> Changed {
         match mutation {
-            // A value of the same length takes the memory of the old one, which a load of updates then never gives back
-            // to the allocator piece by piece.
             Mutation::Value(bytes) => {
-                let is_known = match &mut self.value {
-                    Some(row) if row.bytes.len() == bytes.len() => {
-                        row.bytes.copy_from_slice(&bytes);
-                        std::mem::replace(&mut row.ssn, ssn) > since
-                    }
-                    value => value.replace(Row { ssn, bytes }).is_some_and(|row| row.ssn > since),
-                };
-                if is_known { Changed::Nothing } else { Changed::Value }
+                if self.set_value(bytes, ssn) > since { Changed::Nothing } else { Changed::Value }
             }
             Mutation::NoValue => {
                 if self.value.take().is_some() {

@@ -178,6 +178,12 @@ impl Checkpoints {
         self.not_before_nanos = nanos;
     }
 
+    /// Whether there is nothing to go on with.
+    #[inline]
+    fn is_at_rest(&self) -> bool {
+        self.round.is_empty() && self.dumped.is_none() && self.writing.is_none() && !self.root_due
+    }
+
     /// Whether the round has something to do now that no end of other work will wake the shard for.
     fn is_waiting_for_a_turn(&self) -> bool {
         self.dumped.is_none() && self.writing.is_none() && !self.round.is_empty()
@@ -193,6 +199,10 @@ impl Shard {
     /// Takes the checkpoint one step on, if one is due.
     pub(super) fn checkpoint_step(&mut self, outbox: &mut Outbox) {
         outbox.jobs.append(&mut self.new_jobs);
+        let is_at_rest = self.checkpoints.is_at_rest() && self.groups.is_at_rest();
+        if is_at_rest && self.log.0.bytes_kept() < self.checkpoint_due_bytes() {
+            return;
+        }
         if self.log.0.failed().is_some() || self.now_nanos < self.checkpoints.not_before_nanos {
             return;
         }
@@ -222,6 +232,9 @@ impl Shard {
     /// When checkpoints want the next turn, whatever else happens.
     pub(super) fn checkpoint_deadline(&self) -> u64 {
         let checkpoints = &self.checkpoints;
+        if checkpoints.round.is_empty() && !self.groups.is_taking() {
+            return u64::MAX;
+        }
         let is_next = checkpoints.is_waiting_for_a_turn() && self.groups.is_between();
         let is_due = self.groups.is_taking() || is_next && checkpoints.round.iter().any(|slot| !self.is_in_debt(*slot));
         if is_due && self.log.0.failed().is_none() { checkpoints.not_before_nanos } else { u64::MAX }

@@ -75,6 +75,12 @@ impl Groups {
         self.open.as_ref().map(|open| open.number)
     }
 
+    /// Whether there is nothing to go on with.
+    #[inline]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.open.is_none() && self.merging.is_none() && self.is_in_order
+    }
+
     /// Whether a root may be made, as far as groups go.
     pub(super) fn is_between(&self) -> bool {
         self.open.is_none()

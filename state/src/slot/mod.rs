@@ -332,6 +332,13 @@ impl Slot {
     fn change(&mut self, id: GrainId, mutation: Mutation, ssn: Ssn) {
         let Self { grains, dirty, id: slot, .. } = self;
         let grain = grains.get_mut(id);
+        // The short way of the most frequent change.
+        if let Mutation::Value(bytes) = mutation {
+            if grain.set_value(bytes, ssn) <= dirty.since {
+                dirty.values.push(id);
+            }
+            return;
+        }
         let changed = grain.apply(mutation, ssn, dirty.since);
         dirty.note(*slot, id, grain, changed, ssn);
     }
