@@ -2,7 +2,7 @@
 //! docs/internals/store.md.
 //!
 //! Plain state machines, bytes in and bytes out: who drives one fetches the [`Wanted`] bytes that it lacks and writes
-//! what it hands out. The server does not use it yet.
+//! what it hands out.
 
 mod block;
 mod blocks;
