@@ -1,5 +1,6 @@
 //! Numbers of one shard for the metrics: taken when somebody asks, from counters that only the shard's core touches.
 
+use gristmill_state::store::Sizes;
 use hdrhistogram::Histogram;
 
 /// Significant digits of a histogram: buckets within 1 %.
@@ -52,4 +53,6 @@ pub struct Measures {
     pub app_counters: Vec<(String, i64)>,
     /// Flushes of the log.
     pub flushes: Flushes,
+    /// Files of the store.
+    pub store: Sizes,
 }

@@ -214,6 +214,7 @@ impl Shard {
         if let Some(dumped) = self.checkpoints.dumped.take_if(|dumped| covered(dumped.lsn)) {
             let extents = dumped.write.chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
             let mark = CheckpointMark { number: dumped.write.number, ssn: dumped.ssn };
+            self.counts.checkpoint_bytes += dumped.write.bytes.len() as u64;
             self.checkpoints.writing = Some((dumped.write.slot, mark, dumped.first, extents));
             outbox.jobs.push(Job::Checkpoint(Box::new(dumped.write)));
         }

@@ -60,9 +60,10 @@ pub(super) struct Groups {
     merging: Option<Merging>,
     /// After a failed merge none is tried before this, monotonic nanoseconds.
     not_before_nanos: u64,
-    /// Whether the files have been looked through for a merge since they changed, and none is due.
+/// Whether the files have been looked through for a merge since they changed, and none is due.
     is_in_order: bool,
-    /// Bytes of files that flushes and merges have made.
+    /// Bytes of rows that were handed to flushes, of files that these have made, and of files that merges have made.
+    pub(super) row_bytes: u64,
     pub(super) flushed_bytes: u64,
     pub(super) merged_bytes: u64,
     pub(super) flushes: u64,
@@ -96,6 +97,11 @@ impl Groups {
         self.taking = None;
     }
 
+    /// Whether a merge is under way.
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging.is_some()
+    }
+
     /// Whether rows of a slot are being taken.
     pub(super) fn is_taking(&self) -> bool {
         self.taking.is_some()
@@ -109,12 +115,16 @@ impl Shard {
 
     /// Whether the first tier of a group is so full that its next flush waits for a merge.
     pub(super) fn has_debt(&self, number: u16) -> bool {
-        let runs = self.group(number).tiers.first().map_or(0, Vec::len);
-        let has_debt = runs >= tuning().debt_runs;
+        let has_debt = is_full(self.group(number));
         if has_debt {
             reached("flush waited for a merge");
         }
         has_debt
+    }
+
+    /// How many groups' next flushes wait for a merge.
+    pub(super) fn groups_in_debt(&self) -> usize {
+        self.checkpoints.manifest().groups.values().filter(|group| is_full(group)).count()
     }
 
     /// Begins to take the changed rows of a slot, in the turn that dumped it.
@@ -169,6 +179,7 @@ impl Shard {
         }
         open.is_flushing = true;
         self.checkpoints.flushes_bytes(open.rows.bytes());
+        self.groups.row_bytes += open.rows.bytes() as u64;
         let (number, rows) = (open.number, std::mem::take(&mut open.rows));
         let job = self.checkpoints.manifest_mut().begin_job();
         let directory = self.log.0.config().identity;
@@ -283,6 +294,10 @@ impl Shard {
         }
         self.checkpoints.root_is_due();
     }
+}
+
+fn is_full(group: &Group) -> bool {
+    group.tiers.first().map_or(0, Vec::len) >= tuning().debt_runs
 }
 
 fn bytes_of(built: &Built) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::Shard;
 use crate::measures::Measures;
+use gristmill_state::store::Sizes;
 use std::collections::BTreeMap;
 
 impl Shard {
@@ -27,10 +28,11 @@ impl Shard {
             }
         }
         let app_counters = app_counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let store = self.store_sizes();
         let log = &self.log.0;
         let counts = &self.counts;
         Measures {
-            counts: vec![
+            counts: [
                 ("turns", counts.turns),
                 ("requests", counts.requests),
                 ("requests_forwarded", counts.forwarded),
@@ -43,12 +45,16 @@ impl Shard {
                 ("grains_spilled", counts.spills),
                 ("grains_parked", counts.parks),
                 ("checkpoints", counts.checkpoints),
+                ("checkpoint_bytes", counts.checkpoint_bytes),
                 ("records_replayed", counts.replayed),
                 ("hop_events_sent", counts.events_sent),
                 ("hop_events_received", counts.events_received),
                 ("log_records_durable", log.durable().0.0 - counts.durable_at_start),
                 ("log_flushes", counts.flushes),
-            ],
+            ]
+            .into_iter()
+            .chain(self.store_counts())
+            .collect(),
             gauges: [
                 ("slots", sums.slots),
                 ("grains", sums.grains),
@@ -67,6 +73,7 @@ impl Shard {
             ]
             .into_iter()
             .chain(self.disk_gauges())
+            .chain(self.store_gauges(&store))
             .collect(),
             memory: vec![
                 ("queued_inputs", sums.input_bytes),
@@ -76,7 +83,36 @@ impl Shard {
             ],
             app_counters,
             flushes: self.flushes.clone(),
+            store,
         }
+    }
+
+    /// What the files of the store hold, those included that the next root will name.
+    fn store_sizes(&self) -> Sizes {
+        let mut sizes = Sizes::default();
+        self.checkpoints.manifest().groups.values().for_each(|group| sizes.add(group));
+        sizes
+    }
+
+    fn store_counts(&self) -> [(&'static str, u64); 5] {
+        let groups = &self.groups;
+        [
+            ("store_row_bytes", groups.row_bytes),
+            ("store_flushes", groups.flushes),
+            ("store_flushed_bytes", groups.flushed_bytes),
+            ("store_merges", groups.merges),
+            ("store_merged_bytes", groups.merged_bytes),
+        ]
+    }
+
+    fn store_gauges(&self, store: &Sizes) -> [(&'static str, u64); 5] {
+        [
+            ("store_rows", store.levels().map(|(_, size)| size.rows).sum()),
+            ("store_tombstones", store.levels().map(|(_, size)| size.tombstones).sum()),
+            ("store_live_value_bytes", store.live_value_bytes),
+            ("store_merging", u64::from(self.groups.is_merging())),
+            ("store_groups_in_debt", self.groups_in_debt() as u64),
+        ]
     }
 
     /// How the files are: the log, the work on the others, and damage.

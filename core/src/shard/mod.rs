@@ -184,6 +184,8 @@ struct Counts {
     parks: u64,
     flushes: u64,
     checkpoints: u64,
+    /// Bytes of them.
+    checkpoint_bytes: u64,
     replayed: u64,
     unapplied: u64,
     events_sent: u64,

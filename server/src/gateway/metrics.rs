@@ -9,6 +9,7 @@ use gristmill_core::measures::Measures;
 use gristmill_io::clock::SystemClock;
 use gristmill_io::host::space;
 use gristmill_net::watched::Numbers;
+use gristmill_state::store::{Level, Sizes};
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -232,6 +233,25 @@ impl Scrape {
         Ok(())
     }
 
+    /// Files of the store by level.
+    fn store(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Files of the store by level; those of large values have one of their own";
+        let mut family = encoder.encode_descriptor("store_files", help, None, MetricType::Gauge)?;
+        for ([shard], told) in self.told() {
+            for (level, files, _) in levels(&told.engine.store) {
+                family.encode_family(&[shard.clone(), ("level", level)])?.encode_gauge(&files)?;
+            }
+        }
+        let help = "Bytes of the files of the store by level";
+        let mut family = encoder.encode_descriptor("store", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        for ([shard], told) in self.told() {
+            for (level, _, bytes) in levels(&told.engine.store) {
+                family.encode_family(&[shard.clone(), ("level", level)])?.encode_gauge(&bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Counters of apps, where each shard is, and how old its numbers are.
     fn others(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Counters that handlers of apps bump; they may also fall";
@@ -279,8 +299,21 @@ impl Collector for Scrape {
         self.loops(encoder)?;
         self.histograms(encoder)?;
         self.memory(encoder)?;
+        self.store(encoder)?;
         self.others(encoder)
     }
+}
+
+/// Every level of the store: label, files, bytes.
+fn levels(store: &Sizes) -> impl Iterator<Item = (String, u64, u64)> {
+    let sorted = store.levels().map(|(level, size)| {
+        let label = match level {
+            Level::Tier(tier) => format!("tier_{tier}"),
+            Level::Last => "last".to_owned(),
+        };
+        (label, size.files, size.bytes)
+    });
+    sorted.chain([("values".to_owned(), store.value_files, store.value_bytes)])
 }
 
 /// A label's value as the format wants it; the library writes values as they are.
@@ -307,6 +340,7 @@ mod tests {
     use super::*;
     use crate::gateway::openmetrics::{Kind, Metrics};
     use gristmill_net::counters::Counters;
+    use gristmill_state::store::{FileNumber, Group};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -326,6 +360,7 @@ mod tests {
         told.engine.counts = COUNTERS.iter().map(|(name, _)| (*name, 7)).collect();
         told.engine.gauges = GAUGES.iter().map(|(name, _)| (*name, 3)).collect();
         told.engine.memory = vec![("queued_inputs", 4096)];
+        told.engine.store.add(&Group { values: [(FileNumber(1), 8_192)].into(), ..Group::default() });
         told.engine.app_counters = vec![("a \"name\"\\".to_owned(), -2)];
         for nanos in [15_000, 700_000, 700_000, 90_000_000_000] {
             told.engine.flushes.nanos.saturating_record(nanos);
@@ -348,6 +383,8 @@ mod tests {
         assert_eq!((below("0.0005"), below("0.001"), below("+Inf")), (Some(1.0), Some(3.0), Some(4.0)));
         let purpose = [("shard", "0"), ("purpose", "unfinished_frames")];
         assert_eq!(metrics.value("gristmill_memory_bytes", &purpose), Some(99.0));
+        let level = |level: &str| metrics.value("gristmill_store_bytes", &[("shard", "0"), ("level", level)]);
+        assert_eq!((level("values"), level("tier_0"), level("last")), (Some(8_192.0), Some(0.0), Some(0.0)));
         assert_eq!(metrics.kind("gristmill_flush_seconds"), Some(Kind::Histogram));
         assert_eq!(metrics.value("gristmill_disk_full", &[("shard", "0")]), Some(3.0));
         assert!(metrics.value("gristmill_disk_free_bytes", &[]) <= metrics.value("gristmill_disk_total_bytes", &[]));
