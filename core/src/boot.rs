@@ -23,6 +23,7 @@ use crate::session_secret::{SessionSecret, repaired};
 use crate::shard::{
     FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, checkpoint_bytes, unseal_checkpoint,
 };
+use crate::store_files::{MISSING, StoreError};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
@@ -120,6 +121,16 @@ impl std::error::Error for BootError {}
 impl From<DiskError> for BootError {
     fn from(error: DiskError) -> Self {
         Self::Disk(error)
+    }
+}
+
+impl From<StoreError> for BootError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Disk(error) => Self::Disk(error),
+            StoreError::Damage(file, damage) => Self::Damage { file, what: damage.to_string() },
+            StoreError::Missing(file) => Self::Damage { file, what: MISSING.to_owned() },
+        }
     }
 }
 

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Bytes of rows that a step takes.
 const STEP_BYTES: usize = 1 << 20;
 
+/// What is wrong with a file that is not there.
+pub(crate) const MISSING: &str = "the file is missing, but the root of its shard names it";
+
 /// Why a merge ended without its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -26,6 +29,8 @@ pub enum StoreError {
     Disk(DiskError),
     /// An input is not what was written: its path, and what is wrong.
     Damage(String, Damage),
+    /// An input is not there: its path.
+    Missing(String),
 }
 
 impl fmt::Display for StoreError {
@@ -33,6 +38,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Disk(error) => error.fmt(f),
             Self::Damage(path, damage) => write!(f, "{path}: {damage}"),
+            Self::Missing(path) => write!(f, "{path}: {MISSING}"),
         }
     }
 }
@@ -55,13 +61,15 @@ pub struct OpenFiles {
     group: u16,
     written: BTreeMap<(FileNumber, FileKind), FileId>,
     read: BTreeMap<(FileNumber, FileKind), FileId>,
+    /// Files that were to be read, and are not there.
+    missing: BTreeSet<(FileNumber, FileKind)>,
 }
 
 impl OpenFiles {
     /// None yet, of a slot group.
     #[must_use]
     pub fn new(group: u16) -> Self {
-        Self { group, written: BTreeMap::new(), read: BTreeMap::new() }
+        Self { group, written: BTreeMap::new(), read: BTreeMap::new(), missing: BTreeSet::new() }
     }
 
     fn write(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<(), DiskError> {
@@ -91,7 +99,10 @@ impl OpenFiles {
             Some(file) => *file,
             None => match files.open(&file_path(self.group, wanted.file, kind), OpenMode::Read) {
                 Ok(file) => *self.read.entry(id).or_insert(file),
-                Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) if error.kind == DiskErrorKind::NotFound => {
+                    self.missing.insert(id);
+                    return Ok(Vec::new());
+                }
                 Err(error) => return Err(error),
             },
         };
@@ -239,10 +250,14 @@ impl StoreJob {
 }
 
 impl OpenFiles {
-    /// Damage of a file of the group, with its path.
+    /// Damage of a file of the group, with its path; of one that is not there that it is missing.
     #[must_use]
     pub fn damage(&self, damage: Damage, kind: FileKind) -> StoreError {
-        StoreError::Damage(file_path(self.group, damage.file, kind), damage)
+        let path = file_path(self.group, damage.file, kind);
+        if self.missing.contains(&(damage.file, kind)) {
+            return StoreError::Missing(path);
+        }
+        StoreError::Damage(path, damage)
     }
 
     fn write_counted(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<usize, DiskError> {

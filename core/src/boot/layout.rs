@@ -5,7 +5,7 @@ use super::unapplied::Recent;
 use super::{BootConfig, BootError, Placement, Recovered};
 use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
 use crate::shard::{CheckpointMark, RootContent, next_chunk, seal_checkpoint};
-use crate::store_files::{StoreError, StoreJob, make_group_dirs};
+use crate::store_files::{StoreJob, make_group_dirs};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId};
 use gristmill_base::limits::SLOT_GROUPS;
@@ -165,10 +165,7 @@ fn move_groups(
         let built = if rows.is_empty() {
             Built::default()
         } else {
-            StoreJob::flush(identity.directory, number, job, rows).run(files).map_err(|error| match error {
-                StoreError::Disk(error) => BootError::from(error),
-                StoreError::Damage(file, damage) => super::damage(&file, &damage),
-            })?
+            StoreJob::flush(identity.directory, number, job, rows).run(files)?
         };
         group.flushed(&built, &flushed);
         for id in group.slots.keys() {

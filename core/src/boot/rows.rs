@@ -7,8 +7,8 @@ use gristmill_base::ids::SlotId;
 use gristmill_io::identity::Identity;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{
-    Access, Blocks, Content, Cursor, Damage, Direction, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version,
-    file_path, open_value, value_wanted,
+    Access, Blocks, Content, Cursor, Direction, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version, open_value,
+    value_wanted,
 };
 use std::collections::BTreeMap;
 
@@ -41,7 +41,6 @@ fn load_group(
     (number, group): (u16, &Group),
     slots: &mut BTreeMap<SlotId, Slot>,
 ) -> Result<(), BootError> {
-    let damaged = |damage: Damage, kind| damage_of(number, &damage, kind);
     let (view, mut blocks) = (group.view(1), Blocks::new(directory, CACHE_BYTES));
     let everything = KeyRange { from: Vec::new(), to: vec![0xff; 2] };
     let mut cursor = Cursor::new(everything, Direction::Forward);
@@ -50,10 +49,11 @@ fn load_group(
             Ok(Some(row)) => row,
             Ok(None) => return Ok(()),
             Err(Stop::Pause) => continue,
-            Err(Stop::Damage(damage)) => return Err(damaged(damage, FileKind::Sorted)),
+            Err(Stop::Damage(damage)) => return Err(open.damage(damage, FileKind::Sorted).into()),
             Err(Stop::Miss(wanted)) => {
                 let bytes = open.read(files, wanted)?;
-                blocks.fill(wanted, &bytes, Access::Scan).map_err(|damage| damaged(damage, FileKind::Sorted))?;
+                let filled = blocks.fill(wanted, &bytes, Access::Scan);
+                filled.map_err(|damage| open.damage(damage, FileKind::Sorted))?;
                 continue;
             }
         };
@@ -68,8 +68,8 @@ fn load_group(
             Content::Inline(bytes) => slot.load_row(&row_key, ssn, Some(&bytes)),
             Content::Stored(at) => {
                 let bytes = open.read(files, value_wanted(at, &key))?;
-                let value =
-                    open_value(directory, at, &key, &bytes).map_err(|damage| damaged(damage, FileKind::Values))?;
+                let value = open_value(directory, at, &key, &bytes);
+                let value = value.map_err(|damage| open.damage(damage, FileKind::Values))?;
                 slot.load_row(&row_key, ssn, Some(value))
             }
             Content::Present => slot.load_row(&row_key, ssn, None),
@@ -77,8 +77,4 @@ fn load_group(
         };
         loaded.map_err(|error| malformed(error.to_string()))?;
     }
-}
-
-fn damage_of(group: u16, damage: &Damage, kind: FileKind) -> BootError {
-    BootError::Damage { file: file_path(group, damage.file, kind), what: damage.to_string() }
 }

@@ -10,6 +10,7 @@ mod damage;
 mod files;
 mod hostile;
 mod rig;
+mod store;
 mod traced;
 mod typed;
 
