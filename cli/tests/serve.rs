@@ -184,6 +184,16 @@ fn verify_reads_a_directory_that_no_server_runs_on_and_names_damage() {
     let (status, found, words) = verify();
     assert!(status == Some(0) && found["damaged"] == serde_json::json!([]), "{found}: {words}");
     assert!(found["records"].as_u64() > Some(100) && found["lost"].is_null(), "{found}");
+    let output = gristmill(&["data", "inspect", &path, "--rows", "--output", "json"]).output().expect("it runs");
+    let look: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(output.status.success() && look["shards"].as_array().map(Vec::len) == Some(2), "{look}");
+    let first = &look["shards"][0];
+    assert!(first["log"]["segments"][0]["file"].as_str().is_some_and(|it| it.ends_with("/0000000001.seg")), "{look}");
+    assert!(look["tables"].is_array() && first["store"]["levels"][6]["level"] == "last", "{look}");
+    let output = gristmill(&["data", "inspect", &path]).output().expect("it runs");
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(words.contains(": 256 slots, 2 shards, 1 starts, layout 1\nshard  what "), "{words}");
+    assert!(words.contains("log that a start reads"), "{words}");
     let segment = "layout-1/shard-000/log/0000000001.seg";
     let mut bytes = std::fs::read(data.join(segment)).expect("it is there");
     bytes[8_192 + 200] ^= 1;

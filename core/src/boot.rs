@@ -5,6 +5,7 @@
 //! the check across all logs has passed.
 
 mod crosscheck;
+mod inspect;
 mod layout;
 mod missing;
 mod placement;
@@ -13,6 +14,7 @@ mod sweep;
 mod unapplied;
 mod verify;
 
+pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, inspect};
 pub use placement::Placement;
 pub use verify::{Damaged, Verified, Verifying, verify};
 
@@ -240,7 +242,8 @@ pub fn recover(
         recovered.root.store(&mut files, &recovered.content.to_bytes())?;
     }
     // Both copies of everything that names files say the same now: what they do not name, no start will look for.
-    notices.extend(sweep::sweep(&mut files, &next, &logs, &catalog)?);
+    let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
+    notices.extend(sweep::sweep(&mut files, &next, &roots, &catalog)?);
     let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
     seeds[0].unapplied = unapplied;
     seeds[0].notices = notices;

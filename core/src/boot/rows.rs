@@ -1,19 +1,106 @@
 //! Rows of slots from the files of the store, at a start.
 
-use super::BootError;
+use super::{BootError, damage};
 use crate::store_files::OpenFiles;
 use gristmill_base::files::Files;
 use gristmill_base::ids::SlotId;
 use gristmill_io::identity::Identity;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{
-    Access, Blocks, Content, Cursor, Direction, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version, open_value,
-    value_wanted,
+    Access, Blocks, Content, Cursor, Direction, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version, View,
+    group_dir, open_value, value_wanted,
 };
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Blocks that are kept while a group is read; it is read front to back, so few are enough.
 const CACHE_BYTES: usize = 8 << 20;
+
+/// The rows of a group that are there, in the order of their keys. To be closed.
+pub(super) struct GroupRows<'a> {
+    directory: u128,
+    number: u16,
+    group: &'a Group,
+    open: OpenFiles,
+    view: View,
+    blocks: Blocks,
+    cursor: Cursor,
+}
+
+impl<'a> GroupRows<'a> {
+    pub(super) fn new(directory: u128, number: u16, group: &'a Group) -> Self {
+        let everything = KeyRange { from: Vec::new(), to: vec![0xff; 2] };
+        Self {
+            directory,
+            number,
+            group,
+            open: OpenFiles::new(number),
+            view: group.view(1),
+            blocks: Blocks::new(directory, CACHE_BYTES),
+            cursor: Cursor::new(everything, Direction::Forward),
+        }
+    }
+
+    /// The next row, also of slots that left; none behind the last.
+    ///
+    /// # Errors
+    /// Damage, or what the disk says.
+    pub(super) fn next(&mut self, files: &mut Files<'_>) -> Result<Option<(Vec<u8>, Version)>, BootError> {
+        loop {
+            let wanted = match self.cursor.next(&[], &self.view, &mut self.blocks) {
+                Ok(row) => return Ok(row),
+                Err(Stop::Pause) => continue,
+                Err(Stop::Damage(damage)) => return Err(self.open.damage(damage, FileKind::Sorted).into()),
+                Err(Stop::Miss(wanted)) => wanted,
+            };
+            let bytes = self.open.read(files, wanted)?;
+            let filled = self.blocks.fill(wanted, &bytes, Access::Scan);
+            filled.map_err(|damage| self.open.damage(damage, FileKind::Sorted))?;
+        }
+    }
+
+    /// What a row is about; nothing if it is of a slot that left this part of the group. Such rows lie in its files until a
+    /// merge drops them.
+    ///
+    /// # Errors
+    /// The key is malformed.
+    pub(super) fn key<'k>(&self, key: &'k [u8]) -> Result<Option<RowKey<'k>>, BootError> {
+        let key = RowKey::decode(key).map_err(|error| self.malformed(&error))?;
+        Ok(Some(key).filter(|key| self.group.slots.contains_key(&key.slot())))
+    }
+
+    /// Gives a row to its slot.
+    fn load(
+        &mut self,
+        files: &mut Files<'_>,
+        key: &[u8],
+        version: &Version,
+        slots: &mut BTreeMap<SlotId, Slot>,
+    ) -> Result<(), BootError> {
+        let Some(row_key) = self.key(key)? else { return Ok(()) };
+        let Some(slot) = slots.get_mut(&row_key.slot()) else { return Ok(()) };
+        let loaded = match &version.content {
+            Content::Inline(bytes) => slot.load_row(&row_key, version.ssn, Some(bytes)),
+            Content::Stored(at) => {
+                let bytes = self.open.read(files, value_wanted(*at, key))?;
+                let value = open_value(self.directory, *at, key, &bytes);
+                let value = value.map_err(|damage| self.open.damage(damage, FileKind::Values))?;
+                slot.load_row(&row_key, version.ssn, Some(value))
+            }
+            Content::Present => slot.load_row(&row_key, version.ssn, None),
+            Content::Deleted => Ok(()),
+        };
+        loaded.map_err(|error| self.malformed(&error))
+    }
+
+    fn malformed(&self, error: &impl fmt::Display) -> BootError {
+        damage(&group_dir(self.number), error)
+    }
+
+    pub(super) fn close(mut self, files: &mut Files<'_>) {
+        self.open.close(files);
+    }
+}
 
 /// Gives slots that were loaded from their checkpoints the rows that the manifest's files hold of them.
 ///
@@ -26,9 +113,9 @@ pub(super) fn load_rows(
     slots: &mut BTreeMap<SlotId, Slot>,
 ) -> Result<(), BootError> {
     for (number, group) in &manifest.groups {
-        let mut open = OpenFiles::new(*number);
-        let loaded = load_group(files, &mut open, identity.directory, (*number, group), slots);
-        open.close(files);
+        let mut rows = GroupRows::new(identity.directory, *number, group);
+        let loaded = load_group(files, &mut rows, slots);
+        rows.close(files);
         loaded?;
     }
     Ok(())
@@ -36,45 +123,11 @@ pub(super) fn load_rows(
 
 fn load_group(
     files: &mut Files<'_>,
-    open: &mut OpenFiles,
-    directory: u128,
-    (number, group): (u16, &Group),
+    rows: &mut GroupRows<'_>,
     slots: &mut BTreeMap<SlotId, Slot>,
 ) -> Result<(), BootError> {
-    let (view, mut blocks) = (group.view(1), Blocks::new(directory, CACHE_BYTES));
-    let everything = KeyRange { from: Vec::new(), to: vec![0xff; 2] };
-    let mut cursor = Cursor::new(everything, Direction::Forward);
-    loop {
-        let (key, version) = match cursor.next(&[], &view, &mut blocks) {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(()),
-            Err(Stop::Pause) => continue,
-            Err(Stop::Damage(damage)) => return Err(open.damage(damage, FileKind::Sorted).into()),
-            Err(Stop::Miss(wanted)) => {
-                let bytes = open.read(files, wanted)?;
-                let filled = blocks.fill(wanted, &bytes, Access::Scan);
-                filled.map_err(|damage| open.damage(damage, FileKind::Sorted))?;
-                continue;
-            }
-        };
-        let malformed = |what: String| BootError::Damage { file: format!("group {number} of the store"), what };
-        let row_key = RowKey::decode(&key).map_err(|error| malformed(error.to_string()))?;
-        // Rows of slots that left this part of the group lie in its files until a merge drops them.
-        let Some(slot) = slots.get_mut(&row_key.slot()).filter(|slot| group.slots.contains_key(&slot.id)) else {
-            continue;
-        };
-        let Version { ssn, content } = version;
-        let loaded = match content {
-            Content::Inline(bytes) => slot.load_row(&row_key, ssn, Some(&bytes)),
-            Content::Stored(at) => {
-                let bytes = open.read(files, value_wanted(at, &key))?;
-                let value = open_value(directory, at, &key, &bytes);
-                let value = value.map_err(|damage| open.damage(damage, FileKind::Values))?;
-                slot.load_row(&row_key, ssn, Some(value))
-            }
-            Content::Present => slot.load_row(&row_key, ssn, None),
-            Content::Deleted => Ok(()),
-        };
-        loaded.map_err(|error| malformed(error.to_string()))?;
+    while let Some((key, version)) = rows.next(files)? {
+        rows.load(files, &key, &version, slots)?;
     }
+    Ok(())
 }

@@ -4,9 +4,10 @@
 //! Runs at a start, when the placement, the roots and the catalog that do not name these files are durable in both of
 //! their copies. So a crash at any point leaves files that are in nobody's way, and the next start removes them.
 
-use super::{Placement, Recovered};
+use super::Placement;
 use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
+use crate::shard::RootContent;
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{SlotId, TopicId};
@@ -22,36 +23,13 @@ use std::collections::BTreeSet;
 pub(super) fn sweep(
     files: &mut Files<'_>,
     placement: &Placement,
-    logs: &[Recovered],
+    roots: &[&RootContent],
     catalog: &Catalog,
 ) -> Result<Option<String>, DiskError> {
     let mut sweep = Sweep { files, failed: None };
-    let marks = logs.iter().flat_map(|recovered| &recovered.content.marks);
-    let named: BTreeSet<String> = marks.map(|(slot, mark)| checkpoint_name(*slot, mark.number)).collect();
-    let is_stale = |name: &str| is_checkpoint(name) && !named.contains(name);
-    if sweep.remove(SLOTS_DIR, &is_stale) {
-        reached("stale checkpoint removed");
-    }
-    let stored = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
-    let stored: BTreeSet<_> = stored.flat_map(Manifest::files).collect();
-    for group in 0..SLOT_GROUPS {
-        let is_unnamed =
-            |name: &str| parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)));
-        if sweep.remove(&group_dir(group), &is_unnamed) {
-            reached("file of the store removed at a start");
-        }
-    }
-    let is_buried = |name: &str| lane_topic(name).is_some_and(|topic| catalog.is_deleted_topic(topic));
-    if sweep.remove(LANES_DIR, &is_buried) {
-        reached("lane file of a deleted topic removed");
-    }
-    let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
-    for layout in sweep.list("").into_iter().filter(is_left) {
-        for shard in sweep.list(&layout) {
-            let dir = format!("{layout}/{shard}");
-            sweep.remove(&format!("{dir}/log"), &|_| true);
-            sweep.remove(&dir, &|name| name != "log");
-        }
+    for Stale { folder, names, mark } in sweep.stale(placement, roots, catalog) {
+        sweep.remove(&folder, &names);
+        reached(mark);
     }
     match sweep.failed {
         Some(error) if error.kind == DiskErrorKind::Crashed => Err(error),
@@ -59,6 +37,30 @@ pub(super) fn sweep(
             Ok(failed.map(|error| format!("a file that is not needed any more stays until the next start: {error}")))
         }
     }
+}
+
+/// Paths of what [`sweep`] would remove.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn unnamed(
+    files: &mut Files<'_>,
+    placement: &Placement,
+    roots: &[&RootContent],
+    catalog: &Catalog,
+) -> Result<Vec<String>, DiskError> {
+    let mut sweep = Sweep { files, failed: None };
+    let stale = sweep.stale(placement, roots, catalog);
+    let path = |Stale { folder, names, .. }: Stale| names.into_iter().map(move |name| format!("{folder}/{name}"));
+    sweep.failed.map_or(Ok(stale.into_iter().flat_map(path).collect()), Err)
+}
+
+/// Files of a folder that nobody names.
+struct Stale {
+    folder: String,
+    names: Vec<String>,
+    /// What the simulator reaches by removing them.
+    mark: &'static str,
 }
 
 /// Whether a name is one that checkpoints have. What somebody put beside them is not ours to remove.
@@ -90,23 +92,51 @@ struct Sweep<'a, 'b> {
 }
 
 impl Sweep<'_, '_> {
+    /// Everything that nobody names, folder by folder; none without a file.
+    fn stale(&mut self, placement: &Placement, roots: &[&RootContent], catalog: &Catalog) -> Vec<Stale> {
+        let mut found = Vec::new();
+        let marks = roots.iter().flat_map(|content| &content.marks);
+        let named: BTreeSet<String> = marks.map(|(slot, mark)| checkpoint_name(*slot, mark.number)).collect();
+        let is_stale = |name: &str| is_checkpoint(name) && !named.contains(name);
+        found.push(self.look(SLOTS_DIR, "stale checkpoint removed", &is_stale));
+        let stored = roots.iter().filter_map(|content| content.manifest.as_ref());
+        let stored: BTreeSet<_> = stored.flat_map(Manifest::files).collect();
+        for group in 0..SLOT_GROUPS {
+            let is_unnamed =
+                |name: &str| parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)));
+            found.push(self.look(&group_dir(group), "file of the store removed at a start", &is_unnamed));
+        }
+        let is_buried = |name: &str| lane_topic(name).is_some_and(|topic| catalog.is_deleted_topic(topic));
+        found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));
+        let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
+        for layout in self.list("").into_iter().filter(is_left) {
+            for shard in self.list(&layout) {
+                let dir = format!("{layout}/{shard}");
+                found.push(self.look(&format!("{dir}/log"), "log of another layout removed", &|_| true));
+                found.push(self.look(&dir, "root of another layout removed", &|name| name != "log"));
+            }
+        }
+        found.retain(|stale| !stale.names.is_empty());
+        found
+    }
+
+    fn look(&mut self, folder: &str, mark: &'static str, is_stale: &dyn Fn(&str) -> bool) -> Stale {
+        let names = self.list(folder).into_iter().filter(|name| is_stale(name)).collect();
+        Stale { folder: folder.to_owned(), names, mark }
+    }
+
     fn list(&mut self, folder: &str) -> Vec<String> {
         let names = self.files.list(folder);
         self.note(names).unwrap_or_default()
     }
 
-    /// Removes what `is_stale` says of a folder; whether that was anything.
-    fn remove(&mut self, folder: &str, is_stale: &dyn Fn(&str) -> bool) -> bool {
-        let stale: Vec<String> = self.list(folder).into_iter().filter(|name| is_stale(name)).collect();
-        for name in &stale {
+    fn remove(&mut self, folder: &str, names: &[String]) {
+        for name in names {
             let removed = self.files.remove_if_there(&format!("{folder}/{name}"));
             self.note(removed);
         }
-        if !stale.is_empty() {
-            let flushed = self.files.flush_dir(folder);
-            self.note(flushed);
-        }
-        !stale.is_empty()
+        let flushed = self.files.flush_dir(folder);
+        self.note(flushed);
     }
 
     fn note<T>(&mut self, result: Result<T, DiskError>) -> Option<T> {

@@ -5,14 +5,17 @@
 //! lets it, which finds what only the files together tell: records that are missing, and a log that lost what another one
 //! knows of.
 
+mod store;
+
 use super::layout::{log_config, shard_dir};
+use super::sweep::unnamed;
 use super::{BootConfig, BootError, Placement, crosscheck, damage, missing, read_log};
 use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
 use crate::session_secret::{SECRET_FILE, SessionSecret};
 use crate::shard::{CheckpointMark, RootContent, checkpoint_bytes, unseal_checkpoint};
-use crate::store_files::OpenFiles;
-use gristmill_base::env::{Disk, DiskErrorKind, Now, OpenMode};
+use crate::store_files::MISSING;
+use gristmill_base::env::{Disk, DiskErrorKind, Now};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -21,7 +24,6 @@ use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
 use gristmill_io::root::{Looked, RootFile};
 use gristmill_state::slot::Slot;
-use gristmill_state::store::{FileCheck, FileEntry, FileKind, Held, file_path};
 
 /// A damaged range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Verified {
     pub records: u64,
     /// Bytes of torn tails of logs, which a start cuts; nobody was told of what they held.
     pub torn_bytes: u64,
+    /// Files that nothing names any more, which a start removes; no damage.
+    pub unnamed: Vec<String>,
     /// In the order of reading.
     pub damaged: Vec<Damaged>,
     /// What no single file tells: acknowledged data that is lost, or records that do not fit.
@@ -179,9 +183,7 @@ impl Reader<'_, '_> {
         }
         for (number, group) in content.iter().filter_map(|content| content.manifest.as_ref()).flat_map(|it| &it.groups)
         {
-            for file in group.files() {
-                self.sorted_file(*number, file)?;
-            }
+            self.group(*number, group)?;
         }
         self.log(placement, shard, content.map(|content| content.log_from))
     }
@@ -189,11 +191,11 @@ impl Reader<'_, '_> {
     /// A checkpoint, and the lanes that it names.
     fn checkpoint(&mut self, slot: SlotId, mark: CheckpointMark) -> Result<(), BootError> {
         let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
-        let held = format!("all of slot {slot} up to its record {}", mark.ssn);
+        let held = format!("what belongs to slot {slot} as a whole, up to its record {}", mark.ssn);
         let file = match self.files.read_declared(&path, checkpoint_bytes) {
             Ok(Some(file)) => file,
             Ok(None) => {
-                self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
+                self.damaged(&path, (0, 0), held, MISSING);
                 return Ok(());
             }
             Err(error) if error.kind == DiskErrorKind::Io => {
@@ -240,54 +242,6 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// A file of the store, and the values that its rows point at.
-    fn sorted_file(&mut self, group: u16, entry: &FileEntry) -> Result<(), BootError> {
-        let path = file_path(group, entry.number, FileKind::Sorted);
-        let held = format!("{} rows of slot group {group}", entry.rows);
-        match self.files.open(&path, OpenMode::Read) {
-            Ok(file) => {
-                let length = self.files.length(file);
-                self.files.close(file);
-                match length {
-                    Ok(length) if length == entry.bytes => {}
-                    Ok(length) => {
-                        let what = format!("it has {length} bytes, but the root of its shard says {}", entry.bytes);
-                        self.damaged(&path, (0, length), held, what);
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) if error.kind == DiskErrorKind::NotFound => {
-                self.damaged(&path, (0, 0), held, "the file is missing, but the root of its shard names it");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let mut check = FileCheck::new(self.identity.directory, entry.number, entry.bytes);
-        let mut open = OpenFiles::new(group);
-        while let Some(wanted) = check.wanted() {
-            match open.read(&mut self.files, wanted) {
-                Ok(bytes) => check.fill(&bytes),
-                // What cannot be read is not what was written.
-                Err(error) if error.kind == DiskErrorKind::Io => check.fill(&[]),
-                Err(error) => {
-                    open.close(&mut self.files);
-                    return Err(error.into());
-                }
-            }
-        }
-        open.close(&mut self.files);
-        for finding in check.findings() {
-            let kind = if matches!(finding.held, Held::Value(_)) { FileKind::Values } else { FileKind::Sorted };
-            let (from, file) = (finding.damage.offset, file_path(group, finding.damage.file, kind));
-            let range = (from, from + finding.bytes as u64);
-            self.damaged(&file, range, finding.held.to_string(), finding.damage.fault.to_string());
-        }
-        self.read(entry.bytes + entry.values.iter().map(|(_, bytes)| bytes).sum::<u64>());
-        Ok(())
-    }
-
     fn log(&mut self, placement: &Placement, shard: ShardId, from: Option<Lsn>) -> Result<(), BootError> {
         let log = log_config(self.config, &self.identity, placement.layout, shard);
         let report = verify_log(&mut self.files, &log, from, &mut |_, _, _| {})?;
@@ -317,10 +271,15 @@ impl Reader<'_, '_> {
         {
             return self.lost(error);
         }
-        match crosscheck::check(&logs, catalog, self.identity.slot_count) {
-            Ok(()) => Ok(()),
-            Err(error) => self.lost(error),
+        if let Err(error) = crosscheck::check(&logs, catalog, self.identity.slot_count) {
+            return self.lost(error);
         }
+        let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
+        match unnamed(&mut self.files, placement, &roots, catalog) {
+            Ok(unnamed) => self.verified.unnamed = unnamed,
+            Err(error) => return self.lost(error.into()),
+        }
+        Ok(())
     }
 
     /// An error that tells of the data is an answer, unless it tells of a file that is named already.

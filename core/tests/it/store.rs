@@ -4,9 +4,10 @@ use crate::rig::{Folder, Rig, config};
 use crate::{Client, apps};
 use gristmill_base::env::{Now, Rng};
 use gristmill_base::ids::SlotId;
-use gristmill_core::boot::{BootConfig, BootError, Verified, recover, verify};
+use gristmill_core::boot::{BootConfig, BootError, Verified, inspect, recover, verify};
 use gristmill_core::request::Answer;
 use gristmill_io::posix::PosixDisk;
+use gristmill_state::store::{FileKind, Level, file_path};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -222,4 +223,41 @@ fn files_that_are_gone_emptied_cut_or_exchanged_are_refused_by_name() {
         put_back(two);
     }
     assert_eq!(started(&folder.0), Ok(whole), "put back, all is there");
+}
+
+#[test]
+fn a_look_tells_what_lies_there_and_what_of_it_counts() {
+    let folder = Folder::new("store-look");
+    filled(&folder, 5);
+    let whole = started(&folder.0).unwrap();
+    let found = files(&folder.0);
+    let look = |counts| inspect(&mut PosixDisk::new(&folder.0), &quiet(), counts).unwrap();
+    let quick = look(false);
+    let sum = |of: &BTreeMap<String, Vec<u8>>| of.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    assert_eq!((quick.store_bytes(), quick.live_bytes()), (sum(&found), None));
+    let shard = &quick.shards[0];
+    let mut sorted: Vec<String> =
+        shard.sorted.iter().map(|file| file_path(file.group, file.entry.number, FileKind::Sorted)).collect();
+    sorted.sort();
+    assert!(sorted.iter().eq(found.keys().filter(|path| path.ends_with(".sorted"))), "{sorted:?}");
+    assert!(shard.sorted.iter().any(|file| file.level == Level::Last), "something was merged");
+    let rows: u64 = shard.sorted.iter().map(|file| file.entry.rows).sum();
+    assert!(rows > 1_500, "{rows}");
+    let is_read = shard.segments.iter().filter(|segment| segment.is_read).count();
+    assert!(is_read > 0 && is_read < shard.segments.len(), "{:?}", shard.segments);
+    assert!(shard.segments.iter().all(|it| it.bytes == fs::metadata(folder.0.join(&it.path)).unwrap().len()));
+    assert_eq!((shard.checkpoints.files, quick.slots, quick.unnamed.len()), (16, 16, 0));
+    // With other shards all is in files, and the logs are empty.
+    drop(Rig::start(&folder.0, &BootConfig { shard_count: 2, ..quiet() }, apps));
+    let tables = look(true).tables.unwrap();
+    let kv = tables["words/kv"];
+    let values: usize = whole.iter().map(|(key, value)| 7 + key.len() + value.len()).sum();
+    assert_eq!((kv.grains, kv.entries, kv.bytes), (1_500, 0, values as u64));
+    fs::write(folder.0.join("store/03/999999-0.sorted"), b"left").unwrap();
+    fs::write(folder.0.join("store/03/mine.txt"), b"left").unwrap();
+    assert_eq!(look(false).unnamed, ["store/03/999999-0.sorted"]);
+    let told = verified(&folder.0);
+    assert_eq!((told.unnamed, told.damaged), (vec!["store/03/999999-0.sorted".to_owned()], vec![]));
+    assert_eq!(started(&folder.0), Ok(whole));
+    assert_eq!((look(false).unnamed.len(), folder.0.join("store/03/mine.txt").exists()), (0, true), "a start removes it");
 }

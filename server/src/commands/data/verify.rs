@@ -1,54 +1,28 @@
-//! `gristmill data`: looking at a data directory that no server runs on.
+//! `gristmill data verify`: every damaged range.
 
-use super::output::{Format, Output, Printer, grouped};
+use super::super::output::{Format, Printer, grouped};
+use super::{Directory, mebibytes, take, unread};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
-use gristmill_core::boot::{BootConfig, BootError, Damaged, Verified, verify};
+use gristmill_core::boot::{BootConfig, Damaged, Verified, verify};
 use gristmill_io::clock::SystemClock;
-use gristmill_io::lock::DirLock;
-use gristmill_io::log::LogError;
 use gristmill_io::posix::PosixDisk;
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Arguments of `data`.
-#[derive(clap::Args)]
-pub struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand)]
-enum What {
-    /// Read everything and name every damaged range: file, position, what it held. Status 1 if there is one. Changes
-    /// nothing.
-    Verify(Verify),
-}
-
-#[derive(clap::Args)]
-struct Verify {
-    /// The data directory; no server may run on it.
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
-    #[command(flatten)]
-    output: Output,
-}
 
 /// Does it.
 ///
 /// # Errors
 /// Damage, a folder that is no data directory or in use, or what the disk says.
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
-    let What::Verify(arguments) = &arguments.what;
+pub(super) fn run(arguments: &Directory) -> Result<(), Failed> {
     let dir = arguments.dir.as_path();
     let _lock = take(dir)?;
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     let mut disk = PosixDisk::new(dir);
     let found = verify(&mut disk, &BootConfig::default(), SystemClock.now(), &mut |files, bytes| {
-        bar.set_message(format!("{} files, {} read", grouped(files), mebibytes(bytes)));
+        bar.set_message(format!("{} files, {} MiB read", grouped(files), mebibytes(bytes)));
     });
     bar.finish_and_clear();
     let verified = found.map_err(|error| unread(dir, &error))?;
@@ -67,27 +41,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
 }
 
-/// The lock that servers take, so that none runs meanwhile. Nothing is made where there is no directory.
-fn take(dir: &Path) -> Result<DirLock, Failed> {
-    if !dir.is_dir() {
-        return Err(Failed::configuration(format!("{} is no folder", dir.display())));
-    }
-    DirLock::look(dir).map_err(|error| Failed::configuration(error.to_string()))
-}
-
-/// What kept everything from being read: where damage did, that is the answer.
-fn unread(dir: &Path, error: &BootError) -> Failed {
-    let exit = match error {
-        BootError::Damage { .. } | BootError::Log(LogError::Damage { .. }) => Exit::No,
-        _ => Exit::Configuration,
-    };
-    Failed::new(exit, format!("{}: {error}", dir.display()))
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
 fn lines(verified: &Verified) -> Vec<String> {
     let mut lines: Vec<String> = verified
         .damaged
@@ -98,11 +51,15 @@ fn lines(verified: &Verified) -> Vec<String> {
         })
         .collect();
     lines.extend(verified.lost.iter().map(|lost| format!("lost: {lost}")));
-    let Verified { files, bytes, records, torn_bytes, .. } = verified;
+    let Verified { files, bytes, records, torn_bytes, unnamed, .. } = verified;
+    let unnamed = match unnamed.len() {
+        0 => String::new(),
+        count => format!(", {count} files that nothing names and the next start removes (no damage)"),
+    };
     let torn = if *torn_bytes > 0 { format!(", a torn tail of {torn_bytes} bytes (no damage)") } else { String::new() };
     let end = if lines.is_empty() { "nothing damaged" } else { "damaged" };
     lines.push(format!(
-        "{} files, {}, {} records of logs{torn}: {end}",
+        "{} files, {} MiB, {} records of logs{torn}{unnamed}: {end}",
         grouped(*files),
         mebibytes(*bytes),
         grouped(*records)
@@ -120,6 +77,6 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         .collect();
     json!({
         "files": verified.files, "bytes": verified.bytes, "records": verified.records, "torn_bytes": verified.torn_bytes,
-        "damaged": damaged, "lost": verified.lost,
+        "unnamed": verified.unnamed, "damaged": damaged, "lost": verified.lost,
     })
 }
