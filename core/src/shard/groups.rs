@@ -60,7 +60,7 @@ pub(super) struct Groups {
     merging: Option<Merging>,
     /// After a failed merge none is tried before this, monotonic nanoseconds.
     not_before_nanos: u64,
-/// Whether the files have been looked through for a merge since they changed, and none is due.
+    /// Whether the files have been looked through for a merge since they changed, and none is due.
     is_in_order: bool,
     /// Bytes of rows that were handed to flushes, of files that these have made, and of files that merges have made.
     pub(super) row_bytes: u64,
