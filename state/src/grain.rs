@@ -330,7 +330,11 @@ impl Grain {
     pub(crate) fn apply(&mut self, mutation: Mutation, ssn: Ssn, since: Ssn) -> Changed {
         match mutation {
             Mutation::Value(bytes) => {
-                if self.set_value(bytes, ssn) > since { Changed::Nothing } else { Changed::Value }
+                if self.set_value(bytes, ssn) > since {
+                    Changed::Nothing
+                } else {
+                    Changed::Value
+                }
             }
             Mutation::NoValue => {
                 if self.value.take().is_some() {

@@ -231,7 +231,8 @@ impl Look<'_> {
 
 fn sorted_files(number: u16, group: &Group) -> impl Iterator<Item = InspectedFile> {
     let tiers = group.tiers.iter().enumerate();
-    let runs = tiers.flat_map(|(tier, runs)| runs.iter().enumerate().map(move |(at, run)| (Level::Tier(tier), at, run)));
+    let runs =
+        tiers.flat_map(|(tier, runs)| runs.iter().enumerate().map(move |(at, run)| (Level::Tier(tier), at, run)));
     let runs = runs.chain([(Level::Last, 0, &group.last)]);
     runs.flat_map(move |(level, at, Run { files })| {
         files.iter().map(move |entry| InspectedFile { group: number, level, run: at, entry: entry.clone() })

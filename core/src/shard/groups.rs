@@ -309,7 +309,9 @@ impl StoreError {
     fn to_disk_error(&self) -> DiskError {
         match self {
             Self::Disk(error) => error.clone(),
-            Self::Damage(..) | Self::Missing(_) => DiskError { kind: DiskErrorKind::Io, what: self.to_string(), code: 0 },
+            Self::Damage(..) | Self::Missing(_) => {
+                DiskError { kind: DiskErrorKind::Io, what: self.to_string(), code: 0 }
+            }
         }
     }
 }

@@ -259,5 +259,9 @@ fn a_look_tells_what_lies_there_and_what_of_it_counts() {
     let told = verified(&folder.0);
     assert_eq!((told.unnamed, told.damaged), (vec!["store/03/999999-0.sorted".to_owned()], vec![]));
     assert_eq!(started(&folder.0), Ok(whole));
-    assert_eq!((look(false).unnamed.len(), folder.0.join("store/03/mine.txt").exists()), (0, true), "a start removes it");
+    assert_eq!(
+        (look(false).unnamed.len(), folder.0.join("store/03/mine.txt").exists()),
+        (0, true),
+        "a start removes it"
+    );
 }

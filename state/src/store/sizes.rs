@@ -100,7 +100,18 @@ mod tests {
         let values = vec![(FileNumber(90), bytes / 10)];
         let number = FileNumber(number);
         let (rows, tombstones, range_tombstones, tombstones_since) = (7, 2, 1, 0);
-        Run { files: vec![FileEntry { number, bytes, range, rows, tombstones, range_tombstones, tombstones_since, values }] }
+        Run {
+            files: vec![FileEntry {
+                number,
+                bytes,
+                range,
+                rows,
+                tombstones,
+                range_tombstones,
+                tombstones_since,
+                values,
+            }],
+        }
     }
 
     #[test]

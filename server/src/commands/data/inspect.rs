@@ -116,9 +116,7 @@ fn as_json(found: &Inspected) -> Value {
 }
 
 fn shard_json(shard: &InspectedShard) -> Value {
-    let segment = |it: &SegmentFile| {
-        json!({"file": it.path, "bytes": it.bytes, "first": it.first.map(|lsn| lsn.0), "is_read": it.is_read})
-    };
+    let segment = |it: &SegmentFile| json!({"file": it.path, "bytes": it.bytes, "first": it.first.map(|lsn| lsn.0), "is_read": it.is_read});
     let level = |(level, size): (Level, &LevelSize)| {
         json!({"level": level_name(level), "runs": size.runs, "files": size.files, "bytes": size.bytes,
                "rows": size.rows, "tombstones": size.tombstones, "range_tombstones": size.range_tombstones})
