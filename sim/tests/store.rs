@@ -53,7 +53,7 @@ struct Store<'a> {
 fn failed(error: StoreError) -> Verdict {
     match error {
         StoreError::Disk(error) => error.into(),
-        StoreError::Damage(..) => Verdict::Wrong(error.to_string()),
+        StoreError::Damage(..) | StoreError::Missing(_) => Verdict::Wrong(error.to_string()),
     }
 }
 

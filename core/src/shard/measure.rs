@@ -30,31 +30,8 @@ impl Shard {
         let app_counters = app_counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let store = self.store_sizes();
         let log = &self.log.0;
-        let counts = &self.counts;
         Measures {
-            counts: [
-                ("turns", counts.turns),
-                ("requests", counts.requests),
-                ("requests_forwarded", counts.forwarded),
-                ("runs", counts.runs),
-                ("inputs_handled", counts.inputs),
-                ("bulk_inputs_handled", counts.bulk_inputs),
-                ("bulk_held_turns", counts.bulk_held),
-                ("runs_failed", counts.failures),
-                ("events_appended", counts.events),
-                ("grains_spilled", counts.spills),
-                ("grains_parked", counts.parks),
-                ("checkpoints", counts.checkpoints),
-                ("checkpoint_bytes", counts.checkpoint_bytes),
-                ("records_replayed", counts.replayed),
-                ("hop_events_sent", counts.events_sent),
-                ("hop_events_received", counts.events_received),
-                ("log_records_durable", log.durable().0.0 - counts.durable_at_start),
-                ("log_flushes", counts.flushes),
-            ]
-            .into_iter()
-            .chain(self.store_counts())
-            .collect(),
+            counts: self.engine_counts().into_iter().chain(self.store_counts()).collect(),
             gauges: [
                 ("slots", sums.slots),
                 ("grains", sums.grains),
@@ -85,6 +62,30 @@ impl Shard {
             flushes: self.flushes.clone(),
             store,
         }
+    }
+
+    fn engine_counts(&self) -> [(&'static str, u64); 18] {
+        let counts = &self.counts;
+        [
+            ("turns", counts.turns),
+            ("requests", counts.requests),
+            ("requests_forwarded", counts.forwarded),
+            ("runs", counts.runs),
+            ("inputs_handled", counts.inputs),
+            ("bulk_inputs_handled", counts.bulk_inputs),
+            ("bulk_held_turns", counts.bulk_held),
+            ("runs_failed", counts.failures),
+            ("events_appended", counts.events),
+            ("grains_spilled", counts.spills),
+            ("grains_parked", counts.parks),
+            ("checkpoints", counts.checkpoints),
+            ("checkpoint_bytes", counts.checkpoint_bytes),
+            ("records_replayed", counts.replayed),
+            ("hop_events_sent", counts.events_sent),
+            ("hop_events_received", counts.events_received),
+            ("log_records_durable", self.log.0.durable().0.0 - counts.durable_at_start),
+            ("log_flushes", counts.flushes),
+        ]
     }
 
     /// What the files of the store hold, those included that the next root will name.
