@@ -316,9 +316,7 @@ impl Shard {
         self.failing_work.note(Work::Checkpoint, done.as_ref().err());
         if done.is_err() {
             // The records stay in the log; the next round tries again.
-            if self.groups.taking_of() == Some(slot) {
-                self.groups.end_taking();
-            }
+            self.groups.forget_last();
             self.slot_not_written(slot, dirty);
             self.checkpoints.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
             return;

@@ -87,14 +87,12 @@ impl Groups {
         self.open.is_none()
     }
 
-    /// The slot whose rows are being taken.
-    pub(super) fn taking_of(&self) -> Option<SlotId> {
-        self.taking
-    }
-
-    /// No more rows are taken of the slot.
-    pub(super) fn end_taking(&mut self) {
+    /// The checkpoint of the slot that was begun last cannot be written: nothing of its rows may be flushed.
+    pub(super) fn forget_last(&mut self) {
         self.taking = None;
+        if let Some(open) = &mut self.open {
+            open.rows.forget_last();
+        }
     }
 
     /// Whether a merge is under way.
@@ -160,7 +158,7 @@ impl Shard {
         open.written.push(Written { slot, mark, term, first });
     }
 
-    /// The checkpoint of a slot could not be written. What was taken of its rows is flushed, and taken again later.
+    /// The checkpoint of a slot, or the rows of its group, could not be written. What was taken of its rows is taken again.
     pub(super) fn slot_not_written(&mut self, slot: SlotId, first: Lsn) {
         let state = self.slot_mut(slot);
         state.flush_failed();

@@ -82,8 +82,10 @@ impl Dirty {
         self.ranges.extend(ranges.map(|range| RangeTombstone { range, ssn }));
     }
 
-    /// Puts lists that were taken back: their flush failed.
+    /// Puts lists that were taken back: their flush failed. Rows that were noted before it are not noted again when they
+    /// change, so flushes that fail all the time do not make the lists grow.
     pub(super) fn put_back(&mut self, mut taken: Self) {
+        self.since = taken.since;
         self.values.append(&mut taken.values);
         self.entries.append(&mut taken.entries);
         self.gone.append(&mut taken.gone);

@@ -16,6 +16,9 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use std::mem;
 
+/// Looking at a note takes as long as copying so many bytes, whether there is a row to take or not.
+const NOTE_BYTES: usize = 128;
+
 /// Lists that a flush works off.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
@@ -31,6 +34,8 @@ pub struct DirtyRows {
     rows: Vec<Taken>,
     ranges: Vec<RangeTombstone>,
     newest: Lsn,
+    /// How many bytes, rows and ranges there were when the last slot was begun.
+    before_last: (usize, usize, usize),
 }
 
 /// A row in the bytes: its key, then its value.
@@ -66,6 +71,15 @@ impl DirtyRows {
     #[must_use]
     pub fn newest(&self) -> Lsn {
         self.newest
+    }
+
+    /// Drops what was taken of the slot that was begun last. Its metadata is not written with them, and a part of what it
+    /// deleted must not be in files without the rest.
+    pub fn forget_last(&mut self) {
+        let (bytes, rows, ranges) = self.before_last;
+        self.bytes.truncate(bytes);
+        self.rows.truncate(rows);
+        self.ranges.truncate(ranges);
     }
 
     /// Sorts the rows. Takes a while: for the background executor.
@@ -117,12 +131,12 @@ impl Slot {
     /// A flush of the slot is under way.
     pub fn begin_flush(&mut self, into: &mut DirtyRows) {
         assert!(self.taking.is_none(), "one flush of a slot at a time");
-        let mut lists = mem::replace(&mut self.dirty, Dirty { since: self.last_ssn, ..Dirty::default() });
+        let lists = mem::replace(&mut self.dirty, Dirty { since: self.last_ssn, ..Dirty::default() });
+        into.before_last = (into.bytes.len(), into.rows.len(), into.ranges.len());
         into.ranges.extend(lists.ranges.iter().cloned());
         if !lists.ranges.is_empty() {
             reached("range tombstone flushed");
         }
-        lists.since = Ssn(0);
         into.newest = into.newest.max(self.last_lsn);
         self.taking = Some(Taking { lists, at: 0 });
     }
@@ -133,12 +147,14 @@ impl Slot {
     /// No flush was begun.
     pub fn take_dirty(&mut self, bytes: usize, into: &mut DirtyRows) -> bool {
         let Some(mut taking) = self.taking.take() else { panic!("no flush of slot {} was begun", self.id) };
-        let full = into.bytes.len().saturating_add(bytes);
+        let mut left = bytes;
         let notes = taking.lists.len();
         let mut present = None;
-        while taking.at < notes && into.bytes.len() < full {
+        while taking.at < notes && left > 0 {
+            let before = into.bytes.len();
             self.take_note(&taking.lists, taking.at, into, &mut present);
             taking.at += 1;
+            left = left.saturating_sub(into.bytes.len() - before + NOTE_BYTES);
         }
         if taking.at > 0 {
             // Rows are as their last records left them.

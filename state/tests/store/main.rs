@@ -5,3 +5,4 @@ mod files;
 mod history;
 mod reads;
 mod rig;
+mod slots;

@@ -1,0 +1,574 @@
+//! Histories of slots: commits, flushes in slices while the slots go on, failed flushes, merges, crashes. What recovery gives
+//! is held against the records of the log, applied one after the other to plain maps.
+
+use crate::rig::{DIRECTORY, Disk, SMALL, drive};
+use gristmill_base::ids::{HandlerId, Lsn, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::position::Durable;
+use gristmill_state::grain::Grain;
+use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
+use gristmill_state::record::{Control, Journal, Mutation, Outcome, PutRow, Record, RecordKind, TimerChange};
+use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Slot};
+use gristmill_state::store::{
+    Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest, Memory,
+    Merge, MergeStep, RowKey, open_value, plan, value_wanted,
+};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const GROUP: u16 = 3;
+const SLOTS: [SlotId; 2] = [SlotId(1), SlotId(2)];
+const GRAINS: [&[u8]; 5] = [b"a", b"a\0", b"a\0\x01", b"b", b""];
+const ENTRIES: [&[u8]; 5] = [b"", b"\0", b"k", b"k\xff", b"\xff\xff"];
+const CHANNEL: StreamId = StreamId::Slot(SlotId(9));
+const SESSION: SessionId = SessionId(77);
+
+/// A record of the log.
+#[derive(Clone, Debug)]
+struct Written {
+    kind: RecordKind,
+    slot: SlotId,
+    term: Term,
+    ssn: Ssn,
+    body: Vec<u8>,
+}
+
+/// The log of the slots' shard. The record at place `n` has position `n + 1`.
+#[derive(Debug, Default)]
+struct Log {
+    records: Vec<Written>,
+    durable: usize,
+}
+
+impl Journal for Log {
+    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: impl FnOnce(&mut Vec<u8>)) -> Lsn {
+        let mut written = Written { kind, slot, term, ssn, body: Vec::new() };
+        body(&mut written.body);
+        self.records.push(written);
+        Lsn(self.records.len() as u64)
+    }
+
+    fn durable(&self) -> Durable {
+        Durable(Lsn(self.durable as u64))
+    }
+}
+
+/// What rows and timers the records of a log make, by key: the record that wrote each, and a value's bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    rows: BTreeMap<Vec<u8>, (Ssn, Vec<u8>)>,
+    timers: BTreeMap<(SlotId, GrainAddress, Box<str>), Ssn>,
+}
+
+impl Model {
+    fn of(log: &Log) -> Self {
+        let mut model = Self::default();
+        for Written { kind, slot, ssn, body, .. } in &log.records {
+            match Record::decode(*kind as u8, body).expect("it was just encoded") {
+                Record::Commit(_, commit) => {
+                    let grain = commit.grain;
+                    commit.mutations.into_iter().for_each(|change| model.change(*slot, &grain, change, *ssn));
+                    for timer in commit.timers {
+                        match timer {
+                            TimerChange::Set { name, .. } => model.timers.insert((*slot, grain.clone(), name), *ssn),
+                            TimerChange::Cancel(name) => model.timers.remove(&(*slot, grain.clone(), name)),
+                        };
+                    }
+                }
+                Record::Control(Control::Tombstone { tables, .. }) => {
+                    for table in tables.into_iter().map(TableId) {
+                        let ranges = KeyRange::of_table(*slot, table);
+                        model.rows.retain(|key, _| !ranges.iter().any(|range| range.holds(key)));
+                        model.timers.retain(|(of, grain, _), _| (of, grain.table) != (slot, table));
+                    }
+                }
+                _ => {}
+            }
+        }
+        model
+    }
+
+    fn change(&mut self, slot: SlotId, grain: &GrainAddress, change: Mutation, ssn: Ssn) {
+        let value = || grain_key(slot, grain);
+        let entry = |map: MapId, key: &[u8]| entry_key(slot, grain, map, key);
+        match change {
+            Mutation::Value(bytes) => drop(self.rows.insert(value(), (ssn, bytes.into()))),
+            Mutation::NoValue => drop(self.rows.remove(&value())),
+            Mutation::Entry(map, key, bytes) => drop(self.rows.insert(entry(map, &key), (ssn, bytes.into()))),
+            Mutation::NoEntry(map, key) => drop(self.rows.remove(&entry(map, &key))),
+            Mutation::NoRange(map, from, to) => {
+                let is_in = |key: &[u8]| match RowKey::decode(key).expect("keys of rows") {
+                    RowKey::Entry(of, table, of_grain, of_map, key) => {
+                        (of, table, &*of_grain, of_map) == (slot, grain.table, &*grain.key, map)
+                            && *key >= *from
+                            && to.as_deref().is_none_or(|to| *key < *to)
+                    }
+                    _ => false,
+                };
+                self.rows.retain(|key, _| !is_in(key));
+            }
+            Mutation::NoGrain => {
+                let entries = KeyRange::of_grain_entries(slot, grain.table, &grain.key);
+                let value = value();
+                self.rows.retain(|key, _| *key != value && !entries.holds(key));
+                self.timers.retain(|(of, timer_of, _), _| (*of, timer_of) != (slot, grain));
+            }
+        }
+    }
+
+    /// The rows that the files must have once everything is flushed: these, and one for each grain that has only maps.
+    fn stored_rows(&self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        let mut rows: BTreeMap<_, _> =
+            self.rows.iter().map(|(key, (_, bytes))| (key.clone(), Some(bytes.clone()))).collect();
+        for key in self.rows.keys() {
+            if let RowKey::Entry(slot, table, grain, ..) = RowKey::decode(key).expect("keys of rows") {
+                rows.entry(RowKey::Grain(slot, table, grain).encode()).or_insert(None);
+            }
+        }
+        rows
+    }
+}
+
+fn grain_key(slot: SlotId, grain: &GrainAddress) -> Vec<u8> {
+    RowKey::Grain(slot, grain.table, (&*grain.key).into()).encode()
+}
+
+fn entry_key(slot: SlotId, grain: &GrainAddress, map: MapId, key: &[u8]) -> Vec<u8> {
+    RowKey::Entry(slot, grain.table, (&*grain.key).into(), map, key.into()).encode()
+}
+
+/// A flush of the group on its way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    rows: DirtyRows,
+    /// Slots that were begun, with their marks and dumps; the rows of the last one may not all be taken.
+    begun: Vec<(SlotId, FlushMark, Vec<u8>)>,
+    /// Whether all rows of the last one are taken.
+    is_taken: bool,
+}
+
+/// What a root names.
+#[derive(Clone, Debug)]
+struct Root {
+    manifest: Manifest,
+    dumps: BTreeMap<SlotId, Vec<u8>>,
+}
+
+/// Slots, and what drives them.
+struct World {
+    disk: Disk,
+    /// As the shard knows it, and as the root that a crash finds says.
+    current: Root,
+    published: Root,
+    slots: BTreeMap<SlotId, Slot>,
+    log: Log,
+    under_way: Option<UnderWay>,
+    received: BTreeMap<SlotId, (u64, u64)>,
+    options: FileOptions,
+}
+
+impl World {
+    fn new(is_small: bool) -> Self {
+        let manifest = Manifest::new(ShardId(5), 100, SLOTS.map(|slot| (GROUP, slot)));
+        let root = Root { manifest, dumps: BTreeMap::new() };
+        let small = FileOptions { block_bytes: SMALL.block_bytes, file_bytes: SMALL.file_bytes, ..FileOptions::TOP };
+        let mut world = Self {
+            disk: Disk::default(),
+            current: root.clone(),
+            published: root,
+            slots: BTreeMap::new(),
+            log: Log::default(),
+            under_way: None,
+            received: BTreeMap::new(),
+            options: if is_small { small } else { FileOptions::TOP },
+        };
+        world.recover();
+        world
+    }
+
+    fn slot(&mut self, id: SlotId) -> (&mut Slot, &mut Log) {
+        (self.slots.get_mut(&id).expect("the world has it"), &mut self.log)
+    }
+
+    fn commit(&mut self, id: SlotId, grain: GrainAddress, mutations: Vec<Mutation>, timers: Vec<TimerChange>) {
+        let pos = self.accept(id);
+        let (slot, log) = self.slot(id);
+        let draft = Draft { mutations, timers, outcomes: vec![Outcome::Done], ..Draft::default() };
+        slot.commit_direct(log, grain, (CHANNEL, pos), draft);
+    }
+
+    fn accept(&mut self, id: SlotId) -> u64 {
+        let (pos, _) = self.received.entry(id).or_default();
+        *pos += 1;
+        let pos = *pos;
+        assert_eq!(self.slot(id).0.accept(CHANNEL, pos - 1, pos), Acceptance::Taken);
+        pos
+    }
+
+    /// The short way of a client's put.
+    fn put(&mut self, id: SlotId, grain: &GrainAddress, row: PutRow) {
+        let (_, pos) = self.received.entry(id).or_default();
+        *pos += 1;
+        let pos = *pos;
+        let (slot, log) = self.slot(id);
+        let place = slot.grains.find(grain.table, &grain.key);
+        let at = slot.next_position(SESSION, pos, pos - 1).expect("it is the next one");
+        slot.put_at_once(log, place, (grain.table, &grain.key), at, row, 1);
+    }
+
+    /// Queues an input and moves it into the grain's backlog, or handles what is there.
+    fn spill_or_handle(&mut self, id: SlotId, address: &GrainAddress, mutations: Vec<Mutation>) {
+        let (slot, _) = self.slot(id);
+        let work = slot.grain(address).and_then(Grain::work);
+        let waiting = work.map_or(0, |work| work.queue.len());
+        if waiting > 2 {
+            let (slot, log) = self.slot(id);
+            let place = slot.grains.find(address.table, &address.key).expect("it has work");
+            let outcomes = vec![Outcome::Done; waiting];
+            let draft = Draft { mutations, outcomes, ..Draft::default() };
+            slot.commit(log, RecordKind::Run, place, waiting, draft, 0);
+            return;
+        }
+        let pos = self.accept(id);
+        let (slot, log) = self.slot(id);
+        let place = slot.grains.find_or_make(address.table, &address.key);
+        let input = Input::new(InputCause::Client, GrainOperation::Call(HandlerId(1), [1].into()));
+        slot.enqueue_accepted(place, CHANNEL, pos, input, 0);
+        slot.spill(log, place, 0, usize::MAX).expect("there is an input");
+    }
+
+    fn bury(&mut self, id: SlotId, table: TableId) {
+        let control = Control::Tombstone { tables: vec![table.0], topics: vec![], subscriptions: vec![] };
+        let (slot, log) = self.slot(id);
+        slot.bury(log, control);
+    }
+
+    /// Takes a flush of the group one step on: begins a slot, takes a slice, or ends.
+    fn flush(&mut self, bytes: usize) {
+        let mut flush = self.under_way.take().unwrap_or_default();
+        match flush.begun.last() {
+            Some((id, ..)) if !flush.is_taken => {
+                let slot = self.slots.get_mut(id).expect("the world has it");
+                flush.is_taken = slot.take_dirty(bytes, &mut flush.rows);
+            }
+            last => {
+                let next = last.map_or(Some(SLOTS[0]), |(id, ..)| SLOTS.into_iter().find(|next| next > id));
+                let Some(id) = next else { return self.end_flush(flush) };
+                let slot = self.slots.get_mut(&id).expect("the world has it");
+                let mark = FlushMark { term: slot.term(), ssn: slot.last_ssn() };
+                let dump = slot.dump(&BTreeMap::new());
+                slot.begin_flush(&mut flush.rows);
+                flush.begun.push((id, mark, dump));
+                flush.is_taken = false;
+            }
+        }
+        self.under_way = Some(flush);
+    }
+
+    /// The log is durable as far as the rows say that they need it; then they become files.
+    fn end_flush(&mut self, flush: UnderWay) {
+        let UnderWay { rows, begun, .. } = flush;
+        assert!(rows.newest().0 as usize <= self.log.records.len());
+        self.log.durable = self.log.durable.max(rows.newest().0 as usize);
+        let built = self.write_run(rows.into_memory());
+        let mut marks = BTreeMap::new();
+        for (id, mark, dump) in begun {
+            self.slots.get_mut(&id).expect("the world has it").flush_published();
+            self.current.dumps.insert(id, dump);
+            marks.insert(id, mark);
+        }
+        self.current.manifest.groups.get_mut(&GROUP).expect("the world has it").flushed(&built, &marks);
+    }
+
+    fn write_run(&mut self, memory: Memory) -> Built {
+        let job = self.current.manifest.begin_job();
+        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options, Arc::new(memory));
+        loop {
+            match flush.step(1_000) {
+                FlushStep::Write(piece) => self.disk.write(piece),
+                FlushStep::Pause => {}
+                FlushStep::Done(built) => return built,
+            }
+        }
+    }
+
+    /// The files of the flush under way could not be written.
+    fn fail_flush(&mut self) {
+        for (id, ..) in self.under_way.take().into_iter().flat_map(|flush| flush.begun) {
+            self.slots.get_mut(&id).expect("the world has it").flush_failed();
+        }
+    }
+
+    /// The dump of the slot that was begun last could not be written; the flush ends with the slots before.
+    fn fail_dump(&mut self) {
+        let Some(flush) = &mut self.under_way else { return };
+        let Some((id, ..)) = flush.begun.pop() else { return };
+        self.slots.get_mut(&id).expect("the world has it").flush_failed();
+        flush.rows.forget_last();
+        let flush = self.under_way.take().expect("it is there");
+        self.end_flush(flush);
+    }
+
+    fn merge(&mut self) {
+        let Some(mut found) = plan(GROUP, &self.current.manifest.groups[&GROUP]) else { return };
+        found.options = FileOptions { block_bytes: self.options.block_bytes, ..found.options };
+        let mut merge = Merge::new(DIRECTORY, self.current.manifest.begin_job(), &found);
+        let built = loop {
+            match merge.step(2_000).expect("nothing is damaged") {
+                MergeStep::Read(wanted) => merge.fill(wanted, &self.disk.read(wanted)).expect("nothing is damaged"),
+                MergeStep::Write(piece) => self.disk.write(piece),
+                MergeStep::Pause => {}
+                MergeStep::Done(built) => break built,
+            }
+        };
+        self.current.manifest.groups.get_mut(&GROUP).expect("the world has it").merged(&found, &built);
+    }
+
+    fn publish(&mut self) {
+        if self.under_way.is_none() {
+            self.published = self.current.clone();
+        }
+    }
+
+    /// Loses what is not durable, and starts again.
+    fn crash(&mut self) {
+        self.log.records.truncate(self.log.durable);
+        self.under_way = None;
+        self.current = self.published.clone();
+        let named: BTreeSet<_> = self.current.manifest.files().map(|(_, file, kind)| (file, kind)).collect();
+        self.disk.files.retain(|file, _| named.contains(file));
+        self.recover();
+        self.check();
+    }
+
+    fn recover(&mut self) {
+        let group = &self.current.manifest.groups[&GROUP];
+        self.slots.clear();
+        for id in SLOTS {
+            let slot = match self.current.dumps.get(&id) {
+                Some(dump) => Slot::load(id, dump, 0).expect("it was just made"),
+                None => Slot::new(id),
+            };
+            assert_eq!(slot.last_ssn(), group.slots[&id].ssn);
+            self.slots.insert(id, slot);
+        }
+        for (key, ssn, value) in self.stored_rows() {
+            let key = RowKey::decode(&key).expect("keys of rows");
+            let slot = self.slots.get_mut(&key.slot()).expect("rows are of the world's slots");
+            slot.load_row(&key, ssn, value.as_deref()).expect("rows are of grains");
+        }
+        for Written { kind, slot, term, ssn, body } in &self.log.records {
+            let slot = self.slots.get_mut(slot).expect("the world has it");
+            slot.replay(*kind as u8, *term, *ssn, body, |_| 1).expect("no record is missing");
+        }
+        self.log.durable = self.log.records.len();
+        for (id, slot) in &mut self.slots {
+            slot.take_over(Term(slot.term().0 + 1), 0, 0);
+            let of = |stream| slot.stream(stream).map_or(0, |stream| stream.cursor());
+            self.received.insert(*id, (of(CHANNEL), of(StreamId::Session(SESSION))));
+        }
+    }
+
+    /// All rows of the files.
+    fn stored_rows(&self) -> Vec<(Vec<u8>, Ssn, Option<Vec<u8>>)> {
+        let view = self.current.manifest.groups[&GROUP].view(1);
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let everything = KeyRange { from: Vec::new(), to: vec![0xff; 2] };
+        let mut cursor = Cursor::new(everything, Direction::Forward);
+        let mut rows = Vec::new();
+        while let Some((key, row)) =
+            drive(&self.disk, &mut blocks, |blocks| cursor.next(&[], &view, blocks)).expect("nothing is damaged")
+        {
+            let value = match row.content {
+                Content::Inline(bytes) => Some(bytes),
+                Content::Stored(at) => {
+                    let read = self.disk.read(value_wanted(at, &key));
+                    Some(open_value(DIRECTORY, at, &key, &read).expect("nothing is damaged").to_vec())
+                }
+                Content::Present => None,
+                Content::Deleted => panic!("a cursor gives rows that are there"),
+            };
+            rows.push((key, row.ssn, value));
+        }
+        rows
+    }
+
+    /// What is in memory is what the records say.
+    fn check(&self) {
+        let wanted = Model::of(&self.log);
+        let mut found = Model::default();
+        for (id, slot) in &self.slots {
+            for (_, grain) in slot.grains.iter() {
+                let address = GrainAddress { table: grain.table, key: (&*grain.key).into() };
+                assert!(!grain.is_forgettable(), "a grain without anything is gone: {address:?}");
+                if let Some(row) = &grain.value {
+                    found.rows.insert(grain_key(*id, &address), (row.ssn, row.bytes.to_vec()));
+                }
+                for (map, rows) in grain.maps() {
+                    for (key, row) in rows {
+                        found.rows.insert(entry_key(*id, &address, *map, key), (row.ssn, row.bytes.to_vec()));
+                    }
+                }
+            }
+            for ((grain, name), row) in slot.timers.iter() {
+                found.timers.insert((*id, grain.clone(), name.clone()), row.generation);
+            }
+        }
+        assert_eq!(found, wanted);
+    }
+
+    /// Everything is flushed; then the files have what the records say, and no more.
+    fn check_files(&mut self) {
+        let before = self.current.manifest.groups[&GROUP].flushes;
+        while self.current.manifest.groups[&GROUP].flushes == before || self.under_way.is_some() {
+            self.flush(usize::MAX);
+        }
+        self.flush(usize::MAX);
+        while self.under_way.is_some() {
+            self.flush(usize::MAX);
+        }
+        let found: BTreeMap<_, _> = self.stored_rows().into_iter().map(|(key, _, value)| (key, value)).collect();
+        assert_eq!(found, Model::of(&self.log).stored_rows());
+        self.publish();
+    }
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Event {
+    Commit(SlotId, GrainAddress, Vec<Mutation>, Vec<TimerChange>),
+    Put(SlotId, GrainAddress, Option<(MapId, usize)>, Vec<u8>),
+    Spill(SlotId, GrainAddress, Vec<Mutation>),
+    Bury(SlotId, TableId),
+    Flush(usize),
+    FailFlush,
+    FailDump,
+    Merge,
+    Publish,
+    Durable,
+    Crash,
+    CheckFiles,
+}
+
+fn slot() -> impl Strategy<Value = SlotId> {
+    proptest::sample::select(&SLOTS[..])
+}
+
+fn grain() -> impl Strategy<Value = GrainAddress> {
+    (1..3_u32, proptest::sample::select(&GRAINS[..]))
+        .prop_map(|(table, key)| GrainAddress { table: TableId(table), key: key.into() })
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        6 => proptest::collection::vec(any::<u8>(), 0..4),
+        1 => (1_000..1_100_usize, any::<u8>()).prop_map(|(bytes, byte)| vec![byte; bytes]),
+    ]
+}
+
+fn place() -> impl Strategy<Value = (MapId, usize)> {
+    (0..2_u16, 0..ENTRIES.len()).prop_map(|(map, key)| (MapId(map), key))
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let to = proptest::option::of(0..ENTRIES.len());
+    prop_oneof![
+        4 => value().prop_map(|bytes| Mutation::Value(bytes.into())),
+        2 => Just(Mutation::NoValue),
+        6 => (place(), value()).prop_map(|((map, key), bytes)| Mutation::Entry(map, ENTRIES[key].into(), bytes.into())),
+        4 => place().prop_map(|(map, key)| Mutation::NoEntry(map, ENTRIES[key].into())),
+        1 => (place(), to).prop_map(|((map, from), to)| {
+            Mutation::NoRange(map, ENTRIES[from].into(), to.map(|to| ENTRIES[to].into()))
+        }),
+        1 => Just(Mutation::NoGrain),
+    ]
+}
+
+fn timer() -> impl Strategy<Value = TimerChange> {
+    prop_oneof![
+        Just(TimerChange::Set { name: "t".into(), due_micros: 9, handler: HandlerId(1), payload: [1].into() }),
+        Just(TimerChange::Cancel("t".into())),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let mutations = || proptest::collection::vec(mutation(), 1..4);
+    let timers = prop_oneof![4 => Just(vec![]), 1 => timer().prop_map(|change| vec![change])];
+    let map = proptest::option::of(place());
+    prop_oneof![
+        40 => (slot(), grain(), mutations(), timers).prop_map(|(slot, grain, mutations, timers)| {
+            Event::Commit(slot, grain, mutations, timers)
+        }),
+        15 => (slot(), grain(), map, value()).prop_map(|(slot, grain, map, value)| Event::Put(slot, grain, map, value)),
+        3 => (slot(), grain(), mutations()).prop_map(|(slot, grain, mutations)| Event::Spill(slot, grain, mutations)),
+        1 => (slot(), 1..3_u32).prop_map(|(slot, table)| Event::Bury(slot, TableId(table))),
+        30 => prop_oneof![Just(1_usize), Just(200), Just(5_000)].prop_map(Event::Flush),
+        1 => Just(Event::FailFlush),
+        1 => Just(Event::FailDump),
+        2 => Just(Event::Merge),
+        4 => Just(Event::Publish),
+        4 => Just(Event::Durable),
+        4 => Just(Event::Crash),
+        1 => Just(Event::CheckFiles),
+    ]
+}
+
+fn run(events: Vec<Event>, is_small: bool) {
+    let mut world = World::new(is_small);
+    for event in events {
+        match event {
+            Event::Commit(slot, grain, mutations, timers) => world.commit(slot, grain, mutations, timers),
+            Event::Put(slot, grain, None, value) => world.put(slot, &grain, PutRow::Value(value.into())),
+            Event::Put(slot, grain, Some((map, key)), value) => {
+                world.put(slot, &grain, PutRow::Entry(map, ENTRIES[key].into(), value.into()));
+            }
+            Event::Spill(slot, grain, mutations) => world.spill_or_handle(slot, &grain, mutations),
+            Event::Bury(slot, table) => world.bury(slot, table),
+            Event::Flush(bytes) => world.flush(bytes),
+            Event::FailFlush => world.fail_flush(),
+            Event::FailDump => world.fail_dump(),
+            Event::Merge => world.merge(),
+            Event::Publish => world.publish(),
+            Event::Durable => world.log.durable = world.log.records.len(),
+            Event::Crash => world.crash(),
+            Event::CheckFiles => world.check_files(),
+        }
+    }
+    world.check();
+    world.check_files();
+    world.crash();
+    world.check_files();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn any_history_of_slots_gives_what_its_records_say(
+        events in proptest::collection::vec(event(), 1..250), is_small in any::<bool>(),
+    ) {
+        run(events, is_small);
+    }
+}
+
+/// Known mistakes in taking rows are found by these histories.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_of_flushes_are_found() {
+    use gristmill_base::planted::{Bug, plant};
+    use proptest::test_runner::{Config, TestError, TestRunner};
+
+    for bug in [Bug::DeletionNotFlushed, Bug::FailedFlushForgotten] {
+        let config = Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(
+            config,
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        );
+        plant(Some(bug));
+        let found = runner.run(&(proptest::collection::vec(event(), 1..250), any::<bool>()), |(events, is_small)| {
+            run(events, is_small);
+            Ok(())
+        });
+        plant(None);
+        assert!(matches!(found, Err(TestError::Fail(..))), "{bug:?} was not found");
+    }
+}
