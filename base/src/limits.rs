@@ -275,8 +275,15 @@ pub const STORE_TIERS_MAX: usize = 6;
 /// The tiers are merged into the last level when they hold one in so many bytes of it: a third keeps stale rows at a third,
 /// and has each byte written again by the last level three times.
 pub const STORE_LAST_SHARE: u64 = 3;
-/// Flushes of a group after which a range tombstone is brought to the last level, so that deletion gives space back.
+/// Flushes of a group after which a range tombstone is brought to the last level, so that deletion gives space back, where
+/// that costs little: the last level is one file, or the tiers hold one in [`STORE_TOMBSTONE_SHARE`] of its bytes.
 pub const STORE_TOMBSTONE_FLUSHES: u64 = 16;
+/// The same where it costs more. Grains with maps may come and go all the time, and a large last level is not to be written
+/// for each of them.
+pub const STORE_TOMBSTONE_FLUSHES_MAX: u64 = 256;
+/// Share of the last level that the tiers hold when its writing for the sake of range tombstones costs little: one in so many
+/// bytes.
+pub const STORE_TOMBSTONE_SHARE: u64 = 8;
 /// Rows that are tombstones, below which a group is not merged for their sake.
 pub const STORE_TOMBSTONES_MIN: u64 = 4_096;
 

@@ -1,11 +1,13 @@
 //! What to merge next: a pure function of what a group's manifest says.
 
-use super::{FileEntry, FileNumber, FileOptions, Group, KeyRange, Run};
+use super::{FileEntry, FileNumber, FileOptions, Group, Run};
 use gristmill_base::ids::SlotId;
 use gristmill_base::limits::{
-    STORE_LAST_SHARE, STORE_SMALL_VALUE_FILES, STORE_TIER_RUNS, STORE_TIERS_MAX, STORE_TOMBSTONE_FLUSHES,
-    STORE_TOMBSTONES_MIN, STORE_VALUE_FILE_BYTES_SMALL, STORE_VALUE_SLACK_BYTES,
+    STORE_FILE_BYTES, STORE_LAST_SHARE, STORE_SMALL_VALUE_FILES, STORE_TIER_RUNS, STORE_TIERS_MAX,
+    STORE_TOMBSTONE_FLUSHES, STORE_TOMBSTONE_FLUSHES_MAX, STORE_TOMBSTONE_SHARE, STORE_TOMBSTONES_MIN,
+    STORE_VALUE_FILE_BYTES_SMALL, STORE_VALUE_SLACK_BYTES,
 };
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Where a run goes.
@@ -42,7 +44,9 @@ pub struct Plan {
 #[must_use]
 pub fn plan(number: u16, group: &Group) -> Option<Plan> {
     let tier_bytes: u64 = group.tier_runs().map(Run::bytes).sum();
-    let full = group.tiers.iter().position(|runs| runs.len() >= STORE_TIER_RUNS);
+    // The fullest first, of several the upper one: where merges are slower than flushes no tier is left behind.
+    let tiers = group.tiers.iter().map(Vec::len).enumerate().filter(|(_, runs)| *runs >= STORE_TIER_RUNS);
+    let full = tiers.min_by_key(|(_, runs)| Reverse(*runs)).map(|(tier, _)| tier);
     let victims = victims(group);
     if let Some(tier) = full
         && tier + 1 < STORE_TIERS_MAX
@@ -59,7 +63,7 @@ pub fn plan(number: u16, group: &Group) -> Option<Plan> {
             ..base(number, group)
         });
     }
-    if full.is_some() || deletes_are_due(group) || !victims.is_empty() {
+    if full.is_some() || deletes_are_due(group, tier_bytes) || !victims.is_empty() {
         return Some(into_last(number, group, victims));
     }
     None
@@ -84,9 +88,8 @@ fn into_last(number: u16, group: &Group, mut victims: BTreeSet<FileNumber>) -> P
     if small().count() >= STORE_SMALL_VALUE_FILES {
         victims.extend(small().map(|(file, _)| *file));
     }
-    let ranges: Vec<&KeyRange> = group.tier_runs().flat_map(|run| &run.files).map(|file| &file.range).collect();
     let is_input = |file: &FileEntry| {
-        ranges.iter().any(|range| range.overlaps(&file.range))
+        group.tier_runs().any(|run| run.overlaps(&file.range))
             || file.values.iter().any(|(value, _)| victims.contains(value))
     };
     let (below, untouched): (Vec<_>, Vec<_>) = group.last.files.iter().cloned().partition(is_input);
@@ -96,11 +99,15 @@ fn into_last(number: u16, group: &Group, mut victims: BTreeSet<FileNumber>) -> P
     Plan { inputs, cuts, victims, ..base(number, group) }
 }
 
-fn deletes_are_due(group: &Group) -> bool {
+fn deletes_are_due(group: &Group, tier_bytes: u64) -> bool {
     let files = || group.tier_runs().flat_map(|run| &run.files);
-    let is_old = |file: &FileEntry| {
-        file.range_tombstones > 0 && group.flushes.saturating_sub(file.tombstones_since) >= STORE_TOMBSTONE_FLUSHES
-    };
+    // Nobody knows what a range tombstone kills. So the last level is written for its sake only if that costs little, beside
+    // what was flushed, or after long.
+    let last_bytes = group.last.bytes();
+    let is_cheap = last_bytes <= STORE_FILE_BYTES || tier_bytes.saturating_mul(STORE_TOMBSTONE_SHARE) >= last_bytes;
+    let allowed = if is_cheap { STORE_TOMBSTONE_FLUSHES } else { STORE_TOMBSTONE_FLUSHES_MAX };
+    let is_old =
+        |file: &FileEntry| file.range_tombstones > 0 && group.flushes.saturating_sub(file.tombstones_since) >= allowed;
     let tombstones: u64 = files().map(|file| file.tombstones).sum();
     let rows: u64 = group.last.files.iter().map(|file| file.rows).sum();
     files().any(is_old) || tombstones >= STORE_TOMBSTONES_MIN && tombstones.saturating_mul(4) > rows
@@ -133,6 +140,7 @@ fn victims(group: &Group) -> BTreeSet<FileNumber> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::KeyRange;
 
     fn file(number: u64, from: u8, to: u8, bytes: u64) -> FileEntry {
         FileEntry {
@@ -186,16 +194,93 @@ mod tests {
     fn deletion_gives_the_space_back() {
         let mut deletes = run(1, 10);
         deletes.files[0].range_tombstones = 1;
-        let mut old = group(vec![vec![deletes]], vec![file(5, 0, 30, 100_000)]);
-        old.flushes = STORE_TOMBSTONE_FLUSHES - 1;
-        assert_eq!(plan(3, &old), None);
-        old.flushes += 1;
-        assert_eq!(plan(3, &old).unwrap().into, Level::Last);
+        for (last, due) in
+            [(STORE_FILE_BYTES, STORE_TOMBSTONE_FLUSHES), (STORE_FILE_BYTES + 1, STORE_TOMBSTONE_FLUSHES_MAX)]
+        {
+            let mut old = group(vec![vec![deletes.clone()]], vec![file(5, 0, 30, last)]);
+            old.flushes = due - 1;
+            assert_eq!(plan(3, &old), None);
+            old.flushes += 1;
+            assert_eq!(plan(3, &old).unwrap().into, Level::Last);
+        }
         let mut many = run(1, 10);
         many.files[0].tombstones = STORE_TOMBSTONES_MIN;
         let last = |rows: u64| vec![file(5, 0, 30, 100 * rows)];
         assert_eq!(plan(3, &group(vec![vec![many.clone()]], last(4 * STORE_TOMBSTONES_MIN))), None);
         assert!(plan(3, &group(vec![vec![many]], last(4 * STORE_TOMBSTONES_MIN - 1))).is_some());
+    }
+
+    /// Publishes a flush of so many bytes, and takes note of its merges without making them; gives the bytes that these wrote.
+    fn flush_and_merge(group: &mut Group, number: &mut u64, flushed: FileEntry, merges: usize) -> u64 {
+        group.flushes += 1;
+        *number += 1;
+        if group.tiers.is_empty() {
+            group.tiers.push(Vec::new());
+        }
+        let flushed = FileEntry { number: FileNumber(*number), tombstones_since: group.flushes, ..flushed };
+        group.tiers[0].insert(0, Run { files: vec![flushed] });
+        let mut written = 0;
+        for _ in 0..merges {
+            let Some(found) = plan(3, group) else { break };
+            *number += 1;
+            let bytes: u64 = found.inputs.iter().map(Run::bytes).sum();
+            let inputs: BTreeSet<FileNumber> =
+                found.inputs.iter().flat_map(|run| &run.files).map(|it| it.number).collect();
+            let since = found.inputs.iter().flat_map(|run| &run.files).filter(|it| it.range_tombstones > 0);
+            let since = since.map(|it| it.tombstones_since).min();
+            let last_bytes = group.last.bytes();
+            group.tiers.iter_mut().for_each(|runs| runs.retain(|run| !inputs.contains(&run.files[0].number)));
+            match found.into {
+                Level::Tier(tier) => {
+                    group.tiers.resize_with(group.tiers.len().max(tier + 1), Vec::new);
+                    let merged = FileEntry {
+                        tombstones_since: since.unwrap_or(0),
+                        range_tombstones: u64::from(since.is_some()),
+                        ..file(*number, 10, 20, bytes)
+                    };
+                    group.tiers[tier].insert(0, Run { files: vec![merged] });
+                    written += bytes;
+                }
+                // Updates: it stays as large as it was.
+                Level::Last => {
+                    group.last = Run { files: vec![file(*number, 0, 30, last_bytes)] };
+                    written += last_bytes;
+                }
+            }
+        }
+        written
+    }
+
+    /// Ranges are deleted in every flush, as where grains with maps come and go.
+    #[test]
+    fn range_tombstones_do_not_have_a_large_level_written_again_and_again() {
+        const MIB: u64 = 1 << 20;
+        let mut it = group(vec![], vec![file(1, 0, 30, 1_024 * MIB)]);
+        let (mut number, mut written) = (1, 0);
+        for _ in 0..2_000 {
+            let flushed = FileEntry { range_tombstones: 100, ..file(0, 10, 20, 2 * MIB) };
+            written += flush_and_merge(&mut it, &mut number, flushed, usize::MAX);
+        }
+        let amplification = written / (2_000 * 2 * MIB);
+        assert!(amplification <= 12, "each flushed byte is written {amplification} times more");
+    }
+
+    /// While merges are slow, the first tier is full whenever the next one is planned.
+    #[test]
+    fn no_tier_grows_without_bound_while_the_first_is_always_full() {
+        let mut it = group(vec![], vec![file(1, 0, 30, u64::MAX >> 8)]);
+        let (mut number, mut most) = (1, 0);
+        for _ in 0..5_000 {
+            // Flushes wait at eight runs.
+            let waits = it.tiers.first().map_or(0, Vec::len) >= 8;
+            for _ in 0..if waits { 0 } else { 4 } {
+                flush_and_merge(&mut it, &mut number, file(0, 10, 20, 1), 0);
+            }
+            let merged = flush_and_merge(&mut it, &mut number, file(0, 10, 20, 1), 1);
+            assert!(merged > 0 || !waits);
+            most = most.max(it.tiers.iter().map(Vec::len).max().unwrap_or(0));
+        }
+        assert!(most <= 16, "{most} runs in a tier");
     }
 
     #[test]

@@ -70,6 +70,12 @@ impl Run {
         self.files.get(at).filter(|file| &*file.range.from <= key)
     }
 
+    /// Whether one of its files may hold a key of the range.
+    pub(super) fn overlaps(&self, range: &KeyRange) -> bool {
+        let at = self.files.partition_point(|file| file.range.to <= range.from);
+        self.files.get(at).is_some_and(|file| file.range.overlaps(range))
+    }
+
     pub(super) fn has_range_tombstones(&self) -> bool {
         self.files.iter().any(|file| file.range_tombstones > 0)
     }
