@@ -39,6 +39,11 @@ pub const LOG_IDLE_MARK_NANOS: u64 = 10_000_000;
 pub const CHECKPOINT_BYTES_DEFAULT: u64 = 512 << 20;
 /// Least of them: two segments of the smallest size.
 pub const CHECKPOINT_BYTES_MIN: u64 = 2 * LOG_SEGMENT_BYTES_MIN;
+/// Body of a chunk of a lane, bytes: reading one event back reads all of its chunk.
+pub const LANE_CHUNK_BYTES: usize = 4 << 20;
+/// Bytes of a lane's file, after which the next one is begun: retention takes whole files, and every lane has one that is
+/// not full.
+pub const LANE_FILE_BYTES: u64 = 64 << 20;
 /// Longest pause between the starts of two flushes that may be set: beyond it every write would be slow.
 pub const FLUSH_SPACING_MICROS_MAX: u64 = 100_000;
 
@@ -302,6 +307,10 @@ const _: () = assert!(
 const _: () = assert!(
     KEY_BYTES_MAX + VALUE_BYTES_MAX + HEADERS_BYTES_MAX + BLOCK_BYTES < FRAME_BYTES_MAX,
     "the largest event fits a frame"
+);
+const _: () = assert!(
+    LANE_CHUNK_BYTES + LOG_RECORD_BYTES_MAX < LANE_FILE_BYTES as usize,
+    "a chunk of any size fits a file of its lane"
 );
 const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
 const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");

@@ -40,6 +40,7 @@ use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_state::input::StreamId;
+use gristmill_state::lane::LaneSizes;
 use gristmill_state::record::Record;
 use gristmill_state::slot::Slot;
 use std::collections::BTreeMap;
@@ -62,6 +63,8 @@ pub struct BootConfig {
     pub flush_spacing_nanos: u64,
     /// See [`ShardConfig::checkpoint_bytes`].
     pub checkpoint_bytes: u64,
+    /// How large lane files and their chunks become; only tests want other sizes.
+    pub lane_sizes: LaneSizes,
     /// See [`ShardConfig::queued_bytes_max`].
     pub queued_bytes_max: usize,
     /// See [`ShardConfig::session_idle_micros`].
@@ -77,6 +80,7 @@ impl Default for BootConfig {
             write_durable_bytes: 0,
             flush_spacing_nanos: 0,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            lane_sizes: LaneSizes::default(),
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
             session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
@@ -413,6 +417,7 @@ fn seeds(
                     boot: placement.boot,
                     term: Term(placement.boot),
                     checkpoint_bytes: config.checkpoint_bytes,
+                    lane_sizes: config.lane_sizes,
                     queued_bytes_max: config.queued_bytes_max,
                     session_idle_micros: config.session_idle_micros,
                     session_base_micros: engine_micros,

@@ -9,20 +9,18 @@ use gristmill_base::ids::{LaneKey, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::log::{ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
-use gristmill_state::lane::Extent;
+use gristmill_state::lane::{Chunk, Extent, Place};
 
 /// Bytes that a flush or a merge of the store moves before other jobs have their turn.
 const STORE_STEP_BYTES: usize = 4 << 20;
 
-/// A lane's chunk that a checkpoint appends to the lane's file.
+/// A lane's chunk that a checkpoint appends to the lane's files.
 #[derive(Clone, Debug)]
 pub struct ChunkWrite {
     /// The lane.
     pub lane: LaneKey,
-    /// Where it goes and what it holds.
-    pub extent: Extent,
-    /// Its bytes.
-    pub body: Vec<u8>,
+    /// The chunk.
+    pub chunk: Chunk,
 }
 
 /// A slot's checkpoint, ready to be written.
@@ -115,26 +113,27 @@ pub fn checkpoint_name(slot: SlotId, number: u64) -> String {
     format!("{:04}-{number}.ckpt", slot.0)
 }
 
-/// Name of a lane's file in [`LANES_DIR`].
+/// Name of a lane's file in [`LANES_DIR`]. The file with number 0 is from before lanes had several.
 #[must_use]
-pub fn lane_name(lane: LaneKey) -> String {
-    format!("{}-{}.lane", lane.topic, lane.lane)
+pub fn lane_name(lane: LaneKey, file: u32) -> String {
+    let LaneKey { topic, lane } = lane;
+    if file == 0 { format!("{topic}-{lane}.lane") } else { format!("{topic}-{lane}-{file}.lane") }
 }
 
 /// Path of a lane's file.
 #[must_use]
-pub fn lane_path(lane: LaneKey) -> String {
-    format!("{LANES_DIR}/{}", lane_name(lane))
+pub fn lane_path(lane: LaneKey, file: u32) -> String {
+    format!("{LANES_DIR}/{}", lane_name(lane, file))
 }
 
-/// What an extent of a lane's file holds, for a person.
+/// What an extent of a lane's files holds, for a person.
 #[must_use]
 pub fn chunk_words(lane: LaneKey, extent: Extent) -> String {
-    let Extent { first, last, position, bytes, .. } = extent;
+    let Extent { first, last, place: Place { file, position }, bytes, .. } = extent;
     let end = position + bytes.max(1) - 1;
     format!(
         "{}, bytes {position} to {end}: events {first} to {last} of topic {}, lane {}",
-        lane_path(lane),
+        lane_path(lane, file),
         lane.topic,
         lane.lane
     )
@@ -194,24 +193,28 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
     files.create_file(SLOTS_DIR, &name, &write.bytes)
 }
 
-fn write_chunk(files: &mut Files<'_>, chunk: &ChunkWrite) -> Result<(), DiskError> {
-    let path = lane_path(chunk.lane);
-    let is_first = chunk.extent.position == 0;
-    let file = match files.open(&path, OpenMode::Write) {
-        // One that is there before its first chunk is left from an attempt that failed, or from a process that was killed.
-        // No root names anything in it.
-        Err(error) if is_first && error.kind == DiskErrorKind::NotFound => files.open(&path, OpenMode::Create)?,
-        opened => opened?,
-    };
+fn write_chunk(files: &mut Files<'_>, write: &ChunkWrite) -> Result<(), DiskError> {
+    let Place { file, position } = write.chunk.extent.place;
+    let path = lane_path(write.lane, file);
+    let is_first = position == 0;
+    if is_first {
+        // No root names a chunk of the file. One that is there is left from a process that was killed, or from an attempt
+        // whose flush of the folder failed: after that no later flush says anything of the name, so it is given anew.
+        match files.remove(&path) {
+            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let file = files.open(&path, if is_first { OpenMode::Create } else { OpenMode::Write })?;
     // Closed also after a failure: it is tried again for as long as a disk is full.
-    let filled = fill_chunk(files, file, chunk);
+    let filled = fill_chunk(files, file, &write.chunk);
     files.close(file);
     filled?;
     if is_first { files.flush_dir(LANES_DIR) } else { Ok(()) }
 }
 
-fn fill_chunk(files: &mut Files<'_>, file: FileId, chunk: &ChunkWrite) -> Result<(), DiskError> {
-    let mut at = chunk.extent.position;
+fn fill_chunk(files: &mut Files<'_>, file: FileId, chunk: &Chunk) -> Result<(), DiskError> {
+    let mut at = chunk.extent.place.position;
     for piece in chunk.body.chunks(1 << 20) {
         files.write(file, at, AlignedBuf::copy_of(piece))?;
         at += piece.len() as u64;
@@ -223,7 +226,7 @@ fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<Vec
     let mut body = Vec::new();
     while (body.len() as u64) < extent.bytes {
         let want = (extent.bytes - body.len() as u64).min(1 << 20) as usize;
-        let (buf, read) = files.read(file, extent.position + body.len() as u64, want)?;
+        let (buf, read) = files.read(file, extent.place.position + body.len() as u64, want)?;
         body.extend_from_slice(&buf.as_slice()[..want.min(read)]);
         if read < want {
             break;
@@ -238,7 +241,7 @@ fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<Vec
 /// Damage, or what the disk says.
 pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, ChunkError> {
     let damaged = |why: String| ChunkError::Damaged(format!("{} are damaged: {why}", chunk_words(lane, extent)));
-    let file = match files.open(&lane_path(lane), OpenMode::Read) {
+    let file = match files.open(&lane_path(lane, extent.place.file), OpenMode::Read) {
         Err(error) if error.kind == DiskErrorKind::NotFound => return Err(damaged("the file is missing".to_owned())),
         opened => opened.map_err(ChunkError::Disk)?,
     };

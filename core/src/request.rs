@@ -69,6 +69,15 @@ pub enum Operation {
         /// Wait so long for the first event if there is none.
         wait_millis: u32,
     },
+    /// Where a lane begins and ends. Answered by [`Answer::Offsets`].
+    Offsets {
+        /// Topic.
+        topic: TopicId,
+        /// Lane.
+        lane: LaneId,
+        /// And its first event that was appended at this time or later, microseconds since 1970.
+        time_micros: Option<u64>,
+    },
     /// A grain's value. Answered by [`Answer::Value`].
     Get {
         /// Table.
@@ -278,6 +287,15 @@ pub enum Answer {
         /// The events.
         events: Vec<EventView>,
     },
+    /// Places in a lane.
+    Offsets {
+        /// The first event that can be read.
+        start: Offset,
+        /// Behind the last one that can be read.
+        end: Offset,
+        /// The first one since the time that was asked for, `end` if there is none; 0 if no time was.
+        at: Offset,
+    },
     /// Entries of a map.
     Entries {
         /// Key and value, in the order asked for.
@@ -302,7 +320,7 @@ impl Answer {
     pub fn weight(&self) -> usize {
         let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
         match self {
-            Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) => 0,
+            Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) | Self::Offsets { .. } => 0,
             Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),

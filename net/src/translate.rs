@@ -6,8 +6,8 @@ use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use gristmill_core::request::{Answer, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, OpCode, Operation as WireOperation,
-    Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
+    Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
+    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -61,6 +61,12 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         },
         WireOperation::AppSettle(it) => Operation::Settle { name: it.app.to_owned(), wait_millis: it.wait_millis },
         WireOperation::Ingest(it) => Operation::Ingest(ingest(it)),
+        WireOperation::Offsets(it) => Operation::Offsets {
+            topic: it.topic,
+            lane: it.lane,
+            // Nothing was appended before 1970.
+            time_micros: it.time.map(|time| u64::try_from(time).unwrap_or(0)),
+        },
         WireOperation::Read(it) => Operation::Read {
             topic: it.topic,
             lane: it.lane,
@@ -251,6 +257,7 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::Done | Answer::Session(..) => Reply::Empty,
         Answer::Appended { lane, offset } => Reply::Produced(Produced { lane: *lane, offset: *offset }),
         Answer::Ingested(received) => Reply::Ingested(*received),
+        &Answer::Offsets { start, end, at } => Reply::Offsets(LaneOffsets { start, end, at }),
         Answer::Value(value) => return writer.value(correlation, value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),

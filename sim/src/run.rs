@@ -1,5 +1,6 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
+mod lanes;
 mod settled;
 
 use crate::aim::aim;
@@ -13,7 +14,7 @@ use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::class::InputClass;
 use gristmill_base::env::{DiskErrorKind, Rng};
-use gristmill_base::ids::{ConnId, LaneId, LaneKey, Offset, SessionId, ShardId};
+use gristmill_base::ids::{ConnId, SessionId, ShardId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes;
 use gristmill_base::tuning::{Tuning, tune};
@@ -60,8 +61,6 @@ const LOAD_TURNS_MAX: u64 = 150_000;
 const TRIES_MAX: u32 = 200;
 /// Rounds in a million before which the disk becomes full, as long as that is to come.
 const FULL_PER_MILLION: u32 = 500;
-/// Times that a read of a lane may be told that its file is damaged, before it must have been put back.
-const DAMAGE_TRIES_MAX: u32 = 600;
 /// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
 const SETTLE_NANOS: u64 = 60_000_000_000;
 
@@ -547,53 +546,5 @@ impl Run {
         }
         Ingester::check_order(&self.auditor)?;
         self.workload.check(&self.machine, names, &self.auditor)
-    }
-
-    fn read_lanes(&mut self) -> Result<(), String> {
-        let topics = self.workload.topics();
-        for topic in topics {
-            let names = self.names.as_ref().expect("the app is loaded");
-            let (id, lanes) = names.topic(topic);
-            for lane in 0..lanes {
-                self.read_lane(topic, LaneKey { topic: id, lane: LaneId(lane) })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {
-        let (mut from, mut tries) = (Offset(1), 0);
-        loop {
-            let operation = Operation::Read {
-                topic: key.topic,
-                lane: key.lane,
-                from,
-                max_events: 50,
-                max_bytes: 1 << 20,
-                wait_millis: 0,
-            };
-            let answer = self.ask(operation)?.ok_or("the machine went down in the end phase")?;
-            if matches!(&answer, Err(refusal) if tries < DAMAGE_TRIES_MAX && self.machine.is_told_damage(refusal)) {
-                tries += 1;
-                self.wait_a_little()?;
-                continue;
-            }
-            let answer = answer.map_err(|refusal| format!("P1: {topic}-{} cannot be read: {refusal:?}", key.lane))?;
-            let Answer::Events { end, next, events } = &answer else { return Err(format!("{answer:?}")) };
-            let dense = events.iter().zip(from.0..).all(|(event, offset)| event.offset.0 == offset);
-            if !dense {
-                return Err(format!("P1: offsets of {topic}-{} are not dense", key.lane));
-            }
-            let (end, next) = (*end, *next);
-            let act = crate::workload::Act::Read(topic, key.lane.0, from.0);
-            self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
-            if next >= end {
-                return Ok(());
-            }
-            if next <= from {
-                return Err(format!("{topic}-{} cannot be read from {from}, although it ends at {end}", key.lane));
-            }
-            from = next;
-        }
     }
 }

@@ -4,17 +4,17 @@
 use super::unapplied::Recent;
 use super::{BootConfig, BootError, Placement, Recovered};
 use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
-use crate::shard::{CheckpointMark, RootContent, next_chunk, seal_checkpoint};
+use crate::shard::{CheckpointMark, RootContent, new_extents, next_chunks, seal_checkpoint};
 use crate::store_files::{StoreJob, make_group_dirs};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId};
+use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::placement::{shard_of, slot_group};
 use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, scan};
 use gristmill_io::root::RootFile;
-use gristmill_state::lane::Extent;
+use gristmill_state::lane::LaneSizes;
 use gristmill_state::slot::{DirtyRows, Slot};
 use gristmill_state::store::{Built, FlushMark, Group, Manifest, STORE_DIR};
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ pub(super) fn rehome(
         let here = slots_of(identity, config.shard_count, shard);
         let mut slots: BTreeMap<SlotId, Slot> = here.iter().filter_map(|slot| all.remove_entry(slot)).collect();
         let mut manifest = manifest(identity, shard, first_job, &here);
-        let marks = move_groups(files, identity, &mut manifest, &groups, &mut slots, &marks)?;
+        let marks = move_groups(files, identity, &mut manifest, &groups, &mut slots, &marks, config.lane_sizes)?;
         // The new logs hold no batch that tells engine time.
         let content = RootContent { time_micros, marks, manifest: Some(manifest), ..RootContent::default() };
         let root = make_shard(files, identity, placement.layout, shard, &content)?;
@@ -136,6 +136,7 @@ fn move_groups(
     old: &[(u16, Group)],
     slots: &mut BTreeMap<SlotId, Slot>,
     marks: &BTreeMap<SlotId, CheckpointMark>,
+    sizes: LaneSizes,
 ) -> Result<BTreeMap<SlotId, CheckpointMark>, BootError> {
     let mut new_marks = BTreeMap::new();
     let numbers: Vec<u16> = manifest.groups.keys().copied().collect();
@@ -155,7 +156,7 @@ fn move_groups(
                 slot.all_is_dirty();
             }
             let mark = marks.get(id).map_or(0, |mark| mark.number) + 1;
-            write_slot(files, identity, slot, mark)?;
+            write_slot(files, identity, slot, mark, sizes)?;
             slot.begin_flush(&mut rows);
             let is_all = slot.take_dirty(usize::MAX, &mut rows);
             assert!(is_all, "a slice without bounds takes all");
@@ -177,17 +178,24 @@ fn move_groups(
     Ok(new_marks)
 }
 
-fn write_slot(files: &mut Files<'_>, identity: &Identity, slot: &mut Slot, number: u64) -> Result<(), BootError> {
-    let chunks: Vec<_> = slot.lanes.values().filter_map(next_chunk).collect();
-    let extents: BTreeMap<LaneKey, Extent> = chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
+fn write_slot(
+    files: &mut Files<'_>,
+    identity: &Identity,
+    slot: &mut Slot,
+    number: u64,
+    sizes: LaneSizes,
+) -> Result<(), BootError> {
+    let chunks = next_chunks(slot, sizes);
+    let extents = new_extents(&chunks);
     let bytes = seal_checkpoint(identity.directory, slot.id, number, &slot.dump(&extents));
     let job = Job::Checkpoint(Box::new(CheckpointWrite { slot: slot.id, number, bytes, chunks }));
     let JobDone::Checkpoint(_, _, done) = job.run(files.disk()) else {
         unreachable!("a checkpoint job brings a checkpoint")
     };
     done?;
-    for (lane, extent) in extents {
-        slot.lanes.get_mut(&lane).expect("its chunk was just made").file(extent);
+    for (lane, extents) in extents {
+        let lane = slot.lanes.get_mut(&lane).expect("its chunks were just made");
+        extents.into_iter().for_each(|extent| lane.file(extent));
     }
     Ok(())
 }

@@ -6,11 +6,11 @@
 
 use super::Placement;
 use crate::catalog::Catalog;
-use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
+use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name, lane_name};
 use crate::shard::RootContent;
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{SlotId, TopicId};
+use gristmill_base::ids::{LaneId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
 use gristmill_state::store::{Manifest, group_dir, parse_file_name};
@@ -78,11 +78,13 @@ fn layout_number(name: &str) -> Option<u32> {
     (format!("layout-{number}") == name).then_some(number)
 }
 
-/// The topic of a lane's file.
-fn lane_topic(name: &str) -> Option<TopicId> {
-    let (topic, lane) = name.strip_suffix(".lane")?.split_once('-')?;
-    lane.parse::<u16>().ok()?;
-    topic.parse().ok().map(TopicId)
+/// The lane of a file, and the file's number.
+fn lane_file(name: &str) -> Option<(LaneKey, u32)> {
+    let mut parts = name.strip_suffix(".lane")?.split('-');
+    let (topic, lane) = (TopicId(parts.next()?.parse().ok()?), LaneId(parts.next()?.parse().ok()?));
+    let file = parts.next().map_or(Some(0), |file| file.parse().ok())?;
+    let lane = LaneKey { topic, lane };
+    (lane_name(lane, file) == name).then_some((lane, file))
 }
 
 struct Sweep<'a, 'b> {
@@ -106,7 +108,7 @@ impl Sweep<'_, '_> {
                 |name: &str| parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)));
             found.push(self.look(&group_dir(group), "file of the store removed at a start", &is_unnamed));
         }
-        let is_buried = |name: &str| lane_topic(name).is_some_and(|topic| catalog.is_deleted_topic(topic));
+        let is_buried = |name: &str| lane_file(name).is_some_and(|(lane, _)| catalog.is_deleted_topic(lane.topic));
         found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));
         let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
         for layout in self.list("").into_iter().filter(is_left) {
@@ -168,10 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_lane_files_name_a_topic() {
-        assert_eq!(lane_topic("12-3.lane"), Some(TopicId(12)));
-        for other in ["12-3.lane.bak", "12.lane", "x-3.lane", "12-x.lane", "12-3", "-.lane"] {
-            assert_eq!(lane_topic(other), None, "{other}");
+    fn only_names_of_lane_files_name_a_lane() {
+        let lane = LaneKey { topic: TopicId(12), lane: LaneId(3) };
+        assert_eq!(lane_file("12-3.lane"), Some((lane, 0)));
+        assert_eq!(lane_file("12-3-4.lane"), Some((lane, 4)));
+        let others =
+            ["12-3.lane.bak", "12.lane", "x-3.lane", "12-x.lane", "12-3", "-.lane", "12-3-0.lane", "12-3-4-5.lane"];
+        for other in others {
+            assert_eq!(lane_file(other), None, "{other}");
         }
     }
 }

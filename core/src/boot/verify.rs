@@ -23,6 +23,7 @@ use gristmill_io::calibration::Calibration;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
 use gristmill_io::root::{Looked, RootFile};
+use gristmill_state::lane::Place;
 use gristmill_state::slot::Slot;
 
 /// A damaged range.
@@ -230,13 +231,14 @@ impl Reader<'_, '_> {
                             ChunkError::Disk(error) => error.to_string(),
                             ChunkError::Damaged(what) => what,
                         };
-                        let (from, to) = (extent.position, extent.position + extent.bytes);
-                        self.damaged(&lane_path(lane.key), (from, to), chunk_words(lane.key, *extent), what);
+                        let Place { file, position } = extent.place;
+                        let range = (position, position + extent.bytes);
+                        self.damaged(&lane_path(lane.key, file), range, chunk_words(lane.key, *extent), what);
                     }
                 }
             }
-            if !lane.extents().is_empty() {
-                self.read(lane.extents().iter().map(|extent| extent.bytes).sum());
+            for file in lane.extents().chunk_by(|left, right| left.place.file == right.place.file) {
+                self.read(file.iter().map(|extent| extent.bytes).sum());
             }
         }
         Ok(())

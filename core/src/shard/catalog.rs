@@ -153,10 +153,11 @@ impl Shard {
             };
             for slot in &slots {
                 let (state, log) = self.slot_and_log(*slot);
-                let lanes = state.lanes.keys().copied().filter(|lane| deleted.topics.contains(&lane.topic.0)).collect();
+                let lanes = state.lanes.values().filter(|lane| deleted.topics.contains(&lane.key.topic.0));
+                let files = lanes.map(|lane| (lane.key, lane.files())).collect();
                 if let Some(lsn) = state.bury(log, control.clone()) {
                     self.after_record(*slot, lsn);
-                    self.remove_lane_files(*slot, lanes);
+                    self.remove_lane_files(*slot, files);
                 }
             }
         }

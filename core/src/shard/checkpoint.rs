@@ -13,13 +13,15 @@ use crate::request::Code;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId};
-use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, Ssn};
+use gristmill_base::ids::{LaneKey, Lsn, SlotId, Ssn};
 use gristmill_base::placement::slot_group;
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
-use gristmill_state::lane::{Extent, Lane};
+use gristmill_state::lane::{Extent, Lane, LaneSizes};
+use gristmill_state::slot::{NewExtents, Slot};
 use gristmill_state::store::Manifest;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// Magic of a checkpoint file.
 const MAGIC: [u8; 4] = *b"GMCK";
@@ -98,7 +100,7 @@ pub(super) struct Checkpoints {
     /// Made, not handed over yet.
     dumped: Option<Dumped>,
     /// Being written: slot, mark, first record since the checkpoint before, extents.
-    writing: Option<(SlotId, CheckpointMark, Lsn, BTreeMap<LaneKey, Extent>)>,
+    writing: Option<(SlotId, CheckpointMark, Lsn, NewExtents)>,
     /// Slots that this round has yet to dump, those of a group one after the other.
     round: VecDeque<SlotId>,
     /// Bytes that the round has dumped so far, chunks of lanes not counted.
@@ -212,7 +214,7 @@ impl Shard {
         let durable = self.log.0.durable();
         let covered = |lsn: Lsn| durable.covers(lsn) || planted::is(Bug::CheckpointAheadOfDurable);
         if let Some(dumped) = self.checkpoints.dumped.take_if(|dumped| covered(dumped.lsn)) {
-            let extents = dumped.write.chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
+            let extents = new_extents(&dumped.write.chunks);
             let mark = CheckpointMark { number: dumped.write.number, ssn: dumped.ssn };
             self.counts.checkpoint_bytes += dumped.write.bytes.len() as u64;
             self.checkpoints.writing = Some((dumped.write.slot, mark, dumped.first, extents));
@@ -279,13 +281,10 @@ impl Shard {
         let number = self.checkpoints.next_number;
         self.checkpoints.next_number += 1;
         let identity = self.log.0.config().identity;
+        let sizes = self.config.lane_sizes;
         let slot = self.slot_mut(id);
-        let mut chunks = Vec::new();
-        for lane in slot.lanes.values() {
-            chunks.extend(next_chunk(lane));
-        }
-        let extents: BTreeMap<LaneKey, Extent> = chunks.iter().map(|chunk| (chunk.lane, chunk.extent)).collect();
-        let dump = slot.dump(&extents);
+        let chunks = next_chunks(slot, sizes);
+        let dump = slot.dump(&new_extents(&chunks));
         let first = slot.first_dirty_lsn.take().unwrap_or(slot.last_lsn());
         let (lsn, ssn) = (slot.last_lsn(), slot.last_ssn());
         let bytes = seal_checkpoint(identity, id, number, &dump);
@@ -323,10 +322,10 @@ impl Shard {
         }
         self.counts.checkpoints += 1;
         gristmill_base::sometimes::reached("checkpoint");
-        for (lane, extent) in extents {
+        for (lane, extents) in extents {
             let keep = self.feed_floor(lane);
             if let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) {
-                lane.file(extent);
+                extents.into_iter().for_each(|extent| lane.file(extent));
                 lane.evict(keep);
             }
         }
@@ -367,10 +366,10 @@ impl Shard {
     }
 
     /// Files of lanes of deleted topics, homed in a slot: they go once a root names a checkpoint with the deletion.
-    pub(super) fn remove_lane_files(&mut self, slot: SlotId, lanes: Vec<LaneKey>) {
+    pub(super) fn remove_lane_files(&mut self, slot: SlotId, files: Vec<(LaneKey, RangeInclusive<u32>)>) {
         let deletion = self.slot_mut(slot).last_ssn();
-        let paths = lanes.into_iter().map(|lane| (slot, deletion, lane_path(lane)));
-        self.checkpoints.buried.extend(paths);
+        let paths = files.into_iter().flat_map(|(lane, files)| files.map(move |file| lane_path(lane, file)));
+        self.checkpoints.buried.extend(paths.map(|path| (slot, deletion, path)));
     }
 
     fn root_published(&mut self, root: RootFile, done: Result<(), DiskError>) {
@@ -410,7 +409,7 @@ impl Shard {
 
     fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, ChunkError>) {
         gristmill_base::sometimes::reached("lane chunk read back");
-        self.fetching.retain(|fetch| *fetch != (slot, lane, extent.position));
+        self.fetching.retain(|fetch| *fetch != (slot, lane, extent.place));
         let loaded = body.and_then(|body| {
             // A lane that is gone meanwhile was deleted with its topic; the reads are told below.
             let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) else { return Ok(()) };
@@ -468,12 +467,21 @@ impl Shard {
     }
 }
 
-/// The chunk that takes a lane's file to the lane's end. It may hold events whose records are not durable yet: like the
-/// dump that names it, it waits for them.
-pub(crate) fn next_chunk(lane: &Lane) -> Option<ChunkWrite> {
-    let position = lane.next_position();
-    let key = lane.key;
-    let (first, last, body): (Offset, Offset, Vec<u8>) = lane.next_chunk()?;
-    let extent = Extent { first, last, position, bytes: body.len() as u64, crc: crc32c(&body) };
-    Some(ChunkWrite { lane: key, extent, body })
+/// The chunks that take the files of a slot's lanes to the lanes' ends. They may hold events whose records are not durable
+/// yet: like the dump that names them, they wait for those.
+pub(crate) fn next_chunks(slot: &Slot, sizes: LaneSizes) -> Vec<ChunkWrite> {
+    let chunks = |lane: &Lane| {
+        let key = lane.key;
+        lane.next_chunks(sizes).into_iter().map(move |chunk| ChunkWrite { lane: key, chunk })
+    };
+    slot.lanes.values().flat_map(chunks).collect()
+}
+
+/// Where these chunks lie, by lane.
+pub(crate) fn new_extents(chunks: &[ChunkWrite]) -> NewExtents {
+    let mut extents = NewExtents::new();
+    for write in chunks {
+        extents.entry(write.lane).or_default().push(write.chunk.extent);
+    }
+    extents
 }

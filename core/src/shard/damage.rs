@@ -3,11 +3,11 @@
 
 use super::Shard;
 use crate::jobs::lane_path;
-use crate::request::{Code, Operation};
+use crate::request::{Code, Operation, Request};
 use gristmill_base::ids::{LaneKey, Offset};
-use gristmill_state::lane::Extent;
+use gristmill_state::lane::{Extent, LaneSearch, Place};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// First pause before a damaged chunk is read again, nanoseconds; it doubles each time.
 const PAUSE_NANOS: u64 = 10_000_000_000;
@@ -29,10 +29,10 @@ pub(super) struct DamagedChunk {
     again_nanos: u64,
 }
 
-/// All of a shard, by lane and place in the lane's file. At most as many as there are extents in memory.
+/// All of a shard, by lane and place in the lane's files. At most as many as there are extents in memory.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
-    chunks: BTreeMap<(LaneKey, u64), DamagedChunk>,
+    chunks: BTreeMap<(LaneKey, Place), DamagedChunk>,
     /// Chunks that were told by a line.
     told: usize,
 }
@@ -40,12 +40,13 @@ pub(super) struct Damage {
 impl Damage {
     /// What is wrong with a chunk, if it is known as damaged.
     pub(super) fn of(&self, lane: LaneKey, extent: Extent) -> Option<&str> {
-        self.chunks.get(&(lane, extent.position)).filter(|chunk| chunk.extent == extent).map(|chunk| &*chunk.what)
+        self.chunks.get(&(lane, extent.place)).filter(|chunk| chunk.extent == extent).map(|chunk| &*chunk.what)
     }
 
     /// The damaged chunk of a lane with this event.
     fn at(&self, lane: LaneKey, offset: Offset) -> bool {
-        let of_lane = self.chunks.range((lane, 0)..=(lane, u64::MAX));
+        let from = Place { file: 0, position: 0 };
+        let of_lane = self.chunks.range((lane, from)..).take_while(|((other, _), _)| *other == lane);
         of_lane.map(|(_, chunk)| chunk.extent).any(|extent| extent.first <= offset && offset <= extent.last)
     }
 
@@ -58,13 +59,19 @@ impl Damage {
     }
 }
 
+/// The time that a question for offsets is about.
+fn time_of(request: &Request) -> Option<u64> {
+    let Operation::Offsets { time_micros, .. } = request.operation else { return None };
+    time_micros
+}
+
 impl Shard {
     /// A chunk turned out to be damaged: what waits for its events hears it, and nothing asks for it again soon.
     pub(super) fn chunk_damaged(&mut self, lane: LaneKey, extent: Extent, what: String) {
         gristmill_base::sometimes::reached("lane chunk damaged");
         self.fail_reads(lane, extent, Code::Damaged, &what);
         let again_nanos = self.now_nanos + PAUSE_NANOS;
-        let known = self.damage.chunks.contains_key(&(lane, extent.position));
+        let known = self.damage.chunks.contains_key(&(lane, extent.place));
         if known {
             return;
         }
@@ -74,15 +81,15 @@ impl Shard {
             self.notices.push(format!("damage: {what}{last}"));
         }
         let chunk = DamagedChunk { extent, what, pause_nanos: PAUSE_NANOS, again_nanos };
-        self.damage.chunks.insert((lane, extent.position), chunk);
+        self.damage.chunks.insert((lane, extent.place), chunk);
     }
 
     /// A chunk was read back: if it was damaged before, its file was put back.
     pub(super) fn chunk_is_well(&mut self, lane: LaneKey, extent: Extent) {
-        if self.damage.chunks.remove(&(lane, extent.position)).is_some() {
+        if self.damage.chunks.remove(&(lane, extent.place)).is_some() {
             self.notices.push(format!(
                 "{}: events {} to {} can be read again",
-                lane_path(lane),
+                lane_path(lane, extent.place.file),
                 extent.first,
                 extent.last
             ));
@@ -105,12 +112,21 @@ impl Shard {
     /// A chunk cannot be read now: the reads that wait for its events hear why.
     pub(super) fn fail_reads(&mut self, lane: LaneKey, extent: Extent, code: Code, error: &str) {
         let home = self.lane_home(lane.topic, lane.lane);
-        let start = self.slot(home).and_then(|slot| slot.lanes.get(&lane)).map_or(Offset(1), |lane| lane.start);
+        let state = self.slot(home).and_then(|slot| slot.lanes.get(&lane));
+        let start = state.map_or(Offset(1), |lane| lane.start);
+        let takes = |micros| state.is_some_and(|lane| lane.first_since(micros) == LaneSearch::Miss(extent));
+        let offsets: Vec<u64> = self.waiting_reads.iter().filter_map(|(_, request)| time_of(request)).collect();
+        let offsets: BTreeSet<u64> = offsets.into_iter().filter(|micros| takes(*micros)).collect();
         for (until, request) in std::mem::take(&mut self.waiting_reads) {
             match request.operation {
                 Operation::Read { topic, lane: at, from, .. }
                     if LaneKey { topic, lane: at } == lane
                         && (extent.first..=extent.last).contains(&from.max(start)) =>
+                {
+                    self.refuse(request.responder, code, error);
+                }
+                Operation::Offsets { topic, lane: at, time_micros: Some(micros) }
+                    if LaneKey { topic, lane: at } == lane && offsets.contains(&micros) =>
                 {
                     self.refuse(request.responder, code, error);
                 }
@@ -135,8 +151,8 @@ impl Shard {
         let (count, events) = self.damage_counts();
         let chunks = &self.damage.chunks;
         let list = chunks.iter().take(LISTED_MAX).map(|((lane, _), chunk)| {
-            let Extent { first, last, position, bytes, .. } = chunk.extent;
-            json!({"file": lane_path(*lane), "position": position, "bytes": bytes, "topic": lane.topic.0,
+            let Extent { first, last, place: Place { file, position }, bytes, .. } = chunk.extent;
+            json!({"file": lane_path(*lane, file), "position": position, "bytes": bytes, "topic": lane.topic.0,
                    "lane": lane.lane.0, "first": first.0, "last": last.0, "what": chunk.what})
         });
         json!({"chunks": count, "events": events, "list": list.collect::<Vec<_>>(),

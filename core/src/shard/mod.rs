@@ -15,6 +15,7 @@ mod head;
 mod ingest;
 mod items;
 mod measure;
+mod offsets;
 mod post;
 mod reads;
 mod release;
@@ -30,8 +31,8 @@ mod warm;
 mod work;
 mod writes;
 
-pub(crate) use checkpoint::next_chunk;
 pub use checkpoint::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
+pub(crate) use checkpoint::{new_extents, next_chunks};
 pub use feeds::FeedCursors;
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};
@@ -54,6 +55,7 @@ use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
 use gristmill_state::input::StreamId;
+use gristmill_state::lane::{LaneSizes, Place};
 use gristmill_state::record::{Journal, RecordKind};
 use gristmill_state::slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -124,6 +126,8 @@ pub struct ShardConfig {
     pub term: Term,
     /// Bytes of log after which slots are checkpointed, so that the suffix stays short.
     pub checkpoint_bytes: u64,
+    /// How large lane files and their chunks become.
+    pub lane_sizes: LaneSizes,
     /// Bytes of queued inputs at which dispatch stops and new operations are refused for capacity.
     pub queued_bytes_max: usize,
     /// Microseconds after which an idle session expires.
@@ -278,7 +282,7 @@ pub struct Shard {
     /// Jobs to be handed out at the end of the turn.
     new_jobs: Vec<Job>,
     /// Chunks that are being read back.
-    fetching: Vec<(SlotId, LaneKey, u64)>,
+    fetching: Vec<(SlotId, LaneKey, Place)>,
     counts: Counts,
     flushes: Flushes,
     activity: activity::Activity,

@@ -21,7 +21,7 @@ use std::ops::Bound;
 /// shard stays for so long.
 const READ_WAIT_MILLIS_MAX: u32 = 30_000;
 /// Reads that wait for events; further ones are answered at once.
-const READS_WAITING_MAX: usize = 16_384;
+pub(super) const READS_WAITING_MAX: usize = 16_384;
 
 /// A page of a map.
 struct RangeAsk {
@@ -40,7 +40,7 @@ impl Shard {
             let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
             return self.refuse(responder, Code::Capacity, message);
         }
-        let may_miss = !matches!(request.operation, Operation::Read { .. });
+        let may_miss = !matches!(request.operation, Operation::Read { .. } | Operation::Offsets { .. });
         if let Some(ticket) = self.dice.as_mut().filter(|_| may_miss).and_then(|dice| dice.roll()) {
             gristmill_base::sometimes::reached("client read missed");
             self.new_jobs.push(Job::Nothing(ticket));
@@ -54,6 +54,9 @@ impl Shard {
 
     fn try_read(&mut self, spot: Spot, request: Request) -> Result<(), Refusal> {
         let (slot, responder) = (spot.slot, request.responder);
+        if let Operation::Offsets { .. } = request.operation {
+            return self.offsets(slot, request);
+        }
         match request.operation {
             Operation::Get { table, key } => {
                 self.table_for(table, &key)?;
@@ -261,7 +264,7 @@ impl Shard {
 
     /// Asks for a chunk of a lane, unless it is on its way.
     pub(super) fn fetch_chunk(&mut self, slot: SlotId, lane: LaneKey, extent: gristmill_state::lane::Extent) {
-        let fetch = (slot, lane, extent.position);
+        let fetch = (slot, lane, extent.place);
         if !self.fetching.contains(&fetch) {
             self.fetching.push(fetch);
             self.new_jobs.push(Job::LoadChunk { slot, lane, extent });
@@ -271,7 +274,10 @@ impl Shard {
     /// Tries the reads that wait for events again; those whose time is up are answered with what there is.
     pub(super) fn retry_reads(&mut self) {
         for (until, request) in std::mem::take(&mut self.waiting_reads) {
-            let Operation::Read { topic, lane, from, max_events, max_bytes, .. } = request.operation else { continue };
+            let (Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. }) = request.operation
+            else {
+                continue;
+            };
             if self.catalog.topic(topic).is_none() {
                 // Deleted while the read waited: its lanes have no home any more.
                 let refusal = self.unknown("topic", topic.0);
@@ -280,6 +286,13 @@ impl Shard {
             }
             let slot = self.lane_home(topic, lane);
             let key = LaneKey { topic, lane };
+            let Operation::Read { from, max_events, max_bytes, .. } = request.operation else {
+                let responder = request.responder;
+                if let Err(refusal) = self.offsets(slot, request) {
+                    self.reply(Lsn(0), responder, Err(refusal));
+                }
+                continue;
+            };
             if !self.read_lane(
                 slot,
                 request.responder,

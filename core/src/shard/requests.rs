@@ -58,7 +58,7 @@ impl Shard {
                 let lanes = self.catalog.lane_count(*topic);
                 Some(lane_home(*topic, lane_of(key, lanes), lanes, count))
             }
-            Operation::Read { topic, lane, .. } => {
+            Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. } => {
                 let lanes = self.catalog.lane_count(*topic);
                 (lane.0 < lanes).then(|| lane_home(*topic, *lane, lanes, count))
             }
@@ -99,7 +99,7 @@ impl Shard {
                 self.scan(responder, table, prefix, after, limit, local)
             }
             Operation::Status => self.status(responder),
-            Operation::Read { topic, lane, .. } => {
+            Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. } => {
                 let lanes = self.catalog.lane_count(topic);
                 self.refuse(
                     responder,

@@ -16,7 +16,7 @@ fn large() -> BootConfig {
 }
 
 fn lane_file(folder: &Folder) -> PathBuf {
-    let end = format!("-{}.lane", lane_of(b"doc", 4).0);
+    let end = format!("-{}-1.lane", lane_of(b"doc", 4).0);
     let mut files = fs::read_dir(folder.0.join("lanes")).unwrap().map(|entry| entry.unwrap().path());
     files.find(|path| path.to_str().unwrap().ends_with(&end)).expect("the lane has a file")
 }

@@ -2,11 +2,12 @@
 
 use crate::rig::{Folder, Rig, config};
 use crate::{Client, apps, get};
-use gristmill_base::ids::SessionId;
-use gristmill_base::placement::slot_of;
+use gristmill_base::ids::{LaneId, Offset, SessionId};
+use gristmill_base::placement::{lane_of, slot_of};
 use gristmill_core::WorkState;
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation};
+use gristmill_state::lane::LaneSizes;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -55,6 +56,39 @@ fn a_start_with_other_cores_leaves_one_checkpoint_of_each_slot() {
     assert!(names(&folder.0, "layout-1/shard-000/log", "").is_empty(), "the old log is gone");
     let client = Client::new(&mut rig);
     assert_eq!(get(&mut rig, client.table("kv"), "k").as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn events_are_read_back_from_as_many_files_as_a_lane_has() {
+    let folder = Folder::new("rotated");
+    let sizes = LaneSizes { chunk_bytes: 10_000, file_bytes: 40_000 };
+    let small = |cores| BootConfig { lane_sizes: sizes, ..config(cores) };
+    let topic = {
+        let mut rig = Rig::start(&folder.0, &small(1), apps);
+        let mut client = Client::new(&mut rig);
+        fill(&mut rig, &mut client);
+        client.topic()
+    };
+    let files = names(&folder.0, "lanes", ".lane");
+    assert!(files.len() > 5, "{files:?}");
+    for file in &files {
+        assert!(fs::metadata(folder.0.join("lanes").join(file)).unwrap().len() <= 40_960, "{file}");
+    }
+    for cores in [1, 2] {
+        let mut rig = Rig::start(&folder.0, &small(cores), apps);
+        let lane = LaneId(lane_of(b"doc", 4).0);
+        let mut from = Offset(1);
+        while from.0 <= 1_500 {
+            let read = Operation::Read { topic, lane, from, max_events: 7, max_bytes: 1 << 20, wait_millis: 0 };
+            let Ok(Answer::Events { events, next, .. }) = rig.ask(0, SessionId(0), read) else { panic!("no events") };
+            for event in events {
+                let n = event.offset.0 - 1;
+                assert!(event.value.starts_with(format!("w{n} ").as_bytes()), "{event:?}");
+            }
+            assert!(next > from);
+            from = next;
+        }
+    }
 }
 
 #[test]

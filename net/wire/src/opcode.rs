@@ -59,6 +59,8 @@ opcodes! {
     Read = 17, "read";
     /// Appends records of a bounded input to a topic.
     Ingest = 18, "ingest";
+    /// Says where a lane begins and ends, and where it was at a time.
+    Offsets = 19, "offsets";
     /// Reads the value of a grain.
     Get = 32, "get";
     /// Sets the value of a grain.

@@ -8,7 +8,7 @@ use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
 use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
-use crate::topic::{Produce, Read};
+use crate::topic::{Offsets, Produce, Read};
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Operation<'a> {
     Read(Read),
     /// Appends records of a bounded input. Answered by `Reply::Ingested`.
     Ingest(Ingest<'a>),
+    /// Where a lane begins and ends. Answered by `Reply::Offsets`.
+    Offsets(Offsets),
     /// Reads a value. Answered by `Reply::Value`.
     Get(Get<'a>),
     /// Sets a value. Answered by `Reply::Empty`.
@@ -77,6 +79,7 @@ impl<'a> Operation<'a> {
             OpCode::TopicList => Self::TopicList,
             OpCode::Produce => Self::Produce(Produce::read(&mut from)?),
             OpCode::Read => Self::Read(Read::read(&mut from)?),
+            OpCode::Offsets => Self::Offsets(Offsets::read(&mut from)?),
             OpCode::Get => Self::Get(Get::read(&mut from)?),
             OpCode::Put => Self::Put(Put::read(&mut from)?),
             OpCode::Delete => Self::Delete(Delete::read(&mut from)?),
@@ -107,6 +110,10 @@ impl<'a> Operation<'a> {
             Self::AppDelete(operation) => operation.write(to),
             Self::Produce(operation) => operation.write(to),
             Self::Read(operation) => {
+                operation.write(to);
+                Ok(())
+            }
+            Self::Offsets(operation) => {
                 operation.write(to);
                 Ok(())
             }
@@ -142,6 +149,7 @@ impl<'a> Operation<'a> {
             Self::TopicList => OpCode::TopicList,
             Self::Produce(_) => OpCode::Produce,
             Self::Read(_) => OpCode::Read,
+            Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
             Self::Ingest(_) => OpCode::Ingest,
             Self::Get(_) => OpCode::Get,

@@ -22,6 +22,17 @@ pub struct Produced {
     pub offset: Offset,
 }
 
+/// Places in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneOffsets {
+    /// The first event that can be read.
+    pub start: Offset,
+    /// Behind the last one that can be read.
+    pub end: Offset,
+    /// The first one since the time that was asked for, `end` if there is none; 0 if no time was.
+    pub at: Offset,
+}
+
 /// What an operation with status ok gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
@@ -35,6 +46,8 @@ pub enum Reply<'a> {
     Ingested(u64),
     /// Of read.
     Read(ReadPage<'a>),
+    /// Of offsets.
+    Offsets(LaneOffsets),
     /// Of get and map get: the value. Of invoke: the handler's reply, empty when it gave none.
     Value(&'a [u8]),
     /// Of range.
@@ -60,6 +73,11 @@ impl<'a> Reply<'a> {
             OpCode::Produce => Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) }),
             OpCode::Ingest => Self::Ingested(from.u64()?),
             OpCode::Read => Self::Read(ReadPage::read(&mut from)?),
+            OpCode::Offsets => Self::Offsets(LaneOffsets {
+                start: Offset(from.u64()?),
+                end: Offset(from.u64()?),
+                at: Offset(from.u64()?),
+            }),
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
             OpCode::Scan => Self::Scan(ScanPage::read(&mut from)?),
@@ -89,6 +107,7 @@ impl<'a> Reply<'a> {
             }
             Self::Ingested(received) => to.put_u64(*received),
             Self::Read(page) => page.write(to),
+            Self::Offsets(LaneOffsets { start, end, at }) => [start, end, at].iter().for_each(|at| to.put_u64(at.0)),
             Self::Value(value) => write_value(to, value)?,
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),

@@ -53,6 +53,7 @@ impl<'a> Operation<'a> {
             Self::Scan(_) => Route::Everywhere,
             Self::Produce(operation) => Route::TopicKey(operation.topic, operation.key),
             Self::Read(operation) => Route::Lane(operation.topic, operation.lane),
+            Self::Offsets(operation) => Route::Lane(operation.topic, operation.lane),
             Self::Ingest(operation) => Route::Slot(operation.slot),
             Self::Get(operation) => Route::Key(operation.key),
             Self::Put(operation) => Route::Key(operation.key),

@@ -5,7 +5,8 @@ use gristmill_base::ids::{LaneId, Offset, TopicId};
 use gristmill_base::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX};
 
 use crate::fields::{
-    Sequence, items, read_i64, read_items, read_key, read_topic, read_value, write_bytes, write_key, write_value,
+    Sequence, items, read_bool, read_i64, read_items, read_key, read_topic, read_value, write_bytes, write_key,
+    write_value,
 };
 
 /// Bytes of the smallest header: two lengths.
@@ -88,6 +89,34 @@ impl Read {
         to.put_u32(self.max_records);
         to.put_u32(self.max_bytes);
         to.put_u32(self.wait_millis);
+    }
+}
+
+/// Asks where a lane begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// The topic.
+    pub topic: TopicId,
+    /// The lane.
+    pub lane: LaneId,
+    /// And for its first event that was appended at this time or later, microseconds since 1970 (UTC).
+    pub time: Option<i64>,
+}
+
+impl Offsets {
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (topic, lane) = (read_topic(from)?, LaneId(from.u16()?));
+        let time = if read_bool(from, "offsets flag")? { Some(read_i64(from)?) } else { None };
+        Ok(Self { topic, lane, time })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
+        to.put_u32(self.topic.0);
+        to.put_u16(self.lane.0);
+        to.put_u8(self.time.is_some().into());
+        if let Some(time) = self.time {
+            to.put_u64(time.cast_unsigned());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gristmill_base::ids::{LaneId, Offset, SlotId, TaskId, TopicId};
-use gristmill_wire::{RecordsBuf, Status};
+use gristmill_wire::{LaneOffsets, RecordsBuf, Status};
 
 use crate::client::{Client, Ticket};
 use crate::error::Error;
@@ -321,6 +321,25 @@ impl Client {
             Ok(OwnedOperation::Invoke { table: table.id, handler, key: key.to_vec(), payload: payload.to_vec() })
         })
         .and_then(value)
+    }
+
+    /// Where the lanes of a topic begin and end, lane by lane; with a time (microseconds since 1970) also their first events
+    /// that were appended then or later.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name; a server of an older version (status `unsupported`).
+    pub fn offsets(&mut self, topic: &str, time: Option<i64>) -> Result<Vec<LaneOffsets>, Error> {
+        let Topic { id, lanes, .. } = self.topic(topic)?;
+        let ask = |lane| OwnedOperation::Offsets { topic: id, lanes, lane: LaneId(lane), time };
+        let asked: Vec<Ticket> = (0..lanes).map(|lane| self.submit(ask(lane))).collect::<Result<_, _>>()?;
+        let mut all = Vec::new();
+        for ticket in asked {
+            match self.wait(ticket)? {
+                OwnedReply::Offsets(offsets) => all.push(offsets),
+                other => return unexpected(&other),
+            }
+        }
+        Ok(all)
     }
 
     /// Loads an app file. The reply is a JSON object with at least `app` and `id`.

@@ -41,6 +41,6 @@ pub use gristmill_wire as wire;
 pub use gristmill_wire::Status;
 pub use names::{AppInfo, Handler, Map, Table, Topic};
 pub use operation::OwnedOperation;
-pub use reply::{Entry, Event, EventPage, OwnedReply, Page, Produced, Row};
+pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced, Row};
 pub use sequencer::{Refused, Sequencer, ToSend};
 pub use topology::Topology;

@@ -19,6 +19,8 @@ pub enum OwnedOperation {
     },
     /// See [`wire::Read`].
     Read { topic: TopicId, lanes: u16, lane: LaneId, from: Offset, max_records: u32, max_bytes: u32, wait_millis: u32 },
+    /// See [`wire::Offsets`].
+    Offsets { topic: TopicId, lanes: u16, lane: LaneId, time: Option<i64> },
     /// See [`wire::Ingest`]. Not numbered in the session: it may be sent again.
     Ingest { topic: TopicId, input: TaskId, slot: SlotId, end: bool, prev: u64, records: wire::RecordsBuf },
     /// See [`wire::Get`].
@@ -82,6 +84,7 @@ impl OwnedOperation {
             &Self::Read { topic, lane, from, max_records, max_bytes, wait_millis, .. } => {
                 Operation::Read(wire::Read { topic, lane, from, max_records, max_bytes, wait_millis })
             }
+            &Self::Offsets { topic, lane, time, .. } => Operation::Offsets(wire::Offsets { topic, lane, time }),
             Self::Ingest { topic, input, slot, end, prev, records } => Operation::Ingest(wire::Ingest {
                 topic: *topic,
                 input: *input,
@@ -148,7 +151,7 @@ impl OwnedOperation {
     /// The slot it belongs to, where there is one.
     pub(crate) fn slot(&self, slot_count: u16) -> Option<SlotId> {
         let lane_count = match self {
-            Self::Produce { lanes, .. } | Self::Read { lanes, .. } => Some(*lanes),
+            Self::Produce { lanes, .. } | Self::Read { lanes, .. } | Self::Offsets { lanes, .. } => Some(*lanes),
             _ => None,
         };
         if let Self::Produce { topic, key, .. } = self {

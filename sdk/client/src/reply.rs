@@ -3,7 +3,7 @@
 use gristmill_base::ids::Offset;
 use gristmill_wire::{OpCode, Reply};
 
-pub use gristmill_wire::Produced;
+pub use gristmill_wire::{LaneOffsets, Produced};
 
 use crate::error::Error;
 
@@ -16,6 +16,8 @@ pub enum OwnedReply {
     Produced(Produced),
     /// The position up to which the slot has the bounded input.
     Ingested(u64),
+    /// Places in a lane.
+    Offsets(LaneOffsets),
     /// A value, or a handler's reply.
     Value(Vec<u8>),
     /// Events of a lane.
@@ -91,6 +93,7 @@ impl OwnedReply {
             Reply::Empty => Self::Done,
             Reply::Produced(produced) => Self::Produced(produced),
             Reply::Ingested(received) => Self::Ingested(received),
+            Reply::Offsets(offsets) => Self::Offsets(offsets),
             Reply::Value(value) => Self::Value(value.to_vec()),
             Reply::Json(text) => Self::Json(text.into_owned()),
             Reply::Read(page) => Self::Events(EventPage {

@@ -8,7 +8,7 @@ use super::typed;
 use crate::exit::Failed;
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneId, Offset};
-use gristmill_client::{Client, Event, OwnedOperation, OwnedReply, Topic};
+use gristmill_client::{Client, Event, LaneOffsets, OwnedOperation, OwnedReply, Topic};
 use serde_json::{Map, Value, json};
 
 /// How long one request of `--follow` waits at the server for an event.
@@ -35,6 +35,8 @@ enum Action {
     Read(Read),
     /// List the topics of all apps.
     List,
+    /// Show where the lanes of a topic begin and end: the first offset that is there, and the one behind the last.
+    Offsets(Offsets),
 }
 
 #[derive(clap::Args)]
@@ -56,6 +58,52 @@ struct Read {
     limit: u64,
 }
 
+#[derive(clap::Args)]
+struct Offsets {
+    /// The topic.
+    #[arg(value_name = "APP/TOPIC")]
+    topic: String,
+    /// And the first offset of each lane that was appended at this time or later: microseconds since 1970, or so long ago,
+    /// such as 15m, 2h or 7d.
+    #[arg(long, value_name = "T", value_parser = When::parse)]
+    time: Option<When>,
+}
+
+/// A time on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Microseconds since 1970.
+    At(i64),
+    /// Seconds ago.
+    Ago(i64),
+}
+
+impl When {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let number: i64 = text[..digits].parse().map_err(|_| ALLOWED.to_owned())?;
+        let seconds = match &text[digits..] {
+            "" => return Ok(Self::At(number)),
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(ALLOWED.to_owned()),
+        };
+        number.checked_mul(seconds).map(Self::Ago).ok_or_else(|| ALLOWED.to_owned())
+    }
+
+    /// Microseconds since 1970, if it is now so many.
+    fn micros(self, now: i64) -> i64 {
+        match self {
+            Self::At(micros) => micros,
+            Self::Ago(seconds) => now.saturating_sub(seconds.saturating_mul(1_000_000)),
+        }
+    }
+}
+
+const ALLOWED: &str = "allowed: microseconds since 1970, or a whole number with a unit (s, m, h, d) for so long ago";
+
 /// Does it.
 ///
 /// # Errors
@@ -65,6 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     match &arguments.action {
         Action::Append(append) => append::run(&mut client, append, arguments.output.output),
         Action::Read(read) => Reader::new(client, read, arguments.output.output)?.run(read.follow),
+        Action::Offsets(of) => offsets(&mut client, of, arguments.output.output),
         Action::List => list(&mut client, arguments.output.output),
     }
 }
@@ -169,6 +218,32 @@ fn json_of(topic: &Topic, lane: LaneId, event: &Event) -> Value {
     })
 }
 
+fn offsets(client: &mut Client, of: &Offsets, format: Format) -> Result<(), Failed> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let time = of.time.map(|when| when.micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX)));
+    let lanes = client.offsets(&of.topic, time).map_err(failed)?;
+    let mut printer = Printer::new();
+    let mut columns =
+        Columns::new(if time.is_some() { &["lane", "start", "end", "at"] } else { &["lane", "start", "end"] });
+    for (lane, LaneOffsets { start, end, at }) in lanes.iter().enumerate() {
+        if format == Format::Json {
+            let mut line = json!({"lane": lane, "start": start.0, "end": end.0});
+            if time.is_some() {
+                line["at"] = json!(at.0);
+            }
+            printer.json(&line)?;
+            continue;
+        }
+        let mut row = vec![lane.to_string(), start.to_string(), end.to_string()];
+        row.extend(time.map(|_| at.to_string()));
+        columns.row(row);
+    }
+    if format != Format::Json {
+        printer.table(&columns)?;
+    }
+    printer.flush()
+}
+
 fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
     let topics = rows(&client.topic_list().map_err(failed)?, "topics")?;
     let mut printer = Printer::new();
@@ -185,4 +260,19 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
     }
     printer.table(&columns)?;
     printer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::When;
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        assert_eq!(When::parse("1767225600000000").map(|when| when.micros(5)), Ok(1_767_225_600_000_000));
+        assert_eq!(When::parse("2h").map(|when| when.micros(7_200_000_001)), Ok(1));
+        assert_eq!(When::parse("7d").map(|when| when.micros(0)), Ok(-604_800_000_000));
+        for wrong in ["", "h", "-3", "3w", "9999999999999999d", "99999999999999999999"] {
+            assert!(When::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -4,8 +4,8 @@
 use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Delete, Failure, Get, HeadersBuf, Invoke, MapDelete, MapGet, MapPut, OpCode, Operation as WireOperation, Produce,
-    Put, Range, Read, Reply, Scan, Sequence as WireSequence, Status, Void,
+    Delete, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet, MapPut, OpCode,
+    Operation as WireOperation, Produce, Put, Range, Read, Reply, Scan, Sequence as WireSequence, Status, Void,
 };
 
 fn sequence(of: Sequence) -> WireSequence {
@@ -134,6 +134,7 @@ pub(super) fn from_wire(
             rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
             more: page.more,
         },
+        Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),
         other @ (Reply::Hello(_) | Reply::Ingested(_)) => return Err(format!("net: {code:?} was answered {other:?}")),
     }))

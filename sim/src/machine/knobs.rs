@@ -5,6 +5,7 @@ use crate::rng::SimRng;
 use gristmill_base::limits::STORE_TIER_RUNS;
 use gristmill_base::tuning::Tuning;
 use gristmill_core::boot::BootConfig;
+use gristmill_state::lane::LaneSizes;
 
 /// The settings of one run.
 #[derive(Clone, Debug)]
@@ -146,6 +147,7 @@ impl Knobs {
             bulk: 0,
         };
         knobs.calibrate();
+        knobs.boot.lane_sizes = knobs.lane_sizes();
         knobs
     }
 
@@ -156,6 +158,15 @@ impl Knobs {
         self.tuning.turn_runs = one_of(&mut rng, &[1, 8, Tuning::DEFAULT.turn_runs]);
         self.tuning.turn_rows_bytes = one_of(&mut rng, &[1, 500, Tuning::DEFAULT.turn_rows_bytes]);
         self.tuning.debt_runs = one_of(&mut rng, &[STORE_TIER_RUNS, Tuning::DEFAULT.debt_runs]);
+    }
+
+    /// How large lane files and their chunks are: follows from what was drawn, so that it takes no draw.
+    fn lane_sizes(&self) -> LaneSizes {
+        let small = [(400, 4 << 10), (700, 8 << 10), (3_000, 12 << 10)];
+        match self.operations as usize / 12 % 4 {
+            3 => LaneSizes::default(),
+            at => LaneSizes { chunk_bytes: small[at].0, file_bytes: small[at].1 },
+        }
     }
 
     /// How the log writes, as a disk's calibration may say: follows from what was drawn, so that it takes no draw.

@@ -14,15 +14,19 @@ use crate::session::{KeptReply, Session};
 use crate::stream::Stream;
 use crate::timers::TimerRow;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{HandlerId, LaneId, LaneKey, Lsn, MapId, Offset, SessionId, SlotId, Ssn, Term, TopicId};
+use gristmill_base::ids::{HandlerId, LaneKey, Lsn, MapId, SessionId, SlotId, Ssn, Term};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Version 1, which held the rows of grains too, is read as well.
+/// Version of the layout that is written. Version 1, which held the rows of grains too, is read as well: its lanes have one
+/// file each, and their chunks tell no times.
 pub const CHECKPOINT_VERSION: u16 = 2;
-/// The version with rows of grains.
-const VERSION_WITH_ROWS: u16 = 1;
+/// The older version.
+const VERSION_1: u16 = 1;
+
+/// Chunks that a checkpoint writes, by lane.
+pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
 
 /// A dump that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +63,7 @@ impl Slot {
     /// The dump of this slot as it is now. Lanes are dumped as what their files hold; `extra` names chunks that the
     /// same checkpoint writes.
     #[must_use]
-    pub fn dump(&self, extra: &BTreeMap<LaneKey, Extent>) -> Vec<u8> {
+    pub fn dump(&self, extra: &NewExtents) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16(CHECKPOINT_VERSION);
         out.put_u16(self.id.0);
@@ -140,26 +144,10 @@ impl Slot {
         }
     }
 
-    fn dump_lanes(&self, out: &mut Vec<u8>, extra: &BTreeMap<LaneKey, Extent>) {
+    fn dump_lanes(&self, out: &mut Vec<u8>, extra: &NewExtents) {
         out.put_varint(self.lanes.len() as u64);
         for (key, lane) in &self.lanes {
-            out.put_varint(key.topic.0.into());
-            out.put_varint(key.lane.0.into());
-            out.put_varint(lane.start.0);
-            out.put_u8(u8::from(lane.spread));
-            let extents: Vec<&Extent> = lane.extents().iter().chain(extra.get(key)).collect();
-            assert_eq!(
-                extents.last().map_or(lane.start.0 - 1, |extent| extent.last.0),
-                lane.end().0,
-                "a dump names all events"
-            );
-            out.put_varint(extents.len() as u64);
-            for extent in extents {
-                for number in [extent.first.0, extent.last.0, extent.position, extent.bytes] {
-                    out.put_varint(number);
-                }
-                out.put_u32(extent.crc);
-            }
+            lane.store(extra.get(key).map_or(&[], Vec::as_slice), out);
         }
     }
 
@@ -171,7 +159,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_WITH_ROWS, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -197,13 +185,13 @@ impl Slot {
             slot.outbox.insert(to, channel);
         }
         for _ in 0..from.count(1)? {
-            slot.load_grain(from, version == VERSION_WITH_ROWS)?;
+            slot.load_grain(from, version == VERSION_1)?;
         }
         for _ in 0..from.count(1)? {
             slot.load_timer(from)?;
         }
         for _ in 0..from.count(1)? {
-            let lane = lane(from)?;
+            let lane = Lane::stored(from, version == VERSION_1)?;
             slot.lanes.insert(lane.key, lane);
         }
         for _ in 0..from.count(1)? {
@@ -211,7 +199,7 @@ impl Slot {
         }
         reader.end()?;
         slot.dirty.since = slot.last_ssn;
-        if version == VERSION_WITH_ROWS {
+        if version == VERSION_1 {
             slot.all_is_dirty();
         }
         Ok(slot)
@@ -340,29 +328,4 @@ fn channel(from: &mut Reader<'_>) -> Result<Channel, DecodeError> {
 
 fn row(from: &mut Reader<'_>) -> Result<Row, DecodeError> {
     Ok(Row { ssn: Ssn(from.varint()?), bytes: from.bytes("value", VALUE_BYTES_MAX)?.into() })
-}
-
-fn lane(from: &mut Reader<'_>) -> Result<Lane, DecodeError> {
-    let key = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
-    let start = Offset(from.varint()?);
-    if start.0 == 0 {
-        return Err(DecodeError::Unknown { what: "first offset of a lane", found: 0 });
-    }
-    let spread = from.u8()? != 0;
-    let mut extents: Vec<Extent> = Vec::new();
-    for _ in 0..from.count(1)? {
-        let extent = Extent {
-            first: Offset(from.varint()?),
-            last: Offset(from.varint()?),
-            position: from.varint()?,
-            bytes: from.varint()?,
-            crc: from.u32()?,
-        };
-        let next = extents.last().map_or(start.0, |before| before.last.0.saturating_add(1));
-        if extent.first.0 != next || extent.last < extent.first {
-            return Err(DecodeError::Unknown { what: "first offset of a chunk", found: extent.first.0 });
-        }
-        extents.push(extent);
-    }
-    Ok(Lane::restore(key, start, extents, spread))
 }

@@ -14,7 +14,7 @@ mod spill;
 pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
 pub use direct::SessionPosition;
-pub use dump::{CHECKPOINT_VERSION, DumpError};
+pub use dump::{CHECKPOINT_VERSION, DumpError, NewExtents};
 pub use flush::DirtyRows;
 
 use crate::grain::{Grain, GrainId, Queued};

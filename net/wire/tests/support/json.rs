@@ -108,6 +108,7 @@ fn fields(operation: &Operation<'_>) -> Value {
             "topic": o.topic.0, "lane": o.lane.0, "from": o.from.0, "max_records": o.max_records,
             "max_bytes": o.max_bytes, "wait_millis": o.wait_millis,
         }),
+        Operation::Offsets(o) => json!({ "topic": o.topic.0, "lane": o.lane.0, "time": o.time }),
         Operation::Get(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
         Operation::Put(o) => json!({ "table": o.table.0, "key": bytes(o.key), "value": bytes(o.value) }),
         Operation::Delete(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
@@ -161,6 +162,7 @@ fn replied(reply: &Reply<'_>) -> Value {
         Reply::Empty => Value::Null,
         Reply::Produced(produced) => json!({ "lane": produced.lane.0, "offset": produced.offset.0 }),
         Reply::Ingested(received) => json!({ "received": received }),
+        Reply::Offsets(it) => json!({ "start": it.start.0, "end": it.end.0, "at": it.at.0 }),
         Reply::Value(value) => bytes(value),
         Reply::Json(text) => json!({ "json": serde_json::from_str::<Value>(text).expect("JSON") }),
         Reply::Read(page) => {

@@ -3,7 +3,7 @@
 use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, Delete, Describe, Get, Headers, Hello, Ingest, Invoke, MapDelete, MapGet, MapPut,
-    Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
+    Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
 };
 
 use super::{Content, Sample, request};
@@ -98,6 +98,16 @@ fn topics() -> Vec<Sample> {
                 max_bytes: 1 << 20,
                 wait_millis: 500,
             }),
+        ),
+        request(
+            "offsets",
+            "where lane 62 begins and ends",
+            Operation::Offsets(Offsets { topic: TopicId(1), lane: LaneId(62), time: None }),
+        ),
+        request(
+            "offsets-since",
+            "and where its events of 2026 begin",
+            Operation::Offsets(Offsets { topic: TopicId(1), lane: LaneId(62), time: Some(1_767_225_600_000_000) }),
         ),
     ]
 }

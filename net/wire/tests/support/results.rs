@@ -1,7 +1,7 @@
 //! One of every reply and of every failure.
 
 use gristmill_base::ids::{LaneId, Offset, SessionId, SessionKey, ShardId};
-use gristmill_wire::{CORRELATION_NONE, Failure, HelloReply, OpCode, Produced, Reply, Status};
+use gristmill_wire::{CORRELATION_NONE, Failure, HelloReply, LaneOffsets, OpCode, Produced, Reply, Status};
 
 use super::{Content, Sample, json_reply, reply};
 
@@ -39,6 +39,12 @@ fn replies() -> Vec<Sample> {
         reply("ok-ping", "no body", OpCode::Ping, Reply::Empty),
         reply("ok-produce", "where the event went", OpCode::Produce, Reply::Produced(produced)),
         reply("ok-ingest", "the slot has the input up to record 203", OpCode::Ingest, Reply::Ingested(203)),
+        reply(
+            "ok-offsets",
+            "a lane with the events 5 to 8, of which 7 is the first since the time",
+            OpCode::Offsets,
+            Reply::Offsets(LaneOffsets { start: Offset(5), end: Offset(9), at: Offset(7) }),
+        ),
         reply("ok-get", "a value", OpCode::Get, Reply::Value(b"one")),
         reply("ok-put", "no body", OpCode::Put, Reply::Empty),
         reply("ok-delete", "no body", OpCode::Delete, Reply::Empty),

@@ -1,0 +1,85 @@
+//! The lanes as the server shows them once everything has settled: every event, and where each lane was at which time.
+
+use super::Run;
+use crate::workload::Act;
+use gristmill_base::ids::{LaneId, LaneKey, Offset};
+use gristmill_core::request::{Answer, Operation, Refusal};
+
+/// Times that a read of a chunk may be told that its file is damaged, before it must have been put back.
+const DAMAGE_TRIES_MAX: u32 = 600;
+
+impl Run {
+    /// Reads every lane to its end.
+    pub(super) fn read_lanes(&mut self) -> Result<(), String> {
+        let topics = self.workload.topics();
+        for topic in topics {
+            let names = self.names.as_ref().expect("the app is loaded");
+            let (id, lanes) = names.topic(topic);
+            for lane in 0..lanes {
+                self.read_lane(topic, LaneKey { topic: id, lane: LaneId(lane) })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {
+        let mut from = Offset(1);
+        let mut times = Vec::new();
+        loop {
+            let (topic_id, lane, wait_millis) = (key.topic, key.lane, 0);
+            let read = Operation::Read { topic: topic_id, lane, from, max_events: 50, max_bytes: 1 << 20, wait_millis };
+            let answer = self.ask_mending(&read)?;
+            let answer = answer.map_err(|refusal| format!("P1: {topic}-{} cannot be read: {refusal:?}", key.lane))?;
+            let Answer::Events { end, next, events } = &answer else { return Err(format!("{answer:?}")) };
+            let dense = events.iter().zip(from.0..).all(|(event, offset)| event.offset.0 == offset);
+            if !dense {
+                return Err(format!("P1: offsets of {topic}-{} are not dense", key.lane));
+            }
+            times.extend(events.iter().map(|event| event.append_micros));
+            let (end, next) = (*end, *next);
+            let act = Act::Read(topic, key.lane.0, from.0);
+            self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
+            if next >= end {
+                return self.hold_offsets(topic, key, &times);
+            }
+            if next <= from {
+                return Err(format!("{topic}-{} cannot be read from {from}, although it ends at {end}", key.lane));
+            }
+            from = next;
+        }
+    }
+
+    /// Asks where a lane was at some times; `times` are those of its events from the first on.
+    fn hold_offsets(&mut self, topic: &'static str, key: LaneKey, times: &[u64]) -> Result<(), String> {
+        if !times.is_sorted() {
+            return Err(format!("append times of {topic}-{} go back: {times:?}", key.lane));
+        }
+        let of = |at: usize| times.get(at).copied();
+        let asked = [None, of(0), of(times.len() / 2), of(times.len() / 3).map(|time| time + 1), Some(u64::MAX)];
+        for time_micros in asked {
+            let ask = Operation::Offsets { topic: key.topic, lane: key.lane, time_micros };
+            let answer = self.ask_mending(&ask)?;
+            let end = Offset(times.len() as u64 + 1);
+            let at = time_micros.map_or(0, |micros| times.partition_point(|time| *time < micros) as u64 + 1);
+            let expected = Answer::Offsets { start: Offset(1), end, at: Offset(at) };
+            if answer != Ok(expected.clone()) {
+                let asked = format!("{topic}-{} at {time_micros:?}", key.lane);
+                return Err(format!("offsets of {asked}: {answer:?} instead of {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks, and puts back files that are told as damaged.
+    fn ask_mending(&mut self, operation: &Operation) -> Result<Result<Answer, Refusal>, String> {
+        let mut tries = 0;
+        loop {
+            let answer = self.ask(operation.clone())?.ok_or("the machine went down in the end phase")?;
+            if tries == DAMAGE_TRIES_MAX || !matches!(&answer, Err(refusal) if self.machine.is_told_damage(refusal)) {
+                return Ok(answer);
+            }
+            tries += 1;
+            self.wait_a_little()?;
+        }
+    }
+}

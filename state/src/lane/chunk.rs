@@ -1,0 +1,160 @@
+//! Chunks: what a checkpoint appends to a lane's files, and how its events lie there. Layout in
+//! docs/internals/checkpoint.md.
+
+use super::LaneEvent;
+use crate::record::Event;
+use gristmill_base::checksum::crc32c;
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{Lsn, Offset};
+use gristmill_base::limits::{BLOCK_BYTES, LANE_CHUNK_BYTES, LANE_FILE_BYTES};
+use gristmill_base::placement::key_hash;
+
+/// A place in a lane's files. In order: a lane is written from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Number of the file. 0 is the one file of any length that a lane had before files were rotated.
+    pub file: u32,
+    /// Byte in it, at a block.
+    pub position: u64,
+}
+
+impl Place {
+    /// Where a lane that has no files begins.
+    pub const FIRST: Self = Self { file: 1, position: 0 };
+
+    /// The beginning of the next file.
+    #[must_use]
+    pub fn next_file(self) -> Self {
+        Self { file: self.file + 1, position: 0 }
+    }
+
+    /// The first block behind so many bytes from here on.
+    fn behind(self, bytes: u64) -> Self {
+        Self { position: self.position + bytes.next_multiple_of(BLOCK_BYTES as u64), ..self }
+    }
+}
+
+/// A chunk of a lane's files: consecutive events written by one checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First offset in it.
+    pub first: Offset,
+    /// Last offset in it.
+    pub last: Offset,
+    /// Where its bytes start; whole blocks.
+    pub place: Place,
+    /// Length of its body in bytes, without padding.
+    pub bytes: u64,
+    /// CRC32C of its body.
+    pub crc: u32,
+    /// Append times of its first and its last event, engine microseconds; `None` as long as a chunk of an older version
+    /// has not been read.
+    pub times: Option<(u64, u64)>,
+}
+
+impl Extent {
+    /// Where the next chunk may lie.
+    #[must_use]
+    pub fn behind(&self) -> Place {
+        self.place.behind(self.bytes)
+    }
+}
+
+/// How large chunks and files become. A chunk is larger only if its one event is, a file only if its one chunk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSizes {
+    /// Body of a chunk, bytes.
+    pub chunk_bytes: usize,
+    /// File, bytes.
+    pub file_bytes: u64,
+}
+
+impl Default for LaneSizes {
+    fn default() -> Self {
+        Self { chunk_bytes: LANE_CHUNK_BYTES, file_bytes: LANE_FILE_BYTES }
+    }
+}
+
+/// A chunk to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where it goes and what it holds.
+    pub extent: Extent,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// Cuts events into chunks.
+pub(super) struct Chunks {
+    sizes: LaneSizes,
+    /// Where the next chunk may begin.
+    place: Place,
+    /// Of the chunk that is being filled; the rest means nothing while it is empty.
+    body: Vec<u8>,
+    first: Offset,
+    last: Offset,
+    times: (u64, u64),
+    done: Vec<Chunk>,
+}
+
+impl Chunks {
+    pub(super) fn new(place: Place, sizes: LaneSizes) -> Self {
+        Self { sizes, place, body: Vec::new(), first: Offset(0), last: Offset(0), times: (0, 0), done: Vec::new() }
+    }
+
+    /// Adds the next event.
+    pub(super) fn add(&mut self, event: &LaneEvent) {
+        let before = self.body.len();
+        self.body.put_varint(event.append_micros);
+        event.event.encode(&mut self.body);
+        if before > 0 && self.body.len() > self.sizes.chunk_bytes {
+            let own = self.body.split_off(before);
+            self.close();
+            self.body = own;
+        }
+        if before == 0 || self.first > self.last {
+            (self.first, self.times.0) = (event.offset, event.append_micros);
+        }
+        (self.last, self.times.1) = (event.offset, event.append_micros);
+    }
+
+    fn close(&mut self) {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body.len() as u64;
+        if self.place.position > 0 && self.place.behind(bytes).position > self.sizes.file_bytes {
+            self.place = self.place.next_file();
+        }
+        let (first, last, crc) = (self.first, self.last, crc32c(&body));
+        let extent = Extent { first, last, place: self.place, bytes, crc, times: Some(self.times) };
+        self.place = extent.behind();
+        self.first = Offset(last.0 + 1);
+        self.done.push(Chunk { extent, body });
+    }
+
+    /// The chunks with all events.
+    pub(super) fn finish(mut self) -> Vec<Chunk> {
+        if !self.body.is_empty() {
+            self.close();
+        }
+        self.done
+    }
+}
+
+/// The events of a chunk.
+pub(super) fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeError> {
+    let mut from = Reader::new(body);
+    let mut events = Vec::new();
+    for offset in extent.first.0..=extent.last.0 {
+        let append_micros = from.varint()?;
+        let event = Event::decode(&mut from)?;
+        events.push(LaneEvent {
+            offset: Offset(offset),
+            append_micros,
+            hash: key_hash(&event.key),
+            lsn: Lsn(0),
+            event,
+        });
+    }
+    from.end()?;
+    Ok(events)
+}
