@@ -91,6 +91,11 @@ fn lines_become_counts() {
     let events = setup.json(&["topic", "read", "word-count/lines"]);
     assert_eq!(events.len(), 3);
     assert!(events.iter().any(|event| event["value"] == json!({"doc": "stdin", "text": "from the input"})));
+    let offsets = setup.json(&["topic", "offsets", "word-count/lines", "--time", "1h"]);
+    assert_eq!(offsets.len(), 64);
+    assert!(offsets.iter().all(|lane| lane["start"] == 1 && lane["at"] == 1), "nothing is older than an hour");
+    assert_eq!(offsets.iter().filter_map(|lane| lane["end"].as_u64()).sum::<u64>(), 64 + 3);
+    assert_eq!(setup.run(&["topic", "offsets", "word-count/lines", "--time", "3w"]).0, 2);
     assert_eq!(setup.json(&["topic", "list"]).len(), 2);
     assert_eq!(setup.json(&["app", "list"])[0]["app"], "word-count");
 }

@@ -538,7 +538,7 @@ impl Run {
 
     /// Reads every lane to its end, then checks everything.
     fn final_check(&mut self) -> Result<(), String> {
-        self.read_lanes()?;
+        self.read_lanes(true)?;
         let names = self.names.as_ref().expect("the app is loaded");
         self.auditor.check_recovered(&self.machine, names)?;
         if let Some(what) = self.machine.slots().into_iter().find_map(|slot| names.stranger(slot)) {

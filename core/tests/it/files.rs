@@ -78,16 +78,28 @@ fn events_are_read_back_from_as_many_files_as_a_lane_has() {
         let mut rig = Rig::start(&folder.0, &small(cores), apps);
         let lane = LaneId(lane_of(b"doc", 4).0);
         let mut from = Offset(1);
+        let mut times = Vec::new();
         while from.0 <= 1_500 {
             let read = Operation::Read { topic, lane, from, max_events: 7, max_bytes: 1 << 20, wait_millis: 0 };
             let Ok(Answer::Events { events, next, .. }) = rig.ask(0, SessionId(0), read) else { panic!("no events") };
             for event in events {
                 let n = event.offset.0 - 1;
                 assert!(event.value.starts_with(format!("w{n} ").as_bytes()), "{event:?}");
+                times.push(event.append_micros);
             }
             assert!(next > from);
             from = next;
         }
+        // Started again, so that chunks must be looked at for the answers.
+        drop(rig);
+        let mut rig = Rig::start(&folder.0, &small(cores), apps);
+        for time in [0, times[3], times[700] + 1, times[1_499], u64::MAX] {
+            let at = Offset(times.partition_point(|other| *other < time) as u64 + 1);
+            let answer = rig.ask(0, SessionId(0), Operation::Offsets { topic, lane, time_micros: Some(time) });
+            assert_eq!(answer, Ok(Answer::Offsets { start: Offset(1), end: Offset(1_501), at }));
+        }
+        let nothing = Operation::Offsets { topic, lane: LaneId(9), time_micros: None };
+        assert_eq!(rig.ask(0, SessionId(0), nothing).unwrap_err().code, Code::UnknownName);
     }
 }
 

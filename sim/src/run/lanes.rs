@@ -9,20 +9,25 @@ use gristmill_core::request::{Answer, Operation, Refusal};
 const DAMAGE_TRIES_MAX: u32 = 600;
 
 impl Run {
-    /// Reads every lane to its end.
-    pub(super) fn read_lanes(&mut self) -> Result<(), String> {
+    /// Reads every lane to its end; if nothing is appended any more, holds what the server says of places in them too.
+    pub(super) fn read_lanes(&mut self, is_settled: bool) -> Result<(), String> {
         let topics = self.workload.topics();
         for topic in topics {
             let names = self.names.as_ref().expect("the app is loaded");
             let (id, lanes) = names.topic(topic);
             for lane in 0..lanes {
-                self.read_lane(topic, LaneKey { topic: id, lane: LaneId(lane) })?;
+                let key = LaneKey { topic: id, lane: LaneId(lane) };
+                let times = self.read_lane(topic, key)?;
+                if is_settled {
+                    self.hold_offsets(topic, key, &times)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(), String> {
+    /// Reads a lane to its end; the append times of its events.
+    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<Vec<u64>, String> {
         let mut from = Offset(1);
         let mut times = Vec::new();
         loop {
@@ -40,7 +45,7 @@ impl Run {
             let act = Act::Read(topic, key.lane.0, from.0);
             self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
             if next >= end {
-                return self.hold_offsets(topic, key, &times);
+                return Ok(times);
             }
             if next <= from {
                 return Err(format!("{topic}-{} cannot be read from {from}, although it ends at {end}", key.lane));

@@ -17,7 +17,7 @@ impl Run {
         while !self.is_over() && self.machine.clock.nanos() < until {
             self.round()?;
         }
-        self.read_lanes()?;
+        self.read_lanes(false)?;
         let name = self.workload.app().name.to_owned();
         let answer = self.ask(Operation::Settle { name, wait_millis: (SETTLE_NANOS / 2_000_000) as u32 })?;
         let answer = answer.ok_or("the machine went down in the end phase")?;
@@ -37,7 +37,7 @@ impl Run {
             return checked.map_err(|what| format!("settled, but: {what}"));
         }
         let ends = self.ends();
-        self.read_lanes()?;
+        self.read_lanes(false)?;
         if self.ends() != ends {
             return Err("settled, but events were appended afterwards".into());
         }
