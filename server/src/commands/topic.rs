@@ -7,8 +7,10 @@ use super::output::{Columns, Format, Output, Printer};
 use super::typed;
 use crate::exit::Failed;
 use gristmill_base::datatype::DataType;
+use gristmill_base::env::Clock;
 use gristmill_base::ids::{LaneId, Offset};
 use gristmill_client::{Client, Event, LaneOffsets, OwnedOperation, OwnedReply, Topic};
+use gristmill_io::clock::SystemClock;
 use serde_json::{Map, Value, json};
 
 /// How long one request of `--follow` waits at the server for an event.
@@ -219,8 +221,8 @@ fn json_of(topic: &Topic, lane: LaneId, event: &Event) -> Value {
 }
 
 fn offsets(client: &mut Client, of: &Offsets, format: Format) -> Result<(), Failed> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let time = of.time.map(|when| when.micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX)));
+    let now = SystemClock.now().wall_micros;
+    let time = of.time.map(|when| when.micros(i64::try_from(now).unwrap_or(i64::MAX)));
     let lanes = client.offsets(&of.topic, time).map_err(failed)?;
     let mut printer = Printer::new();
     let mut columns =
