@@ -197,15 +197,12 @@ fn write_chunk(files: &mut Files<'_>, write: &ChunkWrite) -> Result<(), DiskErro
     let Place { file, position } = write.chunk.extent.place;
     let path = lane_path(write.lane, file);
     let is_first = position == 0;
-    if is_first {
-        // No root names a chunk of the file. One that is there is left from a process that was killed, or from an attempt
-        // whose flush of the folder failed: after that no later flush says anything of the name, so it is given anew.
-        match files.remove(&path) {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let file = files.open(&path, if is_first { OpenMode::Create } else { OpenMode::Write })?;
+    let file = match files.open(&path, OpenMode::Write) {
+        // One that is there before its first chunk is left from an attempt that failed, or from a process that was killed.
+        // No root names anything in it.
+        Err(error) if is_first && error.kind == DiskErrorKind::NotFound => files.open(&path, OpenMode::Create)?,
+        opened => opened?,
+    };
     // Closed also after a failure: it is tried again for as long as a disk is full.
     let filled = fill_chunk(files, file, &write.chunk);
     files.close(file);

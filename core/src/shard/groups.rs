@@ -19,6 +19,9 @@ use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{Built, FlushMark, Group, Level, Plan, file_path, plan};
 use std::collections::BTreeMap;
 
+/// The pause after a failed merge of a group doubles so often: to about a minute.
+const FAILURE_DOUBLINGS_MAX: u32 = 6;
+
 /// A slot whose checkpoint is written, and does not count before the rows are.
 #[derive(Debug)]
 struct Written {
@@ -58,8 +61,9 @@ pub(super) struct Groups {
     /// The slot whose rows are being taken.
     taking: Option<SlotId>,
     merging: Option<Merging>,
-    /// After a failed merge none is tried before this, monotonic nanoseconds.
-    not_before_nanos: u64,
+    /// Groups whose merge has failed: how often in a row, and when it may be tried again, monotonic nanoseconds. Other groups
+    /// are merged meanwhile: a damaged file of one must not hold up all.
+    failed: BTreeMap<u16, (u32, u64)>,
     /// Whether the files have been looked through for a merge since they changed, and none is due.
     is_in_order: bool,
     /// Bytes of rows that were handed to flushes, of files that these have made, and of files that merges have made.
@@ -219,7 +223,7 @@ impl Shard {
     /// Takes merges one step on.
     pub(super) fn merge_step(&mut self, outbox: &mut super::Outbox) {
         let now = self.now_nanos;
-        if self.groups.merging.is_none() && !self.groups.is_in_order && now >= self.groups.not_before_nanos {
+        if self.groups.merging.is_none() && !self.groups.is_in_order {
             self.begin_merge();
         }
         let Some(number) = self.groups.merging.as_ref().map(|merging| merging.plan.group) else { return };
@@ -241,16 +245,18 @@ impl Shard {
     }
 
     fn begin_merge(&mut self) {
-        let manifest = self.checkpoints.manifest();
+        let (manifest, now) = (self.checkpoints.manifest(), self.now_nanos);
+        let may_be_tried = |group: &u16| self.groups.failed.get(group).is_none_or(|(_, not_before)| now >= *not_before);
         // The group with the most runs first: its flushes wait soonest.
         let mut plans: Vec<(usize, Plan)> = manifest
             .groups
             .iter()
+            .filter(|(number, _)| may_be_tried(number))
             .filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?)))
             .collect();
         plans.sort_by_key(|(runs, _)| *runs);
         let Some((_, plan)) = plans.pop() else {
-            self.groups.is_in_order = true;
+            self.groups.is_in_order = self.groups.failed.is_empty();
             return;
         };
         let job = self.checkpoints.manifest_mut().begin_job();
@@ -280,9 +286,12 @@ impl Shard {
         let error = done.as_ref().err().map(StoreError::to_disk_error);
         self.failing_work.note(Work::Merge, error.as_ref());
         let Ok(built) = done else {
-            self.groups.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+            let (times, not_before) = self.groups.failed.entry(plan.group).or_default();
+            *times += 1;
+            *not_before = self.now_nanos + (FAILURE_PAUSE_NANOS << (*times - 1).min(FAILURE_DOUBLINGS_MAX));
             return;
         };
+        self.groups.failed.remove(&plan.group);
         reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
