@@ -237,6 +237,8 @@ pub const STORE_VALUE_BYTES_MAX: usize = LOG_RECORD_BYTES_MAX;
 /// Body of a block when decompressed, whatever its frame declares: a data block of the target size and one more row with
 /// the longest key fits, and the index root of a file that was cut at [`STORE_ROOT_BYTES`].
 pub const STORE_BLOCK_BODY_BYTES_MAX: usize = 1 << 20;
+/// First byte of a block or record in a file of the store: whatever a file says, the end of one can be computed.
+pub const STORE_OFFSET_MAX: u64 = 1 << 48;
 /// Stored bytes of a data block in the first tier: one block of the device, so one read.
 pub const STORE_TOP_BLOCK_BYTES: usize = BLOCK_BYTES;
 /// Body of a data block where blocks are compressed: larger ones shrink better, and cost more to take apart for one row.

@@ -92,10 +92,10 @@ impl BlockPlace {
 
     fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Reader::new(payload);
-        let place = Self { offset: from.varint()?, bytes: from.varint_as("size of a block")? };
+        let place = Self { offset: super::row::offset_of(from.varint()?)?, bytes: from.varint_as("size of a block")? };
         from.end()?;
         let allowed = super::frame::BLOCK_BYTES_MAX as u64;
-        if place.bytes as u64 > allowed || place.offset.checked_add(allowed).is_none() {
+        if place.bytes as u64 > allowed {
             return Err(DecodeError::TooLarge { what: "block", found: place.bytes as u64, allowed });
         }
         Ok(place)
@@ -105,6 +105,7 @@ impl BlockPlace {
 /// A checked block.
 #[derive(Debug)]
 pub(super) struct Block {
+    payloads: Payload,
     body: Vec<u8>,
     /// First byte of the restart table.
     table: usize,
@@ -131,12 +132,12 @@ impl Block {
         if count == 0 {
             return Err(DecodeError::Truncated { wanted: 1, left: 0 }.into());
         }
-        let block = Self { body, table, count };
-        block.check(payloads)?;
+        let block = Self { payloads, body, table, count };
+        block.check()?;
         Ok(block)
     }
 
-    fn check(&self, payloads: Payload) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), Fault> {
         let mut entry = Entry::default();
         for index in 0..self.count {
             let at = entry.payload.1;
@@ -149,7 +150,7 @@ impl Block {
                 return Err(Fault::Order);
             }
             let payload = &self.body[entry.payload.0..entry.payload.1];
-            match payloads {
+            match self.payloads {
                 Payload::Row => Version::check(payload)?,
                 Payload::Place => drop(BlockPlace::decode(payload)?),
             }
@@ -181,6 +182,11 @@ impl Block {
     fn restart(&self, index: usize) -> usize {
         let at = self.table + 4 * index;
         self.body[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize
+    }
+
+    /// What it was checked to hold.
+    pub(super) fn payloads(&self) -> Payload {
+        self.payloads
     }
 
     /// Bytes of memory beside its own.
@@ -258,6 +264,7 @@ mod tests {
     use super::*;
     use crate::store::Content;
     use gristmill_base::ids::Ssn;
+    use gristmill_base::limits::STORE_OFFSET_MAX;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -314,6 +321,17 @@ mod tests {
                     block.version(&entry);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn places_that_no_file_has_are_refused() {
+        for (offset, is_taken) in [(STORE_OFFSET_MAX, true), (STORE_OFFSET_MAX + 1, false), (u64::MAX, false)] {
+            let mut payload = Vec::new();
+            BlockPlace { offset, bytes: 100 }.encode(&mut payload);
+            let mut builder = BlockBuilder::default();
+            builder.add(b"key", &payload);
+            assert_eq!(Block::load(builder.finish(), Payload::Place).is_ok(), is_taken, "a block at {offset}");
         }
     }
 

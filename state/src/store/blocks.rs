@@ -77,8 +77,7 @@ impl Blocks {
                 let body = self.frames.open(place, wanted.offset, kind, bytes)?;
                 let loaded = match kind {
                     BlockKind::Filter => FilterPage::load(body).map(|page| Cached::Filter(Rc::new(page))),
-                    BlockKind::Data => Block::load(body, Payload::Row).map(|block| Cached::Block(Rc::new(block))),
-                    _ => Block::load(body, Payload::Place).map(|block| Cached::Block(Rc::new(block))),
+                    _ => Block::load(body, payloads_of(kind)).map(|block| Cached::Block(Rc::new(block))),
                 };
                 loaded.map_err(damage)?
             }
@@ -115,9 +114,9 @@ impl Blocks {
 
     pub(super) fn block(&mut self, file: FileNumber, at: BlockPlace, kind: BlockKind) -> Result<Rc<Block>, Stop> {
         match self.cache.get((file, at.offset)) {
-            Some(Cached::Block(block)) => Ok(Rc::clone(block)),
+            Some(Cached::Block(block)) if block.payloads() == payloads_of(kind) => Ok(Rc::clone(block)),
             // Two blocks of one place: an index that was checked and yet says so was written wrongly.
-            Some(Cached::Filter(_)) => Err(self.misplaced(file, at.offset)),
+            Some(_) => Err(self.misplaced(file, at.offset)),
             None => Err(Stop::Miss(Wanted { file, offset: at.offset, bytes: at.bytes, part: Part::Block(kind) })),
         }
     }
@@ -142,5 +141,47 @@ impl Blocks {
 
     fn misplaced(&self, file: FileNumber, offset: u64) -> Stop {
         Place { directory: self.directory, file }.damage(offset, Fault::Order).into()
+    }
+}
+
+/// What a block of an index or of data holds.
+fn payloads_of(kind: BlockKind) -> Payload {
+    if kind == BlockKind::Data { Payload::Row } else { Payload::Place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::block::BlockBuilder;
+    use crate::store::{Compression, Content, Version};
+    use gristmill_base::ids::Ssn;
+
+    /// An index that names one place for blocks of two kinds has right checksums if it was written wrongly.
+    #[test]
+    fn a_cached_block_is_not_taken_for_one_of_another_kind() {
+        let (mut blocks, place) = (Blocks::new(7, 1 << 20), Place { directory: 7, file: FileNumber(3) });
+        let mut row = Vec::new();
+        Version { ssn: Ssn(1), content: Content::Present }.encode(&mut row);
+        let mut builder = BlockBuilder::default();
+        builder.add(b"key", &row);
+        let mut sealed = Vec::new();
+        Frames::default().seal(place, 0, BlockKind::Data, Compression::None, &builder.finish(), &mut sealed);
+        let at = BlockPlace { offset: 0, bytes: sealed.len() };
+        let Err(Stop::Miss(wanted)) = blocks.block(place.file, at, BlockKind::Data) else { panic!("it is there") };
+        blocks.fill(wanted, &sealed, Access::Point).unwrap();
+        assert!(blocks.block(place.file, at, BlockKind::Data).is_ok());
+        let damage = place.damage(0, Fault::Order);
+        assert_eq!(blocks.block(place.file, at, BlockKind::Leaf).unwrap_err(), Stop::Damage(damage.clone()));
+        let footer = Footer {
+            group: 3,
+            data_end: 0,
+            filter_at: 0,
+            filter_lines: 1,
+            root: at,
+            tombstones: at,
+            properties: at,
+            alignment: 1,
+        };
+        assert_eq!(blocks.filter_passes(place.file, &footer, 9), Err(Stop::Damage(damage)));
     }
 }

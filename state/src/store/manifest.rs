@@ -7,6 +7,11 @@ use gristmill_base::limits::{SHARD_COUNT_MAX, SLOT_COUNT_MAX, SLOT_GROUPS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// No bytes or rows of a file, and no flushes of a group, are more, so that sums of them fit.
+const COUNT_MAX: u64 = 1 << 40;
+/// Above all numbers of jobs.
+const JOB_MAX: u64 = 1 << 48;
+
 /// Every record of the slot up to this one is in the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FlushMark {
@@ -128,6 +133,15 @@ impl Group {
 
     /// What is wrong with it, if anything.
     fn fault(&self) -> Option<String> {
+        if self.tier_runs().any(|run| run.files.is_empty()) {
+            return Some("a run has no files".into());
+        }
+        let of_file = |file: &FileEntry| [file.bytes, file.rows, file.tombstones, file.range_tombstones];
+        let values = self.files().flat_map(|file| &file.values).map(|(_, bytes)| *bytes);
+        let mut counts = self.files().flat_map(of_file).chain(values).chain(self.values.values().copied());
+        if self.flushes > COUNT_MAX || counts.any(|count| count > COUNT_MAX) {
+            return Some("it says a number that nothing counts to".into());
+        }
         let mut numbers: Vec<FileNumber> =
             self.files().map(|file| file.number).chain(self.values.keys().copied()).collect();
         let count = numbers.len();
@@ -168,6 +182,12 @@ impl Manifest {
             if let Some(fault) = group.fault() {
                 return Err(format!("group {number}: {fault}"));
             }
+        }
+        if let Some(fault) = shared(&groups) {
+            return Err(fault);
+        }
+        if next_job >= JOB_MAX {
+            return Err(format!("{next_job} is the number of no job"));
         }
         let jobs =
             groups.values().flat_map(|group| group.files().map(|file| file.number).chain(group.values.keys().copied()));
@@ -212,6 +232,21 @@ impl Manifest {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         manifest_bytes::decode(bytes)
     }
+}
+
+/// What two groups name, if anything.
+fn shared(groups: &BTreeMap<u16, Group>) -> Option<String> {
+    let (mut slots, mut files) = (BTreeSet::new(), BTreeSet::new());
+    for group in groups.values() {
+        if let Some(slot) = group.slots.keys().find(|slot| !slots.insert(**slot)) {
+            return Some(format!("two groups name the slot {slot}"));
+        }
+        let numbers = group.files().map(|file| file.number).chain(group.values.keys().copied());
+        if let Some(file) = numbers.into_iter().find(|file| !files.insert(*file)) {
+            return Some(format!("two groups name the file {file}"));
+        }
+    }
+    None
 }
 
 /// The range of a file that was stored.

@@ -3,7 +3,7 @@
 use super::FileNumber;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::Ssn;
-use gristmill_base::limits::{STORE_INLINE_BYTES_MAX, STORE_VALUE_BYTES_MAX};
+use gristmill_base::limits::{STORE_INLINE_BYTES_MAX, STORE_OFFSET_MAX, STORE_VALUE_BYTES_MAX};
 
 const DELETED: u8 = 0;
 const INLINE: u8 = 1;
@@ -124,7 +124,7 @@ impl Version {
             }
             STORED => Said::Stored(ValueRef {
                 file: FileNumber(from.varint()?),
-                offset: from.varint()?,
+                offset: offset_of(from.varint()?)?,
                 bytes: Self::value_bytes(from.varint()?)?,
             }),
             found => return Err(DecodeError::Unknown { what: "content of a row", found: found.into() }),
@@ -140,6 +140,12 @@ impl Version {
         }
         Ok(found as usize)
     }
+}
+
+/// An offset that a file can have.
+pub(super) fn offset_of(found: u64) -> Result<u64, DecodeError> {
+    let allowed = STORE_OFFSET_MAX;
+    if found > allowed { Err(DecodeError::TooLarge { what: "offset", found, allowed }) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -163,6 +169,12 @@ mod tests {
             assert_eq!(Version::decode(&bytes), Ok(version.clone()));
             let cut = Version::decode(&bytes[..bytes.len() - 1]);
             assert_ne!(cut, Ok(version), "a byte less is not the same");
+        }
+        let far = |offset| Version { ssn: Ssn(1), content: Content::Stored(ValueRef { offset, ..place }) };
+        for (offset, is_taken) in [(STORE_OFFSET_MAX, true), (STORE_OFFSET_MAX + 1, false), (u64::MAX, false)] {
+            let mut bytes = Vec::new();
+            far(offset).encode(&mut bytes);
+            assert_eq!(Version::decode(&bytes).is_ok(), is_taken, "a record at {offset}");
         }
         assert!(Version::decode(&[4, 1]).is_err());
         assert!(Version::decode(&[DELETED, 1, 0]).is_err(), "bytes behind a tombstone");

@@ -4,7 +4,7 @@ use crate::rig::{DIRECTORY, Disk, Model, SMALL, deleted, drive, entry, grain, in
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_state::store::{
     Blocks, Built, Content, Cursor, Damage, Direction, FileNumber, FileOptions, Flush, FlushMark, FlushStep, Group,
-    KeyRange, Manifest, Memory, Merge, MergeStep, Plan, Version, View, open_value, plan, value_wanted,
+    KeyRange, Manifest, Memory, Merge, MergeStep, Plan, Run, Version, View, open_value, plan, value_wanted,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -575,6 +575,26 @@ fn a_manifest_that_is_none_is_refused() {
     let run = group.tiers[0][0].clone();
     group.tiers[0].push(run);
     assert_eq!(Manifest::from_bytes(&twice.to_bytes()).unwrap_err(), "group 3: it names a file twice");
+    let absurd = |change: &dyn Fn(&mut Group)| {
+        let mut manifest = world.manifest.clone();
+        change(manifest.groups.get_mut(&GROUP).unwrap());
+        Manifest::from_bytes(&manifest.to_bytes()).unwrap_err()
+    };
+    // Sums of what a manifest says are made everywhere.
+    let no_count = "group 3: it says a number that nothing counts to";
+    assert_eq!(absurd(&|group| group.tiers[0][0].files[0].bytes = u64::MAX), no_count);
+    assert_eq!(absurd(&|group| group.tiers[0][0].files[0].rows = 1 << 60), no_count);
+    assert_eq!(absurd(&|group| group.tiers[0][0].files[0].values[0].1 = u64::MAX), no_count);
+    assert_eq!(absurd(&|group| *group.values.get_mut(&FileNumber::of(133, 0)).unwrap() = u64::MAX), no_count);
+    assert_eq!(absurd(&|group| group.flushes = u64::MAX), no_count);
+    assert_eq!(absurd(&|group| group.tiers[0].push(Run::default())), "group 3: a run has no files");
+    let mut foreign = world.manifest.clone();
+    let of_group = foreign.groups[&GROUP].clone();
+    foreign.groups.insert(GROUP + 1, Group { slots: BTreeMap::new(), ..of_group });
+    assert_eq!(Manifest::from_bytes(&foreign.to_bytes()).unwrap_err(), "two groups name the file 133-1");
+    foreign = world.manifest.clone();
+    foreign.groups.insert(GROUP + 1, Group { slots: [(SLOTS[0], FlushMark::default())].into(), ..Group::default() });
+    assert_eq!(Manifest::from_bytes(&foreign.to_bytes()).unwrap_err(), "two groups name the slot 1");
     let mut lost = world.manifest.clone();
     lost.groups.get_mut(&GROUP).unwrap().values.remove(&FileNumber::of(133, 0)).expect("the first job's first file");
     let refusal = Manifest::from_bytes(&lost.to_bytes()).unwrap_err();
