@@ -134,15 +134,20 @@ mod tests {
 
     #[test]
     fn a_port_that_becomes_free_is_waited_for() {
-        let first = Doors::open(&on("127.0.0.1", 0, false), 1).unwrap();
-        let base = first.shard_ports[0] - 1;
-        let going = std::thread::spawn(move || {
-            sleep(Duration::from_millis(200));
-            drop(first);
+        // Free ports are taken by whoever asks, also by tests beside this one, and then the others of a base may be in use.
+        let second = (0..10).find_map(|_| {
+            let first = Doors::open(&on("127.0.0.1", 0, false), 1).unwrap();
+            let base = first.shard_ports[0] - 1;
+            let going = std::thread::spawn(move || {
+                sleep(Duration::from_millis(200));
+                drop(first);
+            });
+            let second = Doors::open(&on("127.0.0.1", base, false), 1);
+            going.join().unwrap();
+            second.ok().map(|doors| (doors.shard_ports, base))
         });
-        let second = Doors::open(&on("127.0.0.1", base, false), 1);
-        going.join().unwrap();
-        assert_eq!(second.unwrap().shard_ports, [base + 1]);
+        let (ports, base) = second.expect("one of ten bases has all of its ports free");
+        assert_eq!(ports, [base + 1]);
     }
 
     #[test]
