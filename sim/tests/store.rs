@@ -268,8 +268,10 @@ fn rot_ends_a_merge_with_its_name() {
     let Ok(mut store) = open(&mut disk, &mut promise) else { panic!("an empty disk opens") };
     (0..3).for_each(|round| store.round(round, &mut promise).expect("nothing is damaged"));
     let file = store.group().tiers[0][1].files[0].number;
-    assert!(watch.rot_at(&file_path(GROUP, file, FileKind::Sorted), 30, 3));
+    let path = file_path(GROUP, file, FileKind::Sorted);
+    assert!(watch.rot_at(&path, 30, 3));
     let Err(Verdict::Wrong(said)) = store.round(3, &mut promise) else { panic!("damage was carried on") };
-    assert!(said.starts_with(&format!("file {file} of the store is damaged at byte 0: its checksum is")), "{said}");
+    let wanted = format!("{path}: file {file} of the store is damaged at byte 0: its checksum is");
+    assert!(said.starts_with(&wanted), "{said}");
     assert_eq!(store.group().tiers[0].len(), 4, "the four runs are as they were");
 }
