@@ -277,6 +277,9 @@ pub const STORE_TIER_RUNS: usize = 4;
 /// Runs in the first tier of a group at which its next flush waits for a merge; not below [`STORE_TIER_RUNS`], at which a
 /// merge is due.
 pub const STORE_DEBT_RUNS: usize = 2 * STORE_TIER_RUNS;
+/// Runs in the first tier of a group whose merges fail at which its next flush waits all the same: a merge that works at last
+/// opens a file of each.
+pub const STORE_TROUBLED_RUNS_MAX: usize = 64;
 /// Tiers, the last level not counted: with 4 runs each, 4,096 flushes before the last level must be met.
 pub const STORE_TIERS_MAX: usize = 6;
 /// The tiers are merged into the last level when they hold one in so many bytes of it: a third keeps stale rows at a third,

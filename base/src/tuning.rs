@@ -22,6 +22,8 @@ pub struct Tuning {
     pub turn_rows_bytes: usize,
     /// See [`STORE_DEBT_RUNS`](crate::limits::STORE_DEBT_RUNS).
     pub debt_runs: usize,
+    /// See [`STORE_LAST_SHARE`](crate::limits::STORE_LAST_SHARE).
+    pub last_share: u64,
 }
 
 impl Tuning {
@@ -35,6 +37,7 @@ impl Tuning {
         turn_runs: crate::limits::TURN_RUNS_MAX,
         turn_rows_bytes: crate::limits::TURN_ROWS_BYTES,
         debt_runs: crate::limits::STORE_DEBT_RUNS,
+        last_share: crate::limits::STORE_LAST_SHARE,
     };
 }
 

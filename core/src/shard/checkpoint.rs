@@ -201,7 +201,7 @@ impl Shard {
     /// Takes the checkpoint one step on, if one is due.
     pub(super) fn checkpoint_step(&mut self, outbox: &mut Outbox) {
         outbox.jobs.append(&mut self.new_jobs);
-        let is_at_rest = self.checkpoints.is_at_rest() && self.groups.is_at_rest();
+        let is_at_rest = self.checkpoints.is_at_rest() && self.groups.is_at_rest(self.now_nanos);
         if is_at_rest && self.log.0.bytes_kept() < self.checkpoint_due_bytes() {
             return;
         }

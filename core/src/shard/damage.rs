@@ -137,7 +137,8 @@ impl Shard {
 
     /// What is damaged now, as the status says it, all of it: file, place and what was found.
     pub fn damage(&self) -> impl Iterator<Item = &str> {
-        self.damage.chunks.values().map(|chunk| &*chunk.what)
+        let files = self.groups.troubled.damage().map(|(_, what)| what);
+        self.damage.chunks.values().map(|chunk| &*chunk.what).chain(files)
     }
 
     /// How many chunks are damaged, and how many events lie in them.
@@ -155,8 +156,9 @@ impl Shard {
             json!({"file": lane_path(*lane, file), "position": position, "bytes": bytes, "topic": lane.topic.0,
                    "lane": lane.lane.0, "first": first.0, "last": last.0, "what": chunk.what})
         });
+        let files = self.groups.troubled.damage().map(|(group, what)| json!({"group": group, "what": what}));
         json!({"chunks": count, "events": events, "list": list.collect::<Vec<_>>(),
-               "waiting": self.feeds_before_damage()})
+               "waiting": self.feeds_before_damage(), "groups": files.collect::<Vec<_>>()})
     }
 
     /// Subscriptions with a lane whose next event is damaged: they get nothing more of it.

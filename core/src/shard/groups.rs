@@ -6,6 +6,7 @@
 
 use super::Shard;
 use super::checkpoint::FAILURE_PAUSE_NANOS;
+use super::merge_trouble::Troubled;
 use super::root_content::CheckpointMark;
 use super::work::Work;
 use crate::jobs::{Job, SLOTS_DIR, checkpoint_name};
@@ -18,9 +19,6 @@ use gristmill_base::tuning::tuning;
 use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{Built, FlushMark, Group, Level, Plan, file_path, plan};
 use std::collections::BTreeMap;
-
-/// The pause after a failed merge of a group doubles so often: to about a minute.
-const FAILURE_DOUBLINGS_MAX: u32 = 6;
 
 /// A slot whose checkpoint is written, and does not count before the rows are.
 #[derive(Debug)]
@@ -61,11 +59,12 @@ pub(super) struct Groups {
     /// The slot whose rows are being taken.
     taking: Option<SlotId>,
     merging: Option<Merging>,
-    /// Groups whose merge has failed: how often in a row, and when it may be tried again, monotonic nanoseconds. Other groups
-    /// are merged meanwhile: a damaged file of one must not hold up all.
-    failed: BTreeMap<u16, (u32, u64)>,
-    /// Whether the files have been looked through for a merge since they changed, and none is due.
-    is_in_order: bool,
+    /// Groups whose merges fail.
+    pub(super) troubled: Troubled,
+    /// After the disk was full no merge is tried before this, monotonic nanoseconds.
+    not_before_nanos: u64,
+    /// Until when no merge is due, unless files change; monotonic nanoseconds.
+    in_order_until_nanos: u64,
     /// Bytes of rows that were handed to flushes, of files that these have made, and of files that merges have made.
     pub(super) row_bytes: u64,
     pub(super) flushed_bytes: u64,
@@ -82,8 +81,8 @@ impl Groups {
 
     /// Whether there is nothing to go on with.
     #[inline]
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.open.is_none() && self.merging.is_none() && self.is_in_order
+    pub(super) fn is_at_rest(&self, now_nanos: u64) -> bool {
+        self.open.is_none() && self.merging.is_none() && now_nanos < self.in_order_until_nanos
     }
 
     /// Whether a root may be made, as far as groups go.
@@ -117,7 +116,7 @@ impl Shard {
 
     /// Whether the first tier of a group is so full that its next flush waits for a merge.
     pub(super) fn has_debt(&self, number: u16) -> bool {
-        let has_debt = is_full(self.group(number));
+        let has_debt = self.is_full(number);
         if has_debt {
             reached("flush waited for a merge");
         }
@@ -126,7 +125,12 @@ impl Shard {
 
     /// How many groups' next flushes wait for a merge.
     pub(super) fn groups_in_debt(&self) -> usize {
-        self.checkpoints.manifest().groups.values().filter(|group| is_full(group)).count()
+        self.checkpoints.manifest().groups.keys().filter(|number| self.is_full(**number)).count()
+    }
+
+    fn is_full(&self, number: u16) -> bool {
+        let runs = self.group(number).tiers.first().map_or(0, Vec::len);
+        runs >= tuning().debt_runs && !self.groups.troubled.excuses(number, runs)
     }
 
     /// Begins to take the changed rows of a slot, in the turn that dumped it.
@@ -216,14 +220,15 @@ impl Shard {
             }
         }
         group.flushed(&built, &marks);
-        self.groups.is_in_order = false;
+        self.groups.in_order_until_nanos = 0;
         self.checkpoints.group_ended();
     }
 
     /// Takes merges one step on.
     pub(super) fn merge_step(&mut self, outbox: &mut super::Outbox) {
         let now = self.now_nanos;
-        if self.groups.merging.is_none() && !self.groups.is_in_order {
+        let is_due = now >= self.groups.in_order_until_nanos && now >= self.groups.not_before_nanos;
+        if self.groups.merging.is_none() && is_due {
             self.begin_merge();
         }
         let Some(number) = self.groups.merging.as_ref().map(|merging| merging.plan.group) else { return };
@@ -245,23 +250,20 @@ impl Shard {
     }
 
     fn begin_merge(&mut self) {
-        let (manifest, now) = (self.checkpoints.manifest(), self.now_nanos);
-        let may_be_tried = |group: &u16| self.groups.failed.get(group).is_none_or(|(_, not_before)| now >= *not_before);
+        let now = self.now_nanos;
+        let Groups { troubled, .. } = &self.groups;
+        let groups = self.checkpoints.manifest().groups.iter();
+        let groups = groups.filter(|(number, _)| troubled.may_try(**number, now));
         // The group with the most runs first: its flushes wait soonest.
-        let mut plans: Vec<(usize, Plan)> = manifest
-            .groups
-            .iter()
-            .filter(|(number, _)| may_be_tried(number))
-            .filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?)))
-            .collect();
+        let mut plans: Vec<(usize, Plan)> =
+            groups.filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?))).collect();
         plans.sort_by_key(|(runs, _)| *runs);
         let Some((_, plan)) = plans.pop() else {
-            self.groups.is_in_order = self.groups.failed.is_empty();
+            self.groups.in_order_until_nanos = self.groups.troubled.next_nanos(now);
             return;
         };
         let job = self.checkpoints.manifest_mut().begin_job();
         let job = StoreJob::merge(self.log.0.config().identity, job, &plan);
-        let now = self.now_nanos;
         let job = Some(Box::new(job));
         self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now });
     }
@@ -283,15 +285,23 @@ impl Shard {
 
     fn merged(&mut self, done: Result<Built, StoreError>) {
         let Merging { plan, .. } = self.groups.merging.take().expect("a merge is under way");
-        let error = done.as_ref().err().map(StoreError::to_disk_error);
-        self.failing_work.note(Work::Merge, error.as_ref());
-        let Ok(built) = done else {
-            let (times, not_before) = self.groups.failed.entry(plan.group).or_default();
-            *times += 1;
-            *not_before = self.now_nanos + (FAILURE_PAUSE_NANOS << (*times - 1).min(FAILURE_DOUBLINGS_MAX));
-            return;
+        let built = match done {
+            Ok(built) => built,
+            Err(error) => {
+                self.failing_work.note(Work::Merge, Some(&error.to_disk_error()));
+                match &error {
+                    StoreError::Disk(full) if full.kind == DiskErrorKind::NoSpace => {
+                        self.groups.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+                    }
+                    error => self.merge_failed(plan.group, error),
+                }
+                return;
+            }
         };
-        self.groups.failed.remove(&plan.group);
+        self.merge_worked(plan.group);
+        if self.groups.troubled.is_empty() {
+            self.failing_work.note(Work::Merge, None);
+        }
         reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
@@ -301,10 +311,6 @@ impl Shard {
         }
         self.checkpoints.root_is_due();
     }
-}
-
-fn is_full(group: &Group) -> bool {
-    group.tiers.first().map_or(0, Vec::len) >= tuning().debt_runs
 }
 
 fn bytes_of(built: &Built) -> u64 {

@@ -106,13 +106,14 @@ impl Shard {
         ]
     }
 
-    fn store_gauges(&self, store: &Sizes) -> [(&'static str, u64); 5] {
+    fn store_gauges(&self, store: &Sizes) -> [(&'static str, u64); 6] {
         [
             ("store_rows", store.levels().map(|(_, size)| size.rows).sum()),
             ("store_tombstones", store.levels().map(|(_, size)| size.tombstones).sum()),
             ("store_live_value_bytes", store.live_value_bytes),
             ("store_merging", u64::from(self.groups.is_merging())),
             ("store_groups_in_debt", self.groups_in_debt() as u64),
+            ("store_groups_damaged", self.groups.troubled.damage().count() as u64),
         ]
     }
 

@@ -15,6 +15,7 @@ mod head;
 mod ingest;
 mod items;
 mod measure;
+mod merge_trouble;
 mod offsets;
 mod post;
 mod reads;

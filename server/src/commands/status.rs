@@ -122,6 +122,7 @@ fn damage(shard: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let mut lines: Vec<String> =
         array("/damaged/list").iter().map(|entry| format!("DAMAGED: {}", text(&entry["what"]))).collect();
+    lines.extend(array("/damaged/groups").iter().map(|entry| format!("DAMAGED: {}", text(&entry["what"]))));
     let waiting: Vec<String> = array("/damaged/waiting").iter().map(text).collect();
     if !waiting.is_empty() {
         lines.push(format!("DAMAGED: these subscriptions get no more events of those lanes: {}", waiting.join(", ")));

@@ -54,6 +54,7 @@ pub(super) const GAUGES: &[Family] = &[
     ("store_live_value_bytes", "Bytes of value files that rows point at"),
     ("store_merging", "1 while a merge is under way"),
     ("store_groups_in_debt", "Slot groups whose next flush waits for a merge, because their first tier is full"),
+    ("store_groups_damaged", "Slot groups that are not merged because a file is damaged"),
     ("damaged_chunks", "Chunks of lane files that were found damaged"),
     ("damaged_events", "Events in them, which cannot be read"),
     ("damaged_subscriptions", "Subscriptions that get nothing more of a lane because its next event is damaged"),

@@ -158,6 +158,8 @@ impl Knobs {
         self.tuning.turn_runs = one_of(&mut rng, &[1, 8, Tuning::DEFAULT.turn_runs]);
         self.tuning.turn_rows_bytes = one_of(&mut rng, &[1, 500, Tuning::DEFAULT.turn_rows_bytes]);
         self.tuning.debt_runs = one_of(&mut rng, &[STORE_TIER_RUNS, Tuning::DEFAULT.debt_runs]);
+        // Files of a run are small: without it everything would go into the last level at once.
+        self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
     }
 
     /// How large lane files and their chunks are: follows from what was drawn, so that it takes no draw.

@@ -253,12 +253,13 @@ impl Machine {
         is_mended
     }
 
-    /// Damages a lane file of a machine that is up, now and then: lanes are read back while it runs.
+    /// Damages a lane file or a sorted file of a machine that is up, now and then: they are read back while it runs.
     pub fn rot_at_rest(&mut self) {
         let Some(mut rng) = self.rot.rng.take() else { return };
         if rng.chance(self.knobs.rests) {
-            let lanes: Vec<String> = self.disk.paths().into_iter().filter(|path| path.ends_with(".lane")).collect();
-            let path = rng.pick(&lanes).cloned();
+            let mut paths = self.disk.paths();
+            paths.retain(|path| path.ends_with(".lane") || path.ends_with(".sorted"));
+            let path = rng.pick(&paths).cloned();
             let offset = path.as_ref().and_then(|path| self.draw_offset(path, &mut rng));
             if let (Some(path), Some(offset)) = (path, offset) {
                 self.rot.wounds.extend(self.disk.wound(&path, offset, &mut rng));
@@ -275,7 +276,12 @@ impl Machine {
         let reports: Vec<String> = self.cores.iter().flat_map(|core| core.shard.damage().map(str::to_owned)).collect();
         for what in reports {
             if self.mend_named(&what) {
-                reached("damaged lane reported by the status");
+                let is_lane = what.starts_with("lanes/");
+                reached(if is_lane {
+                    "damaged lane reported by the status"
+                } else {
+                    "damaged sorted file reported by the status"
+                });
             }
         }
     }

@@ -3,10 +3,11 @@
 use super::{FileEntry, FileNumber, FileOptions, Group, Run};
 use gristmill_base::ids::SlotId;
 use gristmill_base::limits::{
-    STORE_FILE_BYTES, STORE_LAST_SHARE, STORE_SMALL_VALUE_FILES, STORE_TIER_RUNS, STORE_TIERS_MAX,
-    STORE_TOMBSTONE_FLUSHES, STORE_TOMBSTONE_FLUSHES_MAX, STORE_TOMBSTONE_SHARE, STORE_TOMBSTONES_MIN,
-    STORE_VALUE_FILE_BYTES_SMALL, STORE_VALUE_SLACK_BYTES,
+    STORE_FILE_BYTES, STORE_SMALL_VALUE_FILES, STORE_TIER_RUNS, STORE_TIERS_MAX, STORE_TOMBSTONE_FLUSHES,
+    STORE_TOMBSTONE_FLUSHES_MAX, STORE_TOMBSTONE_SHARE, STORE_TOMBSTONES_MIN, STORE_VALUE_FILE_BYTES_SMALL,
+    STORE_VALUE_SLACK_BYTES,
 };
+use gristmill_base::tuning::tuning;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -50,7 +51,7 @@ pub fn plan(number: u16, group: &Group) -> Option<Plan> {
     let victims = victims(group);
     if let Some(tier) = full
         && tier + 1 < STORE_TIERS_MAX
-        && tier_bytes.saturating_mul(STORE_LAST_SHARE) < group.last.bytes()
+        && tier_bytes.saturating_mul(tuning().last_share) < group.last.bytes()
         && victims.is_empty()
     {
         return Some(Plan {
