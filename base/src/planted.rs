@@ -67,11 +67,15 @@ pub enum Bug {
     DeletionNotFlushed = 33,
     /// What a failed flush of rows had taken is not taken again.
     FailedFlushForgotten = 34,
+    /// A root names files of the store that were not flushed.
+    StoreFilesUnflushed = 35,
+    /// Files that the next root does not name are removed before it is durable.
+    RemovedBeforeRoot = 36,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 28] = [
+    pub const ALL: [Bug; 30] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -100,6 +104,8 @@ impl Bug {
         Bug::FolderFlushForgiven,
         Bug::DeletionNotFlushed,
         Bug::FailedFlushForgotten,
+        Bug::StoreFilesUnflushed,
+        Bug::RemovedBeforeRoot,
     ];
 }
 

@@ -176,11 +176,13 @@ impl Job {
 }
 
 fn store_root(files: &mut Files<'_>, root: &mut RootFile, bytes: &[u8], remove: &[String]) -> Result<(), DiskError> {
-    root.store(files, bytes)?;
+    if !planted::is(Bug::RemovedBeforeRoot) {
+        root.store(files, bytes)?;
+    }
     for path in remove {
         files.remove_if_there(path)?;
     }
-    Ok(())
+    if planted::is(Bug::RemovedBeforeRoot) { root.store(files, bytes).map(drop) } else { Ok(()) }
 }
 
 fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<(), DiskError> {

@@ -118,6 +118,25 @@ interleavings! {
     the_first_batch_of_a_segment_is_damaged: "damage reported", "words", 333;
     /// P2: connections are cut at any byte, sessions go on over new ones.
     a_connection_is_cut_at_any_byte: "connection over the network cut", "bank", 1;
+    /// Flush: a row that was noted changes before its slice is taken, and is flushed as it is then.
+    a_row_changes_before_its_slice: "row changed again before it was flushed", "bank", 1;
+    /// Flush: a deleted row, and a deleted range, keep what older files say from coming back.
+    a_deleted_row_is_flushed: "tombstone flushed", "bank", 1;
+    a_deleted_range_is_flushed: "range tombstone flushed", "words", 1;
+    /// Flush: large values go into files of their own.
+    a_large_value_is_flushed: "value file written", "bank", 1;
+    /// Flush: it waits for the merge that makes room in its group's first tier.
+    a_flush_waits_for_a_merge: "flush waited for a merge", "bank", 1;
+    /// Merge: both kinds, published by a root, after which the inputs go.
+    runs_are_merged_into_a_tier: "merge into a tier", "bank", 1;
+    runs_are_merged_into_the_last_level: "merge into the last level", "bank", 1;
+    /// A crash leaves files of the store that no root names; the next start removes them.
+    unnamed_files_of_the_store_are_removed: "file of the store removed at a start", "bank", 1;
+    /// A group that another core count splits or joins is written anew.
+    a_group_is_written_anew: "group written anew for another core count", "bank", 1;
+    /// P8: a merge meets a damaged file, the status names it, and the group is merged when it was put back.
+    a_damaged_sorted_file_is_in_the_status: "damaged sorted file reported by the status", "bank", 1;
+    a_group_is_merged_after_damage: "merge worked after damage", "bank", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
 }

@@ -260,12 +260,20 @@ impl Shard {
         plans.sort_by_key(|(runs, _)| *runs);
         let Some((_, plan)) = plans.pop() else {
             self.groups.in_order_until_nanos = self.groups.troubled.next_nanos(now);
+            self.note_merges();
             return;
         };
         let job = self.checkpoints.manifest_mut().begin_job();
         let job = StoreJob::merge(self.log.0.config().identity, job, &plan);
         let job = Some(Box::new(job));
         self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now });
+    }
+
+    /// Takes note that merges work, if no group's fails.
+    fn note_merges(&mut self) {
+        if self.groups.troubled.is_empty() {
+            self.failing_work.note(Work::Merge, None);
+        }
     }
 
     /// A step of a flush or a merge has ended.
@@ -299,9 +307,7 @@ impl Shard {
             }
         };
         self.merge_worked(plan.group);
-        if self.groups.troubled.is_empty() {
-            self.failing_work.note(Work::Merge, None);
-        }
+        self.note_merges();
         reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
