@@ -94,7 +94,7 @@ impl Knobs {
     pub fn draw(rng: &mut SimRng, cores: u16) -> Self {
         let boot = BootConfig {
             shard_count: cores,
-            slot_count: one_of(rng, &[8, 16]),
+            slot_count: one_of(rng, &[8, 16, 32, 64]),
             segment_bytes: one_of(rng, &[64 << 10, 128 << 10, 256 << 10]),
             checkpoint_bytes: one_of(rng, &[128 << 10, 256 << 10, 1 << 20]),
             queued_bytes_max: one_of(rng, &[16 << 20, 16 << 20, 16 << 20, 12 << 10]),
