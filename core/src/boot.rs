@@ -308,6 +308,23 @@ fn damage(file: &str, what: &impl fmt::Display) -> BootError {
     BootError::Damage { file: file.to_owned(), what: what.to_string() }
 }
 
+/// Reads the root of a shard: the file, what it says, and what is wrong with a copy.
+fn read_root(
+    files: &mut Files<'_>,
+    identity: &Identity,
+    placement: &Placement,
+    shard: ShardId,
+) -> Result<(RootFile, RootContent, Option<String>), BootError> {
+    let dir = layout::shard_dir(placement.layout, shard);
+    let (root, state) = RootFile::load(files, &dir, "root", identity.directory)?;
+    let name = format!("{dir}/root");
+    let (bytes, degraded) =
+        readable(state, &name)?.ok_or_else(|| damage(&name, &"it is missing, but the placement names this shard"))?;
+    let content =
+        RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
+    Ok((root, content.map_err(|error| damage(&name, &error))?, degraded))
+}
+
 /// Reads one log: checkpoints first, then the records behind them.
 fn read_log(
     files: &mut Files<'_>,
@@ -318,14 +335,7 @@ fn read_log(
     catalog: &Catalog,
     now: Now,
 ) -> Result<Recovered, BootError> {
-    let dir = layout::shard_dir(placement.layout, shard);
-    let (root, state) = RootFile::load(files, &dir, "root", identity.directory)?;
-    let root_name = format!("{dir}/root");
-    let (bytes, degraded) = readable(state, &root_name)?
-        .ok_or_else(|| damage(&root_name, &"it is missing, but the placement names this shard"))?;
-    let content =
-        RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
-    let mut content = content.map_err(|error| damage(&root_name, &error))?;
+    let (root, mut content, degraded) = read_root(files, identity, placement, shard)?;
     let here = layout::slots_of(identity, placement.shard_count, shard);
     let mut slots = BTreeMap::new();
     for slot in &here {

@@ -5,12 +5,11 @@
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
-use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{
-    Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Part, Piece, Plan, STORE_DIR,
-    Wanted, file_path, group_dir, parse_file_name,
+    Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Part, Piece, Plan, Wanted,
+    file_path, group_dir, parse_file_name,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -126,16 +125,15 @@ impl OpenFiles {
 
     /// Closes everything.
     pub fn close(&mut self, files: &mut Files<'_>) {
-        for file in self.read.values().chain(self.written.values()) {
-            files.close(*file);
-        }
-        self.read.clear();
+        let (read, written) = (std::mem::take(&mut self.read), std::mem::take(&mut self.written));
+        read.into_values().chain(written.into_values()).for_each(|file| files.close(file));
     }
 
     /// Closes everything. After a failure, what was written is removed: nobody will name it.
     fn end<T, E>(&mut self, files: &mut Files<'_>, done: Result<T, E>) -> Result<T, E> {
+        let written: Vec<_> = self.written.keys().copied().filter(|_| done.is_err()).collect();
         self.close(files);
-        for (file, kind) in std::mem::take(&mut self.written).into_keys().filter(|_| done.is_err()) {
+        for (file, kind) in written {
             // What stays is removed by the next start.
             let _ = files.remove_if_there(&file_path(self.group, file, kind));
         }
@@ -172,6 +170,12 @@ impl StoreJob {
     #[must_use]
     pub fn flush(directory: u128, group: u16, job: u64, rows: DirtyRows) -> Self {
         Self { open: OpenFiles::new(group), work: Work::Rows(directory, job, rows) }
+    }
+
+    /// A flush of rows that are sorted.
+    #[must_use]
+    pub fn sorted(group: u16, flush: Flush) -> Self {
+        Self { open: OpenFiles::new(group), work: Work::Flush(Box::new(flush)) }
     }
 
     /// A merge, under a job number of its own.
@@ -268,33 +272,6 @@ impl OpenFiles {
     }
 }
 
-/// Carries out a flush. Its files are durable afterwards; a manifest that names them may be published.
-///
-/// # Errors
-/// What the disk says.
-pub fn run_flush(files: &mut Files<'_>, group: u16, flush: Flush) -> Result<Built, StoreError> {
-    StoreJob { open: OpenFiles::new(group), work: Work::Flush(Box::new(flush)) }.run(files)
-}
-
-/// Carries out a merge. As [`run_flush`].
-///
-/// # Errors
-/// What the disk says, or damage of an input.
-pub fn run_merge(files: &mut Files<'_>, group: u16, merge: Merge) -> Result<Built, StoreError> {
-    StoreJob { open: OpenFiles::new(group), work: Work::Merge(Box::new(merge)) }.run(files)
-}
-
-/// Reads what a read lacks. Fewer bytes than wanted where the file ends before, none where it is missing: whoever takes
-/// them calls that damage.
-///
-/// # Errors
-/// What the disk says.
-pub fn read_wanted(files: &mut Files<'_>, group: u16, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
-    let mut open = OpenFiles::new(group);
-    let done = open.read(files, wanted);
-    open.end(files, done)
-}
-
 /// Makes the folders of groups, durably.
 ///
 /// # Errors
@@ -303,32 +280,9 @@ pub fn make_group_dirs(files: &mut Files<'_>, groups: impl IntoIterator<Item = u
     groups.into_iter().try_for_each(|group| files.make_dirs(&group_dir(group)))
 }
 
-/// Removes files that no manifest names any more and no view needs.
-///
-/// # Errors
-/// What the disk says, except that one is not there.
-pub fn remove_files(files: &mut Files<'_>, group: u16, gone: &[(FileNumber, FileKind)]) -> Result<(), DiskError> {
-    for (file, kind) in gone {
-        files.remove_if_there(&file_path(group, *file, *kind))?;
-    }
-    Ok(())
-}
-
-/// Removes what an attempt that was cut short has left. `named` is what the manifests of all shards name, and these are
-/// durable in both of their copies. Files of other names are left alone. Says how many went.
-///
-/// # Errors
-/// What the disk says.
-pub fn sweep_files(files: &mut Files<'_>, named: &BTreeSet<(u16, FileNumber, FileKind)>) -> Result<usize, DiskError> {
-    let mut removed = 0;
-    for group in 0..SLOT_GROUPS {
-        for name in files.list(&group_dir(group))? {
-            let Some((file, kind)) = parse_file_name(&name) else { continue };
-            if !named.contains(&(group, file, kind)) {
-                files.remove(&format!("{STORE_DIR}/{group:02}/{name}"))?;
-                removed += 1;
-            }
-        }
-    }
-    Ok(removed)
+/// Whether a name in the folder of a group is one that files of the store have, and none of those in `named`, which is what
+/// the manifests of all shards name. Files of other names are not ours.
+#[must_use]
+pub fn is_unnamed(named: &BTreeSet<(u16, FileNumber, FileKind)>, group: u16, name: &str) -> bool {
+    parse_file_name(name).is_some_and(|(file, kind)| !named.contains(&(group, file, kind)))
 }

@@ -89,10 +89,10 @@ impl Folder {
 
     pub(crate) fn flush_dir(&self, path: &str) -> Result<DiskOutcome, DiskError> {
         let full = self.resolve(path)?;
-        flush_folder(&full, path, || {
-            let flushed = File::open(&full).and_then(|folder| folder.sync_all());
-            flushed.map_err(|error| disk_error(format!("flushing the folder {path:?}"), &error))
-        })?;
+        let failed = |error: io::Error| disk_error(format!("flushing the folder {path:?}"), &error);
+        // A folder that cannot be opened was not flushed, so nothing of it is lost.
+        let folder = File::open(&full).map_err(failed)?;
+        flush_folder(&full, path, || folder.sync_all().map_err(failed))?;
         Ok(DiskOutcome::Done)
     }
 
@@ -152,6 +152,16 @@ pub(crate) fn check_blocks(offset: u64, bytes: usize, buf: &AlignedBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_opened_is_flushed_later() {
+        let root = std::env::temp_dir().join(format!("gristmill-folder-{}", std::process::id()));
+        let folder = Folder::new(&root);
+        assert_eq!(folder.flush_dir("late").unwrap_err().kind, DiskErrorKind::NotFound);
+        fs::create_dir_all(root.join("late")).unwrap();
+        folder.flush_dir("late").unwrap();
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn no_name_leads_out_of_the_folder() {

@@ -3,7 +3,9 @@
 //! When a flush of a folder fails, the kernel may count the names in it as durable all the same: the next flush then
 //! succeeds and says nothing of those that were lost. Shards share folders, so the flush that succeeds may be another
 //! shard's, whose root would name a file that a power cut takes. Therefore a folder whose flush has failed once cannot be
-//! flushed again until the process restarts, and nothing that needs it is published (promise P9).
+//! flushed again until the process restarts, and nothing that needs it is published (promise P9). Names that the kernel
+//! still holds are told apart from durable ones only by mounting the file system anew, which no process can do for itself:
+//! the error asks for it.
 
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use std::collections::BTreeMap;
@@ -35,18 +37,13 @@ pub(crate) fn flush_folder(
     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(first) = &*failed {
         let what = format!(
-            "flushing the folder {name:?} is not tried again, because it has failed before ({first}): which names in it \
-             are durable is known after a restart of the server"
+            "flushing the folder {name:?} is not tried again, because it has failed before ({first}): names in it may be \
+             lost; stop the server, unmount and mount the file system again, and start the server"
         );
         return Err(DiskError { kind: DiskErrorKind::Io, what, code: 0 });
     }
     let done = flush();
-    // A folder that is not there has no names to lose.
-    if let Err(error) = &done
-        && error.kind != DiskErrorKind::NotFound
-    {
-        *failed = Some(error.to_string());
-    }
+    *failed = done.as_ref().err().map(DiskError::to_string);
     done
 }
 
@@ -54,21 +51,17 @@ pub(crate) fn flush_folder(
 mod tests {
     use super::*;
 
-    fn error(kind: DiskErrorKind) -> DiskError {
-        DiskError { kind, what: "flushing it".into(), code: 5 }
+    fn error() -> DiskError {
+        DiskError { kind: DiskErrorKind::Io, what: "flushing it".into(), code: 5 }
     }
 
     #[test]
     fn a_folder_is_not_flushed_again_after_a_failure() {
         let (bad, good) = (Path::new("/nowhere/folder-flush/bad"), Path::new("/nowhere/folder-flush/good"));
-        assert_eq!(
-            flush_folder(bad, "bad", || Err(error(DiskErrorKind::NotFound))),
-            Err(error(DiskErrorKind::NotFound))
-        );
         assert_eq!(flush_folder(bad, "bad", || Ok(())), Ok(()));
-        assert_eq!(flush_folder(bad, "bad", || Err(error(DiskErrorKind::Io))), Err(error(DiskErrorKind::Io)));
+        assert_eq!(flush_folder(bad, "bad", || Err(error())), Err(error()));
         let refused = flush_folder(bad, "bad", || panic!("it must not be flushed")).unwrap_err();
-        assert!(refused.what.contains("\"bad\"") && refused.what.contains("restart"), "{refused}");
+        assert!(refused.what.contains("\"bad\"") && refused.what.contains("mount"), "{refused}");
         assert_eq!(flush_folder(good, "good", || Ok(())), Ok(()));
     }
 }

@@ -4,16 +4,14 @@
 use gristmill_base::files::Files;
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_base::planted::{Bug, plant};
-use gristmill_core::store_files::{
-    StoreError, make_group_dirs, read_wanted, remove_files, run_flush, run_merge, sweep_files,
-};
+use gristmill_core::store_files::{OpenFiles, StoreError, StoreJob, is_unnamed, make_group_dirs};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_sim::clock::SimClock;
 use gristmill_sim::crash_points::{Budget, Failure, Subject, Tally, Verdict, enumerate};
 use gristmill_sim::disk::SimDisk;
 use gristmill_state::store::{
     Access, Blocks, Content, Cursor, Damage, Direction, FileCheck, FileKind, FileOptions, Flush, FlushMark, KeyRange,
-    Manifest, Memory, Merge, RowKey, Stop, Version, file_path, open_value, plan, value_wanted,
+    Manifest, Memory, RowKey, Stop, Version, file_path, group_dir, open_value, plan, value_wanted,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -92,16 +90,18 @@ impl Store<'_> {
             memory.put(key, Version { ssn: Ssn(self.ssn), content });
         }
         let flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
-        let built = run_flush(&mut self.files, GROUP, flush).map_err(failed)?;
+        let built = StoreJob::sorted(GROUP, flush).run(&mut self.files).map_err(failed)?;
         let marks = [(SLOT, FlushMark { term: Term(1), ssn: Ssn(self.ssn) })].into();
         self.group().flushed(&built, &marks);
         self.publish(promise)?;
         while let Some(plan) = plan(GROUP, self.group()) {
-            let merge = Merge::new(DIRECTORY, self.manifest.begin_job(), &plan);
-            let built = run_merge(&mut self.files, GROUP, merge).map_err(failed)?;
+            let merge = StoreJob::merge(DIRECTORY, self.manifest.begin_job(), &plan);
+            let built = merge.run(&mut self.files).map_err(failed)?;
             let gone = self.group().merged(&plan, &built);
             self.publish(promise)?;
-            remove_files(&mut self.files, GROUP, &gone)?;
+            for (file, kind) in gone {
+                self.files.remove_if_there(&file_path(GROUP, file, kind))?;
+            }
         }
         Ok(())
     }
@@ -111,7 +111,10 @@ impl Store<'_> {
     }
 
     fn read(&mut self, wanted: gristmill_state::store::Wanted) -> Result<Vec<u8>, Verdict> {
-        Ok(read_wanted(&mut self.files, GROUP, wanted)?)
+        let mut open = OpenFiles::new(GROUP);
+        let read = open.read(&mut self.files, wanted);
+        open.close(&mut self.files);
+        Ok(read?)
     }
 
     /// All rows, by a cursor.
@@ -186,7 +189,12 @@ fn open<'a>(disk: &'a mut SimDisk, promise: &mut Promise) -> Result<Store<'a>, V
         }
         other => return Err(Verdict::Wrong(format!("the root is {other:?}"))),
     };
-    sweep_files(&mut files, &manifest.files().collect())?;
+    let named = manifest.files().collect();
+    for name in files.list(&group_dir(GROUP))? {
+        if is_unnamed(&named, GROUP, &name) {
+            files.remove(&format!("{}/{name}", group_dir(GROUP)))?;
+        }
+    }
     let ssn = manifest.groups[&GROUP].slots[&SLOT].ssn.0;
     let mut store = Store { files, root, manifest, rows, ssn };
     store.check_files()?;

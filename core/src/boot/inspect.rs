@@ -3,10 +3,10 @@
 //!
 //! Without counting rows only roots and heads of files are read, so it is quick, and says nothing of damage elsewhere.
 
-use super::layout::{log_config, shard_dir};
+use super::layout::log_config;
 use super::rows::GroupRows;
 use super::sweep::unnamed;
-use super::{BootConfig, BootError, Placement, damage, missing, readable};
+use super::{BootConfig, BootError, Placement, damage, missing, read_root, readable};
 use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
 use crate::shard::RootContent;
@@ -121,9 +121,9 @@ pub fn inspect(disk: &mut dyn Disk, config: &BootConfig, counts_rows: bool) -> R
         return Err(BootError::Config(format!("this is no data directory: it has no file {IDENTITY_FILE}")));
     };
     let mut look = Look { files, identity, config };
-    let placement = look.two_copies("", "placement")?.ok_or_else(|| damage("placement", &"it is missing"))?;
+    let placement = look.two_copies("placement")?.ok_or_else(|| damage("placement", &"it is missing"))?;
     let placement = Placement::from_bytes(&placement)?;
-    let catalog = match look.two_copies("", "catalog")? {
+    let catalog = match look.two_copies("catalog")? {
         Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
         None => Catalog::default(),
     };
@@ -154,20 +154,13 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn two_copies(&mut self, dir: &str, name: &str) -> Result<Option<Vec<u8>>, BootError> {
-        let (_, state) = RootFile::load(&mut self.files, dir, name, self.identity.directory)?;
-        let file = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
-        Ok(readable(state, &file)?.map(|(bytes, _)| bytes))
+    fn two_copies(&mut self, name: &str) -> Result<Option<Vec<u8>>, BootError> {
+        let (_, state) = RootFile::load(&mut self.files, "", name, self.identity.directory)?;
+        Ok(readable(state, name)?.map(|(bytes, _)| bytes))
     }
 
     fn root(&mut self, placement: &Placement, shard: ShardId) -> Result<RootContent, BootError> {
-        let dir = shard_dir(placement.layout, shard);
-        let file = format!("{dir}/root");
-        let bytes = self.two_copies(&dir, "root")?;
-        let bytes = bytes.ok_or_else(|| damage(&file, &"it is missing, but the placement names this shard"))?;
-        let content = RootContent::from_bytes(&bytes);
-        let content = content.and_then(|it| it.of(shard, self.identity.slot_count, placement.shard_count));
-        content.map_err(|error| damage(&file, &error))
+        read_root(&mut self.files, &self.identity, placement, shard).map(|(_, content, _)| content)
     }
 
     fn length(&mut self, path: &str) -> Result<u64, DiskError> {

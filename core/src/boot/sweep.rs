@@ -8,12 +8,13 @@ use super::Placement;
 use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name, lane_name};
 use crate::shard::RootContent;
+use crate::store_files::is_unnamed;
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
-use gristmill_state::store::{Manifest, group_dir, parse_file_name};
+use gristmill_state::store::{Manifest, group_dir};
 use std::collections::BTreeSet;
 
 /// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
@@ -104,9 +105,8 @@ impl Sweep<'_, '_> {
         let stored = roots.iter().filter_map(|content| content.manifest.as_ref());
         let stored: BTreeSet<_> = stored.flat_map(Manifest::files).collect();
         for group in 0..SLOT_GROUPS {
-            let is_unnamed =
-                |name: &str| parse_file_name(name).is_some_and(|(file, kind)| !stored.contains(&(group, file, kind)));
-            found.push(self.look(&group_dir(group), "file of the store removed at a start", &is_unnamed));
+            let is_stale = |name: &str| is_unnamed(&stored, group, name);
+            found.push(self.look(&group_dir(group), "file of the store removed at a start", &is_stale));
         }
         let is_buried = |name: &str| lane_file(name).is_some_and(|(lane, _)| catalog.is_deleted_topic(lane.topic));
         found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));

@@ -4,7 +4,7 @@
 //! Nothing is written before the records whose effects it holds are durable.
 
 use super::root_content::{CheckpointMark, RootContent};
-use super::work::Work;
+use super::work::{PAUSE_NANOS, Work};
 use super::{Outbox, Shard};
 use crate::jobs::{
     CheckpointWrite, ChunkError, ChunkWrite, Job, JobDone, SLOTS_DIR, checkpoint_name, chunk_words, lane_path,
@@ -86,8 +86,8 @@ struct Dumped {
     write: CheckpointWrite,
 }
 
-/// Pause after background work that failed, nanoseconds.
-pub(super) const FAILURE_PAUSE_NANOS: u64 = 1_000_000_000;
+/// How often room for a segment is looked for, nanoseconds.
+const SEGMENT_PAUSE_NANOS: u64 = 100_000_000;
 
 /// What the shard knows of its checkpoints. Invariants: at most one dump is under way; what is written counts as soon as a
 /// root names it; `content` has a manifest.
@@ -173,11 +173,6 @@ impl Checkpoints {
     /// Something of the store is to be named, or is named no longer.
     pub(super) fn root_is_due(&mut self) {
         self.root_due = true;
-    }
-
-    /// Nothing is tried before this.
-    pub(super) fn pause_until(&mut self, nanos: u64) {
-        self.not_before_nanos = nanos;
     }
 
     /// Whether there is nothing to go on with.
@@ -317,7 +312,7 @@ impl Shard {
             // The records stay in the log; the next round tries again.
             self.groups.forget_last();
             self.slot_not_written(slot, dirty);
-            self.checkpoints.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+            self.pause_checkpoints(Work::Checkpoint);
             return;
         }
         self.counts.checkpoints += 1;
@@ -380,11 +375,21 @@ impl Shard {
             // Some may be gone already, which the next try does not mind.
             self.checkpoints.stale.append(&mut remove);
             self.checkpoints.root_due = true;
-            self.checkpoints.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+            self.pause_checkpoints(Work::Root);
             return;
         }
         self.log.0.free_before(content.log_from);
         self.checkpoints.content.log_from = content.log_from;
+    }
+
+    /// Tries nothing of checkpoints for a while, after work of them that failed.
+    pub(super) fn pause_checkpoints(&mut self, work: Work) {
+        self.checkpoints.not_before_nanos = self.now_nanos + self.failing_work.pause_nanos(work, PAUSE_NANOS);
+    }
+
+    /// When the next segment is tried again, after one that could not be made.
+    fn segment_retry(&self) -> u64 {
+        self.now_nanos + self.failing_work.pause_nanos(Work::Segment, SEGMENT_PAUSE_NANOS)
     }
 
     /// A background job has ended.
@@ -395,8 +400,7 @@ impl Shard {
                 // Room may come back; until then admission refuses writes.
                 self.failing_work.note(Work::Segment, Some(&error));
                 self.log.0.segment_failed();
-                self.segment_retry_nanos =
-                    if planted::is(Bug::FullForEver) { u64::MAX } else { self.now_nanos + 100_000_000 };
+                self.segment_retry_nanos = if planted::is(Bug::FullForEver) { u64::MAX } else { self.segment_retry() };
             }
             JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
             JobDone::Store(job, step) => self.store_step_done(job, step),
@@ -461,7 +465,7 @@ impl Shard {
             Err(error) => {
                 self.failing_work.note(Work::Segment, Some(&error));
                 self.log.0.segment_failed();
-                self.segment_retry_nanos = self.now_nanos + 100_000_000;
+                self.segment_retry_nanos = self.segment_retry();
             }
         }
     }

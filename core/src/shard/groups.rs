@@ -5,10 +5,9 @@
 //! unless flushes wait for them.
 
 use super::Shard;
-use super::checkpoint::FAILURE_PAUSE_NANOS;
 use super::merge_trouble::Troubled;
 use super::root_content::CheckpointMark;
-use super::work::Work;
+use super::work::{PAUSE_NANOS, Work};
 use crate::jobs::{Job, SLOTS_DIR, checkpoint_name};
 use crate::store_files::{StoreError, StoreJob, StoreStep};
 use gristmill_base::env::{DiskError, DiskErrorKind};
@@ -202,7 +201,7 @@ impl Shard {
                 self.slot_not_written(slot, first);
                 self.checkpoints.stale(format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number)));
             }
-            return self.checkpoints.pause_until(self.now_nanos + FAILURE_PAUSE_NANOS);
+            return self.pause_checkpoints(Work::Flush);
         };
         let mut marks = BTreeMap::new();
         for Written { slot, mark, term, .. } in open.written {
@@ -299,7 +298,7 @@ impl Shard {
                 self.failing_work.note(Work::Merge, Some(&error.to_disk_error()));
                 match &error {
                     StoreError::Disk(full) if full.kind == DiskErrorKind::NoSpace => {
-                        self.groups.not_before_nanos = self.now_nanos + FAILURE_PAUSE_NANOS;
+                        self.groups.not_before_nanos = self.now_nanos + PAUSE_NANOS;
                     }
                     error => self.merge_failed(plan.group, error),
                 }

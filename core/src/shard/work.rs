@@ -5,6 +5,11 @@ use gristmill_base::env::{DiskError, DiskErrorKind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// First pause after background work that failed, nanoseconds.
+pub(super) const PAUSE_NANOS: u64 = 1_000_000_000;
+/// It doubles so often: to 16 s, after which an operator who mended something is not kept waiting.
+const PAUSE_DOUBLINGS_MAX: u64 = 4;
+
 /// A kind of background work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Work {
@@ -56,6 +61,18 @@ impl FailingWork {
         }
     }
 
+    /// How long to wait, nanoseconds, before work that has just failed is tried again. Room on a full disk is looked for
+    /// every `least`; what fails for another reason mostly goes on to fail, and each try may write a whole file, so these
+    /// pauses double, from a second on.
+    pub(super) fn pause_nanos(&self, work: Work, least: u64) -> u64 {
+        match self.0.get(&work) {
+            Some((times, error)) if error.kind != DiskErrorKind::NoSpace => {
+                PAUSE_NANOS << (times - 1).min(PAUSE_DOUBLINGS_MAX)
+            }
+            _ => least,
+        }
+    }
+
     /// What the disk says if it is full.
     pub(super) fn disk_full(&self) -> Option<&DiskError> {
         self.0.values().map(|(_, error)| error).find(|error| error.kind == DiskErrorKind::NoSpace)
@@ -102,6 +119,22 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_double_unless_the_disk_is_full() {
+        let error = |kind| DiskError { kind, what: "writing x".into(), code: 5 };
+        let mut failing = FailingWork::default();
+        let mut pause = |kind| {
+            failing.note(Work::Root, Some(&error(kind)));
+            failing.pause_nanos(Work::Root, 7)
+        };
+        assert_eq!([(); 3].map(|()| pause(DiskErrorKind::NoSpace)), [7; 3]);
+        let pauses = [(); 4].map(|()| pause(DiskErrorKind::Io) / PAUSE_NANOS);
+        assert_eq!(pauses, [8, 16, 16, 16], "three failures came before");
+        failing.note(Work::Root, None);
+        failing.note(Work::Root, Some(&error(DiskErrorKind::Io)));
+        assert_eq!(failing.pause_nanos(Work::Root, 7), PAUSE_NANOS);
+    }
 
     #[test]
     fn the_disk_is_full_until_what_failed_has_worked() {
