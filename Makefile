@@ -22,9 +22,9 @@ SECS ?= 5
 
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
-TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count
+TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count bench-store-small
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-live compare pictures torture-power torture-io lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-store bench-store-small bench-live compare pictures torture-power torture-io lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -70,6 +70,17 @@ bench: ## micro-benchmarks; every bench writes target/bench/NAME.json, STRICT=1 
 
 bench-count: setup ## instructions per put and get by callgrind, against benches/count.json; TOP=30 functions, UPDATE=1 commits
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
+
+bench-store: setup ## the engine beside the bare disk (fio) and other stores (rocksdb, fjall): ROUNDS=3 SECS=4 ONLY=name GRAINS=n STATE_GB=n RIVALS=no DIR=folder STRICT=1
+	@command -v fio >/dev/null && { [ '$(RIVALS)' = no ] || ls /usr/lib/llvm*/lib/libclang*.so* >/dev/null 2>&1; } || scripts/packages.sh fio libclang-dev
+	@[ '$(RIVALS)' = no ] || cargo build --release --features store-rivals --manifest-path benches/compare/Cargo.toml --target-dir $(TARGET_DIR)/compare
+	BENCH_COMMAND='make bench-store$(if $(ONLY), ONLY="$(ONLY)")' cargo bench --package gristmill-benches --bench engine -- \
+		$(if $(filter no,$(RIVALS)),,--rivals $(abspath $(TARGET_DIR))/compare/release/gristmill-store-rivals) \
+		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(GRAINS),--grains '$(GRAINS)') $(if $(STATE_GB),--state-gb '$(STATE_GB)') $(if $(DIR),--dir '$(DIR)')
+
+bench-store-small: ## all measures of bench-store at a size that takes seconds: whether they work, not how fast
+	cargo test --package gristmill-benches --bench engine -- --size small --no-fio
 
 bench-live: build ## live latency over two hops beside a bounded input that loads: ROUNDS=1 LINES=10000000 SECS=230 a load RATE=live lines/s STRICT=1
 	BENCH_COMMAND='make bench-live' cargo bench --package gristmill-benches --bench live -- \

@@ -5,12 +5,14 @@
 
 mod context;
 mod numbers;
+mod records;
 mod report;
 mod row;
 mod timed;
 
 pub use context::{Context, target_folder};
 pub use numbers::Numbers;
+pub use records::{KEY_BYTES, VALUE_BYTES, fill_value, is_value_of, key};
 pub use report::Report;
 pub use row::{Row, Target};
 pub use timed::timed;

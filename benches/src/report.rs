@@ -14,13 +14,20 @@ pub struct Report {
     name: String,
     rows: Vec<Row>,
     context: Context,
+    /// Whether figures are held against their targets.
+    judges: bool,
 }
 
 impl Report {
     /// An empty report of the bench `name`.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), rows: Vec::new(), context: Context::read() }
+        Self { name: name.to_owned(), rows: Vec::new(), context: Context::read(), judges: true }
+    }
+
+    /// Holds no figure against its target from now on: what was measured is too small to count.
+    pub fn judge_nothing(&mut self) {
+        self.judges = false;
     }
 
     /// Adds the version of another program that took part.
@@ -39,12 +46,12 @@ impl Report {
 
     /// Rows whose figure is not what it should be.
     pub fn missed(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().filter(|row| row.met() == Some(false)).map(|row| row.id.as_str())
+        self.rows.iter().filter(|row| self.judges && row.met() == Some(false)).map(|row| row.id.as_str())
     }
 
     /// Prints the table and writes `target/bench/NAME.json`: an object with the bench's name and its `rows`, each with
-    /// `id, value, unit, target, op, met, rounds, spread, pace, durability, versions, commit, command`; null where there
-    /// is none. The status is 1 if `STRICT=1` is set in the environment and a figure misses its target.
+    /// `id, value, unit, target, op, met, rounds, spread, pace, durability, note, versions, commit, command`; null where
+    /// there is none. The status is 1 if `STRICT=1` is set in the environment and a figure misses its target.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -74,17 +81,19 @@ impl Report {
 
     fn row_json(&self, row: &Row) -> Value {
         let (least, most) = row.spread();
+        let target = row.target.filter(|_| self.judges);
         json!({
             "id": row.id,
             "value": row.value(),
             "unit": row.unit,
-            "target": row.target.map(crate::Target::value),
-            "op": row.target.map(crate::Target::op),
-            "met": row.met(),
+            "target": target.map(crate::Target::value),
+            "op": target.map(crate::Target::op),
+            "met": row.met().filter(|_| self.judges),
             "rounds": row.rounds.len(),
             "spread": {"least": least, "most": most},
             "pace": row.pace,
             "durability": row.durability,
+            "note": row.note,
             "versions": self.context.versions,
             "commit": self.context.commit,
             "command": self.context.command,
@@ -102,22 +111,31 @@ impl Report {
             self.name, "median", "unit", "least .. most", "rounds", "target", "met"
         );
         for row in rows() {
-            let (least, most) = row.spread();
-            let spread = format!("{} .. {}", figure(least), figure(most));
-            let target = row.target.map_or_else(String::new, |it| format!("{} {}", it.op(), figure(it.value())));
-            let met = match row.met() {
+            let (value, spread) = if row.rounds.is_empty() {
+                ("not measured".to_owned(), String::new())
+            } else {
+                let (least, most) = row.spread();
+                (figure(row.value()), format!("{} .. {}", figure(least), figure(most)))
+            };
+            let target = row.target.filter(|_| self.judges);
+            let target = target.map_or_else(String::new, |it| format!("{} {}", it.op(), figure(it.value())));
+            let met = match row.met().filter(|_| self.judges) {
                 Some(true) => "yes",
                 Some(false) => "NO",
                 None => "",
             };
             let line = format!(
-                "{:<width$}  {:>12} {:<unit$} {spread:>25} {:>7}  {target:<16} {met}",
+                "{:<width$}  {value:>12} {:<unit$} {spread:>25} {:>7}  {target:<16} {met}",
                 row.id,
-                figure(row.value()),
                 row.unit,
                 row.rounds.len(),
             );
             let _ = writeln!(text, "{}", line.trim_end());
+        }
+        for row in rows() {
+            if let Some(note) = &row.note {
+                let _ = writeln!(text, "{}: {note}", row.id);
+            }
         }
         text
     }
@@ -162,6 +180,7 @@ mod tests {
             "spread",
             "pace",
             "durability",
+            "note",
             "versions",
             "commit",
             "command",
@@ -190,6 +209,20 @@ mod tests {
         assert!(lines[1].ends_with(">= 15.00         yes"), "{}", lines[1]);
         assert!(lines[2].ends_with(">= 1.00          NO"), "{}", lines[2]);
         assert!(lines[3].contains("1234") || lines[3].contains("1235"), "{}", lines[3]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said_and_missed() {
+        let mut report = Report::new("sample");
+        report.row("far", "1/s").target(Target::AtLeast(1.0)).note("it is not built");
+        let table = report.table();
+        assert!(table.contains("not measured") && table.contains("NO"), "{table}");
+        assert!(table.ends_with("far: it is not built\n"), "{table}");
+        assert_eq!(report.missed().collect::<Vec<_>>(), ["far"]);
+        assert!(report.json()["rows"][0]["value"].is_null());
+        report.judge_nothing();
+        assert_eq!(report.missed().count(), 0);
+        assert!(!report.table().contains("NO") && report.json()["rows"][0]["met"].is_null());
     }
 
     #[test]

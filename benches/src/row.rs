@@ -50,12 +50,22 @@ pub struct Row {
     pub(crate) target: Option<Target>,
     pub(crate) pace: Option<String>,
     pub(crate) durability: Option<String>,
+    pub(crate) note: Option<String>,
     pub(crate) aside: bool,
 }
 
 impl Row {
     pub(crate) fn new(id: &str, unit: &'static str) -> Self {
-        Self { id: id.to_owned(), unit, rounds: Vec::new(), target: None, pace: None, durability: None, aside: false }
+        Self {
+            id: id.to_owned(),
+            unit,
+            rounds: Vec::new(),
+            target: None,
+            pace: None,
+            durability: None,
+            note: None,
+            aside: false,
+        }
     }
 
     /// Adds what one round measured.
@@ -79,6 +89,13 @@ impl Row {
     /// Sets when a write counted as done: `every ack flushed`, `appendfsync everysec`.
     pub fn durability(&mut self, durability: impl Into<String>) -> &mut Self {
         self.durability = Some(durability.into());
+        self
+    }
+
+    /// Says what is to be known to judge it: why a target is missed, what is different from what the target means. Without
+    /// any round it says why nothing was measured.
+    pub fn note(&mut self, note: impl Into<String>) -> &mut Self {
+        self.note = Some(note.into());
         self
     }
 
