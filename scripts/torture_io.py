@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from torture_power import Children, Device, Server, check_machine, make_room, run_to_its_end, say, wait_until
+from torture_power import SHORT_LOGS, Children, Device, Server, check_machine, make_room, run_to_its_end, say, wait_until
 
 
 def arguments():
@@ -42,6 +42,8 @@ class Campaign:
         self.children = Children()
         self.device = Device(args.work, self.children, args.image_mib)
         self.acked = 0
+        # Checkpoints, flushes into the store and merges are under way when the disk fails, but in every fourth life.
+        self.more = SHORT_LOGS
 
     def power_on(self, slow_ms=0):
         self.trigger.unlink(missing_ok=True)
@@ -53,7 +55,7 @@ class Campaign:
 
     def start(self):
         log = self.args.work / "server.log"
-        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.args.shards, log)
+        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.args.shards, log, self.more)
 
     def run_program(self, *words):
         return subprocess.run([self.args.gristmill, *words], capture_output=True, text=True, timeout=120)
@@ -149,6 +151,7 @@ class Campaign:
 
     def run(self):
         for number in range(1, self.args.cycles + 1):
+            self.more = SHORT_LOGS if self.chance.random() < 0.75 else []
             if wrong := (self.failed if number % 2 else self.slow)(number):
                 return number, wrong
         return self.args.cycles, self.last_look()

@@ -5,7 +5,8 @@ The data directory lies on ext4 on a loop device on nbdfuse on nbdkit, whose cac
 flushed. Killing nbdkit under load loses those, as a power cut does to a disk with a volatile cache. What a client outside was
 told stands in a ledger on another disk (`gristmill loadgen hold`); after each cut the server is started again on what is
 left and must say all of it (`gristmill loadgen check`): nothing lost, doubled, invented, moved or out of order. In some cycles
-power is cut again while the server recovers.
+power is cut again while the server recovers. In most of them logs are so short that checkpoints, flushes into the store and
+merges are always under way; in some the server has another number of shards than before.
 
 With --expect-loss the program is one that flushes nothing, and a run that notices no loss fails.
 Run by `make torture-power`, as root. Status 0: it held; 1: it did not; 70: it could not be found out; 78: the machine lacks
@@ -25,6 +26,10 @@ from pathlib import Path
 
 START_SECONDS = 60  # that a server may take to come up or to refuse
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Logs so short that a checkpoint of every slot is due about once a second.
+SHORT_LOGS = ["--segment-bytes", str(256 << 10), "--checkpoint-bytes", str(1 << 20)]
+SHARDS_MAX = 4
+VALUES = [64, 400, 1500]  # bytes; from 1,024 on they lie in files of their own
 TOOLS = ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount"]
 
 
@@ -33,8 +38,8 @@ def arguments():
     parser.add_argument("--gristmill", type=Path, required=True, help="the program")
     parser.add_argument("--work", type=Path, required=True, help="folder for image, ledger and logs; made anew")
     parser.add_argument("--cycles", type=int, default=20, help="power cuts")
-    parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=None, help="chooses when power is cut; drawn and printed if left out")
+    parser.add_argument("--shards", type=int, default=2, help="at first")
+    parser.add_argument("--seed", type=int, default=None, help="chooses when power is cut, and how the server runs; drawn and printed if left out")
     parser.add_argument("--image-mib", type=int, default=4096, help="size of the device")
     parser.add_argument("--expect-loss", action="store_true", help="the program flushes nothing: fail unless that shows")
     return parser.parse_args()
@@ -113,9 +118,6 @@ class Device:
     def power_on(self, filters=(), settings=()):
         """With further nbdkit filters before the cache, and their settings."""
         self.socket.unlink(missing_ok=True)
-    def power_on(self, filters=(), settings=()):
-        """With further nbdkit filters before the cache, and their settings."""
-        self.socket.unlink(missing_ok=True)
         with open(self.work / "device.log", "a") as log:
             # The cache is a file without a name in TMPDIR; it goes with the process.
             self.nbdkit = self.children.start(
@@ -172,10 +174,10 @@ def take_down(work):
 class Server:
     """One life of the server."""
 
-    def __init__(self, children, program, data, shards, log):
+    def __init__(self, children, program, data, shards, log, more=()):
         self.children, self.log, self.data, self.began = children, log, data, time.monotonic()
         (data / "endpoints.json").unlink(missing_ok=True)
-        command = [program, "serve", "--data", data, "--port-base", "0", "--shards", str(shards)]
+        command = [program, "serve", "--data", data, "--port-base", "0", "--shards", str(shards), *more]
         with open(log, "w") as out:
             self.process = children.start(command, stdout=out, stderr=subprocess.STDOUT)
 
@@ -206,10 +208,23 @@ class Campaign:
         self.children = Children()
         self.device = Device(args.work, self.children, args.image_mib)
         self.acked = 0
+        self.shards, self.more = args.shards, SHORT_LOGS
+        self.size = self.chance.choice(VALUES)
 
     def start(self):
         log = self.args.work / "server.log"
-        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.args.shards, log)
+        return Server(self.children, self.args.gristmill, self.device.mount / "data", self.shards, log, self.more)
+
+    def draw(self):
+        """How the server runs next."""
+        self.more = SHORT_LOGS if self.chance.random() < 0.8 else []
+        if self.chance.random() < 0.2:
+            self.shards = self.chance.randint(1, SHARDS_MAX)
+
+    def stored(self):
+        """How many files the store has, and the number of the last job that wrote one: whether there is anything to lose."""
+        names = [path.name for path in (self.device.mount / "data" / "store").glob("*/*.*")]
+        return len(names), max((int(name.split("-")[0]) for name in names), default=0)
 
     def loadgen(self, what, server, *more):
         command = [self.args.gristmill, "loadgen", what, "--ledger", self.ledger, "--addr", server.address, *more]
@@ -235,6 +250,8 @@ class Campaign:
     def cycle(self, number):
         """One power cut. What is wrong, or none."""
         self.device.power_on()
+        if number > 1:
+            self.draw()
         server, ready, again = self.start(), None, ""
         try:
             if number > 1 and self.chance.random() < 0.3:
@@ -250,8 +267,8 @@ class Campaign:
                 return self.refusal(server)
             if number > 1 and (wrong := self.check(server)[0]):
                 return wrong
-            before = self.written()
-            hold = self.loadgen("hold", server, "--secs", "30", "--output", "json")
+            before, (files, job) = self.written(), self.stored()
+            hold = self.loadgen("hold", server, "--secs", "30", "--size", str(self.size), "--output", "json")
             # More than the first line: the client is connected and sends.
             wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
             seconds = self.chance.uniform(0.3, 4.0)
@@ -264,7 +281,8 @@ class Campaign:
             held = json.loads(out)
             self.acked += held["acked"]
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s{again}, power cut after {seconds:.2f} s, "
-                f"{held['acked']:,} acked, {held['unknown']:,} unknown")
+                f"{held['acked']:,} acked, {held['unknown']:,} unknown; {self.shards} shards, {'short' if self.more else 'long'} logs, "
+                f"{files} files of the store up to job {job} before")
             return None
         finally:
             self.device.clear()
