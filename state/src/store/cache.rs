@@ -4,12 +4,12 @@
 use super::FileNumber;
 use super::block::Block;
 use super::filter::FilterPage;
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use gristmill_base::limits::STORE_SCAN_SHARE;
 use std::rc::Rc;
 
-/// What a block takes beside its body: its place in the ring, in the table, and its own fields.
-const BLOCK_OVERHEAD_BYTES: usize = 128;
+/// What a block takes beside its body: its place in the ring, in the table, among those of its file, and its own fields.
+const BLOCK_OVERHEAD_BYTES: usize = 144;
 
 /// Who asks for a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,11 +96,13 @@ impl Ring {
     }
 }
 
-/// See the module.
+/// See the module. Invariant: `table`, `of_file` and the rings hold the same blocks.
 #[derive(Debug)]
 pub(super) struct BlockCache {
     /// Ring and place of each block.
     table: AHashMap<BlockId, (usize, usize)>,
+    /// Where the blocks of each file lie in it, so that a file is forgotten without a look at all others.
+    of_file: AHashMap<FileNumber, AHashSet<u64>>,
     /// Of point reads, and of scans.
     rings: [Ring; 2],
 }
@@ -109,7 +111,7 @@ impl BlockCache {
     /// With so many bytes.
     pub(super) fn new(budget: usize) -> Self {
         let scans = budget / STORE_SCAN_SHARE;
-        Self { table: AHashMap::new(), rings: [Ring::new(budget - scans), Ring::new(scans)] }
+        Self { table: AHashMap::new(), of_file: AHashMap::new(), rings: [Ring::new(budget - scans), Ring::new(scans)] }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -133,21 +135,24 @@ impl BlockCache {
         self.rings[ring].make_room(block.bytes(), &mut gone);
         for id in gone {
             self.table.remove(&id);
+            if let Some(places) = self.of_file.get_mut(&id.0) {
+                places.remove(&id.1);
+                if places.is_empty() {
+                    self.of_file.remove(&id.0);
+                }
+            }
         }
         // Its place is one that the hand has just passed, so it has a whole round to be asked for again.
         let place = self.rings[ring].insert(Held { id, block, referenced: false });
         self.table.insert(id, (ring, place));
+        self.of_file.entry(id.0).or_default().insert(id.1);
     }
 
-    /// Drops all blocks of a file.
+    /// Drops all blocks of a file; the work is that of its blocks.
     pub(super) fn forget(&mut self, file: FileNumber) {
-        for ring in &mut self.rings {
-            for place in 0..ring.places.len() {
-                if ring.places[place].as_ref().is_some_and(|held| held.id.0 == file)
-                    && let Some(id) = ring.remove(place)
-                {
-                    self.table.remove(&id);
-                }
+        for offset in self.of_file.remove(&file).into_iter().flatten() {
+            if let Some((ring, place)) = self.table.remove(&(file, offset)) {
+                self.rings[ring].remove(place);
             }
         }
     }
@@ -195,7 +200,24 @@ mod tests {
     fn a_forgotten_file_leaves_nothing() {
         let mut cache = BlockCache::new(BUDGET);
         (0..90).for_each(|n| cache.put(id(n), page(), if n % 2 == 0 { Access::Point } else { Access::Scan }));
+        let (all, of_one) = (cache.table.len(), cache.of_file[&FileNumber(1)].len());
+        cache.forget(FileNumber(1));
+        assert!(of_one > 10 && cache.table.len() == all - of_one && cache.of_file.len() == 2, "others stay");
+        assert!(cache.get(id(0)).is_some() && (0..90).all(|n| n % 3 != 1 || cache.get(id(n)).is_none()));
         (0..3).for_each(|file| cache.forget(FileNumber(file)));
-        assert_eq!((cache.bytes(), cache.table.len()), (0, 0));
+        assert_eq!((cache.bytes(), cache.table.len(), cache.of_file.len()), (0, 0, 0));
+        // Places are free again, and none is given twice.
+        (0..90).for_each(|n| cache.put(id(n), page(), Access::Point));
+        assert!((0..90).all(|n| cache.get(id(n)).is_some()));
+    }
+
+    #[test]
+    fn what_was_evicted_is_not_remembered_by_its_file() {
+        let mut cache = BlockCache::new(BUDGET);
+        (0..5_000).for_each(|n| cache.put(id(n), page(), if n % 2 == 0 { Access::Point } else { Access::Scan }));
+        let remembered: usize = cache.of_file.values().map(|places| places.len()).sum();
+        assert_eq!(remembered, cache.table.len());
+        let held: usize = cache.rings.iter().map(|ring| ring.places.iter().flatten().count()).sum();
+        assert_eq!(remembered, held);
     }
 }
