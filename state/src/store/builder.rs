@@ -22,7 +22,8 @@ pub(super) struct RunBuilder {
     directory: u128,
     group: u16,
     job: u64,
-    next_index: u16,
+    /// Files begun so far.
+    begun: u32,
     options: FileOptions,
     /// Not reached yet, ascending.
     tombstones: VecDeque<RangeTombstone>,
@@ -45,7 +46,7 @@ impl RunBuilder {
             directory,
             group,
             job,
-            next_index: 0,
+            begun: 0,
             options,
             tombstones: VecDeque::new(),
             current: Tombstones::default(),
@@ -68,8 +69,8 @@ impl RunBuilder {
     }
 
     fn number(&mut self) -> FileNumber {
-        let number = FileNumber::of(self.job, self.next_index);
-        self.next_index = self.next_index.checked_add(1).expect("a job writes fewer than 65,536 files");
+        let number = FileNumber::nth(self.job, self.begun);
+        self.begun += 1;
         number
     }
 
@@ -163,8 +164,8 @@ impl RunBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Content, RowKey};
-    use gristmill_base::ids::{SlotId, Ssn, TableId};
+    use crate::store::{Content, Manifest, RowKey};
+    use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId};
 
     fn key(n: u32) -> Vec<u8> {
         RowKey::Grain(SlotId(1), TableId(1), format!("{n:08}").into_bytes().into()).encode()
@@ -192,6 +193,22 @@ mod tests {
         });
         assert_eq!(rows, 200);
         assert!((20_000..20_040).contains(&pieces), "{pieces}");
+    }
+
+    /// Files beyond 65,536 have another number of the job, and none is given twice.
+    #[test]
+    fn a_job_has_numbers_for_many_files() {
+        let mut builder = RunBuilder::new(1, 0, 130, FileOptions::LAST);
+        builder.begun = 65_534;
+        builder.set_cuts((1..5).map(key).collect());
+        for n in 0..5 {
+            builder.add(&key(n), &Version { ssn: Ssn(1), content: Content::Present });
+        }
+        let numbers: Vec<_> = builder.finish().files.iter().map(|file| file.number.to_string()).collect();
+        assert_eq!(numbers, ["130-65534", "130-65535", "194-0", "194-1", "194-2"]);
+        let mut manifest = Manifest::new(ShardId(2), 100, [(0, SlotId(1))]);
+        assert_eq!([manifest.begin_job(), manifest.begin_job()], [130, 130 + 16 * 64], "behind all of the first");
+        assert_eq!(FileNumber::nth(130, (1 << 20) - 1), FileNumber::of(130 + 15 * 64, 65_535));
     }
 
     #[test]

@@ -199,9 +199,11 @@ impl Manifest {
 
     /// A number for a job. It is given out once, also if the job fails; but only a manifest that is published afterwards
     /// remembers it over a restart, so files that no manifest names are removed before a job begins.
+    ///
+    /// The job also has the [`FileNumber::JOB_SPAN`] numbers of this shard that follow, for its files beyond 65,536.
     pub fn begin_job(&mut self) -> u64 {
         let job = self.next_job;
-        self.next_job += u64::from(SHARD_COUNT_MAX);
+        self.next_job += u64::from(FileNumber::JOB_SPAN) * u64::from(SHARD_COUNT_MAX);
         job
     }
 

@@ -62,7 +62,7 @@ pub use writer::{FileOptions, FileWriter, Summary};
 use value_file::value_record_bytes;
 
 use gristmill_base::codec::DecodeError;
-use gristmill_base::limits::BLOCK_BYTES;
+use gristmill_base::limits::{BLOCK_BYTES, SHARD_COUNT_MAX};
 use std::fmt;
 
 /// Number of a file of the store; never given twice in a data directory. Of the job that wrote it, and the file's index
@@ -75,6 +75,20 @@ impl FileNumber {
     #[must_use]
     pub fn of(job: u64, index: u16) -> Self {
         Self(job << 16 | u64::from(index))
+    }
+
+    /// Numbers that a job has: its own, and those of the same shard behind it.
+    pub const JOB_SPAN: u16 = 16;
+
+    /// File `nth` of a job, counted from 0. Every 65,536 go by another of the job's numbers.
+    ///
+    /// # Panics
+    /// A job has written a million files: 32 TiB of one slot group.
+    #[must_use]
+    pub fn nth(job: u64, nth: u32) -> Self {
+        let part = nth >> 16;
+        assert!(part < u32::from(Self::JOB_SPAN), "a job writes fewer than a million files");
+        Self::of(job + u64::from(part) * u64::from(SHARD_COUNT_MAX), nth as u16)
     }
 
     /// The job that wrote it.
