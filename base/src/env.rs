@@ -100,6 +100,9 @@ pub enum DiskOp {
         /// Which file.
         file: FileId,
     },
+    /// Bytes that the file system of the data directory has free for this process; a length. Another process, or another
+    /// shard, may take them meanwhile.
+    Room,
 }
 
 /// What an operation brought back.

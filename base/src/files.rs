@@ -154,6 +154,17 @@ impl<'a> Files<'a> {
         }
     }
 
+    /// Bytes that the file system has free. Others may take them meanwhile.
+    ///
+    /// # Errors
+    /// What the question says.
+    pub fn room(&mut self) -> Result<u64, DiskError> {
+        match self.run(DiskOp::Room)? {
+            DiskOutcome::Length(bytes) => Ok(bytes),
+            other => unreachable!("a question for room answered {other:?}"),
+        }
+    }
+
     /// A whole file, or `None` if it is not there. Its length may have grown to whole blocks when it was written.
     ///
     /// # Errors

@@ -258,6 +258,9 @@ pub const STORE_ROOT_BYTES: usize = 256 << 10;
 pub const STORE_TOMBSTONE_BYTES: usize = 64 << 10;
 /// Bits of a filter for each row: about 1.5 % of absent keys cost a read.
 pub const STORE_FILTER_BITS: usize = 10;
+/// Files that a job, or a reader, of the store has open for reading at a time: about as many runs as a merge has. More of
+/// them would be missed by connections, or by the log.
+pub const STORE_OPEN_FILES_MAX: usize = 24;
 /// Bytes that a stream over a file reads at a time.
 pub const STORE_WINDOW_BYTES: usize = 256 << 10;
 /// Blocks that scans bring take one in so many bytes of the block cache.

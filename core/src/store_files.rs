@@ -2,16 +2,21 @@
 //!
 //! Blocking; on a background executor, or in a step of the simulator.
 
-use gristmill_base::buffer::AlignedBuf;
-use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
+mod open_files;
+mod room;
+
+pub use open_files::OpenFiles;
+
+use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
-use gristmill_base::planted::{self, Bug};
 use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{
-    Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Part, Piece, Plan, Wanted,
-    file_path, group_dir, parse_file_name,
+    Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Plan, group_dir,
+    parse_file_name,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use open_files::kind_of;
+use room::Room;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,6 +35,19 @@ pub enum StoreError {
     Damage(String, Damage),
     /// An input is not there: its path.
     Missing(String),
+    /// A merge of this group lacks room for its files beside its inputs. What was written is removed.
+    Room {
+        /// The slot group.
+        group: u16,
+        /// Bytes that its files may take, of which so many are written.
+        needed: u64,
+        /// See `needed`.
+        written: u64,
+        /// Bytes that are free, and how many of them are kept for logs and checkpoints.
+        free: u64,
+        /// See `free`.
+        kept: u64,
+    },
 }
 
 impl fmt::Display for StoreError {
@@ -38,106 +56,33 @@ impl fmt::Display for StoreError {
             Self::Disk(error) => error.fmt(f),
             Self::Damage(path, damage) => write!(f, "{path}: {damage}"),
             Self::Missing(path) => write!(f, "{path}: {MISSING}"),
+            Self::Room { group, needed, written, free, kept } => write!(
+                f,
+                "merging {} takes up to {needed} bytes beside its inputs, of which {written} are written; {free} are free, \
+                 and {kept} of them are kept for logs and checkpoints",
+                group_dir(*group)
+            ),
         }
     }
 }
 
 impl std::error::Error for StoreError {}
 
+impl StoreError {
+    /// For the list of what fails: damage is told like an error of the disk, and a lack of room as a disk that is full.
+    pub(crate) fn to_disk_error(&self) -> DiskError {
+        let kind = match self {
+            Self::Disk(error) => return error.clone(),
+            Self::Damage(..) | Self::Missing(_) => DiskErrorKind::Io,
+            Self::Room { .. } => DiskErrorKind::NoSpace,
+        };
+        DiskError { kind, what: self.to_string(), code: 0 }
+    }
+}
+
 impl From<DiskError> for StoreError {
     fn from(error: DiskError) -> Self {
         Self::Disk(error)
-    }
-}
-
-fn kind_of(wanted: Wanted) -> FileKind {
-    if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted }
-}
-
-/// Files of a group that are open for a job or a reader. They belong to one disk, whoever borrows it; to be closed there.
-#[derive(Debug)]
-pub struct OpenFiles {
-    group: u16,
-    written: BTreeMap<(FileNumber, FileKind), FileId>,
-    read: BTreeMap<(FileNumber, FileKind), FileId>,
-    /// Files that were to be read, and are not there.
-    missing: BTreeSet<(FileNumber, FileKind)>,
-}
-
-impl OpenFiles {
-    /// None yet, of a slot group.
-    #[must_use]
-    pub fn new(group: u16) -> Self {
-        Self { group, written: BTreeMap::new(), read: BTreeMap::new(), missing: BTreeSet::new() }
-    }
-
-    fn write(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<(), DiskError> {
-        let id = (piece.file, piece.kind);
-        let file = match self.written.get(&id) {
-            Some(file) => *file,
-            None => {
-                let path = file_path(self.group, piece.file, piece.kind);
-                // One of that name is left from an attempt that no root names, and that could not be removed then.
-                files.remove_if_there(&path)?;
-                let file = files.open(&path, OpenMode::Create)?;
-                self.written.insert(id, file);
-                file
-            }
-        };
-        files.write(file, piece.offset, AlignedBuf::copy_of(&piece.bytes)).map(drop)
-    }
-
-    /// The wanted bytes; fewer where the file ends, none where it is not there: whoever takes them calls that damage.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn read(&mut self, files: &mut Files<'_>, wanted: Wanted) -> Result<Vec<u8>, DiskError> {
-        let kind = kind_of(wanted);
-        let id = (wanted.file, kind);
-        let file = match self.read.get(&id) {
-            Some(file) => *file,
-            None => match files.open(&file_path(self.group, wanted.file, kind), OpenMode::Read) {
-                Ok(file) => *self.read.entry(id).or_insert(file),
-                Err(error) if error.kind == DiskErrorKind::NotFound => {
-                    self.missing.insert(id);
-                    return Ok(Vec::new());
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let (offset, bytes) = wanted.device_range();
-        let (buf, found) = files.read(file, offset, bytes)?;
-        Ok(wanted.slice_of(&buf.as_slice()[..found.min(bytes)]).to_vec())
-    }
-
-    /// Makes what was written durable, names included.
-    fn sync(&mut self, files: &mut Files<'_>) -> Result<(), DiskError> {
-        if !planted::is(Bug::StoreFilesUnflushed) {
-            for file in self.written.values() {
-                files.flush(*file)?;
-            }
-        }
-        if self.written.is_empty() || planted::is(Bug::SkippedDirectorySync) {
-            return Ok(());
-        }
-        files.flush_dir(&group_dir(self.group))
-    }
-
-    /// Closes everything.
-    pub fn close(&mut self, files: &mut Files<'_>) {
-        let (read, written) = (std::mem::take(&mut self.read), std::mem::take(&mut self.written));
-        read.into_values().chain(written.into_values()).for_each(|file| files.close(file));
-    }
-
-    /// Closes everything. After a failure, what was written is removed: nobody will name it.
-    fn end<T, E>(&mut self, files: &mut Files<'_>, done: Result<T, E>) -> Result<T, E> {
-        let written: Vec<_> = self.written.keys().copied().filter(|_| done.is_err()).collect();
-        self.close(files);
-        for (file, kind) in written {
-            // What stays is removed by the next start.
-            let _ = files.remove_if_there(&file_path(self.group, file, kind));
-        }
-        done
     }
 }
 
@@ -146,6 +91,8 @@ impl OpenFiles {
 pub struct StoreJob {
     open: OpenFiles,
     work: Work,
+    /// Of a merge.
+    room: Option<Room>,
 }
 
 #[derive(Debug)]
@@ -169,20 +116,21 @@ impl StoreJob {
     /// A flush of rows of a slot group, under a job number of its own.
     #[must_use]
     pub fn flush(directory: u128, group: u16, job: u64, rows: DirtyRows) -> Self {
-        Self { open: OpenFiles::new(group), work: Work::Rows(directory, job, rows) }
+        Self { open: OpenFiles::new(group), work: Work::Rows(directory, job, rows), room: None }
     }
 
     /// A flush of rows that are sorted.
     #[must_use]
     pub fn sorted(group: u16, flush: Flush) -> Self {
-        Self { open: OpenFiles::new(group), work: Work::Flush(Box::new(flush)) }
+        Self { open: OpenFiles::new(group), work: Work::Flush(Box::new(flush)), room: None }
     }
 
-    /// A merge, under a job number of its own.
+    /// A merge, under a job number of its own. It leaves `kept` bytes of the file system free.
     #[must_use]
-    pub fn merge(directory: u128, job: u64, plan: &Plan) -> Self {
+    pub fn merge(directory: u128, job: u64, plan: &Plan, kept: u64) -> Self {
         let merge = Merge::new(directory, job, plan);
-        Self { open: OpenFiles::new(plan.group), work: Work::Merge(Box::new(merge)) }
+        let room = Some(Room::of(plan, kept));
+        Self { open: OpenFiles::new(plan.group), work: Work::Merge(Box::new(merge)), room }
     }
 
     /// Whether it is a merge.
@@ -202,12 +150,15 @@ impl StoreJob {
     }
 
     fn go_on(&mut self, files: &mut Files<'_>, bytes: usize) -> Result<Option<Built>, StoreError> {
+        if let Some(room) = &self.room {
+            room.check(files, self.open.group(), self.open.written_bytes())?;
+        }
         let mut left = bytes;
         loop {
             let moved = match &mut self.work {
                 Work::Rows(directory, job, rows) => {
                     let memory = Arc::new(std::mem::take(rows).into_memory());
-                    let flush = Flush::new(*directory, self.open.group, *job, FileOptions::TOP, memory);
+                    let flush = Flush::new(*directory, self.open.group(), *job, FileOptions::TOP, memory);
                     self.work = Work::Flush(Box::new(flush));
                     0
                 }
@@ -252,23 +203,6 @@ impl StoreJob {
                 return done;
             }
         }
-    }
-}
-
-impl OpenFiles {
-    /// Damage of a file of the group, with its path; of one that is not there that it is missing.
-    #[must_use]
-    pub fn damage(&self, damage: Damage, kind: FileKind) -> StoreError {
-        let path = file_path(self.group, damage.file, kind);
-        if self.missing.contains(&(damage.file, kind)) {
-            return StoreError::Missing(path);
-        }
-        StoreError::Damage(path, damage)
-    }
-
-    fn write_counted(&mut self, files: &mut Files<'_>, piece: Piece) -> Result<usize, DiskError> {
-        let bytes = piece.bytes.len();
-        self.write(files, piece).map(|()| bytes)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use crate::preflight::Missing;
 use crate::sys::Limit;
-use gristmill_base::limits::{CONNECTIONS_PER_SHARD_MAX, HTTP_CONNECTIONS_MAX};
+use gristmill_base::limits::{CONNECTIONS_PER_SHARD_MAX, HTTP_CONNECTIONS_MAX, STORE_OPEN_FILES_MAX};
 
 /// Descriptors of a server beside its shards: standard streams, lock, HTTP door and its runtime, signals (11 while it
 /// rests), what recovery and the writers of small files have open at a time, and some that whoever started it left open.
 const FIXED: u64 = 28;
-/// Descriptors of a shard: listeners, rings, bells, segments of its log (13 while it rests), and the files and folders
-/// of its background work.
-const PER_SHARD: u64 = 18;
+/// Descriptors of a shard: listeners, rings, bells, segments of its log (13 while it rests), the files and folders of its
+/// background work, and among these those of a merge.
+const PER_SHARD: u64 = 20 + STORE_OPEN_FILES_MAX as u64;
 /// A server that takes fewer connections than this, over all doors, is none.
 const CONNECTIONS_MIN: u64 = 16;
 /// Part of what is left that the HTTP door may take.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn too_few_are_told_with_what_is_needed() {
-        for (shards, need) in [(1, 62), (2, 80), (64, 1_196)] {
+        for (shards, need) in [(1, 88), (2, 132), (64, 2_860)] {
             assert_eq!(Descriptors::needed(shards), need);
             let missing = Descriptors::of(Ok(need - 1), shards).unwrap_err().to_string();
             assert!(missing.contains(&format!("a limit of {}", need - 1)), "{missing}");
@@ -115,8 +115,8 @@ mod tests {
             let found = Descriptors::of(Ok(most), shards).unwrap();
             (found.http_connections(), found.shard_connections())
         };
-        assert_eq!(shared(80, 2), (4, 6));
-        assert_eq!(shared(1_024, 2), (128, 416));
+        assert_eq!(shared(132, 2), (4, 6));
+        assert_eq!(shared(1_024, 2), (128, 390));
         assert_eq!(shared(u64::MAX, 64), (HTTP_CONNECTIONS_MAX, CONNECTIONS_PER_SHARD_MAX));
         assert_eq!(shared(Descriptors::plenty(64), 64), (HTTP_CONNECTIONS_MAX, CONNECTIONS_PER_SHARD_MAX));
     }

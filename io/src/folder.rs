@@ -2,6 +2,7 @@
 //! on names.
 
 use crate::folder_flush::flush_folder;
+use crate::sys::space;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, DiskOutcome, FileId, OpenMode};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -139,6 +140,14 @@ impl Folder {
         let meta =
             open.file.metadata().map_err(|error| disk_error(format!("asking the length of {}", open.path), &error))?;
         Ok(DiskOutcome::Length(meta.len()))
+    }
+
+    /// Bytes that are free for this process.
+    pub(crate) fn room(&self) -> Result<DiskOutcome, DiskError> {
+        match space(&self.root) {
+            Ok((free, _)) => Ok(DiskOutcome::Length(free)),
+            Err(error) => Err(disk_error("asking how much is free".to_owned(), &error)),
+        }
     }
 }
 

@@ -44,6 +44,7 @@ impl PosixDisk {
             DiskOp::Remove { path } => self.folder.remove(&path),
             DiskOp::Rename { from, to } => self.folder.rename(&from, &to),
             DiskOp::Length { file } => self.folder.length(file),
+            DiskOp::Room => self.folder.room(),
         }
     }
 

@@ -149,7 +149,10 @@ fn many_in_flight(disk: &mut dyn Disk) {
     }
     disk.submit(Ticket(u64::MAX - 1), DiskOp::Flush { file });
     disk.submit(Ticket(u64::MAX - 2), DiskOp::Length { file });
-    let mut seen = collect(disk, COUNT + 2);
+    disk.submit(Ticket(u64::MAX - 3), DiskOp::Room);
+    let mut seen = collect(disk, COUNT + 3);
+    let room = seen.remove(&Ticket(u64::MAX - 3)).expect("the question completed");
+    assert!(matches!(room.result, Ok(DiskOutcome::Length(bytes)) if bytes > 0), "{room:?}");
     let last = seen.remove(&Ticket(u64::MAX - 1)).expect("the flush completed");
     assert!(matches!(last.result, Ok(DiskOutcome::Done)), "{last:?}");
     let length = seen.remove(&Ticket(u64::MAX - 2)).expect("the question completed");

@@ -1,17 +1,19 @@
 //! Crash points of the store's files: a flush, a merge and their publication are cut at every operation of the disk. What a
 //! manifest that counts names is there, whole, and says what it said when it was published.
 
+use gristmill_base::env::{Completion, Disk, DiskError, DiskOp, FileId, OpenMode, Ticket};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::limits::STORE_OPEN_FILES_MAX;
 use gristmill_base::planted::{Bug, plant};
-use gristmill_core::store_files::{OpenFiles, StoreError, StoreJob, is_unnamed, make_group_dirs};
+use gristmill_core::store_files::{OpenFiles, StoreError, StoreJob, StoreStep, is_unnamed, make_group_dirs};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_sim::clock::SimClock;
 use gristmill_sim::crash_points::{Budget, Failure, Subject, Tally, Verdict, enumerate};
 use gristmill_sim::disk::SimDisk;
 use gristmill_state::store::{
-    Access, Blocks, Content, Cursor, Damage, Direction, FileCheck, FileKind, FileOptions, Flush, FlushMark, KeyRange,
-    Manifest, Memory, RowKey, Stop, Version, file_path, group_dir, open_value, plan, value_wanted,
+    Access, Blocks, Built, Content, Cursor, Damage, Direction, FileCheck, FileKind, FileOptions, Flush, FlushMark,
+    KeyRange, Manifest, Memory, Plan, RowKey, Stop, Version, file_path, group_dir, open_value, plan, value_wanted,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -51,7 +53,7 @@ struct Store<'a> {
 fn failed(error: StoreError) -> Verdict {
     match error {
         StoreError::Disk(error) => error.into(),
-        StoreError::Damage(..) | StoreError::Missing(_) => Verdict::Wrong(error.to_string()),
+        error => Verdict::Wrong(error.to_string()),
     }
 }
 
@@ -75,6 +77,23 @@ impl Store<'_> {
 
     /// Writes some rows, flushes them, and merges what is due.
     fn round(&mut self, round: u64, promise: &mut Promise) -> Result<(), Verdict> {
+        self.flush(round, promise)?;
+        while let Some(plan) = plan(GROUP, self.group()) {
+            let built = self.merge(&plan, 0).map_err(failed)?;
+            let gone = self.group().merged(&plan, &built);
+            self.publish(promise)?;
+            for (file, kind) in gone {
+                self.files.remove_if_there(&file_path(GROUP, file, kind))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, plan: &Plan, kept: u64) -> Result<Built, StoreError> {
+        StoreJob::merge(DIRECTORY, self.manifest.begin_job(), plan, kept).run(&mut self.files)
+    }
+
+    fn flush(&mut self, round: u64, promise: &mut Promise) -> Result<(), Verdict> {
         let mut memory = Memory::default();
         for n in round % 3..12 {
             self.ssn += 1;
@@ -93,17 +112,7 @@ impl Store<'_> {
         let built = StoreJob::sorted(GROUP, flush).run(&mut self.files).map_err(failed)?;
         let marks = [(SLOT, FlushMark { term: Term(1), ssn: Ssn(self.ssn) })].into();
         self.group().flushed(&built, &marks);
-        self.publish(promise)?;
-        while let Some(plan) = plan(GROUP, self.group()) {
-            let merge = StoreJob::merge(DIRECTORY, self.manifest.begin_job(), &plan);
-            let built = merge.run(&mut self.files).map_err(failed)?;
-            let gone = self.group().merged(&plan, &built);
-            self.publish(promise)?;
-            for (file, kind) in gone {
-                self.files.remove_if_there(&file_path(GROUP, file, kind))?;
-            }
-        }
-        Ok(())
+        self.publish(promise)
     }
 
     fn group(&mut self) -> &mut gristmill_state::store::Group {
@@ -282,4 +291,121 @@ fn rot_ends_a_merge_with_its_name() {
     let wanted = format!("{path}: file {file} of the store is damaged at byte 0: its checksum is");
     assert!(said.starts_with(&wanted), "{said}");
     assert_eq!(store.group().tiers[0].len(), 4, "the four runs are as they were");
+}
+
+/// A merge that would fill the disk is not begun, unless it is one that may give room back; then it stops short of it.
+#[test]
+fn a_merge_looks_for_room_and_leaves_what_the_log_needs() {
+    const KEPT: u64 = 10 * 4_096;
+    let mut disk = SimDisk::new(7, SimClock::new());
+    let watch = disk.handle();
+    let mut promise = Promise::default();
+    let Ok(mut store) = open(&mut disk, &mut promise) else { panic!("an empty disk opens") };
+    (1..5).for_each(|round| store.flush(round, &mut promise).expect("there is room"));
+    let mut plan = plan(GROUP, store.group()).expect("four runs are merged");
+    let inputs = || plan.inputs.iter().flat_map(|run| &run.files);
+    let copied = inputs().flat_map(|file| &file.values).filter(|(file, _)| plan.victims.contains(file));
+    let bytes = inputs().map(|file| file.bytes).sum::<u64>() + copied.map(|(_, bytes)| bytes).sum::<u64>();
+    let before = watch.paths();
+    // Few rows are deleted: what the inputs take is what the outputs may take.
+    plan.inputs.iter_mut().flat_map(|run| &mut run.files).for_each(|file| file.tombstones = 0);
+    watch.fill((bytes + KEPT) / 4_096);
+    let Err(lack) = store.merge(&plan, KEPT) else { panic!("it began") };
+    assert!(matches!(&lack, StoreError::Room { group: GROUP, needed, written: 0, .. } if *needed == bytes), "{lack:?}");
+    let words = lack.to_string();
+    assert!(words.contains(&format!("merging {} takes up to {bytes} bytes beside", group_dir(GROUP))), "{words}");
+    assert!(
+        words.contains(&format!("{} are free, and {KEPT} of them are kept", (bytes + KEPT) / 4_096 * 4_096)),
+        "{words}"
+    );
+    watch.fill((bytes + KEPT) / 4_096 + 1);
+    assert!(store.merge(&plan, KEPT).is_ok());
+    // Many are deleted: it is tried, and ends where what is kept would be touched.
+    let watched = watch.paths();
+    plan.inputs[0].files[0].range_tombstones = 1;
+    plan.inputs[0].files[0].tombstones = plan.inputs[0].files[0].rows;
+    watch.fill(KEPT / 4_096 - 1);
+    assert!(matches!(store.merge(&plan, KEPT), Err(StoreError::Room { written: 0, .. })));
+    watch.fill(KEPT / 4_096 + 1);
+    let mut job = StoreJob::merge(DIRECTORY, store.manifest.begin_job(), &plan, KEPT);
+    let ended = (0..100).find_map(|_| match job.step(&mut store.files, 1) {
+        StoreStep::More => None,
+        StoreStep::Done(done) => Some(done),
+    });
+    let Some(Err(StoreError::Room { written, .. })) = ended else { panic!("{ended:?}") };
+    assert!(written > 4_096, "{written} bytes");
+    assert_eq!(watch.paths(), watched, "nothing is left behind");
+    assert!(before.iter().all(|path| watched.contains(path)));
+}
+
+/// Counts what is open.
+struct Counting<'a> {
+    disk: &'a mut SimDisk,
+    open: usize,
+    most: usize,
+}
+
+impl Disk for Counting<'_> {
+    fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
+        let file = self.disk.open(path, mode)?;
+        self.open += 1;
+        self.most = self.most.max(self.open);
+        Ok(file)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.open -= 1;
+        self.disk.close(file);
+    }
+
+    fn submit(&mut self, ticket: Ticket, op: DiskOp) {
+        self.disk.submit(ticket, op);
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        self.disk.poll(done);
+    }
+
+    fn wait(&mut self, done: &mut Vec<Completion>) {
+        self.disk.wait(done);
+    }
+}
+
+/// Sixty runs are merged into a hundred files, and each row and value is read where it is, with few files open.
+#[test]
+fn few_files_are_open_however_many_there_are() {
+    let mut disk = SimDisk::new(8, SimClock::new());
+    let mut counting = Counting { disk: &mut disk, open: 0, most: 0 };
+    let mut files = Files::new(&mut counting);
+    make_group_dirs(&mut files, [GROUP]).expect("a new disk");
+    let mut manifest = Manifest::new(ShardId(0), 0, [(GROUP, SLOT)]);
+    for round in 1..61_u64 {
+        let mut memory = Memory::default();
+        for n in 0..4 {
+            let value = vec![round as u8; if n == 3 { 2_000 } else { 500 }];
+            memory.put(grain(4 * round + n), Version { ssn: Ssn(round), content: Content::Inline(value) });
+        }
+        let flush = Flush::new(DIRECTORY, GROUP, manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
+        let built = StoreJob::sorted(GROUP, flush).run(&mut files).expect("there is room");
+        let group = manifest.groups.get_mut(&GROUP).expect("it has one group");
+        group.flushed(&built, &[(SLOT, FlushMark { term: Term(1), ssn: Ssn(round) })].into());
+    }
+    let group = manifest.groups.get(&GROUP).expect("it has one group");
+    let mut plan = plan(GROUP, group).expect("sixty runs are merged");
+    assert_eq!((plan.inputs.iter().filter(|run| !run.files.is_empty()).count(), plan.victims.len()), (60, 60));
+    plan.options.file_bytes = 1_000;
+    let merge = StoreJob::merge(DIRECTORY, manifest.begin_job(), &plan, 0);
+    let built = merge.run(&mut files).expect("there is room");
+    assert!(built.files.len() > 50, "{}", built.files.len());
+    let mut open = OpenFiles::new(GROUP);
+    for summary in &built.files {
+        let mut check = FileCheck::new(DIRECTORY, summary.number, summary.bytes);
+        while let Some(wanted) = check.wanted() {
+            check.fill(&open.read(&mut files, wanted).expect("it is there"));
+        }
+        assert!(check.findings().is_empty(), "{:?}", check.findings());
+    }
+    open.close(&mut files);
+    assert_eq!(counting.open, 0);
+    assert!((10..=STORE_OPEN_FILES_MAX + 3).contains(&counting.most), "{}", counting.most);
 }

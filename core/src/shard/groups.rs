@@ -10,7 +10,7 @@ use super::root_content::CheckpointMark;
 use super::work::{PAUSE_NANOS, Work};
 use crate::jobs::{Job, SLOTS_DIR, checkpoint_name};
 use crate::store_files::{StoreError, StoreJob, StoreStep};
-use gristmill_base::env::{DiskError, DiskErrorKind};
+use gristmill_base::env::DiskErrorKind;
 use gristmill_base::ids::{Lsn, SlotId, Term};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -18,6 +18,9 @@ use gristmill_base::tuning::tuning;
 use gristmill_state::slot::DirtyRows;
 use gristmill_state::store::{Built, FlushMark, Group, Level, Plan, file_path, plan};
 use std::collections::BTreeMap;
+
+/// Segments of the log, in bytes, that merges leave free on the disk.
+const SEGMENTS_KEPT: u64 = 2;
 
 /// A slot whose checkpoint is written, and does not count before the rows are.
 #[derive(Debug)]
@@ -263,7 +266,8 @@ impl Shard {
             return;
         };
         let job = self.checkpoints.manifest_mut().begin_job();
-        let job = StoreJob::merge(self.log.0.config().identity, job, &plan);
+        let config = self.log.0.config();
+        let job = StoreJob::merge(config.identity, job, &plan, SEGMENTS_KEPT * config.segment_bytes);
         let job = Some(Box::new(job));
         self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now });
     }
@@ -320,16 +324,4 @@ impl Shard {
 
 fn bytes_of(built: &Built) -> u64 {
     built.files.iter().map(|file| file.bytes).sum::<u64>() + built.values.iter().map(|(_, bytes)| bytes).sum::<u64>()
-}
-
-impl StoreError {
-    /// For the list of what fails: damage is told like an error of the disk.
-    fn to_disk_error(&self) -> DiskError {
-        match self {
-            Self::Disk(error) => error.clone(),
-            Self::Damage(..) | Self::Missing(_) => {
-                DiskError { kind: DiskErrorKind::Io, what: self.to_string(), code: 0 }
-            }
-        }
-    }
 }

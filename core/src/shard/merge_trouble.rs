@@ -1,4 +1,4 @@
-//! Slot groups whose merges fail: an input is damaged, or the disk does not read or write it. Each is tried again now and
+//! Slot groups whose merges fail: an input is damaged, the disk does not read or write it, or it lacks the room. Each is tried again now and
 //! then, ever more seldom, so that a file that was put back is merged; other groups are merged meanwhile. Flushes of such a
 //! group do not wait for a merge that cannot come, up to a number of runs.
 
@@ -61,7 +61,7 @@ impl Shard {
     pub(super) fn merge_failed(&mut self, group: u16, error: &StoreError) {
         let now = self.now_nanos;
         let damage = match error {
-            StoreError::Disk(_) => None,
+            StoreError::Disk(_) | StoreError::Room { .. } => None,
             StoreError::Damage(..) | StoreError::Missing(_) => Some(error.to_string()),
         };
         let old = self.groups.troubled.0.remove(&group);
@@ -73,7 +73,11 @@ impl Shard {
                 "put an undamaged copy of the file back; until then the group is not merged, and no start works";
             self.notices.push(format!("damage: {what}; {remedy}"));
         }
-        let pause_nanos = old.map_or(PAUSE_NANOS, |old| (2 * old.pause_nanos).min(PAUSE_NANOS_MAX));
+        let pause_nanos = match error {
+            // It has read nothing, and room may come back at any time.
+            StoreError::Room { written: 0, .. } => PAUSE_NANOS,
+            _ => old.map_or(PAUSE_NANOS, |old| (2 * old.pause_nanos).min(PAUSE_NANOS_MAX)),
+        };
         let trouble = Trouble { damage, pause_nanos, again_nanos: now.saturating_add(pause_nanos) };
         self.groups.troubled.0.insert(group, trouble);
     }

@@ -1,7 +1,9 @@
 //! Shards in one thread over real files: what the loop around a turn does, without sockets and rings.
 
 use gristmill_base::class::InputClass;
-use gristmill_base::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, FileId, Now, OpenMode, Rng, Ticket};
+use gristmill_base::env::{
+    Completion, Disk, DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, Now, OpenMode, Rng, Ticket,
+};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::measures::Measures;
@@ -49,6 +51,35 @@ impl Disk for Full<'_> {
     }
 }
 
+/// A disk that says that nothing is free.
+struct Scarce<'a>(&'a mut PosixDisk, Vec<Completion>);
+
+impl Disk for Scarce<'_> {
+    fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
+        self.0.open(path, mode)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.close(file);
+    }
+
+    fn submit(&mut self, ticket: Ticket, op: DiskOp) {
+        match op {
+            DiskOp::Room => self.1.push(Completion { ticket, result: Ok(DiskOutcome::Length(0)) }),
+            op => self.0.submit(ticket, op),
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.1);
+        self.0.poll(done);
+    }
+
+    fn wait(&mut self, done: &mut Vec<Completion>) {
+        self.poll(done);
+    }
+}
+
 struct Node {
     shard: Shard,
     disk: PosixDisk,
@@ -69,6 +100,8 @@ pub(crate) struct Rig {
     pub(crate) closed: usize,
     /// Whether background jobs find a full disk.
     pub(crate) full: bool,
+    /// Whether background jobs are told that nothing is free.
+    pub(crate) scarce: bool,
     /// Background jobs that were done.
     pub(crate) jobs: u64,
 }
@@ -78,7 +111,25 @@ pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gristmill-core-{}-{name}", std::process::id()));
+        Self::below(&std::env::temp_dir(), name)
+    }
+
+    /// The same in memory, where there is such a place: for tests that start hundreds of times, each with dozens of flushes.
+    pub(crate) fn quick(name: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() {
+            let folder = Self::below(memory, name);
+            // Older kernels have no direct reads and writes there.
+            if PosixDisk::new(&folder.0).open("probe", OpenMode::Create).is_ok() {
+                std::fs::remove_file(folder.0.join("probe")).unwrap();
+                return folder;
+            }
+        }
+        Self::new(name)
+    }
+
+    fn below(place: &Path, name: &str) -> Self {
+        let path = place.join(format!("gristmill-core-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -117,7 +168,7 @@ impl Rig {
                 Node { shard, disk, background, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, told, now, tag: 0, replies: Vec::new(), closed: 0, full: false, jobs: 0 }
+        Self { nodes, told, now, tag: 0, replies: Vec::new(), closed: 0, full: false, scarce: false, jobs: 0 }
     }
 
     /// The highest engine time of any shard.
@@ -181,7 +232,11 @@ impl Rig {
                 moved = true;
                 self.jobs += 1;
                 let disk = &mut node.background;
-                let done = if self.full { job.run(&mut Full(disk)) } else { job.run(disk) };
+                let done = match (self.full, self.scarce) {
+                    (true, _) => job.run(&mut Full(disk)),
+                    (_, true) => job.run(&mut Scarce(disk, Vec::new())),
+                    _ => job.run(disk),
+                };
                 node.inbox.jobs.push(done);
             }
             self.replies.append(&mut node.outbox.replies);

@@ -33,8 +33,13 @@ fn busy() -> BootConfig {
     BootConfig { segment_bytes: 256 << 10, checkpoint_bytes: 300 << 10, ..config(1) }
 }
 
-/// Puts of keys, some with values that are large enough for a value file.
+/// Puts of keys, some with values that are large enough for a value file; then whatever they cause.
 fn put_all(rig: &mut Rig, client: &mut Client, round: u32) {
+    put_each(rig, client, round);
+    rig.settle();
+}
+
+fn put_each(rig: &mut Rig, client: &mut Client, round: u32) {
     for n in 0..1_500_u32 {
         let large = if n % 40 == 0 { 3_000 } else { 500 };
         let operation = client.put(&format!("key{n}"), &vec![(n + round) as u8; large]);
@@ -44,7 +49,6 @@ fn put_all(rig: &mut Rig, client: &mut Client, round: u32) {
             assert_eq!(rig.take(tag), Some(Ok(Answer::Done)));
         }
     }
-    rig.settle();
 }
 
 /// A directory with files in tiers, in the last level, and of values.
@@ -316,6 +320,41 @@ fn a_damaged_input_stops_the_merges_of_its_group_alone_until_it_is_put_back() {
         (vec![format!("{group}: can be merged again")], WorkState::Well)
     );
     assert!(runs() <= 4 && !folder.0.join(path).exists(), "{}", runs());
+    drop(rig);
+    assert_eq!(started(&folder.0).unwrap().len(), 1_500);
+}
+
+#[test]
+fn a_merge_that_lacks_room_is_told_and_nothing_else_waits_for_it() {
+    let folder = Folder::quick("store-scarce");
+    let mut rig = Rig::start(&folder.0, &busy(), apps);
+    let mut client = Client::new(&mut rig);
+    rig.scarce = true;
+    for round in 0..4 {
+        put_each(&mut rig, &mut client, round);
+        // Not until it rests: each group looks for room once a second.
+        for _ in 0..15_000 {
+            rig.step();
+        }
+    }
+    let told = rig.measure(0);
+    assert_eq!((value(&told.counts, "store_merges"), value(&told.gauges, "store_groups_in_debt")), (0, 0));
+    assert!(value(&told.counts, "store_flushes") > 12 * STORE_DEBT_RUNS as u64, "flushes go on: {:?}", told.counts);
+    let disk = rig.json(Operation::Status)["shards"][0]["disk"].clone();
+    assert_eq!(
+        (disk["failing"].as_array().map(Vec::len), disk["failing"][0]["work"].as_str()),
+        (Some(1), Some("merge"))
+    );
+    let words = disk["failing"][0]["error"].as_str().unwrap();
+    for part in ["merging store/", " bytes beside its inputs", "; 0 are free, and 524288 of them are kept for logs"] {
+        assert!(words.contains(part), "{words}");
+    }
+    rig.scarce = false;
+    rig.pass(2_000_000_000);
+    rig.settle();
+    let told = rig.measure(0);
+    assert!(value(&told.counts, "store_merges") >= 16, "{:?}", told.counts);
+    assert_eq!((rig.work_state(), value(&told.gauges, "store_groups_damaged")), (WorkState::Well, 0));
     drop(rig);
     assert_eq!(started(&folder.0).unwrap().len(), 1_500);
 }

@@ -100,6 +100,7 @@ impl DiskTable {
             DiskOp::Remove { path } => self.folder.remove(&path),
             DiskOp::Rename { from, to } => self.folder.rename(&from, &to),
             DiskOp::Length { file } => self.folder.length(file),
+            DiskOp::Room => self.folder.room(),
         };
         self.done.push(Completion { ticket, result });
     }

@@ -84,6 +84,7 @@ impl Trace {
             DiskOp::Remove { path } => ("remove", Target::Path(path), 0, 0, 0),
             DiskOp::Rename { from, to } => ("rename", Target::Two(from, to), 0, 0, 0),
             DiskOp::Length { file } => ("length", Target::File(file.0), 0, 0, 0),
+            DiskOp::Room => ("room", Target::Path(""), 0, 0, 0),
         };
         self.entry(op, handle, kind, target, offset, bytes, crc);
     }
@@ -91,7 +92,7 @@ impl Trace {
     pub(crate) fn completed(&mut self, op: u64, nanos: u64, result: Result<&DiskOutcome, ()>) {
         let word = match result {
             Ok(DiskOutcome::Read { bytes, .. }) => 0x100 + *bytes as u64,
-            Ok(DiskOutcome::Length(bytes)) => 0x200 + *bytes,
+            Ok(DiskOutcome::Length(bytes)) => bytes.wrapping_add(0x200),
             Ok(DiskOutcome::Names(names)) => 0x300 + names.len() as u64,
             Ok(DiskOutcome::Written { .. }) => 2,
             Ok(DiskOutcome::Done) => 1,

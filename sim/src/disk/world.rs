@@ -131,6 +131,12 @@ impl World {
         Ok(FileId(u32::try_from(self.open.len() - 1).expect("a run opens fewer files")))
     }
 
+    /// Bytes that are free.
+    fn room(&self) -> u64 {
+        let capacity = self.faults.capacity_blocks;
+        capacity.map_or(u64::MAX, |blocks| blocks.saturating_sub(self.fs.blocks_used()) * BLOCK_BYTES as u64)
+    }
+
     fn is_full(&self) -> bool {
         self.faults.capacity_blocks.is_some_and(|capacity| self.fs.blocks_used() >= capacity)
     }
@@ -264,6 +270,7 @@ impl World {
                 let file = self.content_of(file);
                 Ok(DiskOutcome::Length(self.fs.file(file).length()))
             }
+            DiskOp::Room => Ok(DiskOutcome::Length(self.room())),
         }
     }
 
@@ -377,7 +384,7 @@ impl World {
             DiskOp::Remove { path } => drop(self.fs.remove(&path)),
             DiskOp::Rename { from, to } => drop(self.fs.rename(&from, &to)),
             DiskOp::Read { .. } | DiskOp::Flush { .. } | DiskOp::FlushDir { .. } => {}
-            DiskOp::List { .. } | DiskOp::Length { .. } => {}
+            DiskOp::List { .. } | DiskOp::Length { .. } | DiskOp::Room => {}
         }
     }
 
@@ -469,5 +476,6 @@ fn describe(what: &DiskOp) -> String {
         DiskOp::Remove { path } => format!("remove {path}"),
         DiskOp::Rename { from, to } => format!("rename {from} to {to}"),
         DiskOp::Length { file } => format!("length of file {}", file.0),
+        DiskOp::Room => "how much is free".to_owned(),
     }
 }
