@@ -136,6 +136,8 @@ impl From<StoreError> for BootError {
             StoreError::Disk(error) => Self::Disk(error),
             StoreError::Damage(file, damage) => Self::Damage { file, what: damage.to_string() },
             StoreError::Missing(file) => Self::Damage { file, what: MISSING.to_owned() },
+            // No start merges.
+            error @ StoreError::Room { .. } => Self::Disk(error.to_disk_error()),
         }
     }
 }
@@ -254,16 +256,21 @@ pub fn recover(
     Ok(seeds)
 }
 
-fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) -> Result<Identity, BootError> {
+/// The identity of a directory; none if it has no such file.
+fn load_identity(files: &mut Files<'_>) -> Result<Option<Identity>, BootError> {
     let remedy = "put the file back from a copy of this data directory: no other file tells what it says";
     match Identity::load(files) {
-        Ok(Some(identity)) => return Ok(identity),
-        Ok(None) => {}
         Err(LogError::Damage { what, .. }) => {
             let expected = "two copies of 36 bytes that begin with GMDATDIR, at 0 and at 4096, are expected";
-            return Err(damage(IDENTITY_FILE, &format!("{what}; {expected}; {remedy}")));
+            Err(damage(IDENTITY_FILE, &format!("{what}; {expected}; {remedy}")))
         }
-        Err(error) => return Err(error.into()),
+        loaded => Ok(loaded?),
+    }
+}
+
+fn open_identity(files: &mut Files<'_>, config: &BootConfig, rng: &mut dyn Rng) -> Result<Identity, BootError> {
+    if let Some(identity) = load_identity(files)? {
+        return Ok(identity);
     }
     missing::identity(files)?;
     if !config.slot_count.is_power_of_two() || config.slot_count < config.shard_count {

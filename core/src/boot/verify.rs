@@ -9,7 +9,7 @@ mod store;
 
 use super::layout::{log_config, shard_dir};
 use super::sweep::unnamed;
-use super::{BootConfig, BootError, Placement, crosscheck, damage, missing, read_log};
+use super::{BootConfig, BootError, Placement, crosscheck, damage, load_identity, missing, read_log};
 use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
 use crate::session_secret::{SECRET_FILE, SessionSecret};
@@ -75,7 +75,7 @@ pub fn verify(
     progress: &mut Verifying<'_>,
 ) -> Result<Verified, BootError> {
     let mut files = Files::new(disk);
-    let Some(identity) = Identity::load(&mut files)? else {
+    let Some(identity) = load_identity(&mut files)? else {
         missing::identity(&mut files)?;
         return Err(BootError::Config(format!("this is no data directory: it has no file {IDENTITY_FILE}")));
     };
@@ -252,6 +252,10 @@ impl Reader<'_, '_> {
         (self.progress)(self.verified.files, self.verified.bytes);
         self.verified.records += report.records;
         self.verified.torn_bytes += report.torn_bytes;
+        for (file, at) in report.headers {
+            let range = (at, at + BLOCK_BYTES as u64);
+            self.damaged(&file, range, "a copy of the header of a log segment", "it cannot be read; the other can");
+        }
         for range in report.damage {
             let held = format!("records {} to {} of the log of shard {shard}", range.first, range.last);
             self.damaged(&range.file, (range.from, range.to), held, range.what);

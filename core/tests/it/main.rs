@@ -7,6 +7,7 @@ mod bulk_elsewhere;
 mod class;
 mod crowd;
 mod damage;
+mod faults;
 mod files;
 mod hostile;
 mod rig;

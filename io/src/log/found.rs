@@ -17,6 +17,8 @@ use gristmill_base::limits::BLOCK_BYTES;
 pub(super) struct Found {
     pub(super) name: String,
     pub(super) header: SegmentHeader,
+    /// Where the copy of the header lies that does not say what `header` says, if one does not.
+    pub(super) worse: Option<u64>,
     /// Header of its first batch, and that header's checksum, if it is valid.
     pub(super) first: Option<(BatchHeader, u32)>,
 }
@@ -73,6 +75,8 @@ pub(super) fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, 
             return Err(LogError::Damage { file: path, offset: 0, first: from, last: from, what });
         }
     };
+    let worse =
+        copies.iter().position(|copy| *copy != SegmentHeaderRead::Valid(header)).map(|at| (at * BLOCK_BYTES) as u64);
     if header.identity != config.log_identity() {
         let (found, wanted) = (header.identity, config.log_identity());
         let what = format!(
@@ -87,7 +91,7 @@ pub(super) fn load_one(files: &mut Files<'_>, config: &LogConfig, name: String, 
     }
     let seed = header.identity.seed(header.number);
     let first = bytes.get(SEGMENT_BODY_OFFSET as usize..).and_then(|at| BatchHeader::decode(at, seed, header.epoch));
-    Ok(Found { name, header, first })
+    Ok(Found { name, header, worse, first })
 }
 
 /// Index of the last segment that surely starts at or before `from`. One that starts with `from` itself may start with

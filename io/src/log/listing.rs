@@ -26,7 +26,7 @@ pub struct SegmentFile {
 pub fn list_segments(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<Vec<SegmentFile>, LogError> {
     let (found, ..) = load(files, config, from)?;
     let start = start_of(&found, from);
-    let listed = found.iter().enumerate().map(|(at, Found { name, header, first })| {
+    let listed = found.iter().enumerate().map(|(at, Found { name, header, first, .. })| {
         let first = first.map(|(batch, _)| batch.first);
         SegmentFile { path: config.path(name), bytes: header.bytes, first, is_read: at >= start && first.is_some() }
     });

@@ -41,6 +41,9 @@ pub struct LogReport {
     pub records: u64,
     /// Bytes of a torn tail, which a start cuts; no damage.
     pub torn_bytes: u64,
+    /// Copies of the headers of segments that cannot be read, while the other copy can: file, and the copy's first byte. Only
+    /// of segments that hold batches; the headers of others are made anew by a start.
+    pub headers: Vec<(String, u64)>,
     /// In order of the log.
     pub damage: Vec<LogDamage>,
 }
@@ -65,6 +68,7 @@ pub fn verify(
             length => length?,
         };
     }
+    report.headers = headers(files, config)?;
     let Some(from) = from else {
         report.damage = ranges(files, config, Lsn(1))?;
         return Ok(report);
@@ -90,6 +94,20 @@ pub fn verify(
         Err(error) => return Err(error),
     }
     Ok(report)
+}
+
+/// See [`LogReport::headers`].
+fn headers(files: &mut Files<'_>, config: &LogConfig) -> Result<Vec<(String, u64)>, LogError> {
+    let mut found = Vec::new();
+    for name in files.list(&config.dir)?.into_iter().filter(|name| name.ends_with(SEGMENT_SUFFIX)) {
+        match load_one(files, config, name, Lsn(1)) {
+            Ok(Found { name, worse: Some(at), first: Some(_), .. }) => found.push((config.path(&name), at)),
+            // They are named as what they are.
+            Ok(_) | Err(LogError::Damage { .. } | LogError::Disk(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 fn length_of(files: &mut Files<'_>, path: &str) -> Result<u64, DiskError> {
@@ -126,7 +144,10 @@ fn ranges(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<Vec<Lo
     segments.sort_by_key(|found| found.header.number);
     let mut walk = Walk { config, next: Lsn(0), sequence: 0, damage };
     for (at, found) in segments.iter().enumerate() {
-        let follower = segments.get(at + 1..).unwrap_or_default().iter().find_map(|later| later.first);
+        // Where the next segment is not there, what is missing lies in that one.
+        let is_next = |later: &&Found| later.header.number.0 == found.header.number.0 + 1;
+        let later = segments.get(at + 1..).unwrap_or_default();
+        let follower = later.first().filter(is_next).and_then(|_| later.iter().find_map(|later| later.first));
         let file = files.open(&config.path(&found.name), OpenMode::Read)?;
         let walked = walk.segment(files, file, found, follower.map(|(batch, _)| batch));
         files.close(file);
