@@ -71,6 +71,10 @@ pub enum Bug {
     StoreFilesUnflushed = 35,
     /// Files that the next root does not name are removed before it is durable.
     RemovedBeforeRoot = 36,
+    /// A lane's start moves past events that were handed to a subscription and that it has not handled durably.
+    RetentionBeforeHandled = 45,
+    /// Files of a lane are removed when its start moves, not with a root that names a checkpoint with that start.
+    LaneFilesBeforeRoot = 46,
 }
 
 impl Bug {

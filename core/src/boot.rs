@@ -249,7 +249,8 @@ pub fn recover(
     }
     // Both copies of everything that names files say the same now: what they do not name, no start will look for.
     let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
-    notices.extend(sweep::sweep(&mut files, &next, &roots, &catalog)?);
+    let kept = sweep::kept_from(logs.iter().flat_map(|recovered| recovered.slots.values()));
+    notices.extend(sweep::sweep(&mut files, &next, &roots, (&catalog, &kept))?);
     let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
     seeds[0].unapplied = unapplied;
     seeds[0].notices = notices;

@@ -3,14 +3,17 @@
 //! One writer, shard 0; everyone else reads a published snapshot. On disk it is an rkyv archive with a version outside,
 //! in the two-root file `catalog`. Numbers are never used twice: `next` only grows.
 
-use crate::appfile::{AppFile, OnExhausted};
+mod old;
+
+use crate::appfile::{AppFile, OnExhausted, TopicSpec};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{HandlerId, MapId, SubscriptionId, TableId, TopicId};
+use gristmill_state::lane::Keep;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
-/// Version of the archive.
-pub const CATALOG_VERSION: u32 = 1;
+/// Version of the archive. The one before is read too.
+pub const CATALOG_VERSION: u32 = 2;
 
 /// A topic.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,14 @@ pub struct Topic {
     pub value: u8,
     /// Number of lanes.
     pub lanes: u16,
+    /// How long events are kept after their append, microseconds; `None`: time removes none.
+    pub keep_micros: Option<u64>,
+    /// How many bytes are kept, over all lanes; `None`: size removes none.
+    pub keep_bytes: Option<u64>,
+    /// Whether events go that a subscription has not handled yet.
+    pub hard: bool,
+    /// Whether all but the last event of each key may go.
+    pub compact: bool,
 }
 
 /// A sorted map of a table.
@@ -186,15 +197,18 @@ impl Catalog {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CatalogError> {
         let head = bytes.first_chunk::<4>().ok_or_else(|| CatalogError("the catalog is empty".into()))?;
         let version = u32::from_le_bytes(*head);
-        if version != CATALOG_VERSION {
-            return Err(CatalogError(format!(
-                "catalog of version {version}; this program reads version {CATALOG_VERSION}"
-            )));
-        }
         let mut aligned = rkyv::util::AlignedVec::<16>::new();
         aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
-        rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned)
-            .map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))
+        let catalog = match version {
+            CATALOG_VERSION => rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned),
+            1 => old::read(&aligned),
+            _ => {
+                let message =
+                    format!("catalog of version {version}; this program reads versions 1 and {CATALOG_VERSION}");
+                return Err(CatalogError(message));
+            }
+        };
+        catalog.map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))
     }
 
     /// An app by name.
@@ -288,17 +302,7 @@ impl Catalog {
 
     fn entry(&mut self, file: &AppFile, text: &str) -> AppEntry {
         let id = self.number();
-        let topics: Vec<Topic> = file
-            .topics
-            .iter()
-            .map(|topic| Topic {
-                id: self.number(),
-                name: topic.name.clone(),
-                key: topic.key.code(),
-                value: topic.value.code(),
-                lanes: topic.lanes,
-            })
-            .collect();
+        let topics: Vec<Topic> = file.topics.iter().map(|topic| Topic::new(self.number(), topic)).collect();
         let topic_named =
             |name: &str| topics.iter().find(|topic| topic.name == name).expect("the app file was validated").id;
         let mut subscriptions = Vec::new();
@@ -354,6 +358,31 @@ fn handler_entry(id: u32, handler: &crate::appfile::HandlerSpec, dead_letter: Op
             OnExhausted::Fail => Exhausted::Fail,
         }),
         dead_letter,
+    }
+}
+
+impl Topic {
+    fn new(id: u32, spec: &TopicSpec) -> Self {
+        let retention = spec.retention;
+        Self {
+            id,
+            name: spec.name.clone(),
+            key: spec.key.code(),
+            value: spec.value.code(),
+            lanes: spec.lanes,
+            keep_micros: retention.and_then(|it| it.time).map(|time| time.as_micros() as u64),
+            keep_bytes: retention.and_then(|it| it.bytes),
+            hard: retention.is_some_and(|it| it.hard),
+            compact: spec.compact,
+        }
+    }
+
+    /// How much of each of its lanes is kept: of bytes an equal share, at least one; `None`: everything.
+    #[must_use]
+    pub fn keep(&self) -> Option<Keep> {
+        let bytes = self.keep_bytes.map(|bytes| (bytes / u64::from(self.lanes.max(1))).max(1));
+        let keep = Keep { micros: self.keep_micros, bytes };
+        (keep != Keep::default()).then_some(keep)
     }
 }
 

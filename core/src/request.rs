@@ -60,7 +60,7 @@ pub enum Operation {
         topic: TopicId,
         /// Lane.
         lane: LaneId,
-        /// First offset wanted.
+        /// First offset wanted; 0 for the first that is there.
         from: Offset,
         /// At most so many.
         max_events: u32,
@@ -365,6 +365,8 @@ pub enum Code {
     Failed,
     /// What is asked for is damaged on disk. Definite.
     Damaged,
+    /// The events asked for were there, and retention has removed them. Definite.
+    Gone,
     /// The handler failed for good. Definite: no effect.
     HandlerFailed,
     /// Not in this version.
@@ -412,6 +414,7 @@ impl Code {
             Self::Forgotten => 14,
             Self::Damaged => 15,
             Self::SentAgain => 16,
+            Self::Gone => 17,
         }
     }
 
@@ -427,6 +430,7 @@ impl Code {
             11 => Self::HandlerFailed,
             12 => Self::Unsupported,
             15 => Self::Damaged,
+            17 => Self::Gone,
             _ => Self::Internal,
         }
     }

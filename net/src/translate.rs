@@ -70,7 +70,7 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::Read(it) => Operation::Read {
             topic: it.topic,
             lane: it.lane,
-            from: Offset(it.from.0.max(1)),
+            from: it.from,
             max_events: limit(it.max_records, PAGE_ENTRIES_MAX),
             max_bytes: limit(it.max_bytes, PAGE_BYTES_MAX as u32),
             wait_millis: it.wait_millis,
@@ -193,6 +193,7 @@ pub fn status(code: Code) -> Status {
         Code::NotReady => Status::NotReady,
         Code::Failed => Status::Failed,
         Code::Damaged => Status::Damaged,
+        Code::Gone => Status::Gone,
         Code::HandlerFailed => Status::HandlerFailed,
         Code::Unsupported => Status::Unsupported,
         Code::Internal => Status::Internal,
@@ -337,7 +338,7 @@ mod tests {
             let (topic, lane) = (TopicId(1), LaneId(2));
             let wire = Read { topic, lane, from: Offset(0), max_records, max_bytes, wait_millis: 3 };
             match operation(&WireOperation::Read(wire)).unwrap() {
-                Operation::Read { from: Offset(1), max_events, max_bytes, wait_millis: 3, .. } => {
+                Operation::Read { from: Offset(0), max_events, max_bytes, wait_millis: 3, .. } => {
                     (max_events, max_bytes)
                 }
                 other => panic!("{other:?}"),

@@ -121,12 +121,13 @@ fn event(n: u64) -> Event {
 fn record_bodies() {
     let lane = LaneKey { topic: TopicId(2), lane: LaneId(3) };
     let consumed = Some((StreamId::Session(SessionId(1)), 1, 1));
-    let (mut run, mut append, mut control) = (vec![1], vec![9], vec![8]);
+    let (mut run, mut append, mut control, mut starts) = (vec![1], vec![9], vec![8], vec![8]);
     commit().encode(&mut run);
     let events = vec![event(1), event(2)];
     AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, events }.encode(&mut append);
     Control::Tombstone { tables: vec![1, 2], topics: vec![3], subscriptions: vec![] }.encode(&mut control);
-    fuzz(1, &[run, append, control], |bytes| {
+    Control::LaneStarts(vec![(lane, Offset(77)), (lane, Offset(5))]).encode(&mut starts);
+    fuzz(1, &[run, append, control, starts], |bytes| {
         let Some((kind, body)) = bytes.split_first() else { return false };
         Record::decode(*kind, body).is_ok()
     });

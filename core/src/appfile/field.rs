@@ -14,6 +14,10 @@ use std::time::Duration;
 const ATTEMPTS_MAX: u32 = 10_000;
 /// Longest wait between two tries.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest time that events are kept, if not for ever: a hundred years.
+const KEEP_DAYS_MAX: u64 = 36_500;
+/// Most bytes that a topic is kept to, if not for ever.
+const KEEP_BYTES_MAX: u64 = 1 << 60;
 
 /// A node and its path from the root.
 pub(super) struct Field<'a> {
@@ -89,6 +93,19 @@ impl<'a> Field<'a> {
             }
         }
         Ok(Fields { of: self, entries })
+    }
+
+    /// Whether text stands here, and not keys, a number or anything else.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.node.value, Content::Text(_))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn truth(&self) -> Result<bool, AppFileError> {
+        match self.node.value {
+            Content::Truth(truth) => Ok(truth),
+            _ => Err(self.refuse("true, false")),
+        }
     }
 
     /// Text.
@@ -170,13 +187,51 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// How long events are kept, such as `36h` or `7d`.
+    pub(super) fn keep_time(&self) -> Result<Duration, AppFileError> {
+        let wrong = || self.refuse("a whole number with a unit (s, m, h, d), from 1s to 36500d, such as 36h or 7d");
+        let (number, unit) = self.number_with_unit().ok_or_else(wrong)?;
+        let unit_seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(wrong()),
+        };
+        let seconds = number.checked_mul(unit_seconds).ok_or_else(wrong)?;
+        Some(seconds).filter(|it| (1..=KEEP_DAYS_MAX * 86_400).contains(it)).map(Duration::from_secs).ok_or_else(wrong)
+    }
+
+    /// How many bytes of events are kept, such as `512MiB` or `10GiB`.
+    pub(super) fn keep_bytes(&self) -> Result<u64, AppFileError> {
+        let wrong = || self.refuse("a whole number of bytes, or one with a unit (KiB, MiB, GiB, TiB), such as 10GiB");
+        let (number, unit) = match &self.node.value {
+            Content::Whole(number) => (u64::try_from(*number).map_err(|_| wrong())?, ""),
+            _ => self.number_with_unit().ok_or_else(wrong)?,
+        };
+        let shift = match unit {
+            "" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(1 << shift).filter(|bytes| (1..=KEEP_BYTES_MAX).contains(bytes)).ok_or_else(wrong)
+    }
+
+    /// Text that begins with a whole number: that, and the rest.
+    fn number_with_unit(&self) -> Option<(u64, &'a str)> {
+        let Content::Text(text) = &self.node.value else { return None };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        Some((text[..digits].parse().ok()?, &text[digits..]))
+    }
+
     /// A duration such as `100ms` or `10s`.
     pub(super) fn duration(&self) -> Result<Duration, AppFileError> {
         let wrong = || self.refuse("a whole number with a unit (ms, s, m, h), up to 24h, such as 100ms or 10s");
-        let Content::Text(text) = &self.node.value else { return Err(wrong()) };
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-        let unit_millis: u64 = match &text[digits..] {
+        let (number, unit) = self.number_with_unit().ok_or_else(wrong)?;
+        let unit_millis: u64 = match unit {
             "ms" => 1,
             "s" => 1_000,
             "m" => 60_000,

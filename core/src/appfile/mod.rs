@@ -46,16 +46,21 @@ pub struct TopicSpec {
     pub value: ValueType,
     /// Lanes that events are spread over by key; 1 to the default slot count.
     pub lanes: u16,
-    /// How long events are kept.
-    pub retention: Retention,
+    /// How long events are kept; `None`: for ever.
+    pub retention: Option<RetentionSpec>,
+    /// Whether all but the last event of each key may go.
+    pub compact: bool,
 }
 
-/// How long events are kept.
+/// How long events are kept. At least one of the bounds is there; what is beyond one of them may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Retention {
-    /// For ever.
-    None,
+pub struct RetentionSpec {
+    /// Time since the append.
+    pub time: Option<Duration>,
+    /// Bytes of the topic, over all of its lanes.
+    pub bytes: Option<u64>,
+    /// Whether events go that a subscription has not handled yet.
+    pub hard: bool,
 }
 
 /// A table.
@@ -220,11 +225,11 @@ fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
 }
 
 fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {
-    let fields = topic.fields(&["name", "key", "value", "lanes", "retention"])?;
-    if let Some(retention) = fields.optional("retention")
-        && retention.text()? != "none"
+    let fields = topic.fields(&["name", "key", "value", "lanes", "retention", "compact"])?;
+    if let Some(compact) = fields.optional("compact")
+        && compact.truth()?
     {
-        return Err(retention.refuse("none (events are kept for ever in this version)"));
+        return Err(compact.error("found true: compaction is not supported yet; allowed: false".to_owned()));
     }
     Ok(TopicSpec {
         name: fields.required("name")?.name()?,
@@ -234,8 +239,34 @@ fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {
             Some(lanes) => lanes.lanes()?,
             None => LANE_COUNT_DEFAULT,
         },
-        retention: Retention::None,
+        retention: fields.optional("retention").map(|it| read_retention(&it)).transpose()?.flatten(),
+        compact: false,
     })
+}
+
+fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>, AppFileError> {
+    if retention.is_text() {
+        return match retention.text()? {
+            "none" => Ok(None),
+            _ => Err(retention.refuse("none, or keys as in {time: 7d, bytes: 10GiB}")),
+        };
+    }
+    let fields = retention.fields(&["time", "bytes", "hard"])?;
+    let time = fields.optional("time").map(|time| time.keep_time()).transpose()?;
+    let bytes = fields.optional("bytes").map(|bytes| bytes.keep_bytes()).transpose()?;
+    if time.is_none() && bytes.is_none() {
+        return Err(
+            retention.error("found neither time nor bytes; give one of them, or both, or write none".to_owned())
+        );
+    }
+    if let Some(hard) = fields.optional("hard")
+        && hard.truth()?
+    {
+        let message = "found true: events that a subscription has not handled yet are never removed; \
+                       letting them go is not supported yet; allowed: false";
+        return Err(hard.error(message.to_owned()));
+    }
+    Ok(Some(RetentionSpec { time, bytes, hard: false }))
 }
 
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {

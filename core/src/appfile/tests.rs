@@ -184,8 +184,49 @@ fn durations_that_are_none() {
 }
 
 #[test]
-fn retention_other_than_none() {
-    assert!(refused("retention: none", "retention: 7d").contains("topics[1].retention: found \"7d\"; allowed: none"));
+fn retention_has_bounds() {
+    let read = |retention: &str| {
+        let text = WORD_COUNT.replace("retention: none", &format!("retention: {retention}, compact: false"));
+        AppFile::parse(&text, "app.yaml").map(|app| app.topics[1].retention).map_err(|error| error.to_string())
+    };
+    let spec = |time: Option<u64>, bytes| RetentionSpec { time: time.map(Duration::from_secs), bytes, hard: false };
+    assert_eq!(read("none"), Ok(None));
+    assert_eq!(read("{time: 7d, bytes: 10GiB}"), Ok(Some(spec(Some(604_800), Some(10 << 30)))));
+    assert_eq!(read("{bytes: 5000, hard: false}"), Ok(Some(spec(None, Some(5_000)))));
+    for (time, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("36500d", 36_500 * 86_400)] {
+        assert_eq!(read(&format!("{{time: {time}}}")), Ok(Some(spec(Some(seconds), None))), "{time}");
+    }
+    for (bytes, count) in [("1KiB", 1 << 10), ("3MiB", 3 << 20), ("2TiB", 2 << 40)] {
+        assert_eq!(read(&format!("{{bytes: {bytes}}}")), Ok(Some(spec(None, Some(count)))), "{bytes}");
+    }
+}
+
+#[test]
+fn retention_that_is_none() {
+    for (wrong, says) in [
+        ("7d", "topics[1].retention: found \"7d\"; allowed: none, or keys as in {time: 7d, bytes: 10GiB}"),
+        ("{}", "topics[1].retention: found neither time nor bytes"),
+        ("{hard: false}", "topics[1].retention: found neither time nor bytes"),
+        ("{times: 7d}", "unknown key \"times\"; allowed: time, bytes, hard; did you mean time?"),
+        ("{time: 7w}", "retention.time: found \"7w\"; allowed: a whole number with a unit (s, m, h, d)"),
+        ("{time: 0s}", "retention.time: found \"0s\""),
+        ("{time: 7}", "retention.time: found the number 7"),
+        ("{time: 36501d}", "from 1s to 36500d"),
+        (
+            "{bytes: 10GB}",
+            "retention.bytes: found \"10GB\"; allowed: a whole number of bytes, or one with a unit (KiB,",
+        ),
+        ("{bytes: 0}", "retention.bytes: found the number 0"),
+        ("{bytes: -5}", "retention.bytes: found the number -5"),
+        ("{bytes: 99999999TiB}", "retention.bytes: found"),
+        ("{time: 7d, hard: true}", "retention.hard: found true: events that a subscription has not handled yet"),
+        ("{time: 7d, hard: soft}", "retention.hard: found \"soft\"; allowed: true, false"),
+        ("none, compact: true", "topics[1].compact: found true: compaction is not supported yet"),
+        ("none, compact: 1", "topics[1].compact: found the number 1; allowed: true, false"),
+    ] {
+        let message = refused("retention: none", &format!("retention: {wrong}"));
+        assert!(message.contains(says), "{wrong}: {message}");
+    }
 }
 
 #[test]

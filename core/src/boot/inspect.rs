@@ -1,21 +1,22 @@
 //! A look at a data directory that no server runs on: what lies in it, how large it is, and how much of that is needed.
 //! Nothing is changed.
 //!
-//! Without counting rows only roots and heads of files are read, so it is quick, and says nothing of damage elsewhere.
+//! Without counting rows only roots, checkpoints and heads of files are read, so it is quick, and says nothing of damage elsewhere.
 
 use super::layout::log_config;
 use super::rows::GroupRows;
-use super::sweep::unnamed;
-use super::{BootConfig, BootError, Placement, damage, missing, read_root, readable};
+use super::sweep::{kept_from, unnamed};
+use super::{BootConfig, BootError, Placement, damage, load_slot, missing, read_root, readable};
 use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
 use crate::shard::RootContent;
-use gristmill_base::env::{Disk, DiskError, OpenMode};
+use gristmill_base::env::{Disk, DiskError, Now, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, TableId};
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::{SegmentFile, list_segments};
 use gristmill_io::root::RootFile;
+use gristmill_state::slot::Slot;
 use gristmill_state::store::{Content, FileEntry, Group, Level, RowKey, Run, Sizes};
 use std::collections::BTreeMap;
 
@@ -143,7 +144,9 @@ pub fn inspect(disk: &mut dyn Disk, config: &BootConfig, counts_rows: bool) -> R
     if counts_rows {
         found.tables = Some(look.tables(&roots, &catalog)?);
     }
-    found.unnamed = unnamed(&mut look.files, &placement, &roots.iter().collect::<Vec<_>>(), &catalog)?;
+    let slots = look.slots(&roots)?;
+    let lanes = (&catalog, &kept_from(slots.iter()));
+    found.unnamed = unnamed(&mut look.files, &placement, &roots.iter().collect::<Vec<_>>(), lanes)?;
     Ok(found)
 }
 
@@ -176,6 +179,13 @@ impl Look<'_> {
             lanes.add(self.length(&format!("{LANES_DIR}/{name}"))?);
         }
         Ok(lanes)
+    }
+
+    /// Slots as their checkpoints have them, without rows.
+    fn slots(&mut self, roots: &[RootContent]) -> Result<Vec<Slot>, BootError> {
+        let now = Now { monotonic_nanos: 0, wall_micros: 0 };
+        let marks = roots.iter().flat_map(|root| root.marks.keys().map(move |slot| (root, *slot)));
+        marks.map(|(root, slot)| load_slot(&mut self.files, &self.identity, slot, root, now)).collect()
     }
 
     fn shard(

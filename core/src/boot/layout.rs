@@ -197,5 +197,9 @@ fn write_slot(
         let lane = slot.lanes.get_mut(&lane).expect("its chunks were just made");
         extents.into_iter().for_each(|extent| lane.file(extent));
     }
+    // What this checkpoint does not name, no root of the new layout will.
+    for lane in slot.lanes.values_mut() {
+        let _ = lane.release_files();
+    }
     Ok(())
 }

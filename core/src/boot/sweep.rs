@@ -1,5 +1,5 @@
-//! What nobody names any more: checkpoints that were replaced or never named, files of lanes of deleted topics, and logs
-//! and roots of other layouts.
+//! What nobody names any more: checkpoints that were replaced or never named, files of lanes that are deleted or begin
+//! later, and logs and roots of other layouts.
 //!
 //! Runs at a start, when the placement, the roots and the catalog that do not name these files are durable in both of
 //! their copies. So a crash at any point leaves files that are in nobody's way, and the next start removes them.
@@ -14,8 +14,17 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
+use gristmill_state::slot::Slot;
 use gristmill_state::store::{Manifest, group_dir};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// By lane, the lowest file that a checkpoint names.
+pub(super) type KeptFrom = BTreeMap<LaneKey, u32>;
+
+/// Of slots as their checkpoints have them.
+pub(super) fn kept_from<'a>(slots: impl Iterator<Item = &'a Slot>) -> KeptFrom {
+    slots.flat_map(|slot| slot.lanes.values()).map(|lane| (lane.key, lane.kept_from())).collect()
+}
 
 /// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
 ///
@@ -25,10 +34,10 @@ pub(super) fn sweep(
     files: &mut Files<'_>,
     placement: &Placement,
     roots: &[&RootContent],
-    catalog: &Catalog,
+    lanes: (&Catalog, &KeptFrom),
 ) -> Result<Option<String>, DiskError> {
     let mut sweep = Sweep { files, failed: None };
-    for Stale { folder, names, mark } in sweep.stale(placement, roots, catalog) {
+    for Stale { folder, names, mark } in sweep.stale(placement, roots, lanes) {
         sweep.remove(&folder, &names);
         reached(mark);
     }
@@ -48,10 +57,10 @@ pub(super) fn unnamed(
     files: &mut Files<'_>,
     placement: &Placement,
     roots: &[&RootContent],
-    catalog: &Catalog,
+    lanes: (&Catalog, &KeptFrom),
 ) -> Result<Vec<String>, DiskError> {
     let mut sweep = Sweep { files, failed: None };
-    let stale = sweep.stale(placement, roots, catalog);
+    let stale = sweep.stale(placement, roots, lanes);
     let path = |Stale { folder, names, .. }: Stale| names.into_iter().map(move |name| format!("{folder}/{name}"));
     sweep.failed.map_or(Ok(stale.into_iter().flat_map(path).collect()), Err)
 }
@@ -96,7 +105,12 @@ struct Sweep<'a, 'b> {
 
 impl Sweep<'_, '_> {
     /// Everything that nobody names, folder by folder; none without a file.
-    fn stale(&mut self, placement: &Placement, roots: &[&RootContent], catalog: &Catalog) -> Vec<Stale> {
+    fn stale(
+        &mut self,
+        placement: &Placement,
+        roots: &[&RootContent],
+        (catalog, kept): (&Catalog, &KeptFrom),
+    ) -> Vec<Stale> {
         let mut found = Vec::new();
         let marks = roots.iter().flat_map(|content| &content.marks);
         let named: BTreeSet<String> = marks.map(|(slot, mark)| checkpoint_name(*slot, mark.number)).collect();
@@ -110,6 +124,11 @@ impl Sweep<'_, '_> {
         }
         let is_buried = |name: &str| lane_file(name).is_some_and(|(lane, _)| catalog.is_deleted_topic(lane.topic));
         found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));
+        let is_passed = |name: &str| {
+            let named = lane_file(name).and_then(|(lane, file)| Some((file, kept.get(&lane)?)));
+            named.is_some_and(|(file, kept)| file < *kept)
+        };
+        found.push(self.look(LANES_DIR, "lane file before the start removed at a start", &is_passed));
         let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
         for layout in self.list("").into_iter().filter(is_left) {
             for shard in self.list(&layout) {

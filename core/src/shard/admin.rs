@@ -38,8 +38,9 @@ impl Shard {
         let topics = self.shown.apps.iter().flat_map(|app| app.topics.iter().map(move |topic| (app, topic)));
         topics
             .map(|(app, topic)| {
-                json!({"app": app.name, "name": topic.name, "id": topic.id, "lanes": topic.lanes,
-                       "key": data_type(topic.key).name(), "value": data_type(topic.value).name()})
+                let mut line = topic_json(topic);
+                line["app"] = json!(app.name);
+                line
             })
             .collect()
     }
@@ -49,9 +50,18 @@ fn app_line(app: &AppEntry) -> Value {
     json!({"app": app.name, "id": app.id, "version": app.version, "topics": app.topics.len(), "tables": app.tables.len()})
 }
 
-fn topic(topic: &Topic) -> Value {
+fn topic_json(topic: &Topic) -> Value {
     json!({"name": topic.name, "id": topic.id, "lanes": topic.lanes,
-           "key": data_type(topic.key).name(), "value": data_type(topic.value).name()})
+           "key": data_type(topic.key).name(), "value": data_type(topic.value).name(),
+           "retention": retention_json(topic)})
+}
+
+/// `null` for a topic that keeps its events for ever.
+fn retention_json(topic: &Topic) -> Value {
+    match (topic.keep_micros, topic.keep_bytes) {
+        (None, None) => Value::Null,
+        (micros, bytes) => json!({"seconds": micros.map(|it| it / 1_000_000), "bytes": bytes, "hard": topic.hard}),
+    }
 }
 
 fn table(table: &Table) -> Value {
@@ -69,6 +79,6 @@ fn table(table: &Table) -> Value {
 /// Ids and types of an app's things.
 pub(super) fn describe(app: &AppEntry) -> Value {
     json!({"app": app.name, "id": app.id, "version": app.version,
-           "topics": app.topics.iter().map(topic).collect::<Vec<_>>(),
+           "topics": app.topics.iter().map(topic_json).collect::<Vec<_>>(),
            "tables": app.tables.iter().map(table).collect::<Vec<_>>()})
 }

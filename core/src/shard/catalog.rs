@@ -154,7 +154,7 @@ impl Shard {
             for slot in &slots {
                 let (state, log) = self.slot_and_log(*slot);
                 let lanes = state.lanes.values().filter(|lane| deleted.topics.contains(&lane.key.topic.0));
-                let files = lanes.map(|lane| (lane.key, lane.files())).collect();
+                let files = lanes.map(|lane| (lane.key, lane.files())).collect::<Vec<_>>();
                 if let Some(lsn) = state.bury(log, control.clone()) {
                     self.after_record(*slot, lsn);
                     self.remove_lane_files(*slot, files);

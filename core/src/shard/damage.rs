@@ -96,13 +96,20 @@ impl Shard {
         }
     }
 
-    /// Looks at one damaged chunk again, if one is due, and forgets those whose lane is gone.
+    /// Looks at one damaged chunk again, if one is due, and forgets those that are gone with their lane or by retention.
     pub(super) fn look_at_damage(&mut self) {
         if self.damage.chunks.is_empty() {
             return;
         }
         let catalog = self.catalog.clone();
-        self.damage.chunks.retain(|(lane, _), _| catalog.topic(lane.topic).is_some());
+        let mut chunks = std::mem::take(&mut self.damage.chunks);
+        chunks.retain(|(lane, _), chunk| {
+            catalog.topic(lane.topic).is_some() && {
+                let home = self.slot(self.lane_home(lane.topic, lane.lane));
+                home.and_then(|home| home.lanes.get(lane)).is_some_and(|lane| lane.has(chunk.extent))
+            }
+        });
+        self.damage.chunks = chunks;
         if let Some((lane, extent)) = self.damage.due(self.now_nanos) {
             let home = self.lane_home(lane.topic, lane.lane);
             self.fetch_chunk(home, lane, extent);

@@ -12,7 +12,7 @@ use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, KEY_B
 use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::input::{Bytes, GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::lane::{LaneEvent, LaneRead};
+use gristmill_state::lane::{Lane, LaneEvent, LaneRead};
 use gristmill_state::slot::{Acceptance, Slot};
 use std::collections::BTreeMap;
 
@@ -299,6 +299,12 @@ impl Shard {
         let is_crowded = local && self.is_crowded();
         let home = self.slots[usize::from(route.home.0)].as_deref_mut().expect("a lane is fed where it is homed");
         let Some(lane) = home.lanes.get_mut(&route.lane) else { return Step::End };
+        if at < lane.start {
+            // Every destination has handled what lay before it.
+            let head = if local { &mut feed.local } else { &mut feed.remote };
+            head.0 = lane.start.0 - 1;
+            return Step::Next;
+        }
         if !local && at > lane.durable_end(leavable) && at <= lane.end() && !planted {
             return Step::End;
         }
@@ -465,6 +471,20 @@ impl Shard {
             }
         }
         lag
+    }
+
+    /// Up to where all subscriptions of a lane have handled its events, by their durable records.
+    pub(super) fn handled_by_all(&self, lane: &Lane) -> Offset {
+        let mut least = u64::MAX;
+        for subscription in self.catalog.subscriptions_of(lane.key.topic) {
+            let Some(feed) = self.feeds.get(&(SubscriptionId(subscription.id), lane.key)) else { return Offset(0) };
+            for slot in self.candidates(subscription, lane.key) {
+                let destination = feed.destinations.get(&slot).cloned().unwrap_or_default();
+                let planted = planted::is(Bug::RetentionBeforeHandled);
+                least = least.min(if planted { destination.sent } else { destination.reported });
+            }
+        }
+        Offset(least)
     }
 
     /// Where the feeds of a subscription stand: their lanes, with the next offset to look at.

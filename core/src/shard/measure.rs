@@ -2,6 +2,7 @@
 
 use super::Shard;
 use crate::measures::Measures;
+use gristmill_state::lane::Lane;
 use gristmill_state::store::Sizes;
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ impl Shard {
             sums.timers += slot.timers.count() as u64;
             sums.grain_bytes += slot.grains.slab_bytes() as u64;
             sums.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
+            sums.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
             for (name, value) in &slot.counters {
                 *app_counters.entry(name).or_default() += value;
             }
@@ -47,6 +49,8 @@ impl Shard {
                 ("log_kept_bytes", log.bytes_kept()),
                 ("crowded", u64::from(self.crowd.is_too_large)),
                 ("memory_short", u64::from(self.memory_short)),
+                ("lane_file_bytes", sums.filed_bytes),
+                ("retention_held_lanes", self.retention.held_lanes),
             ]
             .into_iter()
             .chain(self.disk_gauges())
@@ -64,7 +68,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 18] {
+    fn engine_counts(&self) -> [(&'static str, u64); 20] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -85,6 +89,8 @@ impl Shard {
             ("hop_events_received", counts.events_received),
             ("log_records_durable", self.log.0.durable().0.0 - counts.durable_at_start),
             ("log_flushes", counts.flushes),
+            ("retention_events_removed", self.retention.events),
+            ("retention_bytes_removed", self.retention.bytes),
         ]
     }
 
@@ -147,4 +153,6 @@ struct Sums {
     messages: u64,
     grain_bytes: u64,
     lane_bytes: u64,
+    /// Of chunks in lane files.
+    filed_bytes: u64,
 }

@@ -21,6 +21,7 @@ mod post;
 mod reads;
 mod release;
 mod requests;
+mod retention;
 mod root_content;
 mod runs;
 pub mod settle;
@@ -270,6 +271,7 @@ pub struct Shard {
     groups: groups::Groups,
     failing_work: work::FailingWork,
     damage: damage::Damage,
+    retention: retention::Retention,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -342,15 +344,15 @@ pub struct ShardParts {
 impl Shard {
     /// A shard from its parts. It serves from its first turn on.
     #[must_use]
-    pub fn new(parts: ShardParts) -> Self {
-        let counts = Counts::at_start(&parts);
+    pub fn new(mut parts: ShardParts) -> Self {
         let slot_count = usize::from(parts.config.slot_count);
         let mut slots: Vec<Option<Box<Slot>>> = (0..slot_count).map(|_| None).collect();
-        for slot in parts.slots.into_iter().map(Box::new) {
+        for slot in std::mem::take(&mut parts.slots).into_iter().map(Box::new) {
             let at = usize::from(slot.id.0);
             slots[at] = Some(slot);
         }
         let mut shard = Self {
+            counts: Counts::at_start(&parts),
             slots,
             log: ShardLog(parts.log),
             shown: parts.catalog.clone(),
@@ -393,6 +395,7 @@ impl Shard {
             groups: groups::Groups::default(),
             failing_work: work::FailingWork::default(),
             damage: damage::Damage::default(),
+            retention: retention::Retention::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,
@@ -402,7 +405,6 @@ impl Shard {
             next_timer_micros: u64::MAX,
             new_jobs: Vec::new(),
             fetching: Vec::new(),
-            counts,
             flushes: Flushes::default(),
             activity: activity::Activity::default(),
             gauges: Vec::new(),

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::reads::READS_WAITING_MAX;
 use crate::request::{Answer, Code, Operation, Refusal, Request};
-use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId};
+use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_state::lane::LaneSearch;
 
 impl Shard {
@@ -38,7 +38,9 @@ impl Shard {
                 return Ok(());
             }
         };
-        self.reply(Lsn(0), request.responder, Ok(Answer::Offsets { start, end, at }));
+        // The start's record may not be durable yet.
+        let lsn = self.slot_mut(slot).last_lsn();
+        self.reply(lsn, request.responder, Ok(Answer::Offsets { start, end, at }));
         Ok(())
     }
 }

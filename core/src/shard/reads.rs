@@ -219,7 +219,15 @@ impl Shard {
             return must;
         };
         let end = state.durable_end(durable);
-        let mut next = from.max(state.start);
+        let start = state.start;
+        if from < start && from != Offset(0) {
+            // Said when the start's record is durable: after a crash before that the event would be there again.
+            let lsn = self.slot_mut(slot).last_lsn();
+            let refusal = self.gone(lane, from, start);
+            self.reply(lsn, responder, Err(refusal));
+            return true;
+        }
+        let mut next = from.max(start);
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut missed = None;
@@ -309,6 +317,17 @@ impl Shard {
 
     fn is_fetching(&self, lane: LaneKey) -> bool {
         self.fetching.iter().any(|(_, fetching, _)| *fetching == lane)
+    }
+
+    /// What a reader hears of an event that retention has removed.
+    fn gone(&self, lane: LaneKey, from: Offset, start: Offset) -> Refusal {
+        let name = self.catalog.topic(lane.topic).map(|(app, topic)| format!("{}/{}", app.name, topic.name));
+        let message = format!(
+            "offset {from} of lane {} of {} is gone: retention has removed all before {start}; read from {start} on, or from 0, which is wherever the lane begins",
+            lane.lane,
+            name.unwrap_or_default()
+        );
+        Refusal::new(Code::Gone, message)
     }
 
     /// The slot that homes a lane.

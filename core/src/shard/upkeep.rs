@@ -40,6 +40,7 @@ impl Shard {
             self.record_moved_cursors();
             self.spill_stuck();
             self.expire_idle();
+            self.retain();
         }
     }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 /// Names of a folder that end like this.
-fn names(root: &Path, folder: &str, end: &str) -> Vec<String> {
+pub(crate) fn names(root: &Path, folder: &str, end: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return Vec::new() };
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(end));
@@ -22,7 +22,7 @@ fn names(root: &Path, folder: &str, end: &str) -> Vec<String> {
 }
 
 /// Events enough that checkpoints move some into lane files.
-fn fill(rig: &mut Rig, client: &mut Client) {
+pub(crate) fn fill(rig: &mut Rig, client: &mut Client) {
     for n in 0..1_500 {
         let operation = client.produce("doc", &format!("w{n} {}", "x".repeat(700)));
         let tag = rig.send(0, client.session, operation);

@@ -10,6 +10,7 @@ mod damage;
 mod faults;
 mod files;
 mod hostile;
+mod retention;
 mod rig;
 mod store;
 mod traced;

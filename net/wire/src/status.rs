@@ -120,6 +120,8 @@ statuses! {
     Forgotten = 19, "forgotten", Taken, Final;
     /// What is asked for is damaged on the server's disk. The message names it; asking again does not help.
     Damaged = 20, "damaged", Taken, Final;
+    /// The events asked for were there, and retention has removed them. The message names the first that is there.
+    Gone = 21, "gone", Taken, Final;
 }
 
 impl Status {

@@ -164,7 +164,7 @@ fn exit_of(error: &Error) -> Exit {
         ErrorKind::TimedOut | ErrorKind::Unknown => Exit::TimeOut,
         ErrorKind::Protocol => Exit::Internal,
         ErrorKind::Refused(status) => match status {
-            Status::NotFound | Status::UnknownName | Status::HandlerFailed | Status::Damaged => Exit::No,
+            Status::NotFound | Status::UnknownName | Status::HandlerFailed | Status::Damaged | Status::Gone => Exit::No,
             Status::BadRequest | Status::WrongType | Status::TooLarge => Exit::Usage,
             Status::Parked => Exit::Parked,
             Status::Capacity | Status::NotReady => Exit::TimeOut,

@@ -46,8 +46,9 @@ struct Read {
     /// The topic.
     #[arg(value_name = "APP/TOPIC")]
     topic: String,
-    /// First offset wanted, of every lane that is read; offsets of a lane start at 1.
-    #[arg(long, value_name = "P", default_value_t = 1)]
+    /// First offset wanted, of every lane that is read; offsets of a lane start at 1. If not given, or 0: where each lane
+    /// begins now.
+    #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true)]
     from: u64,
     /// Go on with events as they come, until interrupted.
     #[arg(long)]
@@ -143,7 +144,7 @@ impl Reader {
             Some(lane) => lane..lane + 1,
             None => 0..topic.lanes,
         };
-        let lanes = lanes.map(|lane| (LaneId(lane), Offset(read.from.max(1)))).collect();
+        let lanes = lanes.map(|lane| (LaneId(lane), Offset(read.from))).collect();
         Ok(Self { client, topic, format, printer: Printer::new(), lanes, left: read.limit })
     }
 
@@ -246,6 +247,26 @@ fn offsets(client: &mut Client, of: &Offsets, format: Format) -> Result<(), Fail
     printer.flush()
 }
 
+/// How long a topic keeps its events, as its app file may say it.
+fn retention(topic: &Value) -> String {
+    let of = |name: &str| topic["retention"][name].as_u64();
+    let bounds = [of("seconds").map(time), of("bytes").map(size)];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    if bounds.is_empty() { "none".to_owned() } else { bounds.join(", ") }
+}
+
+fn time(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << *shift));
+    unit.map_or_else(|| bytes.to_string(), |(shift, name)| format!("{}{name}", bytes >> shift))
+}
+
 fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
     let topics = rows(&client.topic_list().map_err(failed)?, "topics")?;
     let mut printer = Printer::new();
@@ -255,10 +276,10 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
         }
         return printer.flush();
     }
-    let mut columns = Columns::new(&["topic", "key", "value", "lanes"]);
+    let mut columns = Columns::new(&["topic", "key", "value", "lanes", "retention"]);
     for topic in &topics {
         let name = format!("{}/{}", cell(topic, "app"), cell(topic, "name"));
-        columns.row(vec![name, cell(topic, "key"), cell(topic, "value"), cell(topic, "lanes")]);
+        columns.row(vec![name, cell(topic, "key"), cell(topic, "value"), cell(topic, "lanes"), retention(topic)]);
     }
     printer.table(&columns)?;
     printer.flush()
@@ -266,7 +287,17 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
-    use super::When;
+    use super::{When, retention};
+    use serde_json::json;
+
+    #[test]
+    fn retention_is_shown_as_it_is_written() {
+        let show = |value| retention(&json!({"retention": value}));
+        assert_eq!(show(json!(null)), "none");
+        assert_eq!(show(json!({"seconds": 604_800, "bytes": 10_u64 << 30, "hard": false})), "7d, 10GiB");
+        assert_eq!(show(json!({"seconds": 90, "bytes": null})), "90s");
+        assert_eq!(show(json!({"seconds": null, "bytes": 1_500})), "1500");
+    }
 
     #[test]
     fn times_are_absolute_or_ago() {

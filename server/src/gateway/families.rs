@@ -28,6 +28,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("hop_events_received", "Events taken from other shards"),
     ("log_records_durable", "Records of the log that became durable"),
     ("log_flushes", "Times that the durable position moved"),
+    ("retention_events_removed", "Events of topics that retention has removed"),
+    ("retention_bytes_removed", "Bytes of lane files that held them"),
 ];
 
 /// What rises and falls, of one shard.
@@ -60,6 +62,11 @@ pub(super) const GAUGES: &[Family] = &[
     ("damaged_subscriptions", "Subscriptions that get nothing more of a lane because its next event is damaged"),
     ("crowded", "1 while too many bytes of inputs wait: new work is refused"),
     ("memory_short", "1 while the process is over its memory budget: writes are refused"),
+    ("lane_file_bytes", "Bytes of events in lane files"),
+    (
+        "retention_held_lanes",
+        "Lanes that hold more than their topic's retention asks, because a subscription has not handled it",
+    ),
 ];
 
 /// What only rises, of the native door of one shard.

@@ -152,6 +152,7 @@ fn refusal_code(code: OpCode, failure: &Failure<'_>) -> Result<Code, String> {
         Status::Forgotten => Code::Forgotten,
         Status::UnknownOutcome => Code::SentAgain,
         Status::Damaged => Code::Damaged,
+        Status::Gone => Code::Gone,
         Status::NotReady => Code::NotReady,
         Status::Failed => Code::Failed,
         Status::HandlerFailed => Code::HandlerFailed,

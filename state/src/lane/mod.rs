@@ -4,9 +4,11 @@
 //! as an extent; events that are filed may leave memory and are read back on demand.
 
 mod chunk;
+mod retain;
 mod stored;
 
 pub use chunk::{Chunk, Extent, LaneSizes, Place};
+pub use retain::Keep;
 
 use crate::record::Event;
 use chunk::{Chunks, decode_chunk};
@@ -15,7 +17,7 @@ use gristmill_base::ids::{LaneKey, Lsn, Offset};
 use gristmill_base::placement::key_hash;
 use gristmill_base::position::Durable;
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 /// An event at its place in the lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct Lane {
     pub spread: bool,
     tail: VecDeque<LaneEvent>,
     extents: Vec<Extent>,
+    /// Sum of the bytes of `extents`.
+    filed_bytes: u64,
     /// Where the next chunk may begin; behind all extents.
     next: Place,
     /// The lowest file that may be named by something that counts.
@@ -101,6 +105,7 @@ impl Lane {
             durable_end: end,
             spread,
             tail: VecDeque::new(),
+            filed_bytes: extents.iter().map(|extent| extent.bytes).sum(),
             extents,
             next,
             kept_from,
@@ -258,8 +263,8 @@ impl Lane {
 
     /// All files that it may have: what goes with it.
     #[must_use]
-    pub fn files(&self) -> RangeInclusive<u32> {
-        self.kept_from..=self.next.file
+    pub fn files(&self) -> Range<u32> {
+        self.kept_from..self.next.file + 1
     }
 
     /// Takes note of a chunk that is durable in its file.
@@ -268,6 +273,7 @@ impl Lane {
         assert!(extent.last <= self.end, "only what was appended is filed");
         assert!(extent.place >= self.next, "a chunk never lies where another one was");
         self.next = extent.behind();
+        self.filed_bytes += extent.bytes;
         self.extents.push(extent);
     }
 

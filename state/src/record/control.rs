@@ -1,7 +1,7 @@
 use super::commit::{Consumed, decode_consumed, encode_consumed, items, list};
 use crate::input::StreamId;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::SessionId;
+use gristmill_base::ids::{LaneId, LaneKey, Offset, SessionId, TopicId};
 
 /// A control record: what concerns the slot, not a grain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Control {
         /// Closed subscription instances.
         subscriptions: Vec<u32>,
     },
+    /// Lanes begin later: their first offset that is kept. What lies before is there no more.
+    LaneStarts(Vec<(LaneKey, Offset)>),
 }
 
 impl Control {
@@ -45,6 +47,14 @@ impl Control {
                     list(out, ids, |out, id| out.put_varint((*id).into()));
                 }
             }
+            Self::LaneStarts(starts) => {
+                out.put_u8(4);
+                list(out, starts, |out, (LaneKey { topic, lane }, start)| {
+                    out.put_varint(topic.0.into());
+                    out.put_varint(lane.0.into());
+                    out.put_varint(start.0);
+                });
+            }
         }
     }
 
@@ -62,6 +72,10 @@ impl Control {
                 sessions: items(&mut from, |from| Ok(SessionId(from.varint()?)))?,
             },
             3 => Self::Tombstone { tables: ids(&mut from)?, topics: ids(&mut from)?, subscriptions: ids(&mut from)? },
+            4 => Self::LaneStarts(items(&mut from, |from| {
+                let (topic, lane) = (TopicId(from.varint_as("topic")?), LaneId(from.varint_as("lane")?));
+                Ok((LaneKey { topic, lane }, Offset(from.varint()?)))
+            })?),
             found => return Err(DecodeError::Unknown { what: "control record", found: found.into() }),
         };
         from.end()?;
@@ -72,5 +86,21 @@ impl Control {
     #[must_use]
     pub fn ends(stream: StreamId, subscriptions: &[u32]) -> bool {
         matches!(stream, StreamId::Topic { subscription, .. } if subscriptions.contains(&subscription.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_lane_starts() {
+        let of = |topic, lane, start| (LaneKey { topic: TopicId(topic), lane: LaneId(lane) }, Offset(start));
+        let control = Control::LaneStarts(vec![of(7, 3, 300), of(200, 0, 1)]);
+        let mut bytes = Vec::new();
+        control.encode(&mut bytes);
+        assert_eq!(bytes, [4, 2, 7, 3, 0xac, 2, 0xc8, 1, 0, 1]);
+        assert_eq!(Control::decode(&bytes), Ok(control));
+        assert!(Control::decode(&bytes[..bytes.len() - 1]).is_err());
     }
 }

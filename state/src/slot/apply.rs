@@ -243,6 +243,13 @@ impl Slot {
             Control::Tombstone { tables, topics, subscriptions } => {
                 self.apply_tombstone(&tables, &topics, &subscriptions)
             }
+            Control::LaneStarts(starts) => {
+                for (lane, start) in starts {
+                    if let Some(lane) = self.lanes.get_mut(&lane) {
+                        lane.move_start(start);
+                    }
+                }
+            }
         }
     }
 

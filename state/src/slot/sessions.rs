@@ -5,7 +5,7 @@ use crate::input::{Responder, StreamId};
 use crate::record::{Control, Journal, Outcome, RecordKind};
 use crate::session::{KeptReply, SessionOffer};
 use crate::sessions::Sessions;
-use gristmill_base::ids::{Lsn, SessionId};
+use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId};
 use gristmill_base::limits::{EXPIRE_SESSIONS_MAX, SLOT_SESSIONS_MAX};
 use gristmill_base::planted::{self, Bug};
 
@@ -92,6 +92,14 @@ impl Slot {
         let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));
         self.apply_control(control);
         Some(lsn)
+    }
+
+    /// Records that lanes begin later, and lets go of what lies before.
+    pub fn move_starts(&mut self, journal: &mut impl Journal, starts: Vec<(LaneKey, Offset)>) -> Lsn {
+        let control = Control::LaneStarts(starts);
+        let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));
+        self.apply_control(control);
+        lsn
     }
 
     /// How many sessions the slot knows.

@@ -134,6 +134,13 @@ fn failures() -> Vec<Sample> {
             Status::Damaged,
             "lanes/3-0.lane, bytes 0 to 99: events 1 to 9 are damaged",
         ),
+        plain(
+            "gone",
+            "final",
+            OpCode::Read,
+            Status::Gone,
+            "offset 7 of topic 3, lane 0 is gone: its first event that is there is 100",
+        ),
     ]
 }
 

@@ -1,0 +1,106 @@
+//! Retention: lanes whose topic says so begin later as time goes on. A start moves by a control record of the lane's home
+//! slot, past whole chunks that the rule lets go of and that every subscription has handled durably. Files go with a root
+//! that names a checkpoint with that start.
+
+use super::Shard;
+use gristmill_base::ids::{LaneKey, Offset, SlotId};
+use gristmill_base::sometimes::reached;
+use gristmill_state::lane::Lane;
+
+/// How long files of lanes wait for a checkpoint that happens anyway, nanoseconds. Without it a checkpoint is begun for
+/// them, so that a server with little to do gives their space back too.
+const FILES_WAIT_NANOS: u64 = 300_000_000_000;
+
+/// What retention has done since the start of the process, and what it waits for.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    /// Events before the starts that were moved, and the bytes of their chunks.
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Lanes that hold more than their rule asks for, because a subscription has not handled it.
+    pub(super) held_lanes: u64,
+    /// Since when files of lanes wait for a root, monotonic nanoseconds; `None` if none do.
+    waiting_since: Option<u64>,
+}
+
+impl Retention {
+    /// Whether files of lanes have waited long enough for a checkpoint of their own.
+    #[inline]
+    pub(super) fn wants_checkpoint(&self, now_nanos: u64) -> bool {
+        self.waiting_since.is_some_and(|since| now_nanos >= since + FILES_WAIT_NANOS)
+    }
+
+    /// A round of checkpoints has begun: if it does not let the files go, the next one is as far away.
+    pub(super) fn checkpoint_begins(&mut self, now_nanos: u64, files_wait: bool) {
+        self.waiting_since = files_wait.then_some(now_nanos);
+    }
+}
+
+impl Shard {
+    /// Moves the starts of lanes as far as their topics ask and their subscriptions allow. Called now and then.
+    pub(super) fn retain(&mut self) {
+        self.retention.held_lanes = 0;
+        let slots: Vec<SlotId> =
+            self.slots.iter().flatten().filter(|slot| !slot.lanes.is_empty()).map(|slot| slot.id).collect();
+        for slot in slots {
+            let starts = self.new_starts(slot);
+            if !starts.is_empty() {
+                self.move_starts(slot, starts);
+            }
+            self.release_lane_files(slot);
+        }
+    }
+
+    /// Lanes of a slot that begin later from now on, and where.
+    fn new_starts(&mut self, slot: SlotId) -> Vec<(LaneKey, Offset)> {
+        let catalog = self.catalog.clone();
+        let mut starts = Vec::new();
+        let mut held = 0;
+        for lane in self.slot(slot).iter().flat_map(|slot| slot.lanes.values()) {
+            let Some(keep) = catalog.topic(lane.key.topic).and_then(|(_, topic)| topic.keep()) else { continue };
+            let asked = lane.start_asked(keep, self.engine_micros);
+            if asked <= lane.start {
+                continue;
+            }
+            let allowed = Offset(self.handled_by_all(lane).0.saturating_add(1));
+            held += u64::from(allowed < asked);
+            let start = lane.chunk_border(asked.min(allowed));
+            if start > lane.start {
+                starts.push((lane.key, start));
+            }
+        }
+        self.retention.held_lanes += held;
+        starts
+    }
+
+    fn move_starts(&mut self, slot: SlotId, starts: Vec<(LaneKey, Offset)>) {
+        let sum = |lane: &Lane| (lane.start.0, lane.filed_bytes());
+        let sums = |shard: &Self| {
+            let lanes = starts.iter().filter_map(|(lane, _)| shard.slot(slot)?.lanes.get(lane).map(sum));
+            lanes.fold((0, 0), |(starts, bytes), (start, filed)| (starts + start, bytes + filed))
+        };
+        let before = sums(self);
+        let (state, log) = self.slot_and_log(slot);
+        let lsn = state.move_starts(log, starts.clone());
+        let after = sums(self);
+        self.retention.events += after.0 - before.0;
+        self.retention.bytes += before.1 - after.1;
+        reached("start of a lane moved");
+        self.after_record(slot, lsn);
+    }
+
+    /// Takes note of the files of a slot's lanes of which nothing is needed any more.
+    fn release_lane_files(&mut self, slot: SlotId) {
+        // A checkpoint under way may be about to write into the last one of them.
+        if self.checkpoints.is_under_way(slot) {
+            return;
+        }
+        let lanes = self.slot_mut(slot).lanes.values_mut();
+        let files: Vec<_> =
+            lanes.map(|lane| (lane.key, lane.release_files())).filter(|(_, it)| !it.is_empty()).collect();
+        if !files.is_empty() {
+            self.remove_lane_files(slot, files);
+            self.retention.waiting_since.get_or_insert(self.now_nanos);
+        }
+    }
+}
