@@ -105,6 +105,9 @@ pub const INGEST_RECORDS_MAX: usize = 4_096;
 /// his own, and none is ever forgotten. As many as sessions: with an input every hour for a topic enough for seven years, and
 /// some 5 MiB a slot for who begins as many as he can, who is stopped sooner where that would need memory beyond the budget.
 pub const SLOT_INPUTS_MAX: usize = 1 << 16;
+/// How long a server holds the files of a backup of which it hears nothing, milliseconds. They cost room on its disk, so a
+/// client that died must not hold them for long; a client that lives says so several times in this time.
+pub const BACKUP_LEASE_MILLIS: u64 = 30_000;
 /// Questions whether an app has settled that one shard follows at the same time.
 pub const SETTLES_MAX: usize = 64;
 /// Longest wait of such a question at the server, milliseconds: an hour; a client that wants more asks again.

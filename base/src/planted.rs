@@ -75,11 +75,15 @@ pub enum Bug {
     RetentionBeforeHandled = 45,
     /// Files of a lane are removed when its start moves, not with a root that names a checkpoint with that start.
     LaneFilesBeforeRoot = 46,
+    /// A shard takes its cut for a backup after it has handled what a shard said that had taken its own.
+    CutAfterItems = 37,
+    /// A cut for a backup does not hold the files that it names.
+    CutHoldsNothing = 38,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 32] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -110,6 +114,8 @@ impl Bug {
         Bug::FailedFlushForgotten,
         Bug::StoreFilesUnflushed,
         Bug::RemovedBeforeRoot,
+        Bug::CutAfterItems,
+        Bug::CutHoldsNothing,
     ];
 }
 

@@ -4,6 +4,7 @@
 //! core, with its own disk. Nothing that recovery read is shown before it is durable, and torn tails are cut only after
 //! the check across all logs has passed.
 
+pub mod backup;
 mod crosscheck;
 mod inspect;
 mod layout;

@@ -1,5 +1,6 @@
 //! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
 
+use crate::shard::CutContent;
 use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c;
@@ -7,7 +8,7 @@ use gristmill_base::env::{Disk, DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, SlotId};
 use gristmill_base::planted::{self, Bug};
-use gristmill_io::log::{ReadySegment, SegmentJob, run_segment_job};
+use gristmill_io::log::{LogError, ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Chunk, Extent, Place};
 
@@ -61,6 +62,17 @@ pub enum Job {
         /// What it says.
         bytes: Vec<u8>,
     },
+    /// Write down a cut for a backup.
+    Cut {
+        /// Id of the data directory.
+        directory: u128,
+        /// Folder of the shard.
+        folder: String,
+        /// Number of the cut.
+        number: u64,
+        /// What is written.
+        bytes: Vec<u8>,
+    },
     /// Read a chunk of a lane back.
     LoadChunk {
         /// Whose.
@@ -87,6 +99,8 @@ pub enum JobDone {
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.
     Catalog(RootFile, Result<(), DiskError>),
+    /// The cut of that number is written down.
+    Cut(u64, Result<(), DiskError>),
     /// A chunk's body.
     LoadChunk(SlotId, LaneKey, Extent, Result<Vec<u8>, ChunkError>),
     /// A read may be tried again.
@@ -167,6 +181,9 @@ impl Job {
                 let done = root.store(&mut files, &bytes).map(drop);
                 JobDone::Catalog(root, done)
             }
+            Self::Cut { directory, folder, number, bytes } => {
+                JobDone::Cut(number, store_cut(&mut files, directory, &folder, &bytes))
+            }
             Self::LoadChunk { slot, lane, extent } => {
                 JobDone::LoadChunk(slot, lane, extent, load_chunk(&mut files, lane, extent))
             }
@@ -183,6 +200,14 @@ fn store_root(files: &mut Files<'_>, root: &mut RootFile, bytes: &[u8], remove: 
         files.remove_if_there(path)?;
     }
     if planted::is(Bug::RemovedBeforeRoot) { root.store(files, bytes).map(drop) } else { Ok(()) }
+}
+
+fn store_cut(files: &mut Files<'_>, directory: u128, folder: &str, bytes: &[u8]) -> Result<(), DiskError> {
+    let (mut root, _) = RootFile::load(files, folder, CutContent::NAME, directory).map_err(|error| match error {
+        LogError::Disk(error) => error,
+        other => DiskError { kind: DiskErrorKind::Io, what: other.to_string(), code: 0 },
+    })?;
+    root.store(files, bytes).map(drop)
 }
 
 fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<(), DiskError> {

@@ -142,6 +142,17 @@ pub enum Item {
         /// What it tells the leader.
         drained: Box<Drained>,
     },
+    /// A cut of that number was taken for a backup by the sender, before anything that comes behind this.
+    Cut(u64),
+    /// The sender's cut of that number is written down, or why not. To the leader.
+    CutWritten(u64, Result<(), String>),
+    /// A cut is not needed any longer. Only the leader sends it.
+    CutReleased {
+        /// Its number.
+        number: u64,
+        /// Whether nothing of it is; otherwise only the segments of its log.
+        all: bool,
+    },
     /// A new snapshot of the catalog. Only shard 0 sends it.
     Catalog(Arc<Catalog>),
     /// The snapshot of that version is in use; after [`Item::CatalogShow`]: it is shown.

@@ -217,6 +217,13 @@ pub enum Operation {
     },
     /// How the server is. Answered by [`Answer::Json`].
     Status,
+    /// A step of a backup: of a new one, or of that with the cut. Answered by [`Answer::Json`].
+    Backup {
+        /// Which.
+        step: BackupStep,
+        /// Number of the cut; 0 to begin.
+        cut: u64,
+    },
     /// Wait until what an app was given before is handled, with all that it caused. Answered by [`Answer::Json`].
     Settle {
         /// The app's name.
@@ -224,6 +231,19 @@ pub enum Operation {
         /// How long.
         wait_millis: u32,
     },
+}
+
+/// What whoever copies a data directory asks of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupStep {
+    /// Take a cut and hold it.
+    Begin,
+    /// Hold it on.
+    Hold,
+    /// Hold it on, but for the logs, which are copied.
+    LogsCopied,
+    /// It is not needed any longer.
+    End,
 }
 
 /// Records of a bounded input. Without records it only asks how far the input has come in the slot.

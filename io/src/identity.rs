@@ -78,7 +78,7 @@ impl Identity {
             [Some(good), None] => (BLOCK_BYTES, good),
             _ => return Ok(None),
         };
-        Self::replace(files, good)?;
+        Self::replace(files, "", good)?;
         Ok(Some(format!("{IDENTITY_FILE}: the copy at byte {bad} is not readable ({} bytes)", bytes.len())))
     }
 
@@ -99,19 +99,30 @@ impl Identity {
     /// # Errors
     /// What the disk says; the folder is then a data directory or none, and this can be repeated.
     pub fn create(&self, files: &mut Files<'_>) -> Result<(), LogError> {
-        Self::replace(files, &self.encode())
+        self.create_in(files, "")
+    }
+
+    /// The same in a folder below: a copy of the file, as backups hold one.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_in(&self, files: &mut Files<'_>, folder: &str) -> Result<(), LogError> {
+        Self::replace(files, folder, &self.encode())
     }
 
     /// Makes a file of two copies and puts it in the place of the one that is there.
-    fn replace(files: &mut Files<'_>, copy: &[u8]) -> Result<(), LogError> {
-        let fresh = format!("{IDENTITY_FILE}.new");
+    fn replace(files: &mut Files<'_>, folder: &str, copy: &[u8]) -> Result<(), LogError> {
+        let slash = if folder.is_empty() { "" } else { "/" };
+        let path = format!("{folder}{slash}{IDENTITY_FILE}");
+        let name = format!("{IDENTITY_FILE}.new");
+        let fresh = format!("{path}.new");
         files.remove_if_there(&fresh)?;
         let mut bytes = copy.to_vec();
         bytes.resize(BLOCK_BYTES, 0);
         bytes.extend_from_slice(copy);
-        files.create_file("", &fresh, &bytes)?;
-        files.run(DiskOp::Rename { from: fresh, to: IDENTITY_FILE.to_owned() })?;
-        files.flush_dir("")?;
+        files.create_file(folder, &name, &bytes)?;
+        files.run(DiskOp::Rename { from: fresh, to: path })?;
+        files.flush_dir(folder)?;
         Ok(())
     }
 

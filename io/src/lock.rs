@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, process};
 
 /// Name of the lock file in the data directory.
-const LOCK_FILE: &str = "LOCK";
+pub const LOCK_FILE: &str = "LOCK";
 /// More than any process number has digits.
 const HOLDER_BYTES_MAX: u64 = 32;
 

@@ -4,7 +4,7 @@
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use gristmill_core::request::{Answer, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
+use gristmill_core::request::{Answer, BackupStep, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
     Operation as WireOperation, Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
@@ -40,6 +40,15 @@ impl Tag {
     }
 }
 
+fn backup_step(step: gristmill_wire::BackupStep) -> BackupStep {
+    match step {
+        gristmill_wire::BackupStep::Begin => BackupStep::Begin,
+        gristmill_wire::BackupStep::Hold => BackupStep::Hold,
+        gristmill_wire::BackupStep::LogsCopied => BackupStep::LogsCopied,
+        gristmill_wire::BackupStep::End => BackupStep::End,
+    }
+}
+
 /// An operation as the shard knows it; `None` for hello and ping, which the connection itself answers.
 #[must_use]
 pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
@@ -59,6 +68,7 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
             headers: headers(it.headers),
             event_micros: it.event_time.cast_unsigned(),
         },
+        WireOperation::Backup(it) => Operation::Backup { step: backup_step(it.step), cut: it.cut },
         WireOperation::AppSettle(it) => Operation::Settle { name: it.app.to_owned(), wait_millis: it.wait_millis },
         WireOperation::Ingest(it) => Operation::Ingest(ingest(it)),
         WireOperation::Offsets(it) => Operation::Offsets {

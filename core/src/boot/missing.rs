@@ -13,6 +13,9 @@ use gristmill_state::store::{STORE_DIR, group_dir};
 /// What a person can do.
 const REMEDY: &str = "put the file back from a copy of this data directory; nothing was changed on disk";
 
+/// A file that a restore makes first and removes last.
+pub(super) const UNFINISHED_RESTORE: &str = "unfinished-restore";
+
 /// There is no identity. It is durable before anything else is made, so what was made here once had one.
 pub(super) fn identity(files: &mut Files<'_>) -> Result<(), BootError> {
     let made = |name: &String| {
@@ -21,7 +24,13 @@ pub(super) fn identity(files: &mut Files<'_>) -> Result<(), BootError> {
             || name.starts_with("layout-")
             || ["shard-000", SLOTS_DIR, LANES_DIR, STORE_DIR].contains(&name.as_str())
     };
-    match files.list("")?.into_iter().find(made) {
+    let names = files.list("")?;
+    if names.iter().any(|name| name == UNFINISHED_RESTORE) {
+        let what = "a backup was being restored into this folder, and that was not finished: remove all of it, and restore \
+                    again; the backup is as it was";
+        return Err(damage(UNFINISHED_RESTORE, &what));
+    }
+    match names.into_iter().find(made) {
         Some(name) => {
             let what = format!("it is missing beside {name}, which only a data directory has; {REMEDY}");
             Err(damage(IDENTITY_FILE, &what))

@@ -137,6 +137,16 @@ impl Checkpoints {
         }
     }
 
+    /// Files that count, those included that the next root will name, and from where on the log is kept.
+    pub(super) fn content(&self) -> &RootContent {
+        &self.content
+    }
+
+    /// Files that count no longer were held and are not any more: a root is made with which they go.
+    pub(super) fn stale_may_go(&mut self) {
+        self.root_due |= !self.stale.is_empty();
+    }
+
     /// Files of the store, those included that the next root will name.
     pub(super) fn manifest(&self) -> &Manifest {
         self.content.manifest.as_ref().expect("recovery gives a shard a manifest")
@@ -375,7 +385,8 @@ impl Shard {
         };
         let root = self.checkpoints.root.take().expect("it was just looked at");
         self.checkpoints.root_due = false;
-        let remove = std::mem::take(&mut self.checkpoints.stale);
+        // A backup may be copying them.
+        let remove = if self.cuts.holds_files() { Vec::new() } else { std::mem::take(&mut self.checkpoints.stale) };
         outbox.jobs.push(Job::Root { root, bytes: content.to_bytes(), remove: remove.clone() });
         self.checkpoints.publishing = Some((content, remove));
     }
@@ -436,6 +447,7 @@ impl Shard {
             JobDone::Store(job, step) => self.store_step_done(job, step),
             JobDone::Root(root, done) => self.root_published(root, done),
             JobDone::Catalog(root, done) => self.catalog_stored(root, done),
+            JobDone::Cut(number, done) => self.cut_stored(number, done),
             JobDone::LoadChunk(slot, lane, extent, body) => self.chunk_loaded(slot, lane, extent, body),
             JobDone::Nothing(ticket) => self.fetched(ticket),
         }

@@ -7,6 +7,8 @@ mod bulk;
 mod catalog;
 mod channels;
 mod checkpoint;
+mod cut;
+mod cut_content;
 mod damage;
 mod feeds;
 mod gather;
@@ -35,6 +37,7 @@ mod writes;
 
 pub use checkpoint::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub(crate) use checkpoint::{new_extents, next_chunks};
+pub use cut_content::CutContent;
 pub use feeds::FeedCursors;
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};
@@ -268,6 +271,7 @@ pub struct Shard {
     change: Option<catalog::Change>,
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
+    cuts: cut::Cuts,
     groups: groups::Groups,
     failing_work: work::FailingWork,
     damage: damage::Damage,
@@ -392,6 +396,7 @@ impl Shard {
             change: None,
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
+            cuts: cut::Cuts::default(),
             groups: groups::Groups::default(),
             failing_work: work::FailingWork::default(),
             damage: damage::Damage::default(),

@@ -117,9 +117,10 @@ impl Shard {
                 let last = self.config.slot_count - 1;
                 self.refuse(responder, Code::BadRequest, format!("there is no slot {slot}; slots are 0 to {last}"));
             }
-            operation if self.config.shard != ShardId(0) && changes_catalog(&operation) => {
+            operation if self.config.shard != ShardId(0) && is_for_shard_0(&operation) => {
                 self.say(ShardId(0), Item::Request(Box::new(Request { responder, session, class, operation })));
             }
+            Operation::Backup { step, cut } => self.backup(responder, step, cut),
             operation => self.admin(responder, operation),
         }
     }
@@ -171,6 +172,6 @@ impl Shard {
     }
 }
 
-fn changes_catalog(operation: &Operation) -> bool {
-    matches!(operation, Operation::AppLoad { .. } | Operation::AppDelete { .. })
+fn is_for_shard_0(operation: &Operation) -> bool {
+    matches!(operation, Operation::AppLoad { .. } | Operation::AppDelete { .. } | Operation::Backup { .. })
 }

@@ -139,6 +139,7 @@ impl Shard {
         while let Some(item) = self.home.pop_front() {
             self.item(self.config.shard, item);
         }
+        self.cut_step(outbox);
         self.checkpoint_step(outbox);
         self.catalog_step(outbox);
     }
@@ -203,6 +204,7 @@ impl Shard {
             .min(timer)
             .min(self.merge_deadline())
             .min(self.checkpoint_deadline())
+            .min(self.cuts.deadline())
             .min(self.upkeep_nanos)
     }
 }

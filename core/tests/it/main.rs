@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it may not go on")]
 
+mod backup;
 mod bulk;
 mod bulk_elsewhere;
 mod class;

@@ -7,9 +7,11 @@
 mod batch;
 mod config;
 mod error;
+mod extract;
 pub mod format;
 mod found;
 mod listing;
+mod reseal;
 mod resume;
 mod scan;
 mod segment;
@@ -22,8 +24,10 @@ mod writer;
 
 pub use config::{FLUSH_SPACING_NANOS_DEFAULT, LogConfig, PENDING_BYTES_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 pub use error::LogError;
+pub use extract::{SegmentPart, extract};
 pub use format::RecordHead;
 pub use listing::{SegmentFile, list_segments};
+pub use reseal::LogReseal;
 pub use resume::{flush_all, resume};
 pub use scan::{ScanEnd, scan};
 pub use segment::{ReadySegment, SegmentJob, run_segment_job};

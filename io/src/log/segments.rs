@@ -44,6 +44,8 @@ pub(super) struct Segments {
     ready: VecDeque<OpenSegment>,
     /// How many of `kept`, from the front, hold nothing that is needed.
     free: usize,
+    /// Whether they stay as they are.
+    held: bool,
     /// The segment that a job uses, if it is one of `kept`.
     job: Option<Option<KeptSegment>>,
     /// Index of the next new file.
@@ -64,7 +66,19 @@ impl Segments {
         let (current_first, current_durable, offset) = (None, false, SEGMENT_BODY_OFFSET);
         let (kept, closable) = (VecDeque::from(kept), Vec::new());
         let job = None;
-        Self { kept, current, current_first, current_durable, offset, ready, free: 0, job, next_index, closable }
+        Self {
+            kept,
+            current,
+            current_first,
+            current_durable,
+            offset,
+            ready,
+            free: 0,
+            held: false,
+            job,
+            next_index,
+            closable,
+        }
     }
 
     pub(super) fn current(&self) -> &OpenSegment {
@@ -133,7 +147,7 @@ impl Segments {
         let last = self.ready.back().unwrap_or(&self.current).header.number;
         let number = SegmentId(last.0 + 1);
         let header = config.segment_header(number, rng.next_u64(), floor);
-        let free = if self.free > 0 { self.kept.pop_front() } else { None };
+        let free = if self.free > 0 && !self.held { self.kept.pop_front() } else { None };
         self.free -= usize::from(free.is_some());
         let job = match &free {
             Some(kept) if kept.bytes == config.segment_bytes => SegmentJob::reuse(config, kept.name.clone(), header),
@@ -161,6 +175,10 @@ impl Segments {
             self.kept.push_front(kept);
             self.free += 1;
         }
+    }
+
+    pub(super) fn hold(&mut self, hold: bool) {
+        self.held = hold;
     }
 
     pub(super) fn next_closable(&mut self) -> Option<FileId> {

@@ -490,6 +490,11 @@ impl Log {
         self.segments.free_before(lsn.min(self.durable.next()));
     }
 
+    /// Whether segments that are freed stay as they are, because somebody copies them: new ones are made meanwhile.
+    pub fn hold_segments(&mut self, hold: bool) {
+        self.segments.hold(hold);
+    }
+
     /// A file that the log has left; the shard closes it at its disk.
     pub fn next_closable(&mut self) -> Option<FileId> {
         self.segments.next_closable()

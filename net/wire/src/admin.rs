@@ -86,3 +86,44 @@ impl<'a> AppSettle<'a> {
         Ok(())
     }
 }
+
+/// What a step of a backup asks for. Numbers never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BackupStep {
+    /// A cut, which the server then holds.
+    Begin = 1,
+    /// To hold it on.
+    Hold = 2,
+    /// To hold it on, but for the logs, which are copied.
+    LogsCopied = 3,
+    /// No more: nothing of it is needed any longer.
+    End = 4,
+}
+
+/// A step of a backup of the data directory, by a process that copies its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Which.
+    pub step: BackupStep,
+    /// Number of the cut; 0 to begin.
+    pub cut: u64,
+}
+
+impl Backup {
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let step = match from.u8()? {
+            1 => BackupStep::Begin,
+            2 => BackupStep::Hold,
+            3 => BackupStep::LogsCopied,
+            4 => BackupStep::End,
+            found => return Err(DecodeError::Unknown { what: "step of a backup", found: found.into() }),
+        };
+        Ok(Self { step, cut: from.u64()? })
+    }
+
+    pub(crate) fn write(self, to: &mut Vec<u8>) {
+        to.put_u8(self.step as u8);
+        to.put_u64(self.cut);
+    }
+}

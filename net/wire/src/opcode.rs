@@ -53,6 +53,8 @@ opcodes! {
     TopicList = 8, "topic_list";
     /// Waits until nothing is on its way any more that an app was given before.
     AppSettle = 9, "app_settle";
+    /// A step of a backup of the data directory.
+    Backup = 10, "backup";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.

@@ -2,7 +2,7 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppSettle, Describe};
+use crate::admin::{AppDelete, AppLoad, AppSettle, Backup, Describe};
 use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
@@ -31,6 +31,8 @@ pub enum Operation<'a> {
     TopicList,
     /// Waits until an app has settled. Answered by `Reply::Json`.
     AppSettle(AppSettle<'a>),
+    /// A step of a backup. Answered by `Reply::Json`.
+    Backup(Backup),
     /// Appends an event. Answered by `Reply::Produced`.
     Produce(Produce<'a>),
     /// Reads events. Answered by `Reply::Read`.
@@ -89,6 +91,7 @@ impl<'a> Operation<'a> {
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
+            OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
             OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
             OpCode::Invoke => Self::Invoke(Invoke::read(&mut from)?),
             OpCode::Void => Self::Void(Void::read(&mut from)?),
@@ -118,6 +121,10 @@ impl<'a> Operation<'a> {
                 Ok(())
             }
             Self::AppSettle(operation) => operation.write(to),
+            Self::Backup(operation) => {
+                operation.write(to);
+                Ok(())
+            }
             Self::Ingest(operation) => {
                 operation.write(to);
                 Ok(())
@@ -151,6 +158,7 @@ impl<'a> Operation<'a> {
             Self::Read(_) => OpCode::Read,
             Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
+            Self::Backup(_) => OpCode::Backup,
             Self::Ingest(_) => OpCode::Ingest,
             Self::Get(_) => OpCode::Get,
             Self::Put(_) => OpCode::Put,

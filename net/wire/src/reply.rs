@@ -87,7 +87,8 @@ impl<'a> Reply<'a> {
             | OpCode::AppList
             | OpCode::AppDelete
             | OpCode::TopicList
-            | OpCode::AppSettle => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
+            | OpCode::AppSettle
+            | OpCode::Backup => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
         };
         from.end()?;
         Ok(reply)

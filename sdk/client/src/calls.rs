@@ -395,6 +395,16 @@ impl Client {
         self.call(OwnedOperation::AppSettle { app: app.to_owned(), wait_millis }).and_then(json)
     }
 
+    /// A step of a backup by a process that copies the files of the server's data directory: the JSON object says the
+    /// number of the `cut`, the `start` of the directory in which it was taken, and for how long it is held without another
+    /// step (`lease_ms`).
+    ///
+    /// # Errors
+    /// Another backup is under way, the cut is not held, or the server cannot be asked.
+    pub fn backup(&mut self, step: crate::wire::BackupStep, cut: u64) -> Result<String, Error> {
+        self.call(OwnedOperation::Backup { step, cut }).and_then(json)
+    }
+
     /// Submits records of a bounded input, all for lanes of one slot; without records it asks how far the input has come
     /// there. Ends as [`OwnedReply::Ingested`].
     ///

@@ -47,6 +47,8 @@ pub enum OwnedOperation {
     AppDelete { app: String },
     /// See [`wire::AppSettle`].
     AppSettle { app: String, wait_millis: u32 },
+    /// See [`wire::Backup`].
+    Backup { step: wire::BackupStep, cut: u64 },
     /// See [`wire::Describe`].
     Describe { app: String },
     /// See [`wire::Operation::AppList`].
@@ -116,6 +118,7 @@ impl OwnedOperation {
             Self::AppSettle { app, wait_millis } => {
                 Operation::AppSettle(wire::AppSettle { app, wait_millis: *wait_millis })
             }
+            Self::Backup { step, cut } => Operation::Backup(wire::Backup { step: *step, cut: *cut }),
             Self::Describe { app } => Operation::Describe(wire::Describe { app }),
             Self::AppList => Operation::AppList,
             Self::TopicList => Operation::TopicList,

@@ -61,6 +61,11 @@ pub(super) fn time(text: &str) -> Result<f64, String> {
 }
 
 impl Server {
+    /// The one that runs on a data directory.
+    pub(super) fn of_directory(dir: &std::path::Path) -> Self {
+        Self { addr: None, data: Some(dir.to_owned()), timeout: None }
+    }
+
     /// A client of that server.
     ///
     /// # Errors

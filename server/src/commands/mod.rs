@@ -54,7 +54,7 @@ pub enum Command {
     Table(table::Arguments),
     /// Run a handler of a grain and print its reply.
     Invoke(invoke::Arguments),
-    /// Look at a data directory that no server runs on.
+    /// Look at a data directory, back it up, restore it.
     Data(data::Arguments),
     /// Run a demonstration: word-count, across hard kills.
     Demo(demo::Arguments),

@@ -8,7 +8,7 @@ use gristmill_base::codec::Put;
 use gristmill_base::limits::{STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX};
 
 /// Bytes of a record before its key.
-const HEAD_BYTES: usize = 12;
+pub(super) const HEAD_BYTES: usize = 12;
 
 /// Bytes of a record.
 #[must_use]

@@ -97,6 +97,7 @@ fn fields(operation: &Operation<'_>) -> Value {
             "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
             "headers": headers(&o.headers),
         }),
+        Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
         Operation::Ingest(o) => json!({
             "topic": o.topic.0, "input": o.input.0, "slot": o.slot.0, "end": o.end, "prev": o.prev,

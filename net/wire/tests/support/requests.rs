@@ -2,8 +2,8 @@
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
 use gristmill_wire::{
-    AppDelete, AppLoad, AppSettle, Delete, Describe, Get, Headers, Hello, Ingest, Invoke, MapDelete, MapGet, MapPut,
-    Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
+    AppDelete, AppLoad, AppSettle, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest, Invoke,
+    MapDelete, MapGet, MapPut, Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
 };
 
 use super::{Content, Sample, request};
@@ -54,6 +54,11 @@ fn connection() -> Vec<Sample> {
             "app-settle",
             "waits up to a minute until an app has settled",
             Operation::AppSettle(AppSettle { app: "word-count", wait_millis: 60_000 }),
+        ),
+        request(
+            "backup",
+            "the logs of cut 2 are copied",
+            Operation::Backup(Backup { step: BackupStep::LogsCopied, cut: 2 }),
         ),
         request(
             "void",

@@ -1,11 +1,14 @@
-//! `gristmill data`: looking at a data directory that no server runs on.
+//! `gristmill data`: looking at a data directory, backing it up, restoring it.
 
+mod backup;
 mod inspect;
+mod restore;
 mod verify;
 
 use super::output::Output;
 use crate::exit::{Exit, Failed};
 use gristmill_core::boot::BootError;
+use gristmill_core::boot::backup::BackupError;
 use gristmill_io::lock::DirLock;
 use gristmill_io::log::LogError;
 use std::path::{Path, PathBuf};
@@ -19,8 +22,8 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Read everything and name every damaged range: file, position, what it held. Status 1 if there is one. Changes
-    /// nothing.
+    /// Read everything of a data directory, or of a folder of backups, and name every damaged range: file, position, what it
+    /// held. Status 1 if there is one. Changes nothing.
     Verify(Directory),
     /// Tell what lies in it: segments of the logs, checkpoints, files of the store by level, and what of them is needed.
     /// Changes nothing.
@@ -32,11 +35,17 @@ enum What {
         #[arg(long)]
         rows: bool,
     },
+    /// Copy a data directory, also while a server runs on it: everything that was acknowledged before, and nothing by
+    /// halves. The folder may hold earlier backups of it; then only what is new is copied.
+    Backup(backup::Arguments),
+    /// Make a data directory of a backup: verified first, with an id of its own, so that nothing takes it for the one that
+    /// was backed up.
+    Restore(restore::Arguments),
 }
 
 #[derive(clap::Args)]
 struct Directory {
-    /// The data directory; no server may run on it.
+    /// The data directory; no server may run on it. For verify also a folder of backups.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
@@ -51,6 +60,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     match &arguments.what {
         What::Verify(directory) => verify::run(directory),
         What::Inspect { directory, rows } => inspect::run(directory, *rows),
+        What::Backup(arguments) => backup::run(arguments),
+        What::Restore(arguments) => restore::run(arguments),
     }
 }
 
@@ -69,6 +80,18 @@ fn unread(dir: &Path, error: &BootError) -> Failed {
         _ => Exit::Configuration,
     };
     Failed::new(exit, format!("{}: {error}", dir.display()))
+}
+
+/// What a backup or a restore ended with. Damage is an answer; the other folder stays as it was.
+fn backup_failed(from: &Path, to: &Path, error: &BackupError) -> Failed {
+    let folder = if matches!(error, BackupError::Source(_) | BackupError::Damaged { .. }) { from } else { to };
+    match error {
+        BackupError::Source(error) => unread(folder, error),
+        BackupError::Damaged { .. } => Failed::new(Exit::No, format!("{}: {error}", folder.display())),
+        BackupError::Target(_) | BackupError::Refused(_) => {
+            Failed::configuration(format!("{}: {error}", folder.display()))
+        }
+    }
 }
 
 fn mebibytes(bytes: u64) -> String {

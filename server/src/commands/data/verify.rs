@@ -1,9 +1,10 @@
 //! `gristmill data verify`: every damaged range.
 
 use super::super::output::{Format, Printer, grouped};
-use super::{Directory, mebibytes, take, unread};
+use super::{Directory, backup_failed, mebibytes, take, unread};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
+use gristmill_core::boot::backup::{BACKUP_FILE, check};
 use gristmill_core::boot::{BootConfig, Damaged, Verified, verify};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::posix::PosixDisk;
@@ -21,11 +22,19 @@ pub(super) fn run(arguments: &Directory) -> Result<(), Failed> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     let mut disk = PosixDisk::new(dir);
-    let found = verify(&mut disk, &BootConfig::default(), SystemClock.now(), &mut |files, bytes| {
+    let mut progress = |files, bytes| {
         bar.set_message(format!("{} files, {} MiB read", grouped(files), mebibytes(bytes)));
-    });
+    };
+    let (config, now) = (BootConfig::default(), SystemClock.now());
+    let is_backup = dir.join(BACKUP_FILE).exists();
+    let found = if is_backup {
+        let checked = check(&mut disk, None, &config, now, &mut progress);
+        checked.map(|checked| checked.verified).map_err(|error| backup_failed(dir, dir, &error))
+    } else {
+        verify(&mut disk, &config, now, &mut progress).map_err(|error| unread(dir, &error))
+    };
     bar.finish_and_clear();
-    let verified = found.map_err(|error| unread(dir, &error))?;
+    let verified = found?;
     let mut printer = Printer::new();
     match arguments.output.output {
         Format::Json => printer.json(&as_json(&verified))?,
@@ -35,13 +44,17 @@ pub(super) fn run(arguments: &Directory) -> Result<(), Failed> {
     match verified.damaged.len() + usize::from(verified.lost.is_some()) {
         0 => Ok(()),
         count => {
-            let advice = "keep a copy of the directory as it is, then put back undamaged copies of the files named";
+            let advice = if is_backup {
+                "each file named is of the backups whose manifests name it; others can be restored with --at N"
+            } else {
+                "keep a copy of the directory as it is, then put back undamaged copies of the files named"
+            };
             Err(Failed::new(Exit::No, format!("{}: {count} found damaged; {advice}", dir.display())))
         }
     }
 }
 
-fn lines(verified: &Verified) -> Vec<String> {
+pub(super) fn lines(verified: &Verified) -> Vec<String> {
     let mut lines: Vec<String> = verified
         .damaged
         .iter()

@@ -1,0 +1,178 @@
+//! `gristmill data backup`: a consistent copy of a data directory, with or without a server on it.
+//!
+//! The files are copied by this process. A running server only takes a cut and holds what it names; this process tells it
+//! all the time that it is still there.
+
+use super::super::connect::{Server, failed};
+use super::super::output::{Format, Output, Printer, grouped};
+use super::{backup_failed, mebibytes};
+use crate::exit::{Exit, Failed};
+use gristmill_base::env::Clock;
+use gristmill_base::files::Files;
+use gristmill_client::Client;
+use gristmill_client::wire::BackupStep;
+use gristmill_core::boot::BootConfig;
+use gristmill_core::boot::backup::{Backup, BackupReport, BackupSource};
+use gristmill_io::clock::SystemClock;
+use gristmill_io::lock::{DirLock, LockError};
+use gristmill_io::posix::PosixDisk;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the server hears that the copy goes on; several times in its lease.
+const HOLD_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The data directory. A server may run on it; its endpoints.json says where it listens.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The folder of backups: empty or not there yet for the first one. Later ones copy what is new.
+    #[arg(value_name = "DEST")]
+    dest: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Does it.
+///
+/// # Errors
+/// Folders that do not fit, damage, a server that does not answer, or what a disk says.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    let (dir, dest) = (arguments.dir.as_path(), arguments.dest.as_path());
+    if !dir.is_dir() {
+        return Err(Failed::configuration(format!("{} is no folder", dir.display())));
+    }
+    fs::create_dir_all(dest).map_err(|error| Failed::configuration(format!("{}: {error}", dest.display())))?;
+    let (inner, outer) = (fs::canonicalize(dest), fs::canonicalize(dir));
+    if let (Ok(inner), Ok(outer)) = (inner, outer)
+        && inner.starts_with(outer)
+    {
+        let what = "a backup must lie outside of the data directory, or it is lost with it";
+        return Err(Failed::configuration(format!("{}: {what}", dest.display())));
+    }
+    let _dest_lock = DirLock::take(dest).map_err(|error| Failed::configuration(error.to_string()))?;
+    let begun = Instant::now();
+    let (report, cut) = match DirLock::look(dir) {
+        Ok(_lock) => (at_rest(dir, dest)?, None),
+        Err(LockError::Held { .. }) => running(dir, dest).map(|(report, cut)| (report, Some(cut)))?,
+        Err(error) => return Err(Failed::configuration(error.to_string())),
+    };
+    tell(arguments, &report, cut, begun.elapsed())
+}
+
+fn tell(arguments: &Arguments, report: &BackupReport, cut: Option<u64>, took: Duration) -> Result<(), Failed> {
+    let BackupReport { number, files, bytes, copied } = *report;
+    let mut printer = Printer::new();
+    match arguments.output.output {
+        Format::Json => printer.json(&json!({
+            "backup": number, "files": files, "bytes": bytes, "copied": copied, "cut": cut,
+            "seconds": took.as_secs_f64(),
+        }))?,
+        Format::Text => {
+            let of = if cut.is_some() { "of the running server" } else { "of the directory at rest" };
+            printer.line(&format!(
+                "backup {number} {of}: {} files, {} MiB, of which {} MiB were copied, in {:.1} s",
+                grouped(files),
+                mebibytes(bytes),
+                mebibytes(copied),
+                took.as_secs_f64()
+            ))?;
+        }
+    }
+    printer.flush()
+}
+
+/// No server runs, and none can start meanwhile.
+fn at_rest(dir: &Path, dest: &Path) -> Result<BackupReport, Failed> {
+    let mut disk = PosixDisk::new(dir);
+    let source = BackupSource::at_rest(&mut Files::new(&mut disk), &BootConfig::default());
+    let source = source.map_err(|error| backup_failed(dir, dest, &error))?;
+    copy(dir, dest, &source, |_| Ok(()))
+}
+
+fn running(dir: &Path, dest: &Path) -> Result<(BackupReport, u64), Failed> {
+    let server = Server::of_directory(dir);
+    let mut client = server.connect()?;
+    let begun = client.backup(BackupStep::Begin, 0).map_err(failed)?;
+    let cut = serde_json::from_str::<Value>(&begun).ok().and_then(|json| json["cut"].as_u64());
+    let cut =
+        cut.ok_or_else(|| Failed::new(Exit::Internal, format!("the server answers {begun}, which names no cut")))?;
+    let (stop, stopped) = channel::<()>();
+    let mut holder = server.connect()?;
+    let holding = thread::spawn(move || {
+        while stopped.recv_timeout(HOLD_EVERY) == Err(RecvTimeoutError::Timeout) {
+            // What goes wrong is found out by the next step of the copy.
+            let _ = holder.backup(BackupStep::Hold, cut);
+        }
+    });
+    let done = copy_held(dir, dest, &mut client, cut);
+    end(stop, holding);
+    // It would end by itself.
+    let ended = client.backup(BackupStep::End, cut);
+    let report = done?;
+    ended.map_err(failed)?;
+    Ok((report, cut))
+}
+
+fn end(stop: Sender<()>, holding: thread::JoinHandle<()>) {
+    drop(stop);
+    let _ = holding.join();
+}
+
+fn copy_held(dir: &Path, dest: &Path, client: &mut Client, cut: u64) -> Result<BackupReport, Failed> {
+    let mut disk = PosixDisk::new(dir);
+    let source =
+        BackupSource::at_cut(&mut Files::new(&mut disk), cut).map_err(|error| backup_failed(dir, dest, &error))?;
+    let mut are_logs_told = false;
+    copy(dir, dest, &source, |backup| {
+        let step = match (backup.logs_are_copied(), backup.is_copied()) {
+            (_, true) => BackupStep::Hold,
+            (true, false) if !are_logs_told => BackupStep::LogsCopied,
+            _ => return Ok(()),
+        };
+        are_logs_told = true;
+        // Only if it was held all the time the files are those of the cut.
+        client.backup(step, cut).map(drop).map_err(|error| {
+            let told = failed(error);
+            let exit = if told.exit == Exit::No { Exit::TimeOut } else { told.exit };
+            Failed { exit, ..told }
+        })
+    })
+}
+
+/// Copies, and asks after each step.
+fn copy(
+    dir: &Path,
+    dest: &Path,
+    source: &BackupSource,
+    mut after_step: impl FnMut(&Backup) -> Result<(), Failed>,
+) -> Result<BackupReport, Failed> {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let told = |error| backup_failed(dir, dest, &error);
+    let (mut from, mut to) = (PosixDisk::new(dir), PosixDisk::new(dest));
+    let (mut from, mut to) = (Files::new(&mut from), Files::new(&mut to));
+    let mut backup = Backup::begin(&mut from, &mut to, source, SystemClock.now().wall_micros).map_err(told)?;
+    while !backup.is_copied() {
+        let stepped = backup.step(&mut from, &mut to).map_err(told);
+        // That nobody holds the cut any more says more than that its files are gone.
+        after_step(&backup)?;
+        stepped?;
+        let (files, copied, planned) = backup.progress();
+        bar.set_message(format!(
+            "{} files, {} of {} MiB copied",
+            grouped(files),
+            mebibytes(copied),
+            mebibytes(planned)
+        ));
+    }
+    let report = backup.finish(&mut to).map_err(told)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
