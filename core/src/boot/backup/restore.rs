@@ -91,7 +91,7 @@ pub fn restore(
         to.flush_dir(&folder).map_err(BackupError::Target)?;
     }
     // Sessions of the data directory that was backed up end with it: nobody can show a key.
-    SessionSecret::load_or_make(&mut to, rng)?;
+    SessionSecret::load_or_make(&mut to, rng).map_err(BackupError::Target)?;
     Identity { directory, ..identity }.create(&mut to).map_err(target)?;
     to.remove(UNFINISHED_RESTORE).and_then(|()| to.flush_dir("")).map_err(BackupError::Target)?;
     Ok(restored)
