@@ -32,6 +32,24 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
         }
         Bug::DeletedAppStays => knobs.reloads = 2,
+        // Messages between shards all the time.
+        Bug::CutAfterItems => {
+            (knobs.rots, knobs.rests, knobs.crashes) = (0, 0, 1);
+            knobs.boot.shard_count = knobs.boot.shard_count.max(3);
+            knobs.think_nanos = 20_000;
+            knobs.mesh_nanos = 0;
+            knobs.mesh_parcels = 256;
+            knobs.reloads = 0;
+        }
+        // What is replaced goes while it is copied.
+        Bug::CutHoldsNothing => {
+            (knobs.rots, knobs.rests, knobs.crashes) = (0, 0, 1);
+            knobs.boot.checkpoint_bytes = 64 << 10;
+            knobs.boot.segment_bytes = 64 << 10;
+            knobs.padding = 1_500;
+            knobs.job_nanos = 100_000;
+            knobs.reloads = 0;
+        }
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;

@@ -1,5 +1,7 @@
 //! The auditor: what clients were promised, and whether it is kept. Knows nothing of how the engine works.
 
+mod earlier;
+
 use crate::machine::Machine;
 use crate::workload::{Act, Names, Workload};
 use gristmill_base::datatype::decode_u64;
@@ -41,7 +43,7 @@ pub type MapKey = (&'static str, &'static str, String);
 type Counts = BTreeMap<Vec<u8>, Floors>;
 
 /// The writes to one cell by its only writer, in order, and how much of them is known to have happened.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Cell {
     /// Written values (`None`: deleted) and operation, in order of issue. Numbered from 1.
     writes: Vec<(Option<Vec<u8>>, u64)>,
@@ -50,7 +52,7 @@ struct Cell {
 }
 
 /// A number that only grows: what it was known to be at least, and since which moment.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Floors(Vec<(u64, u64)>);
 
 impl Floors {
@@ -72,7 +74,7 @@ impl Floors {
 }
 
 /// See the module.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Auditor {
     /// Operations by id.
     pub operations: BTreeMap<u64, Issued>,

@@ -1,5 +1,6 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
+mod backup;
 mod lanes;
 mod settled;
 
@@ -105,6 +106,7 @@ struct Run {
     ingesters: Vec<Ingester>,
     /// When it is asked under load whether the app has settled, and how often still.
     questions: (SimRng, u32),
+    backups: backup::Backups,
     names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
@@ -151,6 +153,7 @@ impl Run {
         let questions = if options.workload == "words" && (aimed || options.seed % 4 == 1) { 6 } else { 0 };
         let questions = (SimRng::new(options.seed.rotate_left(32) ^ 0x5e77), questions);
         let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
+        let backups = backup::Backups::draw(options, &knobs);
         let mut machine = Machine::new(apps, knobs, &mut rng);
         machine.rot = Rot::new(own);
         if is_wired {
@@ -166,6 +169,7 @@ impl Run {
             clients,
             ingesters,
             questions,
+            backups,
             names: None,
             network: BTreeMap::new(),
             replies: 0,
@@ -454,6 +458,7 @@ impl Run {
                 self.questions.1 -= 1;
                 self.settled_under_load()?;
             }
+            self.backup_step()?;
             self.round()?;
         }
         self.machine.disk.crash_at_op(u64::MAX);
@@ -503,6 +508,7 @@ impl Run {
 
     fn after_crash(&mut self) -> Result<(), String> {
         self.network.clear();
+        self.backups.break_off();
         let now = self.machine.clock.nanos();
         for client in &mut self.clients {
             client.cut(now);

@@ -49,8 +49,8 @@ pub(super) struct Cuts {
     number: u64,
     taken: Option<Taken>,
     lead: Option<Lead>,
-    /// Cuts that a planted bug takes too late.
-    late: Option<u64>,
+    /// A cut that a planted bug takes too late, and after how many turns.
+    late: Option<(u64, u32)>,
 }
 
 impl Cuts {
@@ -122,7 +122,7 @@ impl Shard {
     /// A cut of that number was begun: this shard takes its own, unless it has.
     pub(super) fn cut_begun(&mut self, number: u64) {
         if planted::is(Bug::CutAfterItems) {
-            self.cuts.late = Some(number);
+            self.cuts.late.get_or_insert((number, 20));
         } else {
             self.take_cut(number);
         }
@@ -153,8 +153,11 @@ impl Shard {
 
     /// Goes on with what is open. Called in every turn; costs nothing when nothing is.
     pub(super) fn cut_step(&mut self, outbox: &mut Outbox) {
-        if let Some(number) = self.cuts.late.take() {
-            self.take_cut(number);
+        if let Some((number, turns)) = self.cuts.late.take() {
+            match turns {
+                0 => self.take_cut(number),
+                _ => self.cuts.late = Some((number, turns - 1)),
+            }
         }
         let failed = self.log.0.failed().map(ToString::to_string);
         if let Some(taken) = &mut self.cuts.taken

@@ -94,6 +94,30 @@ impl Machine {
         }
     }
 
+    /// A machine of the same kind over another disk, down, with time of its own.
+    #[must_use]
+    pub fn beside(&self, disk: SimDisk, mut knobs: Knobs, rng: SimRng) -> Self {
+        knobs.rehomes = 0;
+        disk.set_latency(knobs.latency);
+        Self {
+            clock: disk.clock(),
+            disk,
+            knobs,
+            trace: TraceHash::default(),
+            turns: 0,
+            crashes: 0,
+            replies: Vec::new(),
+            forward_nanos: 0,
+            full_until: None,
+            cores: Vec::new(),
+            apps: self.apps.clone(),
+            pending: Arc::new(AtomicU32::new(0)),
+            rng,
+            links: None,
+            rot: Rot::default(),
+        }
+    }
+
     /// A slot, at whichever shard it is.
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&Slot> {
