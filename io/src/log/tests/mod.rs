@@ -1,5 +1,6 @@
 //! Tests of the log as a whole, over a disk in memory.
 
+mod copy;
 mod crash;
 mod damage;
 mod golden;
