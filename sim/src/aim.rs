@@ -32,24 +32,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
         }
         Bug::DeletedAppStays => knobs.reloads = 2,
-        // Messages between shards all the time.
-        Bug::CutAfterItems => {
-            (knobs.rots, knobs.rests, knobs.crashes) = (0, 0, 1);
-            knobs.boot.shard_count = knobs.boot.shard_count.max(3);
-            knobs.think_nanos = 20_000;
-            knobs.mesh_nanos = 0;
-            knobs.mesh_parcels = 256;
-            knobs.reloads = 0;
-        }
-        // What is replaced goes while it is copied.
-        Bug::CutHoldsNothing => {
-            (knobs.rots, knobs.rests, knobs.crashes) = (0, 0, 1);
-            knobs.boot.checkpoint_bytes = 64 << 10;
-            knobs.boot.segment_bytes = 64 << 10;
-            knobs.padding = 1_500;
-            knobs.job_nanos = 100_000;
-            knobs.reloads = 0;
-        }
+        Bug::CutAfterItems | Bug::CutHoldsNothing => aim_at_cut(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;
@@ -95,5 +78,23 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
         }
         _ => {}
+    }
+}
+
+/// The same for a bug of cuts for backups.
+fn aim_at_cut(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.crashes, knobs.reloads) = (0, 0, 1, 0);
+    if bug == Bug::CutAfterItems {
+        // Messages between shards all the time.
+        knobs.boot.shard_count = knobs.boot.shard_count.max(3);
+        knobs.think_nanos = 20_000;
+        knobs.mesh_nanos = 0;
+        knobs.mesh_parcels = 256;
+    } else {
+        // What is replaced goes while it is copied.
+        knobs.boot.checkpoint_bytes = 64 << 10;
+        knobs.boot.segment_bytes = 64 << 10;
+        knobs.padding = 1_500;
+        knobs.job_nanos = 100_000;
     }
 }

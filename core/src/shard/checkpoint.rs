@@ -3,6 +3,7 @@
 //!
 //! Nothing is written before the records whose effects it holds are durable.
 
+use super::cut::Cuts;
 use super::root_content::{CheckpointMark, RootContent};
 use super::work::{PAUSE_NANOS, Work};
 use super::{Outbox, Shard};
@@ -116,6 +117,8 @@ pub(super) struct Checkpoints {
     buried: Vec<(SlotId, Ssn, String)>,
     /// After a failure nothing is tried before this, monotonic nanoseconds.
     not_before_nanos: u64,
+    /// What backups hold of it.
+    pub(super) cuts: Cuts,
 }
 
 impl Checkpoints {
@@ -134,6 +137,7 @@ impl Checkpoints {
             stale: Vec::new(),
             buried: Vec::new(),
             not_before_nanos: 0,
+            cuts: Cuts::default(),
         }
     }
 
@@ -386,7 +390,8 @@ impl Shard {
         let root = self.checkpoints.root.take().expect("it was just looked at");
         self.checkpoints.root_due = false;
         // A backup may be copying them.
-        let remove = if self.cuts.holds_files() { Vec::new() } else { std::mem::take(&mut self.checkpoints.stale) };
+        let remove =
+            if self.checkpoints.cuts.holds_files() { Vec::new() } else { std::mem::take(&mut self.checkpoints.stale) };
         outbox.jobs.push(Job::Root { root, bytes: content.to_bytes(), remove: remove.clone() });
         self.checkpoints.publishing = Some((content, remove));
     }

@@ -73,7 +73,7 @@ impl Shard {
             return self.begin_backup(responder);
         }
         let until = self.lease_end();
-        let lead = self.cuts.lead.as_mut().filter(|lead| lead.number == cut && lead.missing == 0);
+        let lead = self.checkpoints.cuts.lead.as_mut().filter(|lead| lead.number == cut && lead.missing == 0);
         let Some(lead) = lead else {
             let message = format!(
                 "cut {cut} is not held: the server was started again, or it heard nothing of the backup for {} s; begin anew",
@@ -101,7 +101,7 @@ impl Shard {
 
     fn begin_backup(&mut self, responder: Responder) {
         assert_eq!(self.config.shard, LEADER, "one shard leads, so numbers of cuts are its own");
-        if let Some(lead) = &self.cuts.lead {
+        if let Some(lead) = &self.checkpoints.cuts.lead {
             let seconds = lead.until_nanos.saturating_sub(self.now_nanos) / 1_000_000_000;
             let message = format!(
                 "another backup is under way (cut {}); if nothing is heard of it, it is over in {seconds} s",
@@ -113,26 +113,26 @@ impl Shard {
             // Some shards may use the new catalog already: the cut would hold the old one.
             return self.refuse(responder, Code::Capacity, "a change of the apps is under way; try again");
         }
-        let number = self.cuts.number + 1;
+        let number = self.checkpoints.cuts.number + 1;
         let (missing, until_nanos) = (self.config.shard_count, self.lease_end());
-        self.cuts.lead = Some(Lead { number, responder: Some(responder), missing, until_nanos });
+        self.checkpoints.cuts.lead = Some(Lead { number, responder: Some(responder), missing, until_nanos });
         self.take_cut(number);
     }
 
     /// A cut of that number was begun: this shard takes its own, unless it has.
     pub(super) fn cut_begun(&mut self, number: u64) {
         if planted::is(Bug::CutAfterItems) {
-            self.cuts.late.get_or_insert((number, 20));
+            self.checkpoints.cuts.late.get_or_insert((number, 20));
         } else {
             self.take_cut(number);
         }
     }
 
     fn take_cut(&mut self, number: u64) {
-        if number <= self.cuts.number {
+        if number <= self.checkpoints.cuts.number {
             return;
         }
-        self.cuts.number = number;
+        self.checkpoints.cuts.number = number;
         let here = self.config.shard;
         for shard in (0..self.config.shard_count).map(ShardId).filter(move |shard| *shard != here) {
             self.say(shard, Item::Cut(number));
@@ -144,7 +144,7 @@ impl Shard {
         let root = RootContent { time_micros: self.engine_micros, ..published.clone() };
         let catalog = (self.config.shard == LEADER).then(|| self.catalog.to_bytes());
         let content = CutContent { boot: self.config.boot, cut: number, to, root, catalog };
-        self.cuts.taken = Some(Taken { number, to, unwritten: Some(Box::new(content)) });
+        self.checkpoints.cuts.taken = Some(Taken { number, to, unwritten: Some(Box::new(content)) });
         reached("cut for a backup");
         if self.log.0.has_undurable() {
             reached("cut for a backup before its records were durable");
@@ -153,14 +153,14 @@ impl Shard {
 
     /// Goes on with what is open. Called in every turn; costs nothing when nothing is.
     pub(super) fn cut_step(&mut self, outbox: &mut Outbox) {
-        if let Some((number, turns)) = self.cuts.late.take() {
+        if let Some((number, turns)) = self.checkpoints.cuts.late.take() {
             match turns {
                 0 => self.take_cut(number),
-                _ => self.cuts.late = Some((number, turns - 1)),
+                _ => self.checkpoints.cuts.late = Some((number, turns - 1)),
             }
         }
         let failed = self.log.0.failed().map(ToString::to_string);
-        if let Some(taken) = &mut self.cuts.taken
+        if let Some(taken) = &mut self.checkpoints.cuts.taken
             && taken.unwritten.is_some()
         {
             if let Some(what) = failed {
@@ -180,7 +180,7 @@ impl Shard {
     }
 
     fn expire_backup(&mut self) {
-        if self.cuts.deadline() <= self.now_nanos {
+        if self.checkpoints.cuts.deadline() <= self.now_nanos {
             reached("lease of a backup ran out");
             self.end_backup("the cut did not come about in time: a shard's log makes nothing durable");
         }
@@ -193,7 +193,7 @@ impl Shard {
 
     /// A shard has written down its cut.
     pub(super) fn cut_written(&mut self, number: u64, done: Result<(), String>) {
-        let Some(lead) = self.cuts.lead.as_mut().filter(|lead| lead.number == number) else { return };
+        let Some(lead) = self.checkpoints.cuts.lead.as_mut().filter(|lead| lead.number == number) else { return };
         if let Err(what) = done {
             return self.end_backup(&format!("a shard cannot take a cut: {what}"));
         }
@@ -203,7 +203,7 @@ impl Shard {
         }
         let responder = lead.responder.take();
         let until = self.lease_end();
-        if let Some(lead) = &mut self.cuts.lead {
+        if let Some(lead) = &mut self.checkpoints.cuts.lead {
             lead.until_nanos = until;
         }
         if let Some(responder) = responder {
@@ -213,7 +213,7 @@ impl Shard {
 
     /// The backup that is led here is over; who waits for its cut is told why.
     fn end_backup(&mut self, why: &str) {
-        let waiting = self.cuts.lead.as_mut().and_then(|lead| lead.responder.take());
+        let waiting = self.checkpoints.cuts.lead.as_mut().and_then(|lead| lead.responder.take());
         if let Some(responder) = waiting {
             self.refuse(responder, Code::Failed, why);
         }
@@ -223,8 +223,8 @@ impl Shard {
     /// Tells every shard that segments of the logs, or `all` that the cut holds, are needed no longer.
     fn release_cut(&mut self, all: bool) {
         let number = match all {
-            true => self.cuts.lead.take().map(|lead| lead.number),
-            false => self.cuts.lead.as_ref().map(|lead| lead.number),
+            true => self.checkpoints.cuts.lead.take().map(|lead| lead.number),
+            false => self.checkpoints.cuts.lead.as_ref().map(|lead| lead.number),
         };
         let Some(number) = number else { return };
         for shard in (0..self.config.shard_count).map(ShardId) {
@@ -234,12 +234,12 @@ impl Shard {
 
     /// A cut needs its segments, or nothing of it, any longer.
     pub(super) fn cut_released(&mut self, number: u64, all: bool) {
-        if self.cuts.taken.as_ref().is_none_or(|taken| taken.number != number) {
+        if self.checkpoints.cuts.taken.as_ref().is_none_or(|taken| taken.number != number) {
             return;
         }
         self.log.0.hold_segments(false);
         if all {
-            self.cuts.taken = None;
+            self.checkpoints.cuts.taken = None;
             self.checkpoints.stale_may_go();
         }
     }

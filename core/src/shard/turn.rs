@@ -204,7 +204,7 @@ impl Shard {
             .min(timer)
             .min(self.merge_deadline())
             .min(self.checkpoint_deadline())
-            .min(self.cuts.deadline())
+            .min(self.checkpoints.cuts.deadline())
             .min(self.upkeep_nanos)
     }
 }

@@ -22,7 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the server hears that the copy goes on; several times in its lease.
 const HOLD_EVERY: Duration = Duration::from_secs(5);
@@ -57,13 +57,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         return Err(Failed::configuration(format!("{}: {what}", dest.display())));
     }
     let _dest_lock = DirLock::take(dest).map_err(|error| Failed::configuration(error.to_string()))?;
-    let begun = Instant::now();
+    let begun = SystemClock.now().monotonic_nanos;
     let (report, cut) = match DirLock::look(dir) {
         Ok(_lock) => (at_rest(dir, dest)?, None),
         Err(LockError::Held { .. }) => running(dir, dest).map(|(report, cut)| (report, Some(cut)))?,
         Err(error) => return Err(Failed::configuration(error.to_string())),
     };
-    tell(arguments, &report, cut, begun.elapsed())
+    let took = Duration::from_nanos(SystemClock.now().monotonic_nanos - begun);
+    tell(arguments, &report, cut, took)
 }
 
 fn tell(arguments: &Arguments, report: &BackupReport, cut: Option<u64>, took: Duration) -> Result<(), Failed> {
