@@ -159,6 +159,7 @@ fn what_does_not_fit_is_refused_with_its_status() {
     refused(&["data", "backup", text(&other), text(&backups)], 78, "holds backups of data directory");
     refused(&["data", "backup", text(&data), text(&other)], 78, "not empty");
     refused(&["data", "backup", text(&data), text(&data.join("inside"))], 78, "outside of the data directory");
+    assert!(!data.join("inside").exists(), "nothing is made there");
     refused(&["data", "backup", text(&folder.0.join("none")), text(&backups)], 78, "no folder");
     refused(&["data", "restore", text(&backups), text(&new), "--at", "7"], 78, "there is no backup 7; there are: 1");
     refused(&["data", "restore", text(&data), text(&new)], 78, "no folder of backups");

@@ -139,4 +139,12 @@ interleavings! {
     a_group_is_merged_after_damage: "merge worked after damage", "bank", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
+    /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.
+    a_cut_is_taken_before_its_records_are_durable: "cut for a backup before its records were durable", "bank", 3;
+    /// DESIGN 7: it is restored under another core count, comes to rest, and holds what clients knew.
+    a_backup_is_restored_and_audited: "backup restored and audited", "words", 3;
+    /// Later backups add to those before.
+    a_backup_is_added_to_another: "backup after another one", "bank", 3;
+    /// One that a crash breaks off leaves the former ones, and is begun again.
+    a_backup_is_broken_off: "backup broken off", "bank", 3;
 }

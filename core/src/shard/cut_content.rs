@@ -80,6 +80,6 @@ mod tests {
             assert_eq!(CutContent::from_bytes(&bytes), Ok(content));
             assert!((0..bytes.len()).all(|end| CutContent::from_bytes(&bytes[..end]).is_err()));
         }
-        assert!(CutContent::from_bytes(&[9; 40]).unwrap_err().contains("version"));
+        assert!(CutContent::from_bytes(&[9; 60]).unwrap_err().contains("version"));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::super::connect::{Server, failed};
 use super::super::output::{Format, Output, Printer, grouped};
-use super::{backup_failed, mebibytes};
+use super::{backup_failed, make_folder, mebibytes};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
 use gristmill_base::files::Files;
@@ -48,14 +48,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     if !dir.is_dir() {
         return Err(Failed::configuration(format!("{} is no folder", dir.display())));
     }
-    fs::create_dir_all(dest).map_err(|error| Failed::configuration(format!("{}: {error}", dest.display())))?;
-    let (inner, outer) = (fs::canonicalize(dest), fs::canonicalize(dir));
-    if let (Ok(inner), Ok(outer)) = (inner, outer)
+    if let (Some(inner), Ok(outer)) = (nearest(dest), fs::canonicalize(dir))
         && inner.starts_with(outer)
     {
         let what = "a backup must lie outside of the data directory, or it is lost with it";
         return Err(Failed::configuration(format!("{}: {what}", dest.display())));
     }
+    make_folder(dest)?;
     let _dest_lock = DirLock::take(dest).map_err(|error| Failed::configuration(error.to_string()))?;
     let begun = SystemClock.now().monotonic_nanos;
     let (report, cut) = match DirLock::look(dir) {
@@ -65,6 +64,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     };
     let took = Duration::from_nanos(SystemClock.now().monotonic_nanos - begun);
     tell(arguments, &report, cut, took)
+}
+
+/// The folder, or the nearest one above it that is there.
+fn nearest(folder: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(folder).ok()?;
+    absolute.ancestors().find_map(|above| fs::canonicalize(above).ok())
 }
 
 fn tell(arguments: &Arguments, report: &BackupReport, cut: Option<u64>, took: Duration) -> Result<(), Failed> {

@@ -11,6 +11,7 @@ use gristmill_core::boot::BootError;
 use gristmill_core::boot::backup::BackupError;
 use gristmill_io::lock::DirLock;
 use gristmill_io::log::LogError;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `data`.
@@ -80,6 +81,16 @@ fn unread(dir: &Path, error: &BootError) -> Failed {
         _ => Exit::Configuration,
     };
     Failed::new(exit, format!("{}: {error}", dir.display()))
+}
+
+/// Makes a folder, durably, if it is not there.
+fn make_folder(path: &Path) -> Result<(), Failed> {
+    let made = |path: &Path| {
+        let parent = std::path::absolute(path)?.parent().map(Path::to_owned);
+        fs::create_dir_all(path)?;
+        parent.map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
+    };
+    made(path).map_err(|error: std::io::Error| Failed::configuration(format!("{}: {error}", path.display())))
 }
 
 /// What a backup or a restore ended with. Damage is an answer; the other folder stays as it was.

@@ -2,7 +2,7 @@
 
 use super::super::output::{Format, Output, Printer, grouped};
 use super::verify::lines;
-use super::{backup_failed, mebibytes};
+use super::{backup_failed, make_folder, mebibytes};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
 use gristmill_core::boot::BootConfig;
@@ -13,7 +13,6 @@ use gristmill_io::posix::PosixDisk;
 use gristmill_io::random::SystemRng;
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         let advice = "nothing was restored; an earlier backup may be whole: --at N restores it";
         return Err(Failed::new(Exit::No, format!("{}: damaged; {advice}", source.display())));
     };
-    fs::create_dir_all(dir).map_err(|error| Failed::configuration(format!("{}: {error}", dir.display())))?;
+    make_folder(dir)?;
     let _lock = DirLock::take(dir).map_err(|error| Failed::configuration(error.to_string()))?;
     let mut to = PosixDisk::new(dir);
     let restored = restore(&mut from, &manifest, &mut to, &mut SystemRng::new(), &mut |files, bytes| {
