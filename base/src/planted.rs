@@ -83,7 +83,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 34] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -116,6 +116,8 @@ impl Bug {
         Bug::RemovedBeforeRoot,
         Bug::CutAfterItems,
         Bug::CutHoldsNothing,
+        Bug::RetentionBeforeHandled,
+        Bug::LaneFilesBeforeRoot,
     ];
 }
 

@@ -2,6 +2,7 @@
 
 use crate::machine::{Knobs, SLOW_DISK};
 use gristmill_base::planted::Bug;
+use gristmill_state::lane::LaneSizes;
 
 /// Makes the situations of a planted bug more frequent; everything else stays drawn.
 pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
@@ -33,6 +34,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         }
         Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::CutAfterItems | Bug::CutHoldsNothing => aim_at_cut(bug, knobs),
+        Bug::RetentionBeforeHandled | Bug::LaneFilesBeforeRoot => aim_at_retention(knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;
@@ -97,4 +99,15 @@ fn aim_at_cut(bug: Bug, knobs: &mut Knobs) {
         knobs.padding = 1_500;
         knobs.job_nanos = 100_000;
     }
+}
+
+/// Small chunks that are filed soon, and runs that take longer than that.
+fn aim_at_retention(knobs: &mut Knobs) {
+    knobs.boot.checkpoint_bytes = 64 << 10;
+    knobs.boot.segment_bytes = 64 << 10;
+    knobs.boot.lane_sizes = LaneSizes { chunk_bytes: 400, file_bytes: 4 << 10 };
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000);
+    knobs.think_nanos = 10_000_000;
 }

@@ -1,6 +1,7 @@
 //! The auditor: what clients were promised, and whether it is kept. Knows nothing of how the engine works.
 
 mod earlier;
+mod starts;
 
 use crate::machine::Machine;
 use crate::workload::{Act, Names, Workload};
@@ -87,6 +88,10 @@ pub struct Auditor {
     events: BTreeMap<Place, KeyAndValue>,
     /// Highest offset of a lane that somebody was told of.
     ends: BTreeMap<(&'static str, u16), Floors>,
+    /// Where lanes begin, as somebody was told.
+    starts: BTreeMap<(&'static str, u16), Floors>,
+    /// Append times of events that were read, microseconds.
+    times: BTreeMap<Place, u64>,
     /// Counts in maps that were read, and which only grow.
     counts: BTreeMap<MapKey, Counts>,
     /// Counts what was learned: what a read that begins at a moment must show was learned up to it.
@@ -170,6 +175,8 @@ impl Auditor {
         self.cells.clear();
         self.events.clear();
         self.ends.clear();
+        self.starts.clear();
+        self.times.clear();
         self.counts.clear();
     }
 
@@ -229,7 +236,8 @@ impl Auditor {
                 }
             }
             (Act::Scan(table, prefix), Answer::Rows { rows, more: false }) => self.scanned(table, prefix, since, rows),
-            (Act::Read(topic, lane, _), Answer::Events { events, end, .. }) => {
+            (Act::Read(topic, lane, from), Answer::Events { events, end, .. }) => {
+                self.events_read(topic, *lane, *from, since, events)?;
                 let known = self.ends.get(&(*topic, *lane)).map_or(0, |floor| floor.at(since));
                 if end.0 <= known {
                     return Err(format!(
@@ -376,7 +384,7 @@ impl Auditor {
         for (key, cell) in &self.cells {
             self.check_cell(machine, names, key, cell)?;
         }
-        Ok(())
+        self.check_starts(machine, names)
     }
 
     fn check_cell(&self, machine: &Machine, names: &Names, key: &CellKey, cell: &Cell) -> Result<(), String> {
@@ -412,7 +420,7 @@ mod tests {
     }
 
     fn get(auditor: &mut Auditor, since: u64, value: Option<&[u8]>) -> Result<(), String> {
-        auditor.read(&Act::Get("kv", "a".into()), since, &Answer::Value(value.map(Into::into)), &Bank)
+        auditor.read(&Act::Get("kv", "a".into()), since, &Answer::Value(value.map(Into::into)), &Bank::default())
     }
 
     #[test]
@@ -455,8 +463,8 @@ mod tests {
             headers: Vec::new(),
         };
         let read = |value| Answer::Events { end: Offset(6), next: Offset(6), events: vec![event(value)] };
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v"), &Bank).is_ok());
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w"), &Bank).is_err());
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v"), &Bank::default()).is_ok());
+        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w"), &Bank::default()).is_err());
     }
 
     #[test]
@@ -465,7 +473,7 @@ mod tests {
         let mut read = |since: u64, count: Option<u64>| {
             let entries = count.map(|count| (b"n".as_slice().into(), encode_u64(count).as_slice().into()));
             let answer = Answer::Entries { entries: entries.into_iter().collect(), more: false };
-            auditor.read(&Act::Range("accounts", "seen", "c1".into()), since, &answer, &Bank)
+            auditor.read(&Act::Range("accounts", "seen", "c1".into()), since, &answer, &Bank::default())
         };
         assert!(read(0, Some(5)).is_ok());
         assert!(read(0, Some(4)).is_ok(), "it began before anybody had seen 5");
@@ -474,6 +482,6 @@ mod tests {
         assert!(read(9, Some(5)).is_ok());
         let twice = [(b"x7".as_slice().into(), encode_u64(2).as_slice().into())];
         let answer = Answer::Entries { entries: twice.into(), more: false };
-        assert!(auditor.read(&Act::Range("accounts", "seen", "a1".into()), 0, &answer, &Bank).is_err());
+        assert!(auditor.read(&Act::Range("accounts", "seen", "a1".into()), 0, &answer, &Bank::default()).is_err());
     }
 }

@@ -371,6 +371,11 @@ impl Client {
                     }
                     Ok(())
                 }
+                Err(refusal) if refusal.code == Code::Gone && matches!(act, Act::Read(..)) => {
+                    let Act::Read(topic, lane, from) = act else { unreachable!("it was just looked at") };
+                    reached("read before the start of a lane refused");
+                    world.auditor.begins(topic, lane, from + 1, world.names.keep(topic))
+                }
                 Err(refusal) => Err(format!("P2: {act:?} was refused: {refusal:?}")),
             },
             Sent::Numbered { slot, session, id, at } => {

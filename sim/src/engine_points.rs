@@ -56,7 +56,7 @@ impl Solo {
         let now = disk.clock().now();
         let mut seeds = recover(&mut disk, &config(), now, &mut rng).map_err(verdict)?;
         let background = disk.handle();
-        let host = Box::new(LinkedApps::new([Bank.app()]));
+        let host = Box::new(LinkedApps::new([Bank::default().app()]));
         let shard = seeds.remove(0).open(&mut disk, host, Box::new(rng)).map_err(verdict)?;
         Ok(Self { shard, disk, background, inbox: Inbox::default(), outbox: Outbox::default(), tag: 0 })
     }
@@ -113,7 +113,7 @@ fn key(version: u64) -> String {
 fn work(disk: SimDisk) -> Promise {
     let mut promise = Promise::default();
     let Ok(mut solo) = Solo::open(disk) else { return promise };
-    let file = Bank.app().file;
+    let file = Bank::default().app().file;
     let load = Operation::AppLoad { text: file.as_bytes().into(), force: false };
     let Some(Ok(_)) = solo.ask(SessionId(0), load) else { return promise };
     let Some(Ok(Answer::Session(session, _))) =

@@ -11,7 +11,7 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
 
   --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
   --seeds A..B        many seeds, B not included
-  --workload NAME     bank or words; all of them in turn if it is left out
+  --workload NAME     bank, words or kept; all of them in turn if it is left out
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
   --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs
   --stats             prints how often rare situations were reached
@@ -170,7 +170,11 @@ fn planted(name: &str, arguments: &Arguments) -> bool {
 /// The first seed that fails because of the bug: without it the same run must be clean.
 fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
     for seed in 1..=PLANTED_SEEDS {
-        let usual = if matches!(bug, Bug::IngestPositionApart | Bug::SettledAfterOneRound) { "words" } else { "bank" };
+        let usual = match bug {
+            Bug::IngestPositionApart | Bug::SettledAfterOneRound => "words",
+            Bug::RetentionBeforeHandled | Bug::LaneFilesBeforeRoot => "kept",
+            _ => "bank",
+        };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());
         let planted = Options { seed, workload, cores: arguments.cores, planted: Some(bug), aim: Some(bug) };
         let Err(what) = run(&planted) else { continue };

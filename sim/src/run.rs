@@ -64,6 +64,8 @@ const TRIES_MAX: u32 = 200;
 const FULL_PER_MILLION: u32 = 500;
 /// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
 const SETTLE_NANOS: u64 = 60_000_000_000;
+/// Time in which topics let go of what they keep no longer, nanoseconds.
+const LET_GO_NANOS: u64 = 5_000_000_000;
 
 thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
@@ -123,9 +125,10 @@ struct Run {
 
 impl Run {
     fn new(options: &Options) -> Result<Self, String> {
-        let workload = by_name(&options.workload).ok_or_else(|| {
+        let mut workload = by_name(&options.workload).ok_or_else(|| {
             format!("no workload {}; there are: {}", options.workload, crate::workload::NAMES.join(", "))
         })?;
+        workload.draw(&mut SimRng::new(options.seed ^ 0x6b65_7074));
         let mut rng = SimRng::new(options.seed);
         let drawn = rng.between(1, 4) as u16;
         let mut knobs = Knobs::draw(&mut rng, if options.cores == 0 { drawn } else { options.cores });
@@ -196,6 +199,7 @@ impl Run {
         }
         self.settled_means_handled()?;
         self.settle()?;
+        self.let_go()?;
         self.final_check()?;
         self.machine.crash(CrashPlan::LoseAll);
         self.after_crash()?;
@@ -518,6 +522,7 @@ impl Run {
         }
         self.ingesters.iter_mut().for_each(Ingester::forget);
         self.machine.rot_image()?;
+        self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
         match &self.names {
             Some(names) => self.auditor.check_recovered(&self.machine, names),
@@ -538,6 +543,19 @@ impl Run {
             for _ in 0..20 {
                 self.round()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass in which topics with retention let go of what they may.
+    fn let_go(&mut self) -> Result<(), String> {
+        let names = self.names.as_ref().expect("the app is loaded");
+        if names.topics().iter().all(|topic| topic.keep().is_none()) {
+            return Ok(());
+        }
+        let until = self.machine.clock.nanos() + LET_GO_NANOS;
+        while self.machine.clock.nanos() < until {
+            self.round()?;
         }
         Ok(())
     }

@@ -137,6 +137,11 @@ interleavings! {
     /// P8: a merge meets a damaged file, the status names it, and the group is merged when it was put back.
     a_damaged_sorted_file_is_in_the_status: "damaged sorted file reported by the status", "bank", 1;
     a_group_is_merged_after_damage: "merge worked after damage", "bank", 1;
+    /// Retention: a lane begins later, and a reader of what lay before hears so.
+    a_lane_begins_later: "start of a lane moved", "kept", 1;
+    a_read_before_the_start_is_refused: "read before the start of a lane refused", "kept", 1;
+    /// Retention: the start is durable, its files are there still when the machine goes down.
+    lane_files_before_the_start_are_removed: "lane file before the start removed at a start", "kept", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
     /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.

@@ -25,6 +25,7 @@ use gristmill_io::log::verify as verify_log;
 use gristmill_io::root::{Looked, RootFile};
 use gristmill_state::lane::Place;
 use gristmill_state::slot::Slot;
+use std::collections::BTreeSet;
 
 /// A damaged range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +80,8 @@ pub fn verify(
         missing::identity(&mut files)?;
         return Err(BootError::Config(format!("this is no data directory: it has no file {IDENTITY_FILE}")));
     };
-    let mut reader =
-        Reader { files, identity, config, now, has_catalog: false, verified: Verified::default(), progress };
+    let (verified, deleted) = (Verified::default(), BTreeSet::new());
+    let mut reader = Reader { files, identity, config, now, has_catalog: false, deleted, verified, progress };
     let placement = reader.two_copies("", "placement", "which shards there are")?;
     let placement = Placement::from_bytes(&placement.ok_or_else(|| damage("placement", &"it is missing"))?)?;
     reader.plain_copies()?;
@@ -92,6 +93,7 @@ pub fn verify(
         Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
         None => Catalog::default(),
     };
+    reader.deleted = catalog.deleted.iter().flat_map(|deleted| &deleted.topics).copied().collect();
     for shard in (0..placement.shard_count).map(ShardId) {
         reader.shard(&placement, shard)?;
     }
@@ -105,6 +107,8 @@ struct Reader<'a, 'b> {
     config: &'a BootConfig,
     now: Now,
     has_catalog: bool,
+    /// Topics that the catalog holds as deleted.
+    deleted: BTreeSet<u32>,
     verified: Verified,
     progress: &'a mut Verifying<'b>,
 }
@@ -221,7 +225,9 @@ impl Reader<'_, '_> {
                 return Ok(());
             }
         };
-        for lane in loaded.lanes.values() {
+        // A start may have removed the files of deleted topics before any checkpoint holds the deletion.
+        let lanes = loaded.lanes.values().filter(|lane| !self.deleted.contains(&lane.key.topic.0));
+        for lane in lanes.collect::<Vec<_>>() {
             for extent in lane.extents() {
                 match load_chunk(&mut self.files, lane.key, *extent) {
                     Ok(_) => {}

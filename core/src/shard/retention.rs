@@ -11,6 +11,9 @@ use gristmill_state::lane::Lane;
 /// them, so that a server with little to do gives their space back too.
 const FILES_WAIT_NANOS: u64 = 300_000_000_000;
 
+/// Pause between two looks at the lanes, nanoseconds.
+const PAUSE_NANOS: u64 = 100_000_000;
+
 /// What retention has done since the start of the process, and what it waits for.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
@@ -19,6 +22,8 @@ pub(super) struct Retention {
     pub(super) bytes: u64,
     /// Lanes that hold more than their rule asks for, because a subscription has not handled it.
     pub(super) held_lanes: u64,
+    /// When the lanes are looked at next, monotonic nanoseconds.
+    due_nanos: u64,
     /// Since when files of lanes wait for a root, monotonic nanoseconds; `None` if none do.
     waiting_since: Option<u64>,
 }
@@ -37,8 +42,12 @@ impl Retention {
 }
 
 impl Shard {
-    /// Moves the starts of lanes as far as their topics ask and their subscriptions allow. Called now and then.
+    /// Moves the starts of lanes as far as their topics ask and their subscriptions allow, if it is time to.
     pub(super) fn retain(&mut self) {
+        if self.now_nanos < self.retention.due_nanos {
+            return;
+        }
+        self.retention.due_nanos = self.now_nanos + PAUSE_NANOS;
         self.retention.held_lanes = 0;
         let slots: Vec<SlotId> =
             self.slots.iter().flatten().filter(|slot| !slot.lanes.is_empty()).map(|slot| slot.id).collect();

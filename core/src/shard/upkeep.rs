@@ -40,8 +40,8 @@ impl Shard {
             self.record_moved_cursors();
             self.spill_stuck();
             self.expire_idle();
-            self.retain();
         }
+        self.retain();
     }
 
     fn slots_here(&self) -> Vec<SlotId> {

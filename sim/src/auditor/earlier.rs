@@ -25,6 +25,8 @@ impl Auditor {
             is_between: false,
             events: then.events.clone(),
             ends: then.ends.clone(),
+            starts: then.starts.clone(),
+            times: then.times.clone(),
             counts: then.counts.clone(),
             moment: self.moment,
             cells: self.cells.iter().map(cell).collect(),

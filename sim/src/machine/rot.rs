@@ -115,6 +115,25 @@ impl Machine {
         if told { Ok(()) } else { Err(format!("P8: {} of {} is not named by verify", wound.kind, wound.path)) }
     }
 
+    /// Lane files that checkpoints name are there and whole as long as nobody damages them, whenever the machine goes down.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn hold_lane_files(&self) -> Result<(), String> {
+        if !self.rot.wounds.is_empty() || !self.disk.is_down() {
+            return Ok(());
+        }
+        let mut disk = self.disk.fork().restart();
+        disk.set_faults(FaultPlan::default());
+        disk.crash_at_op(u64::MAX);
+        let now = disk.clock().now();
+        let Ok(found) = verify(&mut disk, &self.knobs.boot, now, &mut |_, _| {}) else { return Ok(()) };
+        match found.damaged.iter().find(|range| range.file.ends_with(".lane")) {
+            Some(range) => Err(format!("P8: {}: {} ({})", range.file, range.what, range.held)),
+            None => Ok(()),
+        }
+    }
+
     /// Damages something of a random durable file.
     fn draw_wound(&self, rng: &mut SimRng) -> Option<Wound> {
         let paths = self.disk.paths();

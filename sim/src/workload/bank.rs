@@ -3,6 +3,10 @@
 //!
 //! Every input has a number that nothing else has. Handlers count what they handle in the map `seen`, so the state says
 //! by itself what was handled, and how often.
+//!
+//! The workload `kept` is the same with topics that keep little of their events.
+
+mod kept;
 
 use super::{Act, Names, Workload};
 use crate::auditor::{Auditor, Fate, MapKey};
@@ -78,8 +82,25 @@ tables:
 ";
 
 /// See the module.
-#[derive(Default)]
-pub struct Bank;
+pub struct Bank {
+    file: &'static str,
+    /// Whether topics have retention.
+    is_kept: bool,
+}
+
+impl Default for Bank {
+    fn default() -> Self {
+        Self { file: FILE, is_kept: false }
+    }
+}
+
+impl Bank {
+    /// With topics that keep little; how little is drawn.
+    #[must_use]
+    pub fn kept() -> Self {
+        Self { is_kept: true, ..Self::default() }
+    }
+}
 
 /// What a payload says.
 struct Order<'a> {
@@ -241,8 +262,15 @@ fn poke(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
 }
 
 impl Workload for Bank {
+    fn draw(&mut self, rng: &mut SimRng) {
+        if !self.is_kept {
+            return;
+        }
+        self.file = kept::file(FILE, rng);
+    }
+
     fn app(&self) -> App {
-        App::new("bank", FILE)
+        App::new("bank", self.file)
             .each("accounts", "transfer", transfer)
             .each("accounts", "credit", credit)
             .each("accounts", "hoard", credit)
@@ -320,6 +348,9 @@ impl Workload for Bank {
     fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
         let mut sums = Sums::of(machine, names);
         sums.take_events(auditor)?;
+        if self.is_kept {
+            sums.take_removed(auditor);
+        }
         sums.expect_all(auditor)?;
         sums.compare()?;
         sums.check_money()

@@ -8,11 +8,12 @@ use crate::machine::Machine;
 use crate::rng::SimRng;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
-use gristmill_core::catalog::{AppEntry, Table};
+use gristmill_core::catalog::{AppEntry, Subscription, Table, Topic};
 use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::App;
 use gristmill_state::grain::Work;
 use gristmill_state::input::StreamId;
+use gristmill_state::lane::Keep;
 use gristmill_state::slot::Slot;
 
 /// Something that a client does.
@@ -104,6 +105,23 @@ impl Names {
     pub fn topic(&self, name: &str) -> (TopicId, u16) {
         let topic = self.app.topics.iter().find(|topic| topic.name == name).expect("a workload names its own topics");
         (TopicId(topic.id), topic.lanes)
+    }
+
+    /// All topics.
+    #[must_use]
+    pub fn topics(&self) -> &[Topic] {
+        &self.app.topics
+    }
+
+    /// How much is kept of each lane of a topic; `None`: everything.
+    #[must_use]
+    pub fn keep(&self, name: &str) -> Option<Keep> {
+        self.app.topics.iter().find(|topic| topic.name == name).and_then(Topic::keep)
+    }
+
+    /// Subscriptions of a topic.
+    pub fn subscriptions_of(&self, topic: TopicId) -> impl Iterator<Item = &Subscription> {
+        self.app.subscriptions.iter().filter(move |subscription| subscription.topic == topic.0)
     }
 
     /// A table.
@@ -228,6 +246,9 @@ impl Names {
 
 /// A workload: an app, what clients do to it, and what must be true at the end.
 pub trait Workload {
+    /// Draws what of the app differs from run to run. Called first.
+    fn draw(&mut self, _rng: &mut SimRng) {}
+
     /// The app with its handlers.
     fn app(&self) -> App;
 
@@ -264,9 +285,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
     match name {
         "bank" => Some(Box::<bank::Bank>::default()),
         "words" => Some(Box::<words::Words>::default()),
+        "kept" => Some(Box::new(bank::Bank::kept())),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 2] = ["bank", "words"];
+pub const NAMES: [&str; 3] = ["bank", "words", "kept"];

@@ -9,7 +9,7 @@ use std::ops::Range;
 pub struct Keep {
     /// For so long after the append, engine microseconds.
     pub micros: Option<u64>,
-    /// So many bytes of chunks, counted from the newest on.
+    /// The newest chunks that have at least so many bytes together.
     pub bytes: Option<u64>,
 }
 
@@ -23,11 +23,11 @@ impl Lane {
         let mut start = self.start;
         for (at, extent) in self.extents.iter().enumerate() {
             let is_old = before.is_some_and(|before| self.newest(at) < before);
-            let is_beyond = keep.bytes.is_some_and(|bytes| left > bytes);
+            left -= extent.bytes;
+            let is_beyond = keep.bytes.is_some_and(|bytes| left >= bytes);
             if !is_old && !is_beyond {
                 break;
             }
-            left -= extent.bytes;
             start = Offset(extent.last.0 + 1);
         }
         start
@@ -136,7 +136,7 @@ mod tests {
         let last = |chunks: usize| -> u64 { lane.extents.iter().rev().take(chunks).map(|it| it.bytes).sum() };
         assert_eq!(lane.filed_bytes(), last(15));
         let of = |bytes: u64| lane.start_asked(Keep { micros: None, bytes: Some(bytes) }, 0).0;
-        assert_eq!([last(15), last(15) - 1, last(2), 0].map(of), [1, 3, 27, 31]);
+        assert_eq!([last(15), last(14) + 1, last(14), last(2), 0].map(of), [1, 1, 3, 27, 31]);
         let both = Keep { micros: Some(1_000), bytes: Some(last(13)) };
         assert_eq!(lane.start_asked(both, 2_101), Offset(11), "one bound suffices");
         assert_eq!(lane.start_asked(both, 0), Offset(5));
