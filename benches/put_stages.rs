@@ -5,7 +5,7 @@
 
 use gristmill_base::class::InputClass;
 use gristmill_base::env::Disk;
-use gristmill_base::env::{Completion, DiskOp, DiskOutcome, Now, OpenMode};
+use gristmill_base::env::{Completion, DiskOp, DiskOutcome, Now};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
 use gristmill_base::placement::slot_of;
 use gristmill_benches::{Numbers, Report, timed};
@@ -103,8 +103,8 @@ impl Bench {
             };
             self.inbox.completions.push(Completion { ticket, result: Ok(outcome) });
         }
-        for path in self.outbox.open.drain(..) {
-            let file = self.disk.open(&path, OpenMode::Write);
+        for (path, mode) in self.outbox.open.drain(..) {
+            let file = self.disk.open(&path, mode);
             self.inbox.opened.push((path, file));
         }
         for job in self.outbox.jobs.drain(..) {

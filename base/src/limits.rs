@@ -264,10 +264,19 @@ pub const STORE_FILTER_BITS: usize = 10;
 /// Files that a job, or a reader, of the store has open for reading at a time: about as many runs as a merge has. More of
 /// them would be missed by connections, or by the log.
 pub const STORE_OPEN_FILES_MAX: usize = 24;
+/// Files of the store that a shard has open at once to read rows: at least, and at most if there are descriptors. More are
+/// closed when nothing of them is being read, and opened again.
+pub const STORE_READ_FILES_MIN: usize = 16;
+/// See [`STORE_READ_FILES_MIN`].
+pub const STORE_READ_FILES_MAX: usize = 4_096;
 /// Bytes that a stream over a file reads at a time.
 pub const STORE_WINDOW_BYTES: usize = 256 << 10;
 /// Blocks that scans bring take one in so many bytes of the block cache.
 pub const STORE_SCAN_SHARE: usize = 50;
+/// Memory of cached blocks of one shard where no memory budget says otherwise.
+pub const STORE_CACHE_BYTES_DEFAULT: usize = 64 << 20;
+/// Bytes of entries that files hold which one read of a range by a handler may bring; larger ones are to be read in pages.
+pub const RUN_RANGE_BYTES_MAX: usize = 16 << 20;
 /// Rows that a cursor passes over before it pauses: a fraction of a millisecond.
 pub const STORE_PASSED_ROWS_MAX: usize = 1_024;
 /// Value file after which the next one is begun.

@@ -71,6 +71,14 @@ pub enum Bug {
     StoreFilesUnflushed = 35,
     /// Files that the next root does not name are removed before it is durable.
     RemovedBeforeRoot = 36,
+    /// A row that no file holds as it is in memory is given up.
+    DirtyRowEvicted = 40,
+    /// A row that was given up counts as one that does not exist.
+    EvictedCountsAsAbsent = 41,
+    /// What was deleted before a flush that is under way is looked up in files as if it were not.
+    DeletionForgottenInFlush = 42,
+    /// A row that a start left in files counts as one that does not exist.
+    UnloadedCountsAsAbsent = 43,
     /// A lane's start moves past events that were handed to a subscription and that it has not handled durably.
     RetentionBeforeHandled = 45,
     /// Files of a lane are removed when its start moves, not with a root that names a checkpoint with that start.
@@ -83,7 +91,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 38] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -114,6 +122,10 @@ impl Bug {
         Bug::FailedFlushForgotten,
         Bug::StoreFilesUnflushed,
         Bug::RemovedBeforeRoot,
+        Bug::DirtyRowEvicted,
+        Bug::EvictedCountsAsAbsent,
+        Bug::DeletionForgottenInFlush,
+        Bug::UnloadedCountsAsAbsent,
         Bug::CutAfterItems,
         Bug::CutHoldsNothing,
         Bug::RetentionBeforeHandled,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, anyhow};
 use gristmill_base::class::InputClass;
-use gristmill_base::env::{Clock, Disk, DiskError, FileId, OpenMode, Park};
+use gristmill_base::env::{Clock, Disk, DiskError, FileId, Park};
 use gristmill_base::ids::{ConnId, SessionId, ShardId, TableId, TopicId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
@@ -101,8 +101,8 @@ impl Core {
         for (ticket, op) in self.outbox.disk.drain(..) {
             self.ring.submit(ticket, op);
         }
-        for path in self.outbox.open.drain(..) {
-            let file = self.ring.open(&path, OpenMode::Write);
+        for (path, mode) in self.outbox.open.drain(..) {
+            let file = self.ring.open(&path, mode);
             self.opened.push((path, file));
         }
         for file in self.outbox.close.drain(..) {

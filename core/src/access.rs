@@ -6,7 +6,7 @@ use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_sdk::{Access, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
-use gristmill_state::grain::Grain;
+use gristmill_state::grain::{Grain, RangeKey};
 use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
 use gristmill_state::record::{Mutation, TimerChange};
 use std::collections::BTreeMap;
@@ -16,6 +16,27 @@ use std::ops::Bound;
 pub trait MissDice: std::marker::Send {
     /// The ticket of the fetch, if this read misses.
     fn roll(&mut self) -> Option<u64>;
+}
+
+/// Rows of a run's grain that files hold and memory does not. Asked only for rows that are not in memory.
+pub trait Stored {
+    /// The grain's value.
+    ///
+    /// # Errors
+    /// It must be fetched first.
+    fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt>;
+
+    /// An entry of a map.
+    ///
+    /// # Errors
+    /// It must be fetched first.
+    fn entry(&mut self, map: MapId, key: &[u8]) -> Result<Option<Vec<u8>>, Interrupt>;
+
+    /// The first entries of a range, as many as are wanted or as there are.
+    ///
+    /// # Errors
+    /// They must be fetched first, or they are too many bytes.
+    fn range(&mut self, range: &RangeKey) -> Result<Vec<(Bytes, Bytes)>, Failure>;
 }
 
 /// What a run did, as data.
@@ -50,6 +71,8 @@ pub struct RunAccess<'a> {
     /// Class of what the run sends.
     class: InputClass,
     dice: Option<&'a mut dyn MissDice>,
+    /// Rows that are not in memory; `None` if all of the grain's are.
+    stored: Option<&'a mut dyn Stored>,
     /// What the run has done so far.
     pub effects: Effects,
 }
@@ -118,9 +141,10 @@ impl Effects {
 
 impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
-    pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>) -> Self {
+    pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>, stored: Option<&'a mut dyn Stored>) -> Self {
         let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class } = place;
-        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, dice, effects: Effects::default() }
+        let effects = Effects::default();
+        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, dice, stored, effects }
     }
 
     /// Key of the grain. Outlives this hold, unlike [`Access::key`].
@@ -230,14 +254,21 @@ impl<'a> RunAccess<'a> {
         Ok(())
     }
 
-    fn base_range(&self, map: MapId, from: &[u8], to: Option<&[u8]>) -> BTreeMap<Bytes, Bytes> {
-        let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-        if self.effects.deleted || to.is_some_and(|to| to <= from) {
-            return BTreeMap::new();
+    /// The range without the run's own writes; of what files hold as many rows as `rows` says, or all there are.
+    fn base_range(&mut self, range: RangeKey) -> Result<BTreeMap<Bytes, Bytes>, Failure> {
+        let (from, to) = (&range.from, range.to.as_deref());
+        if self.effects.deleted || to.is_some_and(|to| *to <= **from) {
+            return Ok(BTreeMap::new());
         }
-        let rows =
-            self.grain.map(map).into_iter().flat_map(|rows| rows.range::<[u8], _>((Bound::Included(from), upper)));
-        rows.map(|(key, row)| (key.clone(), row.bytes.clone())).collect()
+        let mut rows = BTreeMap::new();
+        if let Some(stored) = &mut self.stored {
+            rows.extend(stored.range(&range)?);
+        }
+        let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let held = self.grain.map(range.map).into_iter();
+        let held = held.flat_map(|rows| rows.range::<[u8], _>((Bound::Included(&**from), upper)));
+        rows.extend(held.map(|(key, row)| (key.clone(), row.bytes.clone())));
+        Ok(rows)
     }
 }
 
@@ -288,7 +319,11 @@ impl Access for RunAccess<'_> {
             return Ok(None);
         }
         self.roll()?;
-        Ok(self.grain.value.as_ref().map(|row| row.bytes.to_vec()))
+        match (&self.grain.value, &mut self.stored) {
+            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
+            (None, Some(stored)) => stored.value(),
+            (None, None) => Ok(None),
+        }
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
@@ -307,7 +342,11 @@ impl Access for RunAccess<'_> {
             return Ok(None);
         }
         self.roll()?;
-        Ok(self.grain.map(map).and_then(|rows| rows.get(key)).map(|row| row.bytes.to_vec()))
+        match (self.grain.map(map).and_then(|rows| rows.get(key)), &mut self.stored) {
+            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
+            (None, Some(stored)) => Ok(stored.entry(map, key)?),
+            (None, None) => Ok(None),
+        }
     }
 
     fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
@@ -331,9 +370,14 @@ impl Access for RunAccess<'_> {
     ) -> Result<Vec<Entry>, Failure> {
         let map = self.map_id(map)?;
         self.roll()?;
-        let mut rows = self.base_range(map, from, to);
+        let is_within = |key: &[u8]| *key >= *from && to.is_none_or(|to| *key < *to);
+        let own = self.effects.entries.iter().filter(|((other, key), _)| *other == map && is_within(key));
+        // The run's own deletions may take away as many of what files hold.
+        let wanted = limit.saturating_add(own.filter(|(_, value)| value.is_none()).count());
+        let to_key = to.map(Into::into);
+        let mut rows = self.base_range(RangeKey { map, from: from.into(), to: to_key, rows: wanted, reverse })?;
         for ((other, key), value) in &self.effects.entries {
-            if *other != map || **key < *from || to.is_some_and(|to| **key >= *to) {
+            if *other != map || !is_within(key) {
                 continue;
             }
             match value {

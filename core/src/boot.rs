@@ -32,7 +32,7 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
-    SLOT_COUNT_DEFAULT,
+    SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
 };
 use gristmill_base::placement::shard_of;
 use gristmill_base::planted::{self, Bug};
@@ -44,6 +44,7 @@ use gristmill_state::input::StreamId;
 use gristmill_state::lane::LaneSizes;
 use gristmill_state::record::Record;
 use gristmill_state::slot::Slot;
+use gristmill_state::store::Group;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -66,6 +67,12 @@ pub struct BootConfig {
     pub checkpoint_bytes: u64,
     /// How large lane files and their chunks become; only tests want other sizes.
     pub lane_sizes: LaneSizes,
+    /// See [`ShardConfig::resident_bytes_max`].
+    pub resident_bytes_max: usize,
+    /// See [`ShardConfig::cache_bytes`].
+    pub cache_bytes: usize,
+    /// See [`ShardConfig::store_files_max`].
+    pub store_files_max: usize,
     /// See [`ShardConfig::queued_bytes_max`].
     pub queued_bytes_max: usize,
     /// See [`ShardConfig::session_idle_micros`].
@@ -82,6 +89,9 @@ impl Default for BootConfig {
             flush_spacing_nanos: 0,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             lane_sizes: LaneSizes::default(),
+            resident_bytes_max: usize::MAX,
+            cache_bytes: STORE_CACHE_BYTES_DEFAULT,
+            store_files_max: STORE_READ_FILES_MIN,
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
             session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
@@ -351,7 +361,11 @@ fn read_log(
         slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
     }
     match &content.manifest {
-        Some(manifest) => rows::load_rows(files, identity, manifest, &mut slots)?,
+        Some(manifest) => {
+            rows::check_files(files, identity, manifest)?;
+            let stays = |group: &Group| layout::stays_together(group, identity.slot_count, config.shard_count);
+            rows::load_rows(files, identity, manifest, &mut slots, stays)?;
+        }
         None => content.manifest = Some(layout::manifest(identity, shard, 0, &here)),
     }
     let log = layout::log_config(config, identity, placement.layout, shard);
@@ -437,6 +451,9 @@ fn seeds(
                     term: Term(placement.boot),
                     checkpoint_bytes: config.checkpoint_bytes,
                     lane_sizes: config.lane_sizes,
+                    resident_bytes_max: config.resident_bytes_max,
+                    cache_bytes: config.cache_bytes,
+                    store_files_max: config.store_files_max,
                     queued_bytes_max: config.queued_bytes_max,
                     session_idle_micros: config.session_idle_micros,
                     session_base_micros: engine_micros,

@@ -2,7 +2,7 @@
 //! needs not to be (requests, refusals, reads that waited).
 
 use crate::catalog::Catalog;
-use crate::request::{Reply, Request};
+use crate::request::{Refusal, Reply, Request};
 use crate::shard::settle::{Drained, Need, RoundKey};
 use gristmill_base::ids::{ShardId, SlotId, TableId};
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
@@ -95,10 +95,12 @@ pub enum Item {
         /// Whether this shard has more.
         more: bool,
     },
-    /// A part of a scan cannot be shown: what it holds will not become durable.
+    /// A part of a scan cannot be shown.
     ScanFailed {
         /// The asker's number.
         gather: u64,
+        /// Why.
+        why: Box<Refusal>,
     },
     /// Another shard's status is wanted.
     StatusAsk {

@@ -9,7 +9,7 @@ use crate::outgoing::Outgoing;
 use crate::stop::{DRAIN_NANOS, SETTLE_NANOS, Stop, TOGETHER_NANOS};
 use crate::trace::Tracer;
 use crate::watched::{Numbers, Order, Rounds, Watched};
-use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, Now, OpenMode, Park};
+use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, Now, Park};
 use gristmill_base::ids::ShardId;
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
@@ -378,8 +378,8 @@ where
             self.outgoing.add(to, parcel);
         }
         self.outgoing.push(&mut self.mesh);
-        for path in mem::take(&mut outbox.open) {
-            let file = self.world.open(&path, OpenMode::Write);
+        for (path, mode) in mem::take(&mut outbox.open) {
+            let file = self.world.open(&path, mode);
             self.opened.push((path, file));
         }
         for file in outbox.close.drain(..) {

@@ -208,7 +208,7 @@ impl Engine for Small {
                     outbox.disk.push((Ticket(self.next), DiskOp::Flush { file: FileId(0) }));
                     self.waiting.push_back(request);
                 }
-                Operation::Describe { .. } => outbox.open.push("a/file".to_owned()),
+                Operation::Describe { .. } => outbox.open.push(("a/file".to_owned(), OpenMode::Write)),
                 _ => outbox.replies.push(Self::reply(&request)),
             }
         }

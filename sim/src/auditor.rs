@@ -370,8 +370,8 @@ impl Auditor {
             }
         }
         for ((table, map, key), counts) in &self.counts {
-            let found = machine.grain(names, table, key);
-            let rows = found.and_then(|grain| grain.map(names.map(table, map)));
+            let found = machine.grain(names, table, key)?;
+            let rows = found.as_ref().and_then(|grain| grain.maps.get(&names.map(table, map)));
             for (entry, floor) in counts {
                 let row = rows.and_then(|rows| rows.get(entry.as_slice()));
                 let count = row.and_then(|row| <[u8; 8]>::try_from(&*row.bytes).ok()).map_or(0, decode_u64);
@@ -388,11 +388,12 @@ impl Auditor {
     }
 
     fn check_cell(&self, machine: &Machine, names: &Names, key: &CellKey, cell: &Cell) -> Result<(), String> {
-        let grain = machine.grain(names, key.0, &key.1);
+        let grain = machine.grain(names, key.0, &key.1)?;
+        let grain = grain.as_ref();
         let found = match &key.2 {
             None => grain.and_then(|grain| grain.value.as_ref()).map(|row| &*row.bytes),
             Some(entry) => grain
-                .and_then(|grain| grain.map(names.map(key.0, "cells")))
+                .and_then(|grain| grain.maps.get(&names.map(key.0, "cells")))
                 .and_then(|map| map.get(entry.as_bytes()))
                 .map(|row| &*row.bytes),
         };

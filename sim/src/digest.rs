@@ -1,26 +1,34 @@
 //! The digest of a data directory's state: what must be the same however often, and at whichever core count, the same
 //! bytes are recovered.
 
+use crate::rows::{WholeGrain, grains_of};
 use crate::trace::TraceHash;
 use gristmill_base::ids::SlotId;
 use gristmill_core::Shard;
 use gristmill_state::slot::Slot;
 use std::fmt::Write;
 
-/// The digest of the slots of these shards.
-pub fn digest_of<'a>(shards: impl Iterator<Item = &'a Shard> + Clone, slot_count: u16) -> u64 {
+/// The digest of the slots of these shards, whose files `bytes_of` brings.
+///
+/// # Errors
+/// Damage of a file that holds rows, with its path.
+pub fn digest_of<'a>(
+    shards: impl Iterator<Item = &'a Shard> + Clone,
+    slot_count: u16,
+    bytes_of: &dyn Fn(&str) -> Vec<u8>,
+) -> Result<u64, String> {
     let mut hash = TraceHash::default();
     for id in (0..slot_count).map(SlotId) {
-        match shards.clone().find_map(|shard| shard.slot(id)) {
-            Some(slot) => digest_slot(&mut hash, slot),
+        match shards.clone().find_map(|shard| Some((shard, shard.slot(id)?))) {
+            Some((shard, slot)) => digest_slot(&mut hash, slot, &grains_of(shard, id, bytes_of)?),
             None => hash.mix(u64::MAX),
         }
     }
-    hash.value()
+    Ok(hash.value())
 }
 
 /// Mixes in a slot: everything that its records say, but not where its lanes' bytes lie.
-fn digest_slot(hash: &mut TraceHash, slot: &Slot) {
+fn digest_slot(hash: &mut TraceHash, slot: &Slot, rows: &[WholeGrain]) {
     hash.mix(slot.last_ssn().0);
     hash.mix(slot.session_floor().0);
     hash.mix(slot.session_count() as u64);
@@ -44,11 +52,12 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot) {
     grains.sort_by(|left, right| (left.table, &*left.key).cmp(&(right.table, &*right.key)));
     for grain in grains {
         let backlog = grain.work().map(|work| &work.backlog).filter(|backlog| !backlog.is_empty());
-        if !grain.has_rows() && backlog.is_none() && grain.parked().is_none() {
-            continue;
+        if backlog.is_some() || grain.parked().is_some() {
+            say(hash, format_args!("{} {:?} {backlog:?} {:?}", grain.table, grain.key, grain.parked()));
         }
-        say(hash, format_args!("{} {:?} {:?} {:?}", grain.table, grain.key, grain.value, grain.maps()));
-        say(hash, format_args!("{backlog:?} {:?}", grain.parked()));
+    }
+    for grain in rows {
+        say(hash, format_args!("{grain:?}"));
     }
 }
 

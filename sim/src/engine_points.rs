@@ -4,9 +4,10 @@
 use crate::crash_points::{Budget, Subject, Tally, Verdict, enumerate};
 use crate::disk::SimDisk;
 use crate::rng::SimRng;
+use crate::rows::grains_of;
 use crate::workload::{Act, Names, Workload, bank::Bank};
 use gristmill_base::class::InputClass;
-use gristmill_base::env::{Clock, Disk, DiskErrorKind, OpenMode};
+use gristmill_base::env::{Clock, Disk, DiskErrorKind};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId};
 use gristmill_core::boot::{BootConfig, BootError, recover};
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder, Sequence};
@@ -92,8 +93,8 @@ impl Solo {
             }
             self.inbox.jobs.push(job.run(&mut self.background));
         }
-        for path in self.outbox.open.drain(..) {
-            let file = self.disk.open(&path, OpenMode::Write);
+        for (path, mode) in self.outbox.open.drain(..) {
+            let file = self.disk.open(&path, mode);
             self.inbox.opened.push((path, file));
         }
         let waits = self.inbox.jobs.is_empty() && self.inbox.opened.is_empty();
@@ -153,7 +154,10 @@ fn open(disk: SimDisk, promise: &mut Promise) -> Result<(), Verdict> {
         let found = table.and_then(|table| {
             let slot = gristmill_base::placement::slot_of(key.as_bytes(), config().slot_count);
             let address = GrainAddress { table, key: key.as_bytes().into() };
-            let row = solo.shard.slot(slot)?.grain(&address)?.value.as_ref()?;
+            let grains = grains_of(&solo.shard, slot, &|path| solo.disk.peek(path).unwrap_or_default())
+                .expect("nothing is damaged");
+            let grain = grains.into_iter().find(|grain| grain.table == address.table && *grain.key == *address.key)?;
+            let row = grain.value?;
             std::str::from_utf8(row.bytes.get(..8)?).ok()?.parse::<u64>().ok()
         });
         let (found, floor) = (found.unwrap_or(0), promise.floors.get(&key).copied().unwrap_or(0));

@@ -23,6 +23,7 @@ pub mod mesh;
 pub mod net;
 pub mod park;
 pub mod rng;
+pub mod rows;
 pub mod run;
 pub mod trace;
 pub mod workload;

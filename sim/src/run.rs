@@ -565,7 +565,11 @@ impl Run {
         self.read_lanes(true)?;
         let names = self.names.as_ref().expect("the app is loaded");
         self.auditor.check_recovered(&self.machine, names)?;
-        if let Some(what) = self.machine.slots().into_iter().find_map(|slot| names.stranger(slot)) {
+        let mut strangers = Vec::new();
+        for slot in self.machine.slots() {
+            strangers.extend(names.stranger(slot, &self.machine.grains(slot.id)?));
+        }
+        if let Some(what) = strangers.into_iter().next() {
             return Err(format!("P2: {what}"));
         }
         Ingester::check_order(&self.auditor)?;

@@ -1,12 +1,16 @@
 //! Grains: their rows, and the work that waits for them.
 
+mod change;
+
+pub(crate) use change::{Change, Changed, allocated};
+
 use crate::input::{Bytes, Input, Origin, StreamId};
 use crate::key::Key;
-use crate::record::{Mutation, Parked, Spilled};
+use crate::record::{Parked, Spilled};
+use crate::store::RangePage;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{MapId, Ssn, TableId};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A value and the record that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,28 +19,6 @@ pub struct Row {
     pub ssn: Ssn,
     /// The value.
     pub bytes: Bytes,
-}
-
-/// What a change leaves for the next flush of rows.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Changed {
-    /// Nothing new: the row is to be flushed already, or nothing was there to delete.
-    Nothing,
-    /// The value was written.
-    Value,
-    /// The value is gone.
-    NoValue,
-    /// An entry was written.
-    Entry(MapId, Bytes),
-    /// An entry is gone.
-    NoEntry(MapId, Bytes),
-    /// Entries from a key to before another are gone.
-    NoRange(MapId, Bytes, Option<Bytes>),
-    /// All rows are gone.
-    NoGrain {
-        /// Whether there were map entries among them.
-        had_entries: bool,
-    },
 }
 
 /// Place of a grain in its slot's slab. Means something only while the grain exists in memory.
@@ -91,8 +73,48 @@ pub struct Work {
     pub listed_bulk: bool,
     /// Monotonic nanoseconds when the queue last became non-empty or something was committed.
     pub waiting_since_nanos: u64,
+    /// What was fetched from files for the run at the head of the queue. Nothing changes the grain's rows before that run
+    /// commits, so it stays right until then.
+    pub fetched: Option<Box<Fetched>>,
     /// Where the grain stands in the list of those with work, which [`crate::grains::Grains`] keeps.
     pub(crate) place: u32,
+}
+
+/// A range of entries that a run reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeKey {
+    /// The map.
+    pub map: MapId,
+    /// From this key on.
+    pub from: Bytes,
+    /// Before this key, if there is one.
+    pub to: Option<Bytes>,
+    /// Rows that are wanted.
+    pub rows: usize,
+    /// From the last one backward.
+    pub reverse: bool,
+}
+
+/// What was fetched from files for a run and is not among the rows in memory.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Keys of rows that do not exist.
+    pub absent: BTreeSet<Vec<u8>>,
+    /// Pages of ranges.
+    ranges: Vec<(RangeKey, RangePage)>,
+}
+
+impl Fetched {
+    /// Keeps a page.
+    pub fn put_range(&mut self, key: RangeKey, page: RangePage) {
+        self.ranges.push((key, page));
+    }
+
+    /// The page that was asked for so.
+    #[must_use]
+    pub fn range(&self, key: &RangeKey) -> Option<&RangePage> {
+        self.ranges.iter().find(|(known, _)| known == key).map(|(_, page)| page)
+    }
 }
 
 /// What few grains have. Exists only while there is something.
@@ -118,15 +140,16 @@ pub struct Grain {
     /// Its table.
     pub table: TableId,
     more: Option<Box<More>>,
-    #[expect(dead_code, reason = "its forbidden values are what a free place in the slab is told by")]
-    here: Here,
+    heat: Heat,
 }
 
-/// Has one value, so that a free place needs no word of its own beside the grain.
-#[derive(Debug)]
+/// Whether a grain was used since the hand of [`Slot::evict`](crate::slot::Slot::evict) came by. Its forbidden values tell
+/// a free place in the slab, which so needs no word of its own beside the grain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Here {
-    Yes = 1,
+enum Heat {
+    Cold = 1,
+    Warm = 2,
 }
 
 const _: () = assert!(size_of::<Option<Grain>>() == 64, "a place in the slab is one line");
@@ -194,7 +217,7 @@ impl Grain {
     /// A grain without rows.
     #[must_use]
     pub fn empty(table: TableId, key: &[u8]) -> Self {
-        Self { key: key.into(), value: None, table, more: None, here: Here::Yes }
+        Self { key: key.into(), value: None, table, more: None, heat: Heat::Warm }
     }
 
     /// Its maps that have entries, in order of id.
@@ -296,9 +319,17 @@ impl Grain {
         &mut maps[at].1
     }
 
-    /// Takes an entry that a file holds.
-    pub(crate) fn load_entry(&mut self, map: MapId, key: Bytes, row: Row) {
-        self.map_mut(map).insert(key, row);
+    /// Takes note that it is used.
+    #[inline]
+    pub fn warm(&mut self) {
+        if self.heat == Heat::Cold {
+            self.heat = Heat::Warm;
+        }
+    }
+
+    /// The hand comes by: whether it was used since the last time.
+    pub(crate) fn cool(&mut self) -> bool {
+        std::mem::replace(&mut self.heat, Heat::Cold) == Heat::Warm
     }
 
     /// Gives back the memory of what is not there any more.
@@ -307,83 +338,6 @@ impl Grain {
             more.maps.retain(|(_, entries)| !entries.is_empty());
             if more.maps.is_empty() && more.timer_count == 0 && more.work.is_none() {
                 self.more = None;
-            }
-        }
-    }
-
-    /// Sets the value, as the record `ssn` says; the record that wrote the one before, 0 if there was none.
-    #[inline]
-    pub(crate) fn set_value(&mut self, bytes: Bytes, ssn: Ssn) -> Ssn {
-        match &mut self.value {
-            // A value of the same length takes the memory of the old one, which a load of updates then never gives back
-            // to the allocator piece by piece.
-            Some(row) if row.bytes.len() == bytes.len() => {
-                row.bytes.copy_from_slice(&bytes);
-                std::mem::replace(&mut row.ssn, ssn)
-            }
-            value => value.replace(Row { ssn, bytes }).map_or(Ssn(0), |row| row.ssn),
-        }
-    }
-
-    /// Applies a change that the record `ssn` makes, and says what a flush of rows must know of it. Rows that a record
-    /// behind `since` wrote are to be flushed already. Deleting the grain's timers is the slot's part.
-    pub(crate) fn apply(&mut self, mutation: Mutation, ssn: Ssn, since: Ssn) -> Changed {
-        match mutation {
-            Mutation::Value(bytes) => {
-                if self.set_value(bytes, ssn) > since {
-                    Changed::Nothing
-                } else {
-                    Changed::Value
-                }
-            }
-            Mutation::NoValue => {
-                if self.value.take().is_some() {
-                    Changed::NoValue
-                } else {
-                    Changed::Nothing
-                }
-            }
-            Mutation::Entry(map, key, bytes) => {
-                let row = Row { ssn, bytes };
-                match self.map_mut(map).entry(key) {
-                    Entry::Vacant(place) => {
-                        let key = place.key().clone();
-                        place.insert(row);
-                        Changed::Entry(map, key)
-                    }
-                    Entry::Occupied(mut place) => {
-                        let old = place.insert(row);
-                        if old.ssn > since { Changed::Nothing } else { Changed::Entry(map, place.key().clone()) }
-                    }
-                }
-            }
-            Mutation::NoEntry(map, key) => {
-                let is_gone = self.map_mut(map).remove(&key).is_some();
-                self.drop_empty();
-                if is_gone { Changed::NoEntry(map, key) } else { Changed::Nothing }
-            }
-            Mutation::NoRange(map, from, to) => {
-                let entries = self.map_mut(map);
-                let before = entries.len();
-                let mut tail = entries.split_off(&from);
-                if let Some(to) = &to {
-                    entries.append(&mut tail.split_off(to));
-                }
-                let is_gone = entries.len() < before;
-                self.drop_empty();
-                if is_gone { Changed::NoRange(map, from, to) } else { Changed::Nothing }
-            }
-            Mutation::NoGrain => {
-                if !self.has_rows() {
-                    return Changed::Nothing;
-                }
-                let had_entries = !self.maps().is_empty();
-                self.value = None;
-                if let Some(more) = &mut self.more {
-                    more.maps.clear();
-                }
-                self.drop_empty();
-                Changed::NoGrain { had_entries }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! All grains of a slot: a slab, and one hash index per table. Nothing ordered lies on the path of a point read.
 
-use crate::grain::{Grain, GrainId, Work};
+use crate::grain::{Grain, GrainId, Work, allocated};
 use crate::input::Bytes;
+use crate::key::KEY_BYTES_WITHIN;
 use crate::line_index::LineIndex;
 use ahash::RandomState;
 use gristmill_base::ids::TableId;
@@ -10,6 +11,11 @@ use std::collections::BinaryHeap;
 
 /// Lines of a value that are asked for ahead; the processor finds the ones behind by itself.
 const VALUE_LINES: usize = 4;
+
+/// Memory of a key beside its grain's.
+fn key_bytes(key: &[u8]) -> usize {
+    if key.len() > KEY_BYTES_WITHIN { allocated(key.len()) } else { 0 }
+}
 
 /// Hash of a key, as the grains of one slot hash it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub struct Grains {
     busy: Vec<GrainId>,
     /// Few tables per slot, so a linear search finds one.
     tables: Vec<(TableId, LineIndex)>,
+    /// Memory of keys that do not lie within their grains, bytes.
+    key_bytes: usize,
     /// Hash keys of this process; never persisted, never part of any order.
     hasher: RandomState,
 }
@@ -85,6 +93,7 @@ impl Grains {
             return id;
         }
         let grain = Some(Grain::empty(table, key));
+        self.key_bytes += key_bytes(key);
         let id = if let Some(id) = self.free.pop() {
             self.slab[id.0 as usize] = grain;
             id
@@ -102,10 +111,16 @@ impl Grains {
         id
     }
 
-    /// Bytes of the grains' own memory, free places included; what they point to is not counted.
+    /// Bytes of the grains' own memory, free places, indexes and long keys included; their rows are not counted.
     #[must_use]
     pub fn slab_bytes(&self) -> usize {
-        self.slab.capacity() * size_of::<Option<Grain>>()
+        let indexes = self.tables.iter().map(|(_, index)| index.bytes()).sum::<usize>();
+        self.slab.capacity() * size_of::<Option<Grain>>() + self.key_bytes + indexes
+    }
+
+    /// How many places there are, free ones included.
+    pub(crate) fn places(&self) -> usize {
+        self.slab.len()
     }
 
     /// A grain by its place.
@@ -183,6 +198,7 @@ impl Grains {
         }
         self.end_work(id);
         let grain = self.slab[id.0 as usize].take().expect("it was just looked at");
+        self.key_bytes -= key_bytes(&grain.key);
         let index =
             &mut self.tables.iter_mut().find(|(table, _)| *table == grain.table).expect("its table is indexed").1;
         index.remove(self.hasher.hash_one(&*grain.key), id.0);
@@ -237,7 +253,7 @@ mod tests {
             let id = grains.find_or_make(table, &[n]);
             assert_eq!(grains.find_or_make(table, &[n]), id);
             if n % 2 == 0 {
-                grains.get_mut(id).apply(Mutation::Value([n].into()), Ssn(1), Ssn(0));
+                grains.get_mut(id).apply(Mutation::Value([n].into()), Ssn(1), Ssn(0), true);
             } else {
                 assert!(grains.forget_if_empty(id));
             }

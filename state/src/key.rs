@@ -4,6 +4,9 @@ use compact_bytes::CompactBytes;
 use std::fmt;
 use std::ops::Deref;
 
+/// A key of so many bytes lies within its own memory.
+pub(crate) const KEY_BYTES_WITHIN: usize = 23;
+
 /// A key: up to 23 bytes lie in it, so that making and comparing one mostly needs no memory but its own.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(CompactBytes);

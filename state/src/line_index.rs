@@ -62,6 +62,11 @@ impl LineIndex {
 
     /// Asks the processor for the line of a hash.
     #[inline]
+    pub fn bytes(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>()
+    }
+
+    /// Asks for the line of a hash.
     pub fn prefetch(&self, hash: u64) {
         if !self.lines.is_empty() {
             prefetch(&self.lines[self.home(hash)]);

@@ -45,6 +45,16 @@ pub(super) fn manifest(identity: &Identity, shard: ShardId, first_job: u64, slot
     Manifest::new(shard, first_job, slots)
 }
 
+/// Whether the slots of a group, or of a part of one, are all that one shard of so many has of the group: it takes the
+/// group's files along then.
+pub(super) fn stays_together(group: &Group, slot_count: u16, shard_count: u16) -> bool {
+    let Some(first) = group.slots.keys().next() else { return true };
+    let owner = shard_of(*first, slot_count, shard_count);
+    let number = slot_group(*first, slot_count);
+    let of_group = (0..slot_count).map(SlotId).filter(|slot| slot_group(*slot, slot_count) == number);
+    group.slots.keys().copied().eq(of_group.filter(|slot| shard_of(*slot, slot_count, shard_count) == owner))
+}
+
 /// Makes the folders of the store, which directories of older versions do not have.
 pub(super) fn make_store(files: &mut Files<'_>) -> Result<(), BootError> {
     // The last one is made last.

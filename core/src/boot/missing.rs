@@ -73,7 +73,7 @@ fn trace(files: &mut Files<'_>) -> Result<Option<String>, DiskError> {
 /// There is no catalog. It is durable before any of the apps that it names has a grain or an event.
 pub(super) fn catalog(logs: &[Recovered]) -> Result<(), BootError> {
     for recovered in logs {
-        let holds = |slot: &&Slot| !slot.lanes.is_empty() || slot.grains.count() > 0;
+        let holds = |slot: &&Slot| !slot.lanes.is_empty() || slot.grains.count() > 0 || !slot.is_whole();
         if let Some(slot) = recovered.slots.values().find(holds) {
             let what =
                 format!("it is missing, but slot {} in {} holds data of apps; {REMEDY}", slot.id, recovered.log.dir);

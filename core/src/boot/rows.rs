@@ -1,14 +1,15 @@
 //! Rows of slots from the files of the store, at a start.
 
 use super::{BootError, damage};
-use crate::store_files::OpenFiles;
+use crate::store_files::{MISSING, OpenFiles};
+use gristmill_base::env::{DiskErrorKind, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::SlotId;
 use gristmill_io::identity::Identity;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{
-    Access, Blocks, Content, Cursor, Direction, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version, View,
-    group_dir, open_value, value_wanted,
+    Access, Blocks, Content, Cursor, Direction, FileEntry, FileKind, Group, KeyRange, Manifest, RowKey, Stop, Version,
+    View, file_path, group_dir, open_value, value_wanted,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,7 +103,63 @@ impl<'a> GroupRows<'a> {
     }
 }
 
-/// Gives slots that were loaded from their checkpoints the rows that the manifest's files hold of them.
+/// Looks whether all files that a manifest names are there, with their lengths, and what leads to their rows is right.
+/// The rows themselves are checked when they are read.
+///
+/// # Errors
+/// Damage, or what the disk says.
+pub(super) fn check_files(files: &mut Files<'_>, identity: &Identity, manifest: &Manifest) -> Result<(), BootError> {
+    for (number, group) in &manifest.groups {
+        for (file, bytes) in &group.values {
+            has_length(files, &file_path(*number, *file, FileKind::Values), *bytes)?;
+        }
+        let mut blocks = Blocks::new(identity.directory, 0);
+        let mut open = OpenFiles::new(*number);
+        for file in group.files() {
+            has_length(files, &file_path(*number, file.number, FileKind::Sorted), file.bytes)?;
+            let checked = open_end(files, &mut open, &mut blocks, file);
+            open.close(files);
+            checked?;
+            blocks.forget(file.number);
+        }
+    }
+    Ok(())
+}
+
+fn has_length(files: &mut Files<'_>, path: &str, bytes: u64) -> Result<(), BootError> {
+    let file = match files.open(path, OpenMode::Read) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Err(damage(path, &MISSING)),
+        opened => opened?,
+    };
+    let length = files.length(file);
+    files.close(file);
+    match length? {
+        found if found == bytes => Ok(()),
+        found => Err(damage(path, &format!("it has {found} bytes, but the root of its shard says {bytes}"))),
+    }
+}
+
+/// Reads the footer of a file, and everything from its index to the footer.
+fn open_end(
+    files: &mut Files<'_>,
+    open: &mut OpenFiles,
+    blocks: &mut Blocks,
+    file: &FileEntry,
+) -> Result<(), BootError> {
+    while let Err(stop) = blocks.open(file) {
+        let wanted = match stop {
+            Stop::Miss(wanted) => wanted,
+            Stop::Damage(damage) => return Err(open.damage(damage, FileKind::Sorted).into()),
+            Stop::Pause => continue,
+        };
+        let bytes = open.read(files, wanted)?;
+        blocks.fill(wanted, &bytes, Access::Scan).map_err(|damage| open.damage(damage, FileKind::Sorted))?;
+    }
+    Ok(())
+}
+
+/// Gives slots that were loaded from their checkpoints the rows that the manifest's files hold of them, where their group
+/// does not stay as it is. Otherwise the rows stay in files until something needs them.
 ///
 /// # Errors
 /// Damage, or what the disk says.
@@ -111,8 +168,20 @@ pub(super) fn load_rows(
     identity: &Identity,
     manifest: &Manifest,
     slots: &mut BTreeMap<SlotId, Slot>,
+    stays: impl Fn(&Group) -> bool,
 ) -> Result<(), BootError> {
     for (number, group) in &manifest.groups {
+        if group.files().next().is_none() {
+            continue;
+        }
+        if stays(group) {
+            for slot in group.slots.keys() {
+                if let Some(slot) = slots.get_mut(slot) {
+                    slot.leave_rows_in_files();
+                }
+            }
+            continue;
+        }
         let mut rows = GroupRows::new(identity.directory, *number, group);
         let loaded = load_group(files, &mut rows, slots);
         rows.close(files);

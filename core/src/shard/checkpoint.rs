@@ -13,7 +13,7 @@ use crate::jobs::{
 use crate::request::Code;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::env::{DiskError, FileId};
+use gristmill_base::env::{DiskError, FileId, OpenMode};
 use gristmill_base::ids::{LaneKey, Lsn, SlotId, Ssn};
 use gristmill_base::placement::slot_group;
 use gristmill_base::planted::{self, Bug};
@@ -273,6 +273,7 @@ impl Shard {
             return;
         }
         let is_for_files = !self.is_log_long();
+        self.residence.wants_flush = false;
         let buried = &checkpoints.buried;
         let has_files = |slot: SlotId| buried.iter().any(|(home, ..)| *home == slot);
         let slot_count = self.config.slot_count;
@@ -291,8 +292,9 @@ impl Shard {
         self.is_log_long() || self.retention.wants_checkpoint(self.now_nanos)
     }
 
+    /// Whether all that changed is to be checkpointed: for the log's length, or for want of memory.
     fn is_log_long(&self) -> bool {
-        self.log.0.bytes_kept() >= self.checkpoint_due_bytes()
+        self.log.0.bytes_kept() >= self.checkpoint_due_bytes() || self.residence.wants_flush
     }
 
     /// Bytes of log at which a round begins: four times what the last round wrote, so that checkpoints cost a quarter of
@@ -493,7 +495,7 @@ impl Shard {
         if let Some(ready) = &self.segment_wanted {
             if !self.segment_opening {
                 self.segment_opening = true;
-                outbox.open.push(ready.path.clone());
+                outbox.open.push((ready.path.clone(), OpenMode::Write));
             }
             return;
         }

@@ -145,7 +145,7 @@ impl Shard {
     /// What is damaged now, as the status says it, all of it: file, place and what was found.
     pub fn damage(&self) -> impl Iterator<Item = &str> {
         let files = self.groups.troubled.damage().map(|(_, what)| what);
-        self.damage.chunks.values().map(|chunk| &*chunk.what).chain(files)
+        self.damage.chunks.values().map(|chunk| &*chunk.what).chain(files).chain(self.store_damage.iter())
     }
 
     /// How many chunks are damaged, and how many events lie in them.
@@ -165,7 +165,8 @@ impl Shard {
         });
         let files = self.groups.troubled.damage().map(|(group, what)| json!({"group": group, "what": what}));
         json!({"chunks": count, "events": events, "list": list.collect::<Vec<_>>(),
-               "waiting": self.feeds_before_damage(), "groups": files.collect::<Vec<_>>()})
+               "waiting": self.feeds_before_damage(), "groups": files.collect::<Vec<_>>(),
+               "store": self.store_damage.iter().take(LISTED_MAX).collect::<Vec<_>>()})
     }
 
     /// Subscriptions with a lane whose next event is damaged: they get nothing more of it.

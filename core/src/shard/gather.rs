@@ -3,7 +3,7 @@
 use super::Shard;
 use super::reads::cut_page;
 use crate::parcel::Item;
-use crate::request::{Answer, Bytes, Code, Responder};
+use crate::request::{Answer, Bytes, Refusal, Responder};
 use gristmill_base::ids::{Lsn, ShardId};
 
 /// An answer that is being put together. Each shard answers once.
@@ -58,9 +58,9 @@ impl Shard {
     }
 
     /// A shard's part of a scan will not come: the scan has failed.
-    pub(super) fn scan_failed(&mut self, number: u64) {
+    pub(super) fn scan_failed(&mut self, number: u64, why: Refusal) {
         if let Some(gather) = self.gathers.remove(&number) {
-            self.refuse(gather.responder, Code::Failed, "the log of a shard has failed; its grains cannot be shown");
+            self.refuse(gather.responder, why.code, why.message);
         }
     }
 

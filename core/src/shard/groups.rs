@@ -222,6 +222,7 @@ impl Shard {
             }
         }
         group.flushed(&built, &marks);
+        self.store.renew(open.number, group);
         self.groups.in_order_until_nanos = 0;
         self.checkpoints.group_ended();
     }
@@ -315,9 +316,12 @@ impl Shard {
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
         let group = self.checkpoints.manifest_mut().groups.get_mut(&plan.group).expect("a merge is of a group");
-        for (file, kind) in group.merged(&plan, &built) {
+        let gone = group.merged(&plan, &built);
+        self.store.renew(plan.group, group);
+        for (file, kind) in gone {
             self.checkpoints.stale(file_path(plan.group, file, kind));
         }
+        self.forget_store_damage();
         self.checkpoints.root_is_due();
     }
 }

@@ -1,6 +1,7 @@
 //! What other shards, and this one, say to this shard.
 
 use super::Shard;
+use super::scans::{ScanAsk, ScanTo};
 use crate::parcel::Item;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::OUTBOX_ROWS_MAX;
@@ -30,12 +31,11 @@ impl Shard {
             Item::Expected { stream, at, received } => self.rewind(stream, at, received),
             Item::Report { stream, at, cursor } => self.reported(stream, at, cursor),
             Item::ScanAsk { from: (asker, gather), table, prefix, after, limit } => {
-                let (rows, more) = self.scan_own(table, &prefix, after.as_deref(), limit);
-                let lsn = self.log.0.appended().0;
-                self.say_after(lsn, asker, Item::ScanPart { gather, rows, more });
+                let ask = ScanAsk { table, prefix, after, limit: limit as usize };
+                self.scan_own(ask, ScanTo::Shard(asker, gather));
             }
             Item::ScanPart { gather, rows, more } => self.scan_part(gather, rows, more),
-            Item::ScanFailed { gather } => self.scan_failed(gather),
+            Item::ScanFailed { gather, why } => self.scan_failed(gather, *why),
             Item::StatusAsk { from: (asker, gather) } => {
                 let json = self.own_status();
                 self.say(asker, Item::StatusPart { gather, json });

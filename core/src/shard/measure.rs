@@ -23,6 +23,8 @@ impl Shard {
             sums.messages += slot.outbox_rows as u64;
             sums.timers += slot.timers.count() as u64;
             sums.grain_bytes += slot.grains.slab_bytes() as u64;
+            sums.note_bytes += slot.note_bytes() as u64;
+            sums.row_bytes += slot.row_bytes() as u64;
             sums.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
             sums.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
             for (name, value) in &slot.counters {
@@ -59,6 +61,10 @@ impl Shard {
             memory: vec![
                 ("queued_inputs", sums.input_bytes),
                 ("grain_slab", sums.grain_bytes),
+                ("rows", sums.row_bytes),
+                ("flush_notes", sums.note_bytes),
+                ("block_cache", self.store.bytes().0 as u64),
+                ("store_indexes", self.store.bytes().1 as u64),
                 ("lane_tails", sums.lane_bytes),
                 ("log_batches", log.waiting_bytes() as u64),
             ],
@@ -101,7 +107,7 @@ impl Shard {
         sizes
     }
 
-    fn store_counts(&self) -> [(&'static str, u64); 5] {
+    fn store_counts(&self) -> [(&'static str, u64); 9] {
         let groups = &self.groups;
         [
             ("store_row_bytes", groups.row_bytes),
@@ -109,14 +115,20 @@ impl Shard {
             ("store_flushed_bytes", groups.flushed_bytes),
             ("store_merges", groups.merges),
             ("store_merged_bytes", groups.merged_bytes),
+            ("store_reads", self.store.reads),
+            ("store_read_bytes", self.store.read_bytes),
+            ("rows_evicted", self.residence.evicted),
+            ("rows_read_back", self.residence.taken_back),
         ]
     }
 
-    fn store_gauges(&self, store: &Sizes) -> [(&'static str, u64); 6] {
+    fn store_gauges(&self, store: &Sizes) -> [(&'static str, u64); 8] {
         [
             ("store_rows", store.levels().map(|(_, size)| size.rows).sum()),
             ("store_tombstones", store.levels().map(|(_, size)| size.tombstones).sum()),
             ("store_live_value_bytes", store.live_value_bytes),
+            ("store_fetches", self.fetches.count() as u64),
+            ("store_damaged_places", self.store_damage.count() as u64),
             ("store_merging", u64::from(self.groups.is_merging())),
             ("store_groups_in_debt", self.groups_in_debt() as u64),
             ("store_groups_damaged", self.groups.troubled.damage().count() as u64),
@@ -152,6 +164,8 @@ struct Sums {
     input_bytes: u64,
     messages: u64,
     grain_bytes: u64,
+    note_bytes: u64,
+    row_bytes: u64,
     lane_bytes: u64,
     /// Of chunks in lane files.
     filed_bytes: u64,

@@ -3,6 +3,7 @@
 
 mod activity;
 mod admin;
+mod all_rows;
 mod bulk;
 mod catalog;
 mod channels;
@@ -11,7 +12,9 @@ mod cut;
 mod cut_content;
 mod damage;
 mod feeds;
+mod fetches;
 mod gather;
+mod grain_files;
 mod groups;
 mod head;
 mod ingest;
@@ -19,15 +22,20 @@ mod items;
 mod measure;
 mod merge_trouble;
 mod offsets;
+mod pending;
 mod post;
 mod reads;
 mod release;
 mod requests;
+mod residence;
 mod retention;
 mod root_content;
 mod runs;
+mod scans;
 pub mod settle;
 mod status;
+mod store_damage;
+mod store_reads;
 mod traced;
 mod turn;
 mod upkeep;
@@ -53,7 +61,7 @@ use crate::parcel::{Item, Parcel};
 use crate::request::{Reply, Request};
 use crate::session_secret::SessionSecret;
 use ahash::AHashSet;
-use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, Rng, Ticket};
+use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, OpenMode, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
 use gristmill_base::ids::{ConnId, Lsn, ShardId, SlotId, Ssn, SubscriptionId, Term};
 use gristmill_base::position::{Durable, Released};
@@ -101,8 +109,8 @@ pub struct Outbox {
     pub parcels: Vec<(ShardId, Parcel)>,
     /// Replies for this shard's connections.
     pub replies: Vec<Reply>,
-    /// Files to open for writing on the shard's own disk.
-    pub open: Vec<String>,
+    /// Files to open on the shard's own disk, and how.
+    pub open: Vec<(String, OpenMode)>,
     /// Files of the shard's own disk that it is done with: to be closed, or descriptors run out.
     pub close: Vec<FileId>,
     /// Background jobs to start.
@@ -133,6 +141,12 @@ pub struct ShardConfig {
     pub checkpoint_bytes: u64,
     /// How large lane files and their chunks become.
     pub lane_sizes: LaneSizes,
+    /// Memory that rows and what is noted of them may take, bytes.
+    pub resident_bytes_max: usize,
+    /// Memory that cached blocks of the store may take, bytes.
+    pub cache_bytes: usize,
+    /// Files of the store that may be open at once to read rows.
+    pub store_files_max: usize,
     /// Bytes of queued inputs at which dispatch stops and new operations are refused for capacity.
     pub queued_bytes_max: usize,
     /// Microseconds after which an idle session expires.
@@ -236,6 +250,8 @@ pub struct Shard {
     leaving: Vec<Leaving>,
     crowd: turn::Crowd,
     /// Whether the process is over its memory budget.
+    process_short: bool,
+    /// Whether it is, or the shard's rows are so far over theirs that no more may be written.
     memory_short: bool,
     /// Bytes of values that this turn has read for clients.
     read_bytes: usize,
@@ -260,7 +276,7 @@ pub struct Shard {
     /// Grains that wait for a time before they run again: nanoseconds, slot, grain.
     retries: BTreeMap<(u64, SlotId, u32), ()>,
     /// Runs that wait for a verdict or a fetch, by number.
-    pending_runs: BTreeMap<u64, runs::PendingRun>,
+    pending_runs: BTreeMap<u64, pending::PendingRun>,
     next_run: u64,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
@@ -272,6 +288,10 @@ pub struct Shard {
     catalog_root: Option<RootFile>,
     checkpoints: checkpoint::Checkpoints,
     groups: groups::Groups,
+    store: store_reads::StoreReads,
+    store_damage: store_damage::StoreDamage,
+    fetches: fetches::Fetches,
+    residence: residence::Residence,
     failing_work: work::FailingWork,
     damage: damage::Damage,
     retention: retention::Retention,
@@ -344,19 +364,25 @@ pub struct ShardParts {
     pub unapplied: u64,
 }
 
+/// Slots at the places of their ids.
+fn by_id(slots: Vec<Slot>, slot_count: usize) -> Vec<Option<Box<Slot>>> {
+    let mut all: Vec<Option<Box<Slot>>> = (0..slot_count).map(|_| None).collect();
+    for slot in slots.into_iter().map(Box::new) {
+        let at = usize::from(slot.id.0);
+        all[at] = Some(slot);
+    }
+    all
+}
+
 impl Shard {
     /// A shard from its parts. It serves from its first turn on.
     #[must_use]
-    pub fn new(mut parts: ShardParts) -> Self {
+    pub fn new(parts: ShardParts) -> Self {
         let slot_count = usize::from(parts.config.slot_count);
-        let mut slots: Vec<Option<Box<Slot>>> = (0..slot_count).map(|_| None).collect();
-        for slot in std::mem::take(&mut parts.slots).into_iter().map(Box::new) {
-            let at = usize::from(slot.id.0);
-            slots[at] = Some(slot);
-        }
         let mut shard = Self {
+            store: store_reads::StoreReads::of(&parts),
             counts: Counts::at_start(&parts),
-            slots,
+            slots: by_id(parts.slots, slot_count),
             log: ShardLog(parts.log),
             shown: parts.catalog.clone(),
             catalog: parts.catalog,
@@ -370,6 +396,7 @@ impl Shard {
             held_traced: 0,
             leaving: Vec::new(),
             crowd: turn::Crowd::default(),
+            process_short: false,
             memory_short: false,
             read_bytes: 0,
             scans: 0,
@@ -396,6 +423,9 @@ impl Shard {
             catalog_root: parts.catalog_root,
             checkpoints: checkpoint::Checkpoints::new(parts.root, parts.content),
             groups: groups::Groups::default(),
+            store_damage: store_damage::StoreDamage::default(),
+            fetches: fetches::Fetches::default(),
+            residence: residence::Residence::default(),
             failing_work: work::FailingWork::default(),
             damage: damage::Damage::default(),
             retention: retention::Retention::default(),

@@ -2,7 +2,9 @@
 //! ran. Both usually are at once.
 
 use super::Shard;
+use super::fetches::{FETCHES_MAX, Fetch, Then, What};
 use super::requests::Spot;
+use super::scans::{ScanAsk, ScanTo};
 use super::writes::check;
 use crate::catalog::data_type;
 use crate::jobs::Job;
@@ -15,6 +17,9 @@ use gristmill_base::limits::{
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::input::GrainAddress;
 use gristmill_state::lane::LaneRead;
+use gristmill_state::slot::{Held, Slot};
+use gristmill_state::store::{Direction, KeyRange, RangeRead, RowKey};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Longest time that a read waits for events; it is answered with nothing then. One whose connection is gone at another
@@ -24,7 +29,8 @@ const READ_WAIT_MILLIS_MAX: u32 = 30_000;
 pub(super) const READS_WAITING_MAX: usize = 16_384;
 
 /// A page of a map.
-struct RangeAsk {
+#[derive(Clone, Debug)]
+pub(super) struct RangeAsk {
     map: MapId,
     from: Bytes,
     to: Option<Bytes>,
@@ -47,35 +53,52 @@ impl Shard {
             self.missed_reads.push((ticket, spot.slot, request));
             return;
         }
-        if let Err(refusal) = self.try_read(spot, request) {
+        if let Err(refusal) = self.try_read(spot, request, false) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
     }
 
-    fn try_read(&mut self, spot: Spot, request: Request) -> Result<(), Refusal> {
+    /// Makes a read of a row again, for which files were looked into: the row is in memory now, or it `is_absent`.
+    pub(super) fn read_again(&mut self, slot: SlotId, request: Request, is_absent: bool) {
+        let responder = request.responder;
+        if let Err(refusal) = self.try_read(Spot { slot, hash: None }, request, is_absent) {
+            self.reply(Lsn(0), responder, Err(refusal));
+        }
+    }
+
+    fn try_read(&mut self, spot: Spot, request: Request, is_absent: bool) -> Result<(), Refusal> {
         let (slot, responder) = (spot.slot, request.responder);
         if let Operation::Offsets { .. } = request.operation {
             return self.offsets(slot, request);
         }
-        match request.operation {
+        match &request.operation {
             Operation::Get { table, key } => {
-                self.table_for(table, &key)?;
-                self.get(spot, responder, table, &key);
+                self.table_for(*table, key)?;
+                if !self.get(spot, responder, *table, key, is_absent) {
+                    let row = What::row(&RowKey::Grain(slot, *table, (&**key).into()));
+                    return self.fetch_read(slot, row, Then::Read(request));
+                }
+                return Ok(());
             }
             Operation::MapGet { table, map, key, entry } => {
-                let found = self.map_for(table, map, &key)?;
-                check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                self.map_get(slot, responder, &GrainAddress { table, key: key.into() }, map, &entry);
+                let found = self.map_for(*table, *map, key)?;
+                check("the map key", data_type(found.key), entry, KEY_BYTES_MAX)?;
+                let address = GrainAddress { table: *table, key: (&**key).into() };
+                if !self.map_get(slot, responder, &address, *map, entry, is_absent) {
+                    let row = What::row(&RowKey::Entry(slot, *table, (&**key).into(), *map, (&**entry).into()));
+                    return self.fetch_read(slot, row, Then::Read(request));
+                }
+                return Ok(());
             }
             Operation::Range { table, map, key, from, to, limit, reverse } => {
-                self.map_for(table, map, &key)?;
-                self.range(
-                    slot,
-                    responder,
-                    &GrainAddress { table, key: key.into() },
-                    RangeAsk { map, from, to, limit, reverse },
-                );
+                self.map_for(*table, *map, key)?;
+                let address = GrainAddress { table: *table, key: (&**key).into() };
+                let ask = RangeAsk { map: *map, from: from.clone(), to: to.clone(), limit: *limit, reverse: *reverse };
+                return self.range(slot, request, address, ask);
             }
+            _ => {}
+        }
+        match request.operation {
             Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
                 self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
                 let lane = LaneKey { topic, lane };
@@ -102,41 +125,102 @@ impl Shard {
         }
     }
 
-    fn get(&mut self, Spot { slot, hash }: Spot, responder: Responder, table: TableId, key: &[u8]) {
-        let grains = &self.slot_mut(slot).grains;
-        let hash = hash.unwrap_or_else(|| grains.hash(key));
-        let row = grains.find_hashed(table, key, hash).and_then(|id| grains.get(id).value.as_ref());
-        let (ssn, value) = (row.map(|row| row.ssn), row.map(|row| row.bytes.clone()));
-        let lsn = self.depends_on(slot, ssn);
-        self.reply(lsn, responder, Ok(Answer::Value(value)));
-    }
-
-    fn map_get(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress, map: MapId, entry: &[u8]) {
-        let row = self.slot_mut(slot).grain(address).and_then(|grain| grain.map(map)).and_then(|rows| rows.get(entry));
-        let (ssn, value) = (row.map(|row| row.ssn), row.map(|row| row.bytes.clone()));
-        let lsn = self.depends_on(slot, ssn);
-        self.reply(lsn, responder, Ok(Answer::Value(value)));
-    }
-
-    fn range(&mut self, slot: SlotId, responder: Responder, address: &GrainAddress, ask: RangeAsk) {
-        let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
-        let mut more = false;
-        let limit = ask.limit.min(PAGE_ENTRIES_MAX) as usize;
-        let empty = ask.to.as_ref().is_some_and(|to| *to <= ask.from);
-        if let Some(rows) = self.slot_mut(slot).grain(address).and_then(|grain| grain.map(ask.map)).filter(|_| !empty) {
-            let upper = ask.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let rows = rows.range::<[u8], _>((Bound::Included(&*ask.from), upper));
-            let rows: Box<dyn Iterator<Item = _>> = if ask.reverse { Box::new(rows.rev()) } else { Box::new(rows) };
-            let mut bytes = 0;
-            for (key, row) in rows {
-                bytes += key.len() + row.bytes.len();
-                if entries.len() == limit || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) {
-                    more = true;
-                    break;
-                }
-                entries.push((key.clone(), row.bytes.clone()));
-            }
+    /// Begins to fetch what a client's read lacks.
+    fn fetch_read(&mut self, slot: SlotId, what: What, then: Then) -> Result<(), Refusal> {
+        if self.fetches.is_full() {
+            let message = format!("{FETCHES_MAX} reads of the disk are under way; send it again");
+            return Err(Refusal::new(Code::Capacity, message));
         }
+        self.fetch(Fetch { slot, what, then });
+        Ok(())
+    }
+
+    /// Answers with a grain's value; false if only files can tell it.
+    fn get(
+        &mut self,
+        Spot { slot, hash }: Spot,
+        responder: Responder,
+        table: TableId,
+        key: &[u8],
+        is_absent: bool,
+    ) -> bool {
+        let state = self.slot_mut(slot);
+        let hash = hash.unwrap_or_else(|| state.grains.hash(key));
+        let id = state.grains.find_hashed(table, key, hash);
+        if let Some(id) = id {
+            state.grains.get_mut(id).warm();
+        }
+        let (ssn, value) = match state.value(id) {
+            Held::Row(row) => (Some(row.ssn), Some(row.bytes.clone())),
+            Held::Unknown if !is_absent => return false,
+            Held::Nothing | Held::Unknown => (None, None),
+        };
+        let lsn = self.depends_on(slot, ssn);
+        self.reply(lsn, responder, Ok(Answer::Value(value)));
+        true
+    }
+
+    /// Answers with a map's entry; false if only files can tell it.
+    fn map_get(
+        &mut self,
+        slot: SlotId,
+        responder: Responder,
+        address: &GrainAddress,
+        map: MapId,
+        entry: &[u8],
+        is_absent: bool,
+    ) -> bool {
+        let state = self.slot_mut(slot);
+        let id = state.grains.find(address.table, &address.key);
+        let (ssn, value) = match state.entry(id, map, entry) {
+            Held::Row(row) => (Some(row.ssn), Some(row.bytes.clone())),
+            Held::Unknown if !is_absent => return false,
+            Held::Nothing | Held::Unknown => (None, None),
+        };
+        let lsn = self.depends_on(slot, ssn);
+        self.reply(lsn, responder, Ok(Answer::Value(value)));
+        true
+    }
+
+    fn range(&mut self, slot: SlotId, request: Request, address: GrainAddress, ask: RangeAsk) -> Result<(), Refusal> {
+        let is_empty = ask.limit == 0 || ask.to.as_ref().is_some_and(|to| *to <= ask.from);
+        if is_empty || self.slot_mut(slot).is_whole() {
+            self.answer_range(slot, request.responder, &address, &ask, None);
+            return Ok(());
+        }
+        let (from, to) = (&ask.from, ask.to.as_deref());
+        let range = KeyRange::of_entries(slot, address.table, &address.key, ask.map, from, to);
+        let direction = if ask.reverse { Direction::Backward } else { Direction::Forward };
+        let rows = ask.limit.min(PAGE_ENTRIES_MAX) as usize + 1;
+        let read = RangeRead::new(range, direction, rows, PAGE_BYTES_MAX);
+        self.fetch_read(slot, What::Range(read), Then::Range(request, address, ask))
+    }
+
+    /// What files hold of a range is there.
+    pub(super) fn range_fetched(
+        &mut self,
+        slot: SlotId,
+        request: Request,
+        address: &GrainAddress,
+        ask: &RangeAsk,
+        page: &RangeRead,
+    ) {
+        if let Err(refusal) = self.map_for(address.table, ask.map, &address.key) {
+            return self.reply(Lsn(0), request.responder, Err(refusal));
+        }
+        self.answer_range(slot, request.responder, address, ask, Some(page));
+    }
+
+    /// Answers with a range of what is in memory and, if not all is, of what files hold.
+    fn answer_range(
+        &mut self,
+        slot: SlotId,
+        responder: Responder,
+        address: &GrainAddress,
+        ask: &RangeAsk,
+        page: Option<&RangeRead>,
+    ) {
+        let (entries, more) = range_of(self.slot_mut(slot), address, ask, page);
         let lsn = self.depends_on(slot, None);
         self.reply(lsn, responder, Ok(Answer::Entries { entries, more }));
     }
@@ -161,38 +245,19 @@ impl Shard {
             return self.refuse(responder, Code::Capacity, "too many scans are under way; send it again");
         }
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
+        if self.fetches.is_full() {
+            let message = format!("{FETCHES_MAX} reads of the disk are under way; send it again");
+            return self.refuse(responder, Code::Capacity, message);
+        }
         if local || self.config.shard_count == 1 {
-            let (rows, more) = self.scan_own(table, &prefix, after.as_deref(), limit);
-            let lsn = self.log.0.appended().0;
-            return self.reply(lsn, responder, Ok(Answer::Rows { rows, more }));
+            let ask = ScanAsk { table, prefix, after, limit: limit as usize };
+            return self.scan_own(ask, ScanTo::Client(responder));
         }
         let gather = self.gather_scan(responder, limit);
         for shard in 0..self.config.shard_count {
             let (from, prefix, after) = ((self.config.shard, gather), prefix.clone(), after.clone());
             self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit });
         }
-    }
-
-    /// This shard's part of a scan: rows in key order and whether there are more.
-    pub(super) fn scan_own(
-        &self,
-        table: TableId,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: u32,
-    ) -> (Vec<(Bytes, Option<Bytes>)>, bool) {
-        let mut rows: Vec<(Bytes, Option<&[u8]>)> = Vec::new();
-        let limit = limit as usize;
-        for slot in self.slots.iter().flatten() {
-            for (key, id) in slot.grains.scan(table, prefix, after, limit + 1) {
-                rows.push((key, slot.grains.get(id).value.as_ref().map(|row| &*row.bytes)));
-            }
-            // Keys of other slots may take the place of these: only so many can be in the page.
-            rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-            rows.truncate(limit + 1);
-        }
-        let (rows, more) = cut_page(rows, limit);
-        (rows.into_iter().map(|(key, value)| (key, value.map(Into::into))).collect(), more)
     }
 
     /// Answers a read of a lane if there is something to say; `must` answers also with nothing.
@@ -334,6 +399,53 @@ impl Shard {
     pub(super) fn lane_home(&self, topic: TopicId, lane: LaneId) -> SlotId {
         gristmill_base::placement::lane_home(topic, lane, self.catalog.lane_count(topic), self.config.slot_count)
     }
+}
+
+/// Entries of a range, and whether there are more.
+fn range_of(
+    slot: &Slot,
+    address: &GrainAddress,
+    ask: &RangeAsk,
+    page: Option<&RangeRead>,
+) -> (Vec<(Bytes, Bytes)>, bool) {
+    let limit = ask.limit.min(PAGE_ENTRIES_MAX) as usize;
+    let is_empty = ask.to.as_ref().is_some_and(|to| *to <= ask.from);
+    let upper = ask.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let held = slot.grain(address).and_then(|grain| grain.map(ask.map)).filter(|_| !is_empty);
+    let held = held.into_iter().flat_map(|rows| rows.range::<[u8], _>((Bound::Included(&*ask.from), upper)));
+    let held = held.map(|(key, row)| (&**key, &*row.bytes));
+    let stored = stored_entries(page);
+    // Behind the end of a page that is not all, files may hold more.
+    let end = page
+        .filter(|page| !page.is_all())
+        .and_then(|_| stored.keys().copied().reduce(|a, b| if ask.reverse { a.min(b) } else { a.max(b) }));
+    let is_within = |key: &[u8]| end.is_none_or(|end| if ask.reverse { key >= end } else { key <= end });
+    let mut rows: Box<dyn Iterator<Item = (&[u8], &[u8])>> = match page {
+        None if ask.reverse => Box::new(held.rev()),
+        None => Box::new(held),
+        Some(_) => {
+            let mut all = stored;
+            all.extend(held);
+            if ask.reverse { Box::new(all.into_iter().rev()) } else { Box::new(all.into_iter()) }
+        }
+    };
+    let (mut entries, mut bytes, mut more) = (Vec::new(), 0, end.is_some());
+    for (key, value) in rows.by_ref() {
+        bytes += key.len() + value.len();
+        if entries.len() == limit || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) || !is_within(key) {
+            more = true;
+            break;
+        }
+        entries.push((key.into(), value.into()));
+    }
+    (entries, more)
+}
+
+/// Entries in a page of files.
+pub(super) fn stored_entries(page: Option<&RangeRead>) -> BTreeMap<&[u8], &[u8]> {
+    let rows = page.into_iter().flat_map(RangeRead::rows);
+    let entries = rows.filter_map(|row| Some((RowKey::entry_of(&row.key)?, row.value.as_deref()?)));
+    entries.collect()
 }
 
 /// Sorts rows and keeps one page of them.

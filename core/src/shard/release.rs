@@ -152,7 +152,9 @@ impl Shard {
                 what if durable.covers(held.lsn) => self.leaving.push(what),
                 Leaving::Item(to, item) => {
                     if let Item::ScanPart { gather, .. } = *item {
-                        self.leaving.push(Leaving::Item(to, Box::new(Item::ScanFailed { gather })));
+                        let what = "the log of a shard has failed; its grains cannot be shown";
+                        let why = Box::new(Refusal::new(Code::Failed, what));
+                        self.leaving.push(Leaving::Item(to, Box::new(Item::ScanFailed { gather, why })));
                     }
                 }
                 Leaving::Reply(mut reply) => {

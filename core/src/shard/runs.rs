@@ -1,17 +1,18 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::grain_files::GrainFiles;
 use super::head::{Head, Most, handler_of, head};
-use super::requests::Spot;
+use super::pending::PendingRun;
 use super::writes::builtin;
-use crate::access::{Effects, RunAccess, RunPlace};
+use crate::access::{Effects, RunAccess, RunPlace, Stored};
 use crate::catalog::{Catalog, Exhausted};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
-use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::placement::{lane_home, lane_of, slot_group, slot_of};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_sdk::{Cause, Interrupt, Reply};
@@ -19,17 +20,8 @@ use gristmill_state::grain::{GrainId, Queued, Running, Work};
 use gristmill_state::input::{CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
 use gristmill_state::record::{Outcome, Parked, RecordKind};
 use gristmill_state::slot::{Draft, Slot};
+use gristmill_state::store::RowKey;
 use std::sync::Arc;
-
-/// A run that waits for a verdict, or for a fetch after which it is made again.
-#[derive(Debug)]
-pub(super) struct PendingRun {
-    slot: SlotId,
-    grain: GrainId,
-    /// Ticket of the fetch; `None`: a verdict is waited for.
-    fetch: Option<u64>,
-    time_micros: u64,
-}
 
 /// What a commit record needs beside effects and replies, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 256 << 10;
@@ -151,21 +143,7 @@ impl Shard {
         let work = here.work().expect("a ready grain has work");
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
-        let hops = work
-            .queue
-            .iter()
-            .take(count)
-            .filter_map(|queued| work.input_of(queued))
-            .map(|input| input.hops)
-            .max()
-            .unwrap_or(0);
-        // What fires of a timer is live, whoever set it.
-        let class = InputClass::of_all(
-            work.queue
-                .iter()
-                .take(count)
-                .map(|queued| work.input_of(queued).map_or(InputClass::Live, |input| input.class)),
-        );
+        let (hops, class) = caused(work, count);
         let time_micros = self.engine_micros;
         let place = RunPlace {
             grain: here,
@@ -177,17 +155,33 @@ impl Shard {
             hops: hops + 1,
             class,
         };
+        let mut files = (!state.is_whole()).then(|| {
+            let group = slot_group(slot, self.config.slot_count);
+            GrainFiles::new(state, group, (here.table, &here.key), &mut self.store, work.fetched.as_deref())
+        });
+        let stored = files.as_mut().map(|files| files as &mut dyn Stored);
         let mut access = match &mut self.dice {
-            Some(dice) => RunAccess::new(place, Some(&mut **dice)),
-            None => RunAccess::new(place, None),
+            Some(dice) => RunAccess::new(place, Some(&mut **dice), stored),
+            None => RunAccess::new(place, None, stored),
         };
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
         let effects = access.effects;
         drop(inputs);
+        let (missed, found) = files.map(|files| (files.missed, files.found)).unwrap_or_default();
+        let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
+        self.residence.taken_back += found.len() as u64;
+        for (key, row) in found {
+            let key = RowKey::decode(&key).expect("it was encoded for the run");
+            state.take_back(&key, row.ssn, &row.value);
+        }
         match started {
             Started::Pending => {
-                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: None, time_micros });
+                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: None, missed, time_micros });
+            }
+            Started::Done(_) if missed.is_some() => {
+                let pending = PendingRun { slot, grain, fetch: None, missed: None, time_micros };
+                self.fetch_run(run, pending, missed.expect("it was just looked at"));
             }
             Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),
         }
@@ -196,8 +190,10 @@ impl Shard {
     /// A run that a host had left pending has ended.
     pub(super) fn verdict(&mut self, run: u64, effects: Effects, called: Called) {
         // A verdict for a run that is not waited for any more is that of a worker which lost its lease.
-        if let Some(pending) = self.pending_runs.remove(&run) {
-            self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called);
+        let Some(mut pending) = self.pending_runs.remove(&run) else { return };
+        match pending.missed.take() {
+            Some(missed) => self.fetch_run(run, pending, missed),
+            None => self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called),
         }
     }
 
@@ -211,7 +207,8 @@ impl Shard {
                 self.finish(slot, grain, Finished { effects, replies, count: running.count, time_micros })
             }
             Called::Interrupted(Interrupt(ticket)) => {
-                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: Some(ticket), time_micros });
+                let pending = PendingRun { slot, grain, fetch: Some(ticket), missed: None, time_micros };
+                self.pending_runs.insert(run, pending);
                 self.new_jobs.push(Job::Nothing(ticket));
             }
             Called::Failed { handled, message } => {
@@ -268,23 +265,6 @@ impl Shard {
     fn no_reply(&self, replies: &[Reply]) -> Option<String> {
         let found = replies.iter().filter_map(|reply| reply.0.as_ref()).map(Vec::len).max()?;
         (found > VALUE_BYTES_MAX).then(|| format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed"))
-    }
-
-    /// What a read waited for is there: the client's read, or the runs that wait for it, are made again from the start.
-    pub(super) fn fetched(&mut self, ticket: u64) {
-        if let Some(at) = self.missed_reads.iter().position(|(missed, ..)| *missed == ticket) {
-            let (_, slot, request) = self.missed_reads.remove(at);
-            return self.read(Spot { slot, hash: None }, request);
-        }
-        let waiting: Vec<u64> =
-            self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();
-        for run in waiting {
-            let pending = self.pending_runs.remove(&run).expect("it was just listed");
-            let state = self.slot_mut(pending.slot);
-            state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work").running = None;
-            state.list(pending.grain);
-            self.mark_ready(pending.slot);
-        }
     }
 
     fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {
@@ -514,6 +494,14 @@ impl Shard {
             }
         }
     }
+}
+
+/// Most hops of the first inputs in a queue, and their class together.
+fn caused(work: &Work, count: usize) -> (u8, InputClass) {
+    let inputs = || work.queue.iter().take(count).map(|queued| work.input_of(queued));
+    // What fires of a timer is live, whoever set it.
+    let class = InputClass::of_all(inputs().map(|input| input.map_or(InputClass::Live, |input| input.class)));
+    (inputs().flatten().map(|input| input.hops).max().unwrap_or(0), class)
 }
 
 fn response(

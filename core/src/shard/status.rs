@@ -72,12 +72,14 @@ impl Shard {
             |path: &str| -> i64 { shards.iter().filter_map(|shard| shard.pointer(path).and_then(Value::as_i64)).sum() };
         let groups = |shard: &Value| shard.pointer("/damaged/groups").and_then(Value::as_array).map_or(0, Vec::len);
         let damaged_groups = shards.iter().map(groups).sum::<usize>() as i64;
+        let places = |shard: &Value| shard.pointer("/damaged/store").and_then(Value::as_array).map_or(0, Vec::len);
+        let damaged_places = shards.iter().map(places).sum::<usize>() as i64;
         let flying = (sum("/unsettled/sent") - sum("/unsettled/received")).abs();
         let unsettled = sum("/unsettled/events") + sum("/unsettled/inputs") + sum("/unsettled/messages") + flying;
         json!({
             "unsettled": unsettled,
             "parked": sum("/parked"),
-            "damaged": sum("/damaged/chunks") + damaged_groups,
+            "damaged": sum("/damaged/chunks") + damaged_groups + damaged_places,
             "sent": sum("/unsettled/sent"),
             "replayed": sum("/replayed"),
             "unapplied_at_start": sum("/unapplied_at_start"),

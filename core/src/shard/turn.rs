@@ -1,5 +1,6 @@
 //! One turn: everything that came in, then everything that can go on, then the log.
 
+use super::store_reads::StoreReads;
 use super::warm::WARM_REQUESTS;
 use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
@@ -35,7 +36,8 @@ impl Shard {
         if !inbox.gauges.is_empty() {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
-        self.memory_short = inbox.memory_short;
+        self.process_short = inbox.memory_short;
+        self.memory_short = self.process_short || self.is_over_budget();
         self.look_for_crowd(!inbox.parcels.is_empty());
         self.begin_bulk();
         (self.read_bytes, self.scans) = (0, 0);
@@ -95,7 +97,11 @@ impl Shard {
 
     fn take_in(&mut self, inbox: &mut Inbox) {
         for completion in inbox.completions.drain(..) {
-            assert!(Log::owns(completion.ticket), "the shard's disk works for the log alone");
+            if StoreReads::owns(completion.ticket) {
+                self.store_read(completion.ticket, completion.result);
+                continue;
+            }
+            assert!(Log::owns(completion.ticket), "the shard's disk works for the log and the store alone");
             let before = self.log.0.durable().0.0;
             if self.log.0.complete(completion.ticket, completion.result) {
                 self.counts.flushes += 1;
@@ -105,7 +111,11 @@ impl Shard {
             }
         }
         for (path, file) in inbox.opened.drain(..) {
-            self.segment_opened(&path, file);
+            if self.store.is_opening(&path) {
+                self.store_opened(&path, file);
+            } else {
+                self.segment_opened(&path, file);
+            }
         }
         for done in inbox.jobs.drain(..) {
             self.job_done(done);
@@ -129,6 +139,7 @@ impl Shard {
     /// Everything that goes on by itself, until nothing moves or the turn has done enough.
     fn go_on(&mut self, outbox: &mut Outbox) {
         self.upkeep();
+        self.resume_fetches();
         if self.log.0.failed().is_none() {
             self.pump_feeds();
             self.pump_local();
@@ -148,6 +159,7 @@ impl Shard {
         let now = Now { monotonic_nanos: self.now_nanos, wall_micros: self.engine_micros };
         self.log.0.drive(now, self.engine_micros, &mut outbox.disk);
         self.want_segment(outbox);
+        self.store.give_out(outbox);
         outbox.close.extend(std::iter::from_fn(|| self.log.0.next_closable()));
         if traced {
             self.trace_turn(outbox);
@@ -189,7 +201,7 @@ impl Shard {
         let runnable = runnable && self.has_room();
         let held = if self.is_bulk_full() { self.bulk.held_feeds } else { 0 };
         let feedable = self.active_feeds.len() > held && !self.crowd.is_too_large && self.has_room();
-        let busy = runnable || feedable || !self.local.is_empty() || !self.home.is_empty();
+        let busy = runnable || feedable || self.fetches.is_paused() || !self.local.is_empty() || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {
             return 0;
         }

@@ -23,7 +23,8 @@ impl Shard {
         if self.now_nanos < self.upkeep_nanos {
             return;
         }
-        self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
+        // Memory that is over its budget is given back turn by turn.
+        self.upkeep_nanos = self.now_nanos + if self.keep_budget() { 0 } else { UPKEEP_NANOS };
         self.retry_blocked();
         self.cover_feeds();
         self.retry_reads();

@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod files;
 mod hostile;
+mod residence;
 mod retention;
 mod rig;
 mod store;

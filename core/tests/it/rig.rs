@@ -11,6 +11,7 @@ use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Respon
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard, WorkState};
 use gristmill_io::posix::PosixDisk;
 use gristmill_sdk::App;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Counts up; good enough for ids in tests.
@@ -220,8 +221,8 @@ impl Rig {
                 moved = true;
                 node.disk.submit(ticket, op);
             }
-            for path in node.outbox.open.drain(..) {
-                let file = node.disk.open(&path, OpenMode::Write);
+            for (path, mode) in node.outbox.open.drain(..) {
+                let file = node.disk.open(&path, mode);
                 node.inbox.opened.push((path, file));
             }
             for file in node.outbox.close.drain(..) {
@@ -265,6 +266,17 @@ impl Rig {
     /// A slot, wherever it is.
     pub(crate) fn slot(&self, id: SlotId) -> Option<&gristmill_state::slot::Slot> {
         self.nodes.iter().find_map(|node| node.shard.slot(id))
+    }
+
+    /// All rows of a slot, from memory and from the files below `root`.
+    pub(crate) fn rows(&self, root: &Path, slot: SlotId) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
+        let shard = self.nodes.iter().map(|node| &node.shard).find(|shard| shard.slot(slot).is_some()).unwrap();
+        let rows = shard.rows_of(slot, &mut |path, wanted| {
+            let bytes = std::fs::read(root.join(path)).unwrap();
+            let from = (wanted.offset as usize).min(bytes.len());
+            bytes[from..(from + wanted.bytes).min(bytes.len())].to_vec()
+        })?;
+        Ok(rows.into_iter().map(|(key, row)| (key, row.bytes.to_vec())).collect())
     }
 
     pub(crate) fn send(&mut self, shard: u16, session: SessionId, operation: Operation) -> u64 {

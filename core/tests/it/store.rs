@@ -9,7 +9,7 @@ use gristmill_core::WorkState;
 use gristmill_core::boot::{BootConfig, BootError, Verified, inspect, recover, verify};
 use gristmill_core::request::{Answer, Operation};
 use gristmill_io::posix::PosixDisk;
-use gristmill_state::store::{FileKind, Level, file_path};
+use gristmill_state::store::{FileKind, Level, RowKey, file_path};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -116,16 +116,26 @@ fn now() -> Now {
     Now { monotonic_nanos: 1_000, wall_micros: 1_700_000_000_000_000 }
 }
 
-/// The file that a start blames, with its words; nothing if it opens, then with all that the tables hold.
+/// The file that a start blames, or else the reading of all rows, with its words; otherwise all that the tables hold.
 fn started(root: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, (String, String)> {
     match recover(&mut PosixDisk::new(root), &quiet(), now(), &mut Fixed(1)) {
         Err(BootError::Damage { file, what }) => Err((file, what)),
         Err(other) => panic!("{other}"),
         Ok(_) => {
             let rig = Rig::start(root, &quiet(), apps);
-            let slots = (0..16).filter_map(|slot| rig.slot(SlotId(slot)));
-            let grains = slots.flat_map(|slot| slot.grains.iter().map(|(_, grain)| grain));
-            Ok(grains.filter_map(|grain| Some((grain.key.to_vec(), grain.value.as_ref()?.bytes.to_vec()))).collect())
+            let mut values = BTreeMap::new();
+            for slot in (0..16).map(SlotId) {
+                let rows = rig.rows(root, slot).map_err(|told| {
+                    let (file, what) = told.split_once(": ").unwrap();
+                    (file.to_owned(), what.to_owned())
+                })?;
+                for (key, value) in rows {
+                    if let RowKey::Grain(_, _, key) = RowKey::decode(&key).unwrap() {
+                        values.insert(key.to_vec(), value);
+                    }
+                }
+            }
+            Ok(values)
         }
     }
 }

@@ -111,8 +111,11 @@ fn unset(key: &Key, loaded: &Loaded, machine: &Machine, shards: usize, sizes: &S
     (value, format!("default: {why}"))
 }
 
-fn derived(sizes: &Sizes) -> [(&'static str, usize); 4] {
+fn derived(sizes: &Sizes) -> [(&'static str, usize); 7] {
     [
+        ("rows in memory", sizes.resident_bytes),
+        ("cached blocks", sizes.cache_bytes),
+        ("log between checkpoints", usize::try_from(sizes.checkpoint_bytes).unwrap_or(usize::MAX)),
         ("inputs that wait", sizes.queued_bytes),
         ("unfinished frames", sizes.doors.input),
         ("requests in flight", sizes.doors.flight),

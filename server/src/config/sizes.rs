@@ -2,9 +2,9 @@
 
 use super::Config;
 use gristmill_base::limits::{
-    MEMORY_BUDGET_BYTES_MIN, QUEUED_BYTES_DEFAULT, QUEUED_BYTES_MIN, SHARD_FLIGHT_BYTES_MAX, SHARD_FLIGHT_BYTES_MIN,
-    SHARD_INPUT_BYTES_MAX, SHARD_INPUT_BYTES_MIN, SHARD_MEMORY_BYTES_MIN, SHARD_OUTPUT_BYTES_MAX,
-    SHARD_OUTPUT_BYTES_MIN,
+    CHECKPOINT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, QUEUED_BYTES_DEFAULT, QUEUED_BYTES_MIN, SHARD_FLIGHT_BYTES_MAX,
+    SHARD_FLIGHT_BYTES_MIN, SHARD_INPUT_BYTES_MAX, SHARD_INPUT_BYTES_MIN, SHARD_MEMORY_BYTES_MIN,
+    SHARD_OUTPUT_BYTES_MAX, SHARD_OUTPUT_BYTES_MIN, STORE_CACHE_BYTES_DEFAULT,
 };
 use gristmill_io::cgroup::{Limits, machine_memory_bytes};
 use gristmill_net::connections::Shares;
@@ -47,6 +47,12 @@ impl Machine {
 pub(crate) struct Sizes {
     /// Of the whole process; 0 if there is none because the machine's memory is not known.
     pub(crate) budget_bytes: u64,
+    /// Rows of one shard in memory, beyond which those that files hold are given up.
+    pub(crate) resident_bytes: usize,
+    /// Cached blocks of one shard.
+    pub(crate) cache_bytes: usize,
+    /// Log of one shard after which slots are checkpointed at the latest: changed rows stay in memory until then.
+    pub(crate) checkpoint_bytes: u64,
     /// Inputs that wait in one shard, beyond which it takes no more work.
     pub(crate) queued_bytes: usize,
     /// What all connections of one shard may hold.
@@ -59,11 +65,22 @@ impl Sizes {
         let found = machine.memory().0 / 100 * BUDGET_PERCENT;
         let budget_bytes = config.memory.budget_bytes.unwrap_or(found);
         if budget_bytes == 0 {
-            return Self { budget_bytes, queued_bytes: QUEUED_BYTES_DEFAULT, doors: Shares::default() };
+            return Self {
+                budget_bytes,
+                resident_bytes: usize::MAX,
+                cache_bytes: STORE_CACHE_BYTES_DEFAULT,
+                checkpoint_bytes: config.log.checkpoint_bytes,
+                queued_bytes: QUEUED_BYTES_DEFAULT,
+                doors: Shares::default(),
+            };
         }
         let share = usize::try_from(budget_bytes).unwrap_or(usize::MAX) / shards.max(1);
         Self {
             budget_bytes,
+            resident_bytes: share / 2,
+            cache_bytes: share / 10,
+            // A flush copies what has changed, and sorts the copy.
+            checkpoint_bytes: config.log.checkpoint_bytes.min(share as u64 / 8).max(CHECKPOINT_BYTES_MIN),
             queued_bytes: (share / 16).clamp(QUEUED_BYTES_MIN, QUEUED_BYTES_DEFAULT),
             doors: Shares {
                 input: (share / 16).clamp(SHARD_INPUT_BYTES_MIN, SHARD_INPUT_BYTES_MAX),

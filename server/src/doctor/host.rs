@@ -148,8 +148,8 @@ mod tests {
     fn few_open_files_are_told() {
         assert_eq!(judge_open_files(1_048_576, 2).level, Level::Ok);
         assert!(judge_open_files(1_024, 2).found.contains("turned away"));
-        assert!(judge_open_files(8_192, 2).advice.contains("LimitNOFILE=20192"));
-        assert_eq!((judge_open_files(80, 2).level, judge_open_files(79, 2).level), (Level::Warn, Level::Fail));
+        assert!(judge_open_files(8_192, 2).advice.contains("LimitNOFILE=23152"));
+        assert_eq!((judge_open_files(164, 2).level, judge_open_files(163, 2).level), (Level::Warn, Level::Fail));
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     #[cfg(feature = "sabotage")]
     sabotage::plant()?;
     let writing = Writing::of(root, &config.log);
-    let recovered = Recovered::read(root, config, &sizes, &writing, plan.shards.len())?;
+    let files = (plan.shards.len(), descriptors.store_files());
+    let recovered = Recovered::read(root, config, &sizes, &writing, files)?;
     let endpoints = Endpoints {
         host: config.listen.host,
         port: main_port,

@@ -39,14 +39,17 @@ impl Recovered {
         config: &Config,
         sizes: &Sizes,
         writing: &Writing,
-        shards: usize,
+        (shards, store_files): (usize, usize),
     ) -> Result<Self, Failed> {
         let failed = |error: &BootError| boot_failed(&root.display().to_string(), error);
         let shard_count = u16::try_from(shards).expect("the plan has at most 64 shards");
         let boot = BootConfig {
             shard_count,
             segment_bytes: config.log.segment_bytes,
-            checkpoint_bytes: config.log.checkpoint_bytes,
+            checkpoint_bytes: sizes.checkpoint_bytes,
+            resident_bytes_max: sizes.resident_bytes,
+            cache_bytes: sizes.cache_bytes,
+            store_files_max: store_files,
             flush_spacing_nanos: writing.flush_spacing_micros * 1_000,
             queued_bytes_max: sizes.queued_bytes,
             session_idle_micros: config.sessions.idle_seconds * 1_000_000,

@@ -24,6 +24,14 @@ impl Wound {
     fn index(&self) -> usize {
         self.offset as usize / BLOCK_BYTES
     }
+
+    /// Takes the damage back in a copy of the file's bytes, if it is there.
+    pub fn heal(&self, bytes: &mut [u8]) {
+        let block = bytes.chunks_mut(BLOCK_BYTES).nth(self.index());
+        if let Some(block) = block.filter(|block| **block == self.after[..block.len()]) {
+            block.copy_from_slice(&self.before[..block.len()]);
+        }
+    }
 }
 
 impl SimDisk {

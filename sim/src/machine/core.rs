@@ -34,7 +34,7 @@ pub struct Core {
     pub(super) completions: Vec<Completion>,
     /// Requests of clients, in order.
     pub requests: VecDeque<Request>,
-    pub(super) opening: Vec<String>,
+    pub(super) opening: Vec<(String, OpenMode)>,
     /// Jobs with the time at which they are run.
     pub(super) jobs: Vec<(u64, Job)>,
     pub(super) jobs_done: Vec<JobDone>,
@@ -144,8 +144,8 @@ impl Core {
             self.inbox.jobs.append(&mut self.jobs_done);
         }
         if rng.below(2) == 0 {
-            for path in self.opening.drain(..) {
-                let file = self.disk.open(&path, OpenMode::Write);
+            for (path, mode) in self.opening.drain(..) {
+                let file = self.disk.open(&path, mode);
                 self.inbox.opened.push((path, file));
             }
         }

@@ -159,6 +159,9 @@ impl Knobs {
         self.tuning.turn_rows_bytes = one_of(&mut rng, &[1, 500, Tuning::DEFAULT.turn_rows_bytes]);
         self.tuning.debt_runs = one_of(&mut rng, &[STORE_TIER_RUNS, Tuning::DEFAULT.debt_runs]);
         // Files of a run are small: without it everything would go into the last level at once.
+        // Memory for rows and blocks: mostly too little, so that rows are given up and read back all the time.
+        self.boot.resident_bytes_max = one_of(&mut rng, &[0, 0, 4 << 10, 64 << 10, usize::MAX]);
+        self.boot.cache_bytes = one_of(&mut rng, &[0, 4 << 10, 64 << 10, 1 << 20]);
         self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
     }
 

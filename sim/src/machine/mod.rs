@@ -18,6 +18,7 @@ use crate::host::{Dice, SimHost};
 use crate::link::Links;
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
+use crate::rows::{WholeGrain, grains_of};
 use crate::trace::TraceHash;
 use crate::workload::Names;
 use gristmill_base::env::{Clock, Rng};
@@ -26,10 +27,10 @@ use gristmill_base::sometimes::reached;
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Reply, Request};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
-use gristmill_state::grain::Grain;
-use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::Slot;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -64,7 +65,12 @@ pub struct Machine {
     pub links: Option<Links>,
     /// Damage of what is stored.
     pub rot: Rot,
+    /// Grains with all their rows, as they were in that turn.
+    wholes: RefCell<(u64, Wholes)>,
 }
+
+/// Grains with all their rows, by slot.
+type Wholes = BTreeMap<SlotId, Rc<Vec<WholeGrain>>>;
 
 impl Machine {
     /// A machine with an empty disk, down.
@@ -91,6 +97,7 @@ impl Machine {
             rng,
             links: None,
             rot: Rot::default(),
+            wholes: RefCell::default(),
         }
     }
 
@@ -115,6 +122,7 @@ impl Machine {
             rng,
             links: None,
             rot: Rot::default(),
+            wholes: RefCell::default(),
         }
     }
 
@@ -336,7 +344,8 @@ impl Machine {
 
     fn compare(&self, twin: Option<Result<u64, String>>) -> Result<(), String> {
         let Some(twin) = twin else { return Ok(()) };
-        let here = digest_of(self.cores.iter().map(|core| &core.shard), self.knobs.boot.slot_count);
+        let shards = self.cores.iter().map(|core| &core.shard);
+        let here = digest_of(shards, self.knobs.boot.slot_count, &|path| self.undamaged(path))?;
         if twin? == here { Ok(()) } else { Err("P11: two recoveries of one image came to different states".into()) }
     }
 
@@ -397,6 +406,7 @@ impl Machine {
             });
         }
         self.cores = cores;
+        self.wholes = RefCell::default();
         Ok(())
     }
 
@@ -406,10 +416,45 @@ impl Machine {
 }
 
 impl Machine {
-    /// A grain of a table, wherever it is.
-    #[must_use]
-    pub fn grain(&self, names: &Names, table: &str, key: &str) -> Option<&Grain> {
-        let address = GrainAddress { table: TableId(names.table(table).id), key: key.as_bytes().into() };
-        self.slot(names.slot(key))?.grain(&address)
+    /// The grains of a slot that have rows, wherever these lie; of damaged files what was written to them.
+    ///
+    /// # Errors
+    /// Damage that nobody made.
+    pub fn grains(&self, slot: SlotId) -> Result<Rc<Vec<WholeGrain>>, String> {
+        let mut kept = self.wholes.borrow_mut();
+        if kept.0 != self.turns {
+            *kept = (self.turns, BTreeMap::new());
+        }
+        if let Some(grains) = kept.1.get(&slot) {
+            return Ok(Rc::clone(grains));
+        }
+        let shard = self.cores.iter().map(|core| &core.shard).find(|shard| shard.slot(slot).is_some());
+        let Some(shard) = shard else { return Ok(Rc::default()) };
+        let grains = grains_of(shard, slot, &|path| self.undamaged(path));
+        let grains = Rc::new(grains.map_err(|what| format!("P8: nobody damaged this: {what}"))?);
+        kept.1.insert(slot, Rc::clone(&grains));
+        Ok(grains)
+    }
+
+    /// All grains that have rows, wherever these lie.
+    ///
+    /// # Errors
+    /// Damage that nobody made.
+    pub fn all_grains(&self) -> Result<Vec<WholeGrain>, String> {
+        let mut all = Vec::new();
+        for slot in (0..self.knobs.boot.slot_count).map(SlotId) {
+            all.extend(self.grains(slot)?.iter().cloned());
+        }
+        Ok(all)
+    }
+
+    /// A grain of a table, if it has rows, wherever these lie.
+    ///
+    /// # Errors
+    /// Damage that nobody made.
+    pub fn grain(&self, names: &Names, table: &str, key: &str) -> Result<Option<WholeGrain>, String> {
+        let table = TableId(names.table(table).id);
+        let grains = self.grains(names.slot(key))?;
+        Ok(grains.iter().find(|grain| grain.table == table && grain.key == key.as_bytes()).cloned())
     }
 }

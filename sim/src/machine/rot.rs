@@ -233,7 +233,9 @@ impl Machine {
             shards.push(shard.map_err(|error| format!("a log cannot be resumed: {error}"))?);
         }
         let version = shards.first().map_or(0, |shard| shard.catalog().version);
-        Ok((crate::digest::digest_of(shards.iter(), config.slot_count), version))
+        // Rows are checked when they are read, which this does.
+        let bytes_of = |path: &str| disk.peek(path).unwrap_or_default();
+        Ok((crate::digest::digest_of(shards.iter(), config.slot_count, &bytes_of)?, version))
     }
 
     /// Puts undamaged copies in the place of files that something says are damaged. Whether one was.
@@ -259,6 +261,14 @@ impl Machine {
     pub(super) fn mend_named_at(&self, disk: &SimDisk, what: &str) -> bool {
         let named = self.rot.wounds.iter().rev().filter(|wound| what.contains(&wound.path));
         named.filter(|wound| disk.mend(wound)).count() > 0
+    }
+
+    /// The bytes of a file as they were written, whatever damaged them since; for auditors.
+    pub(super) fn undamaged(&self, path: &str) -> Vec<u8> {
+        let mut bytes = self.disk.peek(path).unwrap_or_default();
+        let wounds = self.rot.wounds.iter().rev().filter(|wound| wound.path == path);
+        wounds.for_each(|wound| wound.heal(&mut bytes));
+        bytes
     }
 
     /// The last damage first: a block may have been hit twice.

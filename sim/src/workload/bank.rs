@@ -12,6 +12,7 @@ use super::{Act, Names, Workload};
 use crate::auditor::{Auditor, Fate, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
+use crate::rows::WholeGrain;
 use gristmill_base::datatype::decode_u64;
 use gristmill_core::request::Answer;
 use gristmill_sdk::{App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send};
@@ -346,7 +347,7 @@ impl Workload for Bank {
     }
 
     fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
-        let mut sums = Sums::of(machine, names);
+        let mut sums = Sums::of(machine, names)?;
         sums.take_events(auditor)?;
         if self.is_kept {
             sums.take_removed(auditor);
@@ -377,17 +378,18 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(machine: &Machine, names: &Names) -> Self {
+    fn of(machine: &Machine, names: &Names) -> Result<Self, String> {
         let mut sums = Self::default();
-        for slot in machine.slots() {
-            for (_, grain) in slot.grains.iter() {
-                sums.add_grain(names, grain);
-            }
+        for grain in machine.all_grains()? {
+            sums.add_rows(names, &grain);
         }
-        sums
+        for slot in machine.slots() {
+            slot.grains.iter().for_each(|(_, grain)| sums.add_backlog(names, grain));
+        }
+        Ok(sums)
     }
 
-    fn add_grain(&mut self, names: &Names, grain: &Grain) {
+    fn add_rows(&mut self, names: &Names, grain: &WholeGrain) {
         let table = names.table_name(grain.table).to_owned();
         let key = String::from_utf8_lossy(&grain.key).into_owned();
         // Of a table that was deleted only parked grains are left.
@@ -397,7 +399,7 @@ impl Sums {
         if let Some(row) = &grain.value {
             self.money += number(&row.bytes);
         }
-        for (entry, row) in grain.map(names.map(&table, "seen")).into_iter().flatten() {
+        for (entry, row) in grain.maps.get(&names.map(&table, "seen")).into_iter().flatten() {
             let entry = String::from_utf8_lossy(entry).into_owned();
             let count = <[u8; 8]>::try_from(&*row.bytes).map_or(u64::MAX, decode_u64);
             if entry == "n" {
@@ -405,6 +407,12 @@ impl Sums {
             } else {
                 self.found.insert((table.clone(), key.clone(), entry), count);
             }
+        }
+    }
+
+    fn add_backlog(&mut self, names: &Names, grain: &Grain) {
+        if ["kv", "temps", "?"].contains(&names.table_name(grain.table)) {
+            return;
         }
         for spilled in grain.work().into_iter().flat_map(|work| work.backlog.values()) {
             if let GrainOperation::Call(_, payload) = &spilled.input.operation

@@ -6,6 +6,7 @@ pub mod words;
 use crate::auditor::{Auditor, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
+use crate::rows::WholeGrain;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::catalog::{AppEntry, Subscription, Table, Topic};
@@ -70,31 +71,32 @@ impl Names {
 
     /// Something in a slot that is not of this app: rows, backlogs, events or positions of one that was deleted.
     #[must_use]
-    pub fn stranger(&self, slot: &Slot) -> Option<String> {
+    pub fn stranger(&self, slot: &Slot, rows: &[WholeGrain]) -> Option<String> {
         let is_mine = |id: u32| self.app.tables.iter().any(|table| table.id == id);
         let grains = slot.grains.iter().map(|(_, grain)| grain);
         let mut grains = grains.filter(|grain| !is_mine(grain.table.0)).filter(|grain| {
             // What waits for a parked grain stays: nothing unparks one yet.
             let waits = |work: &Work| work.parked.is_none() && !(work.queue.is_empty() && work.backlog.is_empty());
-            grain.has_rows() || grain.work().is_some_and(waits)
+            grain.work().is_some_and(waits)
         });
+        let row = rows
+            .iter()
+            .find(|grain| !is_mine(grain.table.0))
+            .map(|grain| format!("grain {} of table {}, with rows", String::from_utf8_lossy(&grain.key), grain.table));
         let mut lanes = slot.lanes.keys().filter(|lane| self.app.topics.iter().all(|topic| topic.id != lane.topic.0));
         let mut streams = slot.streams().into_iter().filter(|(id, _)| match id {
             StreamId::Topic { subscription, .. } => self.app.subscriptions.iter().all(|own| own.id != subscription.0),
             _ => false,
         });
         let grain = grains.next().map(|grain| {
-            format!(
-                "grain {} of table {}, rows: {}, work: {:?}",
-                String::from_utf8_lossy(&grain.key),
-                grain.table,
-                grain.has_rows(),
-                grain.work()
-            )
+            format!("grain {} of table {}, work: {:?}", String::from_utf8_lossy(&grain.key), grain.table, grain.work())
         });
         let lane = lanes.next().map(|lane| format!("events of {lane:?}"));
         let stream = streams.next().map(|(id, _)| format!("positions of {id:?}"));
-        grain.or(lane).or(stream).map(|what| format!("slot {} holds {what}, which no app that is loaded has", slot.id))
+        row.or(grain)
+            .or(lane)
+            .or(stream)
+            .map(|what| format!("slot {} holds {what}, which no app that is loaded has", slot.id))
     }
 
     /// A topic and how many lanes it has.

@@ -127,7 +127,7 @@ impl Workload for Words {
             let Act::Produce(_, _, value) = act else { continue };
             expect(&mut expected, value)?;
         }
-        let found = counted(machine, names);
+        let found = counted(machine, names)?;
         for (key, want) in expected {
             let have = found.get(&key).copied().unwrap_or(0);
             if have < want {
@@ -188,23 +188,21 @@ fn expect(expected: &mut Counted, line: &[u8]) -> Result<(), String> {
 }
 
 /// What the grains have counted.
-fn counted(machine: &Machine, names: &Names) -> Counted {
+fn counted(machine: &Machine, names: &Names) -> Result<Counted, String> {
     let mut found = BTreeMap::new();
-    for slot in machine.slots() {
-        for (_, grain) in slot.grains.iter() {
-            let table = names.table_name(grain.table).to_owned();
-            for (what, row) in grain.maps().iter().flat_map(|(_, entries)| entries) {
-                let key = String::from_utf8_lossy(&grain.key).into_owned();
-                let sum = <[u8; 8]>::try_from(&*row.bytes).map_or(u64::MAX, decode_u64);
-                found.insert((table.clone(), key, String::from_utf8_lossy(what).into_owned()), sum);
-            }
+    for grain in machine.all_grains()? {
+        let table = names.table_name(grain.table).to_owned();
+        for (what, row) in grain.maps.values().flatten() {
+            let key = String::from_utf8_lossy(&grain.key).into_owned();
+            let sum = <[u8; 8]>::try_from(&*row.bytes).map_or(u64::MAX, decode_u64);
+            found.insert((table.clone(), key, String::from_utf8_lossy(what).into_owned()), sum);
         }
     }
-    found
+    Ok(found)
 }
 
 fn check_counts(machine: &Machine, names: &Names, expected: &Counted) -> Result<(), String> {
-    let found = counted(machine, names);
+    let found = counted(machine, names)?;
     for key in expected.keys().chain(found.keys()) {
         let (want, have) = (expected.get(key).copied().unwrap_or(0), found.get(key).copied().unwrap_or(0));
         if want != have {

@@ -2,7 +2,7 @@
 //! it.
 
 use super::Slot;
-use crate::grain::Queued;
+use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, Origin, StreamId};
 use crate::outbox::OutboxRow;
 use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled, TimerChange};
@@ -257,8 +257,9 @@ impl Slot {
         self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
         self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
-        for table in tables {
-            self.dirty.note_table(self.id, TableId(*table), self.last_ssn);
+        for table in tables.iter().copied().map(TableId) {
+            self.dirty.note_table(self.id, table, self.last_ssn);
+            self.buried.insert(table);
         }
         let gone: Vec<_> =
             self.grains.iter().filter(|(_, grain)| tables.contains(&grain.table.0)).map(|(id, _)| id).collect();
@@ -268,7 +269,8 @@ impl Slot {
             let grain = self.grains.get_mut(id);
             grain.set_timer_count(0);
             // The table's ranges are noted.
-            let _ = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0));
+            let Change { bytes, .. } = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0), true);
+            self.row_bytes = self.row_bytes.wrapping_add_signed(bytes);
             self.forget_work_if_empty(id);
         }
     }

@@ -60,6 +60,7 @@ impl Slot {
         let mut commit = Commit::new(self.address(id), draft.version, draft.time_micros);
         let work = self.grains.get_mut(id).work_mut().expect("a grain that ran had inputs");
         work.running = None;
+        work.fetched = None;
         work.attempts = 0;
         work.run_limit = 0;
         work.not_before_nanos = 0;

@@ -14,16 +14,17 @@ use crate::session::{KeptReply, Session};
 use crate::stream::Stream;
 use crate::timers::TimerRow;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{HandlerId, LaneKey, Lsn, MapId, SessionId, SlotId, Ssn, Term};
+use gristmill_base::ids::{HandlerId, LaneKey, Lsn, MapId, SessionId, SlotId, Ssn, TableId, Term};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Version 1, which held the rows of grains too, is read as well: its lanes have one
-/// file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 2;
-/// The older version.
+/// Version of the layout that is written. Older ones are read as well: version 2 does not say which deleted tables are
+/// buried; version 1 held the rows of grains too, its lanes have one file each, and their chunks tell no times.
+pub const CHECKPOINT_VERSION: u16 = 3;
+/// The older versions.
 const VERSION_1: u16 = 1;
+const VERSION_2: u16 = 2;
 
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
@@ -43,7 +44,7 @@ impl fmt::Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version(found) => {
-                write!(f, "checkpoint of version {found}; this program reads versions 1 and {CHECKPOINT_VERSION}")
+                write!(f, "checkpoint of version {found}; this program reads versions 1 to {CHECKPOINT_VERSION}")
             }
             Self::Slot(found) => write!(f, "checkpoint of slot {found}"),
             Self::Body(error) => write!(f, "a checkpoint is malformed: {error}"),
@@ -82,6 +83,8 @@ impl Slot {
             out.put_bytes(name.as_bytes());
             out.put_u64(value.cast_unsigned());
         }
+        out.put_varint(self.buried.len() as u64);
+        self.buried.iter().for_each(|table| out.put_varint(table.0.into()));
         out
     }
 
@@ -159,7 +162,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -197,10 +200,17 @@ impl Slot {
         for _ in 0..from.count(1)? {
             slot.counters.insert(from.text("counter", NAME_BYTES_MAX)?.into(), from.u64()?.cast_signed());
         }
+        if version > VERSION_2 {
+            for _ in 0..from.count(1)? {
+                slot.buried.insert(TableId(from.varint_as("table")?));
+            }
+        }
         reader.end()?;
         slot.dirty.since = slot.last_ssn;
         if version == VERSION_1 {
             slot.all_is_dirty();
+        } else {
+            slot.flushed = slot.last_ssn;
         }
         Ok(slot)
     }
@@ -210,7 +220,9 @@ impl Slot {
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut spilled_sessions = Vec::new();
         if has_rows {
-            load_rows(self.grains.get_mut(id), from)?;
+            let grain = self.grains.get_mut(id);
+            load_rows(grain, from)?;
+            self.row_bytes += grain.row_bytes();
         }
         let backlog = from.count(1)?;
         for _ in 0..backlog {

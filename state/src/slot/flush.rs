@@ -5,12 +5,12 @@
 //! then, which recovery allows, because changes are absolute and every record behind the mark is applied again in order.
 
 use super::Slot;
-use super::dirty::{Dirty, Gone};
+use super::dirty::Dirty;
 use super::dump::DumpError;
-use crate::grain::{Grain, Row};
+use crate::grain::{Grain, Row, allocated};
 use crate::store::{Content, Memory, RangeTombstone, RowKey, Version};
 use gristmill_base::codec::DecodeError;
-use gristmill_base::ids::{Lsn, SlotId, Ssn};
+use gristmill_base::ids::{Lsn, SlotId, Ssn, TableId};
 use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -23,8 +23,25 @@ const NOTE_BYTES: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Taking {
     lists: Dirty,
-    /// Notes worked off.
+    /// The record at which it was begun: what this one and those before wrote is in files once it is published.
+    mark: Ssn,
+    /// Notes of written rows that are worked off.
     at: usize,
+    /// The last deleted row that is worked off, and whether all are.
+    deleted: Option<Vec<u8>>,
+    is_done: bool,
+}
+
+impl Taking {
+    /// What was deleted before it was begun.
+    pub(super) fn deleted(&self) -> &Memory {
+        &self.lists.deleted
+    }
+
+    /// Memory of the lists, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.lists.bytes()
+    }
 }
 
 /// Rows for a flush as the shard takes them: flat bytes, unsorted, so that taking them costs little on the shard's core.
@@ -117,6 +134,12 @@ impl DirtyRows {
     fn put_row(&mut self, key: &RowKey<'_>, row: &Row) {
         self.put(key, row.ssn, Some(&row.bytes), Said::Inline(row.bytes.len()));
     }
+
+    fn put_tombstone(&mut self, key: &[u8], ssn: Ssn) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.rows.push(Taken { at, key_bytes: key.len(), ssn, said: Said::Deleted });
+    }
 }
 
 fn grain_key(slot: SlotId, grain: &Grain) -> RowKey<'_> {
@@ -133,12 +156,13 @@ impl Slot {
         assert!(self.taking.is_none(), "one flush of a slot at a time");
         let lists = mem::replace(&mut self.dirty, Dirty { since: self.last_ssn, ..Dirty::default() });
         into.before_last = (into.bytes.len(), into.rows.len(), into.ranges.len());
-        into.ranges.extend(lists.ranges.iter().cloned());
-        if !lists.ranges.is_empty() {
+        let tombstones = lists.deleted.tombstones();
+        if !tombstones.is_empty() {
             reached("range tombstone flushed");
         }
+        into.ranges.extend(tombstones.iter());
         into.newest = into.newest.max(self.last_lsn);
-        self.taking = Some(Taking { lists, at: 0 });
+        self.taking = Some(Taking { lists, mark: self.last_ssn, ..Taking::default() });
     }
 
     /// Takes about `bytes` of rows; whether none is left.
@@ -148,7 +172,7 @@ impl Slot {
     pub fn take_dirty(&mut self, bytes: usize, into: &mut DirtyRows) -> bool {
         let Some(mut taking) = self.taking.take() else { panic!("no flush of slot {} was begun", self.id) };
         let mut left = bytes;
-        let notes = taking.lists.len();
+        let notes = taking.lists.written();
         let mut present = None;
         while taking.at < notes && left > 0 {
             let before = into.bytes.len();
@@ -156,11 +180,13 @@ impl Slot {
             taking.at += 1;
             left = left.saturating_sub(into.bytes.len() - before + NOTE_BYTES);
         }
-        if taking.at > 0 {
-            // Rows are as their last records left them.
-            into.newest = into.newest.max(self.last_lsn);
+        if taking.at == notes && left > 0 {
+            let (after, is_done) = self.take_deleted(&taking, left, into);
+            (taking.deleted, taking.is_done) = (after, is_done);
         }
-        let is_done = taking.at == notes;
+        // Rows are as their last records left them.
+        into.newest = into.newest.max(self.last_lsn);
+        let is_done = taking.is_done;
         self.taking = Some(taking);
         is_done
     }
@@ -184,41 +210,68 @@ impl Slot {
                 let entry = RowKey::Entry(self.id, grain.table, (&*grain.key).into(), *map, (&**key).into());
                 into.put_row(&entry, row);
                 if grain.value.is_none() && present.replace(id.0) != Some(id.0) {
-                    into.put(&grain_key(self.id, grain), self.last_ssn, None, Said::Present);
+                    let presence = RowKey::Presence(self.id, grain.table, (&*grain.key).into());
+                    into.put(&presence, self.last_ssn, None, Said::Present);
                 }
             }
+        }
+    }
+
+    /// Tombstones of about `bytes`, of rows that were deleted and not written again, which is noted too. Nothing has changed
+    /// such a row since, so a tombstone of the slot's last record says the same as one of the record that deleted it.
+    /// Returns the last row that it looked at, and whether that was the last of all.
+    fn take_deleted(&self, taking: &Taking, bytes: usize, into: &mut DirtyRows) -> (Option<Vec<u8>>, bool) {
+        let deleted = &taking.lists.deleted;
+        let mut left = bytes;
+        let mut last = taking.deleted.clone();
+        for (bytes, _) in deleted.behind(taking.deleted.as_deref()) {
+            if left == 0 {
+                return (last, false);
+            }
+            let before = into.bytes.len();
+            let key = RowKey::decode(bytes).expect("it was encoded by this slot");
+            if !self.is_in_memory(&key) {
+                reached("tombstone flushed");
+                into.put_tombstone(bytes, self.last_ssn);
+                self.take_presence(&key, deleted, into);
+            }
+            left = left.saturating_sub(into.bytes.len() - before + NOTE_BYTES);
+            last = Some(bytes.clone());
+        }
+        (last, true)
+    }
+
+    /// A grain whose value was deleted, but not the grain as a whole, is there as long as it has map entries.
+    fn take_presence(&self, key: &RowKey<'_>, deleted: &Memory, into: &mut DirtyRows) {
+        let RowKey::Grain(slot, table, grain) = key else { return };
+        let presence = RowKey::Presence(*slot, *table, grain.clone());
+        if deleted.get(&presence.encode()).is_some() {
             return;
         }
-        self.take_gone(&lists.gone[at - lists.entries.len()], into);
-    }
-
-    /// A row that was deleted, unless it was written again, which is noted too. Nothing has changed it since, so a
-    /// tombstone of the slot's last record says the same as one of the record that deleted it.
-    fn take_gone(&self, gone: &Gone, into: &mut DirtyRows) {
-        let Gone { grain: address, entry } = gone;
-        let grain = self.grain(address);
-        let table = address.table;
-        match entry {
-            Some((map, key)) => {
-                let is_there = grain.and_then(|grain| grain.map(*map)).is_some_and(|rows| rows.contains_key(key));
-                if !is_there {
-                    let entry = RowKey::Entry(self.id, table, (&*address.key).into(), *map, (&**key).into());
-                    into.put(&entry, self.last_ssn, None, Said::Deleted);
-                }
-            }
-            None => {
-                if grain.is_none_or(|grain| grain.value.is_none()) {
-                    let said = if grain.is_some_and(Grain::has_rows) { Said::Present } else { Said::Deleted };
-                    reached("tombstone flushed");
-                    into.put(&RowKey::Grain(self.id, table, (&*address.key).into()), self.last_ssn, None, said);
-                }
-            }
+        let has_maps = self.grains.find(*table, grain).is_some_and(|id| !self.grains.get(id).maps().is_empty());
+        if has_maps || !self.is_whole {
+            into.put(&presence, self.last_ssn, None, Said::Present);
         }
     }
 
-    /// What was taken is in files that a root names.
+    /// Whether a row is in memory; presence is where an entry is.
+    fn is_in_memory(&self, key: &RowKey<'_>) -> bool {
+        let grain = |table: &TableId, key: &[u8]| self.grains.find(*table, key).map(|id| self.grains.get(id));
+        match key {
+            RowKey::Grain(_, table, key) => grain(table, key).is_some_and(|grain| grain.value.is_some()),
+            RowKey::Presence(_, table, key) => grain(table, key).is_some_and(|grain| !grain.maps().is_empty()),
+            RowKey::Entry(_, table, key, map, entry) => {
+                grain(table, key).and_then(|grain| grain.map(*map)).is_some_and(|rows| rows.contains_key(&**entry))
+            }
+            RowKey::Slot(..) | RowKey::Backlog(..) | RowKey::Timer(..) => false,
+        }
+    }
+
+    /// What was taken is in files that reads find from now on. The next root names them.
     pub fn flush_published(&mut self) {
-        self.taking = None;
+        if let Some(taking) = self.taking.take() {
+            self.flushed = taking.mark;
+        }
     }
 
     /// What was taken is in no file: it is to be flushed again.
@@ -263,10 +316,11 @@ impl Slot {
         let is_newer = ssn > self.last_ssn;
         match (key, value) {
             // A grain without value is there by its entries.
-            (RowKey::Grain(..), None) => {}
+            (RowKey::Grain(..) | RowKey::Presence(..), None) => {}
             (RowKey::Grain(_, table, grain), Some(value)) => {
                 check("key", grain, KEY_BYTES_MAX)?;
                 let id = self.grains.find_or_make(*table, grain);
+                self.row_bytes += allocated(value.len());
                 self.grains.get_mut(id).value = Some(Row { ssn, bytes: value.into() });
                 if is_newer {
                     self.dirty.values.push(id);
@@ -276,7 +330,8 @@ impl Slot {
                 check("key", grain, KEY_BYTES_MAX)?;
                 check("key", entry, KEY_BYTES_MAX)?;
                 let id = self.grains.find_or_make(*table, grain);
-                self.grains.get_mut(id).load_entry(*map, (&**entry).into(), Row { ssn, bytes: value.into() });
+                let row = Row { ssn, bytes: value.into() };
+                self.row_bytes += self.grains.get_mut(id).load_entry(*map, (&**entry).into(), row);
                 if is_newer {
                     self.dirty.entries.push((id, *map, (&**entry).into()));
                 }

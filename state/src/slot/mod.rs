@@ -7,6 +7,7 @@ mod commit;
 mod direct;
 mod dirty;
 mod dump;
+mod evict;
 mod flush;
 mod sessions;
 mod spill;
@@ -15,9 +16,10 @@ pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
 pub use direct::SessionPosition;
 pub use dump::{CHECKPOINT_VERSION, DumpError, NewExtents};
+pub use evict::{Evicted, Held};
 pub use flush::DirtyRows;
 
-use crate::grain::{Grain, GrainId, Queued};
+use crate::grain::{Change, Grain, GrainId, Queued};
 use crate::grains::Grains;
 use crate::input::{GrainAddress, Input, StreamId, Target};
 use crate::lane::Lane;
@@ -32,7 +34,7 @@ use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, Ssn, SubscriptionId, 
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::position::Durable;
 use gristmill_base::sometimes::reached;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// See the module.
 pub struct Slot {
@@ -74,6 +76,17 @@ pub struct Slot {
     dirty: dirty::Dirty,
     /// Volatile: what a flush under way takes.
     taking: Option<flush::Taking>,
+    /// Volatile: every row that this record or one before it wrote is in files as it was then. Rows in memory that no later
+    /// one wrote are evictable.
+    flushed: Ssn,
+    /// Volatile: whether all rows of the slot are in memory, so that what is not there does not exist.
+    is_whole: bool,
+    /// Volatile: memory of rows, bytes, beside that of their grains.
+    row_bytes: usize,
+    /// Volatile: where eviction goes on.
+    hand: evict::Hand,
+    /// Tables of deleted apps of which the slot holds nothing any more.
+    buried: BTreeSet<TableId>,
     /// Volatile: bytes of stream inputs that wait in queues; those in backlogs do not count.
     pub queued_bytes: usize,
     /// Volatile: how much of that is bulk.
@@ -126,6 +139,11 @@ impl Slot {
             first_dirty_lsn: None,
             dirty: dirty::Dirty::default(),
             taking: None,
+            flushed: Ssn(0),
+            is_whole: true,
+            row_bytes: 0,
+            hand: evict::Hand::default(),
+            buried: BTreeSet::new(),
             queued_bytes: 0,
             bulk_waiting: BulkWaiting::default(),
             queued_inputs: 0,
@@ -330,17 +348,20 @@ impl Slot {
     /// Changes a grain's rows, as the record `ssn` says.
     #[inline]
     fn change(&mut self, id: GrainId, mutation: Mutation, ssn: Ssn) {
-        let Self { grains, dirty, id: slot, .. } = self;
+        let Self { grains, dirty, id: slot, row_bytes, is_whole, .. } = self;
         let grain = grains.get_mut(id);
         // The short way of the most frequent change.
         if let Mutation::Value(bytes) = mutation {
-            if grain.set_value(bytes, ssn) <= dirty.since {
+            let (old, bytes) = grain.set_value(bytes, ssn);
+            *row_bytes = row_bytes.wrapping_add_signed(bytes);
+            if old <= dirty.since {
                 dirty.values.push(id);
             }
             return;
         }
-        let changed = grain.apply(mutation, ssn, dirty.since);
-        dirty.note(*slot, id, grain, changed, ssn);
+        let Change { changed, bytes } = grain.apply(mutation, ssn, dirty.since, *is_whole);
+        *row_bytes = row_bytes.wrapping_add_signed(bytes);
+        dirty.note(*slot, (id, grain), changed, ssn, *is_whole);
     }
 
     /// Drops a grain's work if nothing waits, and the grain if nothing is left.
@@ -360,6 +381,7 @@ impl Slot {
         let work = self.grains.work_or_new(id);
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
+            work.fetched = None;
         }
         let class = work.class_of(&queued);
         work.bulk += usize::from(class.is_bulk());

@@ -5,7 +5,7 @@ use crate::input::{Responder, StreamId};
 use crate::record::{Control, Journal, Outcome, RecordKind};
 use crate::session::{KeptReply, SessionOffer};
 use crate::sessions::Sessions;
-use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId};
+use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, TableId};
 use gristmill_base::limits::{EXPIRE_SESSIONS_MAX, SLOT_SESSIONS_MAX};
 use gristmill_base::planted::{self, Bug};
 
@@ -80,13 +80,14 @@ impl Slot {
         Some(lsn)
     }
 
-    /// Records that tables, topics and subscriptions are deleted, if the slot holds anything of them.
+    /// Records that tables, topics and subscriptions are deleted, unless it has recorded that and holds nothing of them.
     pub fn bury(&mut self, journal: &mut impl Journal, control: Control) -> Option<Lsn> {
         let Control::Tombstone { tables, topics, subscriptions } = &control else { return None };
-        let grains = self.grains.iter().any(|(_, grain)| tables.contains(&grain.table.0));
+        // Files may hold rows of them: only having buried them once tells that there are none.
+        let tables = tables.iter().any(|table| !self.buried.contains(&TableId(*table)));
         let lanes = self.lanes.keys().any(|lane| topics.contains(&lane.topic.0));
         let streams = self.streams.keys().any(|id| Control::ends(*id, subscriptions));
-        if !(grains || lanes || streams) {
+        if !(tables || lanes || streams) {
             return None;
         }
         let (_, lsn) = self.write(journal, RecordKind::Control, |out| control.encode(out));

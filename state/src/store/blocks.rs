@@ -6,7 +6,7 @@ use super::filter::{self, FilterPage};
 use super::footer::Footer;
 use super::frame::{FRAME_BYTES, Frames, Place};
 use super::tail::Tail;
-use super::{BlockKind, Damage, Fault, FileNumber, Part, Stop, Wanted};
+use super::{BlockKind, Damage, Fault, FileEntry, FileNumber, Part, Stop, Wanted};
 use ahash::AHashMap;
 use gristmill_base::limits::BLOCK_BYTES;
 use std::rc::Rc;
@@ -94,6 +94,14 @@ impl Blocks {
         self.pinned_bytes += tail.bytes();
         self.files.insert(place.file, File::Open(Rc::new(tail)));
         Ok(())
+    }
+
+    /// Whether the end of a file, which leads to its rows, is there.
+    ///
+    /// # Errors
+    /// What of it is lacking.
+    pub fn open(&self, file: &FileEntry) -> Result<(), Stop> {
+        self.tail(file.number, file.bytes).map(drop)
     }
 
     /// Drops all that is kept of a file that is no longer used.

@@ -4,8 +4,9 @@
 use super::FileNumber;
 use super::block::Block;
 use super::filter::FilterPage;
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use gristmill_base::limits::STORE_SCAN_SHARE;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// What a block takes beside its body: its place in the ring, in the table, among those of its file, and its own fields.
@@ -101,8 +102,9 @@ impl Ring {
 pub(super) struct BlockCache {
     /// Ring and place of each block.
     table: AHashMap<BlockId, (usize, usize)>,
-    /// Where the blocks of each file lie in it, so that a file is forgotten without a look at all others.
-    of_file: AHashMap<FileNumber, AHashSet<u64>>,
+    /// Where the blocks of each file lie in it, so that a file is forgotten without a look at all others; in order, so that
+    /// the same reads always leave the same blocks.
+    of_file: AHashMap<FileNumber, BTreeSet<u64>>,
     /// Of point reads, and of scans.
     rings: [Ring; 2],
 }

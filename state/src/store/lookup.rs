@@ -54,6 +54,12 @@ impl Lookup {
         Self { key, hash, generation: u64::MAX, run: 0, progress: Progress::Filter, killed: Ssn(0) }
     }
 
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Goes on. `memory` is newest first, and newer than the view.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Rows that are in no file yet: what a flush takes, and what reads look at first.
 
 use super::{KeyRange, RangeTombstone, Tombstones, Version};
+use gristmill_base::ids::Ssn;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
@@ -58,6 +59,19 @@ impl Memory {
         self.tombstones.add(tombstone);
     }
 
+    /// Puts all that another one says over it.
+    pub fn put_over(&mut self, later: Self) {
+        later.tombstones.iter().for_each(|range| self.delete_range(range));
+        later.rows.into_iter().for_each(|(key, version)| self.put(key, version));
+    }
+
+    /// Whether it says that a row which the record `ssn` wrote is deleted.
+    #[must_use]
+    pub fn deletes(&self, key: &[u8], ssn: Ssn) -> bool {
+        self.get(key).is_some_and(|version| version.is_deleted() && version.ssn >= ssn)
+            || self.tombstones.ssn_over(key) > ssn
+    }
+
     /// The row of a key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Version> {
@@ -76,7 +90,7 @@ impl Memory {
     }
 
     /// All rows behind a key, in order; all rows without one.
-    pub(super) fn behind<'a>(
+    pub(crate) fn behind<'a>(
         &'a self,
         key: Option<&[u8]>,
     ) -> impl Iterator<Item = (&'a Vec<u8>, &'a Version)> + use<'a> {

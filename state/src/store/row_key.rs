@@ -8,6 +8,7 @@ const SLOT: u8 = 0x10;
 const BACKLOG: u8 = 0x20;
 const TIMER: u8 = 0x30;
 const GRAIN: u8 = 0x40;
+const PRESENCE: u8 = 0x48;
 const ENTRY: u8 = 0x50;
 
 /// What a zero byte within an ended key is followed by.
@@ -26,6 +27,8 @@ pub enum RowKey<'a> {
     Timer(SlotId, TableId, Cow<'a, [u8]>, Cow<'a, [u8]>),
     /// A grain.
     Grain(SlotId, TableId, Cow<'a, [u8]>),
+    /// That a grain may have map entries, where no value says that it is there.
+    Presence(SlotId, TableId, Cow<'a, [u8]>),
     /// An entry of a grain's map.
     Entry(SlotId, TableId, Cow<'a, [u8]>, MapId, Cow<'a, [u8]>),
 }
@@ -82,10 +85,16 @@ impl KeyRange {
         Self::of_prefix(table_head(slot, GRAIN, table))
     }
 
-    /// All that a slot has of a table: timers, grain rows, map entries.
+    /// The presence rows of a table.
     #[must_use]
-    pub fn of_table(slot: SlotId, table: TableId) -> [Self; 3] {
-        [TIMER, GRAIN, ENTRY].map(|kind| Self::of_prefix(table_head(slot, kind, table)))
+    pub fn of_presences(slot: SlotId, table: TableId) -> Self {
+        Self::of_prefix(table_head(slot, PRESENCE, table))
+    }
+
+    /// All that a slot has of a table: timers, grain rows, presence rows, map entries.
+    #[must_use]
+    pub fn of_table(slot: SlotId, table: TableId) -> [Self; 4] {
+        [TIMER, GRAIN, PRESENCE, ENTRY].map(|kind| Self::of_prefix(table_head(slot, kind, table)))
     }
 
     /// The timers of a grain.
@@ -243,6 +252,7 @@ impl<'a> RowKey<'a> {
             | Self::Backlog(slot, ..)
             | Self::Timer(slot, ..)
             | Self::Grain(slot, ..)
+            | Self::Presence(slot, ..)
             | Self::Entry(slot, ..) => *slot,
         }
     }
@@ -274,12 +284,28 @@ impl<'a> RowKey<'a> {
                 put_table_head(out, *slot, GRAIN, *table);
                 out.extend_from_slice(key);
             }
+            Self::Presence(slot, table, key) => {
+                put_table_head(out, *slot, PRESENCE, *table);
+                out.extend_from_slice(key);
+            }
             Self::Entry(slot, table, grain, map, key) => {
                 put_grain_head(out, *slot, ENTRY, *table, grain);
                 put_u16(out, map.0);
                 out.extend_from_slice(key);
             }
         }
+    }
+
+    /// The entry's key in the key of its row; nothing if it is none of an entry.
+    #[must_use]
+    pub fn entry_of(bytes: &'a [u8]) -> Option<&'a [u8]> {
+        if bytes.get(2) != Some(&ENTRY) {
+            return None;
+        }
+        let mut from = Reader::new(bytes.get(7..)?);
+        take_ended(&mut from).ok()?;
+        from.take(2).ok()?;
+        Some(from.rest())
     }
 
     /// What the bytes of a key are about.
@@ -300,6 +326,7 @@ impl<'a> RowKey<'a> {
             }
             TIMER => Self::Timer(slot, table(&mut from)?, take_ended(&mut from)?, from.rest().into()),
             GRAIN => Self::Grain(slot, table(&mut from)?, from.rest().into()),
+            PRESENCE => Self::Presence(slot, table(&mut from)?, from.rest().into()),
             ENTRY => {
                 let (table, grain) = (table(&mut from)?, take_ended(&mut from)?);
                 Self::Entry(slot, table, grain, MapId(u16_of(&mut from)?), from.rest().into())
@@ -319,6 +346,9 @@ pub(super) fn key_words(key: &[u8]) -> String {
             format!("timer {} of grain {} of table {table} in slot {slot}", text(&name), text(&grain))
         }
         Ok(RowKey::Grain(slot, table, grain)) => format!("grain {} of table {table} in slot {slot}", text(&grain)),
+        Ok(RowKey::Presence(slot, table, grain)) => {
+            format!("presence of grain {} of table {table} in slot {slot}", text(&grain))
+        }
         Ok(RowKey::Entry(slot, table, grain, map, key)) => {
             let (key, grain) = (text(&key), text(&grain));
             format!("entry {key} of map {map} of grain {grain} of table {table} in slot {slot}")

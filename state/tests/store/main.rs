@@ -5,4 +5,5 @@ mod files;
 mod history;
 mod reads;
 mod rig;
+mod slot_reads;
 mod slots;

@@ -2,6 +2,7 @@
 //! is held against the records of the log, applied one after the other to plain maps.
 
 use crate::rig::{DIRECTORY, Disk, SMALL, drive};
+use crate::slot_reads::{row, rows, stored_row};
 use gristmill_base::ids::{HandlerId, Lsn, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_base::position::Durable;
 use gristmill_state::grain::Grain;
@@ -116,16 +117,18 @@ impl Model {
         }
     }
 
-    /// The rows that the files must have once everything is flushed: these, and one for each grain that has only maps.
-    fn stored_rows(&self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
-        let mut rows: BTreeMap<_, _> =
-            self.rows.iter().map(|(key, (_, bytes))| (key.clone(), Some(bytes.clone()))).collect();
+    /// Whether files that hold these rows hold all of it, and of each grain that has only maps that it is there.
+    fn hold(&self, found: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
+        let values = found.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        let wanted = self.rows.iter().map(|(key, (_, bytes))| (key.clone(), bytes.clone()));
+        assert_eq!(values.collect::<BTreeMap<_, _>>(), wanted.collect());
         for key in self.rows.keys() {
             if let RowKey::Entry(slot, table, grain, ..) = RowKey::decode(key).expect("keys of rows") {
-                rows.entry(RowKey::Grain(slot, table, grain).encode()).or_insert(None);
+                let has_value = self.rows.contains_key(&RowKey::Grain(slot, table, grain.clone()).encode());
+                let presence = RowKey::Presence(slot, table, grain).encode();
+                assert!(has_value || found.contains_key(&presence), "{key:?} belongs to a grain that no scan finds");
             }
         }
-        rows
     }
 }
 
@@ -135,6 +138,21 @@ fn grain_key(slot: SlotId, grain: &GrainAddress) -> Vec<u8> {
 
 fn entry_key(slot: SlotId, grain: &GrainAddress, map: MapId, key: &[u8]) -> Vec<u8> {
     RowKey::Entry(slot, grain.table, (&*grain.key).into(), map, key.into()).encode()
+}
+
+/// All keys of rows that histories use.
+fn keys(slot: SlotId) -> Vec<RowKey<'static>> {
+    let grains =
+        [1, 2].into_iter().flat_map(|table| GRAINS.map(|key| GrainAddress { table: TableId(table), key: key.into() }));
+    let mut keys = Vec::new();
+    for GrainAddress { table, key } in grains {
+        let grain = || key.to_vec().into();
+        keys.push(RowKey::Grain(slot, table, grain()));
+        for map in [MapId(0), MapId(1)] {
+            keys.extend(ENTRIES.map(|entry| RowKey::Entry(slot, table, grain(), map, entry.into())));
+        }
+    }
+    keys
 }
 
 /// A flush of the group on its way.
@@ -165,6 +183,10 @@ struct World {
     under_way: Option<UnderWay>,
     received: BTreeMap<SlotId, (u64, u64)>,
     options: FileOptions,
+    /// Whether starts leave rows in files.
+    is_lazy: bool,
+    /// Rows that a read of a range takes at once.
+    page: usize,
 }
 
 impl World {
@@ -181,6 +203,8 @@ impl World {
             under_way: None,
             received: BTreeMap::new(),
             options: if is_small { small } else { FileOptions::TOP },
+            is_lazy: is_small,
+            page: if is_small { 1 } else { 4 },
         };
         world.recover();
         world
@@ -352,7 +376,10 @@ impl World {
             assert_eq!(slot.last_ssn(), group.slots[&id].ssn);
             self.slots.insert(id, slot);
         }
-        for (key, ssn, value) in self.stored_rows() {
+        for slot in self.slots.values_mut().filter(|_| self.is_lazy) {
+            slot.leave_rows_in_files();
+        }
+        for (key, ssn, value) in if self.is_lazy { Vec::new() } else { self.stored_rows() } {
             let key = RowKey::decode(&key).expect("keys of rows");
             let slot = self.slots.get_mut(&key.slot()).expect("rows are of the world's slots");
             slot.load_row(&key, ssn, value.as_deref()).expect("rows are of grains");
@@ -393,28 +420,48 @@ impl World {
         rows
     }
 
-    /// What is in memory is what the records say.
+    /// What reads find is what the records say.
     fn check(&self) {
         let wanted = Model::of(&self.log);
+        let view = self.current.manifest.groups[&GROUP].view(1);
         let mut found = Model::default();
         for (id, slot) in &self.slots {
             for (_, grain) in slot.grains.iter() {
-                let address = GrainAddress { table: grain.table, key: (&*grain.key).into() };
-                assert!(!grain.is_forgettable(), "a grain without anything is gone: {address:?}");
-                if let Some(row) = &grain.value {
-                    found.rows.insert(grain_key(*id, &address), (row.ssn, row.bytes.to_vec()));
-                }
-                for (map, rows) in grain.maps() {
-                    for (key, row) in rows {
-                        found.rows.insert(entry_key(*id, &address, *map, key), (row.ssn, row.bytes.to_vec()));
-                    }
-                }
+                assert!(!grain.is_forgettable(), "a grain without anything is gone: {grain:?}");
+            }
+            found.rows.extend(rows(&self.disk, &view, *id, slot, self.page).0);
+            for key in keys(*id) {
+                let found = row(&self.disk, &view, slot, &key);
+                assert_eq!(found.as_ref(), wanted.rows.get(&key.encode()), "{key:?}");
             }
             for ((grain, name), row) in slot.timers.iter() {
                 found.timers.insert((*id, grain.clone(), name.clone()), row.generation);
             }
         }
         assert_eq!(found, wanted);
+    }
+
+    /// Gives up rows of all slots.
+    fn evict(&mut self, most: usize) {
+        for slot in self.slots.values_mut() {
+            let before = slot.resident_bytes();
+            let evicted = slot.evict(most, usize::MAX);
+            assert!(slot.resident_bytes() + evicted.bytes <= before);
+        }
+    }
+
+    /// Takes back what files hold.
+    fn take_back(&mut self, id: SlotId, at: usize) {
+        let view = self.current.manifest.groups[&GROUP].view(1);
+        let slot = self.slots.get_mut(&id).expect("the world has it");
+        let keys = keys(id);
+        let key = &keys[at % keys.len()];
+        if let Some(found) = stored_row(&self.disk, &view, &slot.deleted(), key.encode())
+            && row(&self.disk, &view, slot, key).is_some_and(|(ssn, _)| ssn == found.ssn)
+            && !slot.is_whole()
+        {
+            slot.take_back(key, found.ssn, &found.value);
+        }
     }
 
     /// Everything is flushed; then the files have what the records say, and no more.
@@ -428,7 +475,7 @@ impl World {
             self.flush(usize::MAX);
         }
         let found: BTreeMap<_, _> = self.stored_rows().into_iter().map(|(key, _, value)| (key, value)).collect();
-        assert_eq!(found, Model::of(&self.log).stored_rows());
+        Model::of(&self.log).hold(&found);
         self.publish();
     }
 }
@@ -448,6 +495,8 @@ enum Event {
     Durable,
     Crash,
     CheckFiles,
+    Evict(usize),
+    TakeBack(SlotId, usize),
 }
 
 fn slot() -> impl Strategy<Value = SlotId> {
@@ -510,6 +559,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Durable),
         4 => Just(Event::Crash),
         1 => Just(Event::CheckFiles),
+        8 => prop_oneof![Just(1_usize), Just(7), Just(1_000)].prop_map(Event::Evict),
+        4 => (slot(), any::<usize>()).prop_map(|(slot, at)| Event::TakeBack(slot, at)),
     ]
 }
 
@@ -532,6 +583,8 @@ fn run(events: Vec<Event>, is_small: bool) {
             Event::Durable => world.log.durable = world.log.records.len(),
             Event::Crash => world.crash(),
             Event::CheckFiles => world.check_files(),
+            Event::Evict(most) => world.evict(most),
+            Event::TakeBack(slot, at) => world.take_back(slot, at),
         }
     }
     world.check();
@@ -557,7 +610,15 @@ fn planted_bugs_of_flushes_are_found() {
     use gristmill_base::planted::{Bug, plant};
     use proptest::test_runner::{Config, TestError, TestRunner};
 
-    for bug in [Bug::DeletionNotFlushed, Bug::FailedFlushForgotten] {
+    let bugs = [
+        Bug::DeletionNotFlushed,
+        Bug::FailedFlushForgotten,
+        Bug::DirtyRowEvicted,
+        Bug::EvictedCountsAsAbsent,
+        Bug::DeletionForgottenInFlush,
+        Bug::UnloadedCountsAsAbsent,
+    ];
+    for bug in bugs {
         let config = Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(
             config,

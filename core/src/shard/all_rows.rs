@@ -1,0 +1,73 @@
+//! All rows of a slot, wherever they are: for checks of the simulator and tests.
+
+use super::Shard;
+use gristmill_base::ids::SlotId;
+use gristmill_base::placement::slot_group;
+use gristmill_state::grain::Row;
+use gristmill_state::store::{
+    Access, Blocks, Direction, FileKind, KeyRange, Part, RangeRead, RowKey, Stop, Wanted, file_path,
+};
+use std::collections::BTreeMap;
+
+/// Cached blocks of one such walk.
+const CACHE_BYTES: usize = 1 << 20;
+
+impl Shard {
+    /// The rows of grains and maps of a slot by their keys: what memory holds, and what files hold beyond that. `read` brings
+    /// bytes of a file of the data directory, fewer where it ends.
+    ///
+    /// # Errors
+    /// Files that are damaged, by name.
+    pub fn rows_of(
+        &self,
+        slot: SlotId,
+        read: &mut dyn FnMut(&str, Wanted) -> Vec<u8>,
+    ) -> Result<BTreeMap<Vec<u8>, Row>, String> {
+        let Some(state) = self.slot(slot) else { return Ok(BTreeMap::new()) };
+        let mut rows = BTreeMap::new();
+        if !state.is_whole() {
+            let number = slot_group(slot, self.config.slot_count);
+            let directory = self.log.0.config().identity;
+            let view = self.checkpoints.manifest().groups[&number].view(1);
+            let mut blocks = Blocks::new(directory, CACHE_BYTES);
+            let range = KeyRange::of_slot(slot);
+            let mut walk = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
+            let deleted = state.deleted();
+            while let Err(stop) = walk.step(&deleted, &view, &mut blocks) {
+                let wanted = match stop {
+                    Stop::Miss(wanted) => wanted,
+                    Stop::Pause => continue,
+                    Stop::Damage(damage) => {
+                        return Err(format!("{}: {damage}", file_path(number, damage.file, FileKind::Sorted)));
+                    }
+                };
+                let kind = if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted };
+                let path = file_path(number, wanted.file, kind);
+                let bytes = read(&path, wanted);
+                let filled = match kind {
+                    FileKind::Values => walk.fill(directory, &bytes),
+                    FileKind::Sorted => blocks.fill(wanted, &bytes, Access::Scan),
+                };
+                filled.map_err(|damage| format!("{path}: {damage}"))?;
+            }
+            let stored = walk.rows().iter().filter_map(|row| {
+                let value = row.value.as_ref()?;
+                Some((row.key.clone(), Row { ssn: row.ssn, bytes: value.as_slice().into() }))
+            });
+            rows.extend(stored);
+        }
+        for (_, grain) in state.grains.iter() {
+            let (table, key) = (grain.table, &*grain.key);
+            if let Some(row) = &grain.value {
+                rows.insert(RowKey::Grain(slot, table, key.into()).encode(), row.clone());
+            }
+            for (map, entries) in grain.maps() {
+                for (entry, row) in entries {
+                    let key = RowKey::Entry(slot, table, key.into(), *map, (&**entry).into());
+                    rows.insert(key.encode(), row.clone());
+                }
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,249 @@
+//! Fetches: what reads and runs lack of the store's files. A fetch is a small state machine that asks for one block after the
+//! other; when it has what it wants, the read or the run that waits for it is made again.
+
+use super::Shard;
+use super::reads::RangeAsk;
+use super::scans::{Scan, ScanTo};
+use super::store_reads::{Arrived, StoreReads};
+use crate::request::{Code, Refusal, Request};
+use ahash::AHashMap;
+use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
+use gristmill_base::ids::SlotId;
+use gristmill_base::placement::slot_group;
+use gristmill_base::sometimes::reached;
+use gristmill_state::grain::RangeKey;
+use gristmill_state::input::GrainAddress;
+use gristmill_state::slot::{Held, Slot};
+use gristmill_state::store::{Access, FileKind, Part, RangeRead, RowKey, RowRead, Stop, StoredRow, file_path};
+
+/// Fetches that are under way at most; reads beyond them are refused for capacity, runs wait.
+pub(super) const FETCHES_MAX: usize = 8_192;
+/// How long a run waits before it is tried again, where the files cannot be read.
+const RETRY_NANOS: u64 = 1_000_000_000;
+
+/// What is fetched.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A row, and what was found in the end.
+    Row(RowRead, Option<StoredRow>),
+    /// A page of a range.
+    Range(RangeRead),
+    /// A shard's part of a scan.
+    Scan(Box<Scan>),
+}
+
+/// Who waits for it.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// A client's read of a row.
+    Read(Request),
+    /// A client's read of a range.
+    Range(Request, GrainAddress, RangeAsk),
+    /// A run, by its number. A range is noted with it as what was asked for.
+    Run(u64, Option<RangeKey>),
+    /// A scan.
+    Scan(ScanTo),
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) slot: SlotId,
+    pub(super) what: What,
+    pub(super) then: Then,
+}
+
+/// All of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    next: u64,
+    waiting: AHashMap<u64, Fetch>,
+    /// Those that have done enough for one turn.
+    paused: Vec<Fetch>,
+}
+
+impl Fetches {
+    /// Whether there is no room for another one.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() + self.paused.len() >= FETCHES_MAX
+    }
+
+    /// How many are under way.
+    pub(super) fn count(&self) -> usize {
+        self.waiting.len() + self.paused.len()
+    }
+
+    /// It goes on in the next turn.
+    pub(super) fn pause(&mut self, fetch: Fetch) {
+        self.paused.push(fetch);
+    }
+
+    /// Whether some go on without waiting for anything.
+    pub(super) fn is_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+}
+
+impl What {
+    /// A row.
+    pub(super) fn row(key: &RowKey<'_>) -> Self {
+        Self::Row(RowRead::new(key.encode()), None)
+    }
+
+    /// Goes on.
+    pub(super) fn step(&mut self, slot: &Slot, group: u16, store: &mut StoreReads) -> Result<(), Stop> {
+        let (view, blocks) = store.parts(group);
+        match self {
+            Self::Row(read, found) => {
+                *found = read.step(&slot.deleted(), view, blocks)?;
+                Ok(())
+            }
+            Self::Range(read) => read.step(&slot.deleted(), view, blocks),
+            Self::Scan(scan) => scan.step(slot, view, blocks),
+        }
+    }
+
+    fn fill(&mut self, directory: u128, bytes: &[u8]) -> Result<(), String> {
+        let filled = match self {
+            Self::Row(read, _) => read.fill(directory, bytes),
+            Self::Range(read) => read.fill(directory, bytes),
+            Self::Scan(scan) => scan.fill(directory, bytes),
+        };
+        filled.map_err(|damage| damage.to_string())
+    }
+
+    /// Blocks that ranges bring are not kept for long.
+    fn access(&self) -> Access {
+        if matches!(self, Self::Row(..)) { Access::Point } else { Access::Scan }
+    }
+}
+
+impl Shard {
+    /// Begins a fetch, or goes on with it, until it is done or lacks something.
+    pub(super) fn fetch(&mut self, mut fetch: Fetch) {
+        loop {
+            let group = slot_group(fetch.slot, self.config.slot_count);
+            let slot = self.slots[usize::from(fetch.slot.0)].as_deref().expect("fetches are of slots of this shard");
+            match fetch.what.step(slot, group, &mut self.store) {
+                Ok(()) => match self.next_part(fetch) {
+                    Some(next) => fetch = next,
+                    None => return,
+                },
+                Err(Stop::Pause) => return self.fetches.pause(fetch),
+                Err(Stop::Miss(wanted)) => {
+                    reached("row read from files");
+                    let number = self.fetches.next;
+                    self.fetches.next += 1;
+                    self.store.want(group, wanted, fetch.what.access(), number);
+                    self.fetches.waiting.insert(number, fetch);
+                    return;
+                }
+                Err(Stop::Damage(damage)) => {
+                    let path = file_path(group, damage.file, FileKind::Sorted);
+                    return self.fetch_failed(fetch, &format!("{path}: {damage}"));
+                }
+            }
+        }
+    }
+
+    /// Goes on with the fetches that have paused.
+    pub(super) fn resume_fetches(&mut self) {
+        for fetch in std::mem::take(&mut self.fetches.paused) {
+            self.fetch(fetch);
+        }
+    }
+
+    /// A read of the store's files has ended.
+    pub(super) fn store_read(&mut self, ticket: Ticket, result: Result<DiskOutcome, DiskError>) {
+        if let Some(arrived) = self.store.completed(ticket, result) {
+            self.store_arrived(arrived);
+        }
+    }
+
+    /// A file of the store is open, or cannot be.
+    pub(super) fn store_opened(&mut self, path: &str, file: Result<FileId, DiskError>) {
+        for arrived in self.store.opened(path, file) {
+            self.store_arrived(arrived);
+        }
+    }
+
+    fn store_arrived(&mut self, Arrived { wanted, bytes, fetches }: Arrived) {
+        match &bytes {
+            Ok(_) if wanted.part != Part::Value => self.store_is_well(wanted),
+            // Whether a value is right shows when it is taken.
+            Ok(_) => {}
+            Err(what) => self.store_is_damaged(wanted, what),
+        }
+        for number in fetches {
+            let Some(mut fetch) = self.fetches.waiting.remove(&number) else { continue };
+            let filled = match &bytes {
+                Ok(bytes) if wanted.part == Part::Value => fetch.what.fill(self.store.directory(), bytes),
+                Ok(_) => Ok(()),
+                Err(what) => Err(what.clone()),
+            };
+            match filled {
+                Ok(()) => {
+                    self.store_is_well(wanted);
+                    self.fetch(fetch);
+                }
+                Err(what) if bytes.is_err() => self.fetch_failed(fetch, &what),
+                Err(what) => {
+                    let group = slot_group(fetch.slot, self.config.slot_count);
+                    let what = format!("{}: {what}", file_path(group, wanted.file, FileKind::Values));
+                    self.store_is_damaged(wanted, &what);
+                    self.fetch_failed(fetch, &what);
+                }
+            }
+        }
+    }
+
+    /// A fetch has what it wants: what waits for it goes on. A scan goes on with its next slot.
+    fn next_part(&mut self, fetch: Fetch) -> Option<Fetch> {
+        let Fetch { slot, what, then } = fetch;
+        match (what, then) {
+            (What::Row(read, found), then) => self.row_fetched(slot, &read, found, then),
+            (What::Range(read), Then::Range(request, address, ask)) => {
+                self.range_fetched(slot, request, &address, &ask, &read);
+            }
+            (What::Range(read), Then::Run(run, Some(key))) => {
+                self.run_fetched(run, |fetched| fetched.put_range(key, read.into_page()))
+            }
+            (What::Scan(scan), Then::Scan(to)) => return self.scan_on(scan, to),
+            (what, then) => unreachable!("{then:?} does not wait for {what:?}"),
+        }
+        None
+    }
+
+    fn row_fetched(&mut self, slot: SlotId, read: &RowRead, found: Option<StoredRow>, then: Then) {
+        let key = RowKey::decode(read.key()).expect("it was encoded here");
+        let state = self.slot_mut(slot);
+        let is_unknown = matches!(state.held(&key), Held::Unknown);
+        let is_there = found.is_some();
+        if let Some(StoredRow { ssn, value }) = found.filter(|_| is_unknown) {
+            state.take_back(&key, ssn, &value);
+            self.residence.taken_back += 1;
+        }
+        match then {
+            Then::Read(request) => self.read_again(slot, request, !is_there),
+            Then::Run(run, _) => self.run_fetched(run, |fetched| {
+                if !is_there {
+                    fetched.absent.insert(read.key().to_vec());
+                }
+            }),
+            other => unreachable!("{other:?} does not wait for a row"),
+        }
+    }
+
+    /// The files do not say what is wanted.
+    fn fetch_failed(&mut self, fetch: Fetch, what: &str) {
+        reached("fetch failed");
+        let refusal = || Refusal::new(Code::Damaged, what.to_owned());
+        match fetch.then {
+            Then::Read(request) | Then::Range(request, ..) => {
+                self.refuse(request.responder, Code::Damaged, what);
+            }
+            Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
+            Then::Scan(to) => self.scan_not_fetched(to, refusal()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Runs that are not over: those whose host has not given its verdict, and those that wait for rows, after which they are made
+//! again.
+
+use super::Shard;
+use super::fetches::{Fetch, Then, What};
+use super::requests::Spot;
+use gristmill_base::ids::SlotId;
+use gristmill_base::sometimes::reached;
+use gristmill_state::grain::{Fetched, GrainId, RangeKey};
+
+/// A run that waits for a verdict, or for a fetch after which it is made again.
+#[derive(Debug)]
+pub(super) struct PendingRun {
+    pub(super) slot: SlotId,
+    pub(super) grain: GrainId,
+    /// Ticket of the fetch; `None`: a verdict is waited for, or rows.
+    pub(super) fetch: Option<u64>,
+    /// Rows that it lacks, to be fetched when its host is done with it.
+    pub(super) missed: Option<(What, Option<RangeKey>)>,
+    pub(super) time_micros: u64,
+}
+
+/// How long a run waits for room among the fetches.
+const FULL_RETRY_NANOS: u64 = 1_000_000;
+
+impl Shard {
+    /// A run has ended without rows that it lacks: they are fetched, then it is made again.
+    pub(super) fn fetch_run(&mut self, run: u64, pending: PendingRun, (what, range): (What, Option<RangeKey>)) {
+        reached("run waits for rows from files");
+        let slot = pending.slot;
+        self.pending_runs.insert(run, pending);
+        if self.fetches.is_full() {
+            return self.run_not_fetched(run, FULL_RETRY_NANOS);
+        }
+        self.fetch(Fetch { slot, what, then: Then::Run(run, range) });
+    }
+
+    /// What a run lacked has come: `note` keeps of it what is not a row in memory. The run is made again.
+    pub(super) fn run_fetched(&mut self, run: u64, note: impl FnOnce(&mut Fetched)) {
+        let Some(pending) = self.pending_runs.remove(&run) else { return };
+        let state = self.slot_mut(pending.slot);
+        let work = state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work");
+        work.running = None;
+        note(work.fetched.get_or_insert_default());
+        state.list(pending.grain);
+        self.mark_ready(pending.slot);
+    }
+
+    /// What a run lacks cannot be had now: the run is made again later.
+    pub(super) fn run_not_fetched(&mut self, run: u64, after_nanos: u64) {
+        let Some(PendingRun { slot, grain, .. }) = self.pending_runs.remove(&run) else { return };
+        let at = self.now_nanos + after_nanos;
+        let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
+        work.running = None;
+        work.not_before_nanos = at;
+        self.retries.insert((at, slot, grain.0), ());
+    }
+
+    /// What a read waited for is there: the client's read, or the runs that wait for it, are made again from the start.
+    pub(super) fn fetched(&mut self, ticket: u64) {
+        if let Some(at) = self.missed_reads.iter().position(|(missed, ..)| *missed == ticket) {
+            let (_, slot, request) = self.missed_reads.remove(at);
+            return self.read(Spot { slot, hash: None }, request);
+        }
+        let waiting: Vec<u64> =
+            self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();
+        for run in waiting {
+            let pending = self.pending_runs.remove(&run).expect("it was just listed");
+            let state = self.slot_mut(pending.slot);
+            state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work").running = None;
+            state.list(pending.grain);
+            self.mark_ready(pending.slot);
+        }
+    }
+}

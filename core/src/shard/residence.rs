@@ -1,0 +1,114 @@
+//! Which rows are in memory: as many as the shard's budget allows. Rows that files hold are given up first where they were
+//! not used for a while; what is not in files yet is flushed sooner when it takes much of the budget.
+
+use super::Shard;
+use gristmill_base::sometimes::reached;
+
+/// Grains and entries that a turn looks at to give up rows.
+const TURN_LOOKS: usize = 4_096;
+/// Of those in one slot, before the next one's turn comes.
+const SLOT_LOOKS: usize = 256;
+/// Between two looks at what rows may take, nanoseconds.
+const ALLOW_NANOS: u64 = 1_000_000_000;
+/// Parts of the budget by which that shrinks or grows, and below which it does not shrink.
+const SHRINK_SHARE: usize = 16;
+const GROW_SHARE: usize = 64;
+const LEAST_SHARE: usize = 8;
+/// Between two flushes for want of memory, nanoseconds.
+const FLUSH_PAUSE_NANOS: u64 = 1_000_000_000;
+/// How far over its budget a shard may be before it takes no more writes: a part of the budget, and bytes.
+const OVER_SHARE: usize = 4;
+const OVER_BYTES: usize = 16 << 20;
+
+/// What a shard knows of its memory.
+#[derive(Debug, Default)]
+pub(super) struct Residence {
+    /// Memory of rows, grains and notes when it was summed up last, bytes.
+    pub(super) bytes: usize,
+    /// The part of it that are notes for flushes.
+    pub(super) note_bytes: usize,
+    /// What the rows may take now: less than the configuration allows while the process as a whole takes too much memory.
+    allowed: Option<usize>,
+    /// When that is looked at again, monotonic nanoseconds.
+    allow_nanos: u64,
+    /// Slot in which eviction goes on.
+    next_slot: usize,
+    /// Nothing can be given up before something is flushed.
+    pub(super) wants_flush: bool,
+    /// When that may be said again, monotonic nanoseconds: what no flush makes evictable would have one follow the other.
+    flush_not_before_nanos: u64,
+    /// Rows that were given up, and that were read from files.
+    pub(super) evicted: u64,
+    pub(super) taken_back: u64,
+}
+
+impl Shard {
+    /// Keeps memory of rows within the budget, as far as one turn goes. True if there is more to do at once.
+    pub(super) fn keep_budget(&mut self) -> bool {
+        self.sum_up();
+        let max = self.allowed_bytes();
+        if self.residence.bytes <= max {
+            self.residence.wants_flush = false;
+            return false;
+        }
+        let mut left = TURN_LOOKS;
+        let mut rows = 0;
+        let slots = self.slots.len();
+        for _ in 0..slots {
+            let at = self.residence.next_slot % slots;
+            self.residence.next_slot = at + 1;
+            let over = self.residence.bytes.saturating_sub(max);
+            if over == 0 || left == 0 {
+                break;
+            }
+            let Some(slot) = self.slots[at].as_deref_mut() else { continue };
+            let done = slot.evict(SLOT_LOOKS.min(left), over);
+            left = left.saturating_sub(done.looked);
+            rows += done.rows;
+            self.residence.bytes -= done.bytes.min(self.residence.bytes);
+        }
+        self.residence.evicted += rows as u64;
+        // What was written since the last flush cannot be given up, and what was used lately is passed once before.
+        let is_over = self.residence.bytes > max;
+        if is_over && rows == 0 && self.now_nanos >= self.residence.flush_not_before_nanos {
+            reached("flush for want of memory");
+            self.residence.wants_flush = true;
+            self.residence.flush_not_before_nanos = self.now_nanos + FLUSH_PAUSE_NANOS;
+        }
+        is_over && (rows > 0 || left == 0 && !self.residence.wants_flush)
+    }
+
+    /// What rows may take now. The process' memory is more than what is counted here; where it is over its budget, rows give
+    /// way, a little each second, because the allocator gives back what they free some time later.
+    fn allowed_bytes(&mut self) -> usize {
+        let max = self.config.resident_bytes_max;
+        let residence = &mut self.residence;
+        if max == usize::MAX || self.now_nanos < residence.allow_nanos {
+            return residence.allowed.unwrap_or(max);
+        }
+        residence.allow_nanos = self.now_nanos + ALLOW_NANOS;
+        let allowed = residence.allowed.unwrap_or(max);
+        let allowed = if self.process_short {
+            allowed.min(residence.bytes).saturating_sub(max / SHRINK_SHARE).max(max / LEAST_SHARE)
+        } else {
+            allowed.saturating_add(max / GROW_SHARE).min(max)
+        };
+        residence.allowed = Some(allowed);
+        allowed
+    }
+
+    fn sum_up(&mut self) {
+        let slots = self.slots.iter().flatten();
+        let (bytes, notes) = slots.fold((0, 0), |(bytes, notes), slot| {
+            let of_slot = slot.note_bytes();
+            (bytes + slot.resident_bytes(), notes + of_slot)
+        });
+        (self.residence.bytes, self.residence.note_bytes) = (bytes, notes);
+    }
+
+    /// Whether rows take so much more than their budget that no more may be written.
+    pub(super) fn is_over_budget(&self) -> bool {
+        let max = self.config.resident_bytes_max;
+        self.residence.bytes > max.saturating_add(max / OVER_SHARE).saturating_add(OVER_BYTES)
+    }
+}

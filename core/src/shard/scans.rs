@@ -1,0 +1,266 @@
+//! Scans over the grains of a table: a shard's part, slot by slot. Of each grain a scan tells what was so at one moment.
+
+use super::Shard;
+use super::fetches::{Fetch, Then, What};
+use super::reads::cut_page;
+use crate::parcel::Item;
+use crate::request::{Answer, Bytes, Refusal, Responder};
+use gristmill_base::ids::{ShardId, SlotId, TableId};
+use gristmill_base::limits::PAGE_BYTES_MAX;
+use gristmill_state::slot::Slot;
+use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Rows of a scan: key, and value if there is one.
+pub(super) type Rows = Vec<(Bytes, Option<Bytes>)>;
+
+/// Whom a shard's part of a scan is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ScanTo {
+    /// A client, of a single shard or of one that was asked for its own part alone.
+    Client(Responder),
+    /// The shard that puts the parts together, and its number for it.
+    Shard(ShardId, u64),
+}
+
+/// What a scan asks for.
+#[derive(Clone, Debug)]
+pub(super) struct ScanAsk {
+    pub(super) table: TableId,
+    /// Only keys that start so.
+    pub(super) prefix: Bytes,
+    /// Only keys behind this one.
+    pub(super) after: Option<Bytes>,
+    /// At most so many rows.
+    pub(super) limit: usize,
+}
+
+/// A shard's part of a scan on its way.
+#[derive(Debug)]
+pub(super) struct Scan {
+    ask: ScanAsk,
+    /// Slots whose turn has not come.
+    slots: VecDeque<SlotId>,
+    part: Part,
+    /// Rows and bytes that the slot in hand has given.
+    of_slot: (usize, usize),
+    /// The smallest rows so far, one more than fit a page.
+    rows: Rows,
+    /// A slot was left at this key: it may have rows behind it, so nothing behind it is shown.
+    last: Option<Bytes>,
+}
+
+/// A page of one slot.
+#[derive(Debug)]
+struct Part {
+    slot: SlotId,
+    after: Option<Bytes>,
+    /// What files hold; nothing if all rows are in memory.
+    files: Option<FilePart>,
+}
+
+/// What files say of a page.
+#[derive(Debug)]
+struct FilePart {
+    grains: RangeRead,
+    presences: RangeRead,
+    /// Grains that may have map entries, which are still to be looked for.
+    unsure: Option<VecDeque<Vec<u8>>>,
+    looking: Option<(Vec<u8>, RangeRead)>,
+    /// Grains that have some.
+    there: BTreeSet<Vec<u8>>,
+}
+
+/// The grain's key in the key of its row, or of its presence: slot, kind and table come first.
+fn grain_of(row: &[u8]) -> &[u8] {
+    row.get(7..).unwrap_or_default()
+}
+
+impl FilePart {
+    fn new(slot: SlotId, ask: &ScanAsk, after: Option<&[u8]>) -> Self {
+        let behind = after.map(|after| [after, &[0]].concat()).unwrap_or_default();
+        let first = if *behind > *ask.prefix { &behind } else { &*ask.prefix };
+        let read = |key: &dyn Fn(&[u8]) -> Vec<u8>| {
+            let to = prefix_end(&key(&ask.prefix)).expect("a slot's number is below 0xffff");
+            let range = KeyRange { from: key(first), to };
+            RangeRead::new(range, Direction::Forward, ask.limit + 1, PAGE_BYTES_MAX)
+        };
+        Self {
+            grains: read(&|key| RowKey::Grain(slot, ask.table, key.into()).encode()),
+            presences: read(&|key| RowKey::Presence(slot, ask.table, key.into()).encode()),
+            unsure: None,
+            looking: None,
+            there: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on until everything is known that files say.
+    fn step(&mut self, table: TableId, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
+        let deleted = slot.deleted();
+        self.grains.step(&deleted, view, blocks)?;
+        self.presences.step(&deleted, view, blocks)?;
+        let (grains, presences) = (&self.grains, &self.presences);
+        let unsure = self.unsure.get_or_insert_with(|| {
+            // A grain row without a value says the same as a presence row: older versions of the program wrote these.
+            let rows = grains.rows().iter().filter(|row| row.value.is_none()).chain(presences.rows());
+            rows.map(|row| grain_of(&row.key).to_vec()).collect::<BTreeSet<_>>().into_iter().collect()
+        });
+        loop {
+            if let Some((key, read)) = &mut self.looking {
+                read.step(&deleted, view, blocks)?;
+                if !read.rows().is_empty() {
+                    self.there.insert(std::mem::take(key));
+                }
+                self.looking = None;
+            }
+            let Some(key) = unsure.pop_front() else { return Ok(()) };
+            let entries = KeyRange::of_grain_entries(slot.id, table, &key);
+            self.looking = Some((key, RangeRead::new(entries, Direction::Forward, 1, 1)));
+        }
+    }
+
+    /// The last key up to which all is known, if not all is.
+    fn end(&self) -> Option<&[u8]> {
+        let cut = [&self.grains, &self.presences].into_iter().filter(|read| !read.is_all());
+        cut.filter_map(|read| read.rows().last()).map(|row| grain_of(&row.key)).min()
+    }
+}
+
+impl Part {
+    fn new(slot: &Slot, ask: &ScanAsk, after: Option<Bytes>) -> Self {
+        let files = (!slot.is_whole()).then(|| FilePart::new(slot.id, ask, after.as_deref()));
+        Self { slot: slot.id, after, files }
+    }
+
+    /// The page, memory and files together, in the order of keys; and where it ends, if there may be more behind it.
+    fn rows(&self, ask: &ScanAsk, slot: &Slot) -> (Rows, Option<Bytes>) {
+        let mut rows: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
+        let mut end = None;
+        if let Some(files) = &self.files {
+            rows.extend(files.there.iter().map(|key| (&**key, None)));
+            let values = files.grains.rows().iter().filter_map(|row| Some((grain_of(&row.key), row.value.as_deref()?)));
+            rows.extend(values.map(|(key, value)| (key, Some(value))));
+            end = files.end();
+        }
+        let found = slot.grains.scan(ask.table, &ask.prefix, self.after.as_deref(), ask.limit + 1);
+        if let Some((last, _)) = found.get(ask.limit) {
+            end = Some(end.map_or(&**last, |end| end.min(last)));
+        }
+        for (_, id) in &found {
+            let grain = slot.grains.get(*id);
+            match &grain.value {
+                Some(row) => drop(rows.insert(&grain.key, Some(&row.bytes))),
+                // There by its entries; its value may be in files.
+                None => drop(rows.entry(&grain.key).or_insert(None)),
+            }
+        }
+        let rows = rows.into_iter().take_while(|(key, _)| end.is_none_or(|end| *key <= end));
+        (rows.map(|(key, value)| (key.into(), value.map(Into::into))).collect(), end.map(Into::into))
+    }
+}
+
+impl Scan {
+    /// Goes on with the slot in hand.
+    pub(super) fn step(&mut self, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
+        match &mut self.part.files {
+            Some(files) => files.step(self.ask.table, slot, view, blocks),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the record of a value that was wanted.
+    pub(super) fn fill(&mut self, directory: u128, bytes: &[u8]) -> Result<(), Damage> {
+        let Some(files) = &mut self.part.files else { return Ok(()) };
+        // At most one of them waits for one.
+        files.grains.fill(directory, bytes)?;
+        match &mut files.looking {
+            Some((_, read)) => read.fill(directory, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the page of the slot in hand; where the slot goes on, unless it has given enough.
+    fn take(&mut self, mut rows: Rows, end: Option<Bytes>) -> Option<Bytes> {
+        self.of_slot.0 += rows.len();
+        self.of_slot.1 += rows.iter().map(row_bytes).sum::<usize>();
+        self.rows.append(&mut rows);
+        self.rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        // Rows of other slots may take the place of these: only so many can be in the page.
+        let mut bytes = 0;
+        let fits = self.rows.iter().take(self.ask.limit + 1).take_while(|row| {
+            let is_within = bytes <= PAGE_BYTES_MAX;
+            bytes += row_bytes(row);
+            is_within
+        });
+        let fits = fits.count();
+        self.rows.truncate(fits);
+        let end = end?;
+        if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= PAGE_BYTES_MAX {
+            return Some(end);
+        }
+        self.last = Some(self.last.take().map_or_else(|| end.clone(), |last| last.min(end.clone())));
+        None
+    }
+}
+
+fn row_bytes((key, value): &(Bytes, Option<Bytes>)) -> usize {
+    key.len() + value.as_ref().map_or(0, |value| value.len()) + 1
+}
+
+impl Shard {
+    /// Begins this shard's part of a scan.
+    pub(super) fn scan_own(&mut self, ask: ScanAsk, to: ScanTo) {
+        let mut slots: VecDeque<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false) };
+        let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());
+        let scan = Scan { ask, slots, part, of_slot: (0, 0), rows: Rows::new(), last: None };
+        self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
+    }
+
+    /// A page of the slot in hand is there: the scan goes on in that slot, or with the next one.
+    pub(super) fn scan_on(&mut self, mut scan: Box<Scan>, to: ScanTo) -> Option<Fetch> {
+        let state = self.slot_mut(scan.part.slot);
+        let (rows, end) = scan.part.rows(&scan.ask, state);
+        scan.part = match scan.take(rows, end) {
+            Some(end) => Part::new(state, &scan.ask, Some(end)),
+            None => match scan.slots.pop_front() {
+                Some(next) => {
+                    scan.of_slot = (0, 0);
+                    Part::new(self.slot_mut(next), &scan.ask, scan.ask.after.clone())
+                }
+                None => {
+                    let Scan { mut rows, last, ask, .. } = *scan;
+                    rows.retain(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
+                    let (rows, is_cut) = cut_page(rows, ask.limit);
+                    self.scanned(to, rows, is_cut || last.is_some());
+                    return None;
+                }
+            },
+        };
+        let slot = scan.part.slot;
+        let is_whole = scan.part.files.is_none();
+        let next = Fetch { slot, what: What::Scan(scan), then: Then::Scan(to) };
+        if is_whole {
+            return Some(next);
+        }
+        // Even where all blocks are cached a slot costs more than a row does: the next one is for the next turn.
+        self.fetches.pause(next);
+        None
+    }
+
+    fn scanned(&mut self, to: ScanTo, rows: Rows, more: bool) {
+        let lsn = self.log.0.appended().0;
+        match to {
+            ScanTo::Client(responder) => self.reply(lsn, responder, Ok(Answer::Rows { rows, more })),
+            ScanTo::Shard(asker, gather) => self.say_after(lsn, asker, Item::ScanPart { gather, rows, more }),
+        }
+    }
+
+    /// This shard's part of a scan cannot be read.
+    pub(super) fn scan_not_fetched(&mut self, to: ScanTo, refusal: Refusal) {
+        match to {
+            ScanTo::Client(responder) => self.refuse(responder, refusal.code, refusal.message),
+            ScanTo::Shard(asker, gather) => self.say(asker, Item::ScanFailed { gather, why: Box::new(refusal) }),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Reads of slots of which memory does not hold all: memory first, then files, as a shard does it.
+
+use crate::rig::{DIRECTORY, Disk};
+use gristmill_base::ids::{SlotId, Ssn};
+use gristmill_state::slot::{Held, Slot};
+use gristmill_state::store::{
+    Access, Blocks, Direction, KeyRange, Memory, Part, RangeRead, RowKey, RowRead, Stop, StoredRow, View, Wanted,
+};
+use std::collections::BTreeMap;
+
+/// Drives a read that may lack blocks or values.
+fn drive<R, T>(
+    disk: &Disk,
+    blocks: &mut Blocks,
+    read: &mut R,
+    mut step: impl FnMut(&mut R, &mut Blocks) -> Result<T, Stop>,
+    mut fill: impl FnMut(&mut R, &[u8]),
+) -> T {
+    for _ in 0..1_000_000 {
+        match step(read, blocks) {
+            Ok(done) => return done,
+            Err(Stop::Miss(wanted @ Wanted { part: Part::Value, .. })) => fill(read, &disk.read(wanted)),
+            Err(Stop::Miss(wanted)) => {
+                blocks.fill(wanted, &disk.read(wanted), Access::Point).expect("nothing is damaged");
+            }
+            Err(Stop::Pause) => {}
+            Err(Stop::Damage(damage)) => panic!("{damage}"),
+        }
+    }
+    panic!("it never ends")
+}
+
+/// A row that files hold.
+pub(crate) fn stored_row(disk: &Disk, view: &View, deleted: &[&Memory], key: Vec<u8>) -> Option<StoredRow> {
+    let mut blocks = Blocks::new(DIRECTORY, 0);
+    let fill = |read: &mut RowRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+    let step = |read: &mut RowRead, blocks: &mut Blocks| read.step(deleted, view, blocks);
+    drive(disk, &mut blocks, &mut RowRead::new(key), step, fill)
+}
+
+/// A row, wherever it is.
+pub(crate) fn row(disk: &Disk, view: &View, slot: &Slot, key: &RowKey<'_>) -> Option<(Ssn, Vec<u8>)> {
+    let held = match key {
+        RowKey::Grain(_, table, grain) => slot.value(slot.grains.find(*table, grain)),
+        RowKey::Entry(_, table, grain, map, entry) => slot.entry(slot.grains.find(*table, grain), *map, entry),
+        other => panic!("{other:?} is no row of a grain"),
+    };
+    match held {
+        Held::Row(row) => Some((row.ssn, row.bytes.to_vec())),
+        Held::Nothing => None,
+        Held::Unknown => {
+            stored_row(disk, view, &slot.deleted(), key.encode()).map(|StoredRow { ssn, value }| (ssn, value))
+        }
+    }
+}
+
+/// All rows of grains, page by page, and the presence rows of files.
+pub(crate) type AllRows = (BTreeMap<Vec<u8>, (Ssn, Vec<u8>)>, Vec<Vec<u8>>);
+
+/// All rows of a slot.
+pub(crate) fn rows(disk: &Disk, view: &View, id: SlotId, slot: &Slot, page: usize) -> AllRows {
+    let (mut all, mut present) = (BTreeMap::new(), Vec::new());
+    let deleted = slot.deleted();
+    let direction = if page.is_multiple_of(2) { Direction::Forward } else { Direction::Backward };
+    let mut range = KeyRange::of_slot(id);
+    let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+    while !slot.is_whole() {
+        let mut read = RangeRead::new(range.clone(), direction, page, usize::MAX);
+        let fill = |read: &mut RangeRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+        drive(disk, &mut blocks, &mut read, |read, blocks| read.step(&deleted, view, blocks), fill);
+        for row in read.rows() {
+            match &row.value {
+                Some(value) => drop(all.insert(row.key.clone(), (row.ssn, value.clone()))),
+                None => present.push(row.key.clone()),
+            }
+        }
+        match read.rows().last() {
+            Some(last) if !read.is_all() && direction == Direction::Forward => range.from = [&*last.key, &[0]].concat(),
+            Some(last) if !read.is_all() => range.to = last.key.clone(),
+            _ => break,
+        }
+    }
+    for (_, grain) in slot.grains.iter() {
+        let key = &*grain.key;
+        if let Some(row) = &grain.value {
+            all.insert(RowKey::Grain(id, grain.table, key.into()).encode(), (row.ssn, row.bytes.to_vec()));
+        }
+        for (map, rows) in grain.maps() {
+            for (entry, row) in rows {
+                let entry = RowKey::Entry(id, grain.table, key.into(), *map, (&**entry).into());
+                all.insert(entry.encode(), (row.ssn, row.bytes.to_vec()));
+            }
+        }
+    }
+    (all, present)
+}
