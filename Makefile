@@ -72,8 +72,10 @@ bench-count: setup ## instructions per put and get by callgrind, against benches
 	BENCH_COMMAND='make bench-count' cargo bench --package gristmill-benches --bench count -- $(if $(TOP),--top $(TOP)) $(if $(UPDATE),--update) $(if $(ONLY),--only '$(ONLY)')
 
 bench-store: setup ## the engine beside the bare disk (fio) and other stores (rocksdb, fjall): ROUNDS=3 SECS=4 ONLY=name GRAINS=n STATE_GB=n RIVALS=no DIR=folder STRICT=1
-	@command -v fio >/dev/null && { [ '$(RIVALS)' = no ] || ls /usr/lib/llvm*/lib/libclang*.so* >/dev/null 2>&1; } || scripts/packages.sh fio libclang-dev
-	@[ '$(RIVALS)' = no ] || cargo build --release --features store-rivals --manifest-path benches/compare/Cargo.toml --target-dir $(TARGET_DIR)/compare
+	@command -v fio >/dev/null || scripts/packages.sh fio
+	@[ '$(RIVALS)' = no ] || { [ -f /usr/include/rocksdb/c.h ] && ls /usr/lib/llvm*/lib/libclang*.so* >/dev/null 2>&1; } || scripts/packages.sh librocksdb-dev libclang-dev
+	@[ '$(RIVALS)' = no ] || ROCKSDB_INCLUDE_DIR=/usr/include ROCKSDB_LIB_DIR=/usr/lib/$$(gcc -print-multiarch) \
+		cargo build --release --features store-rivals --manifest-path benches/compare/Cargo.toml --target-dir $(TARGET_DIR)/compare
 	BENCH_COMMAND='make bench-store$(if $(ONLY), ONLY="$(ONLY)")' cargo bench --package gristmill-benches --bench engine -- \
 		$(if $(filter no,$(RIVALS)),,--rivals $(abspath $(TARGET_DIR))/compare/release/gristmill-store-rivals) \
 		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \

@@ -1,7 +1,7 @@
 //! What a device has to write for uniform updates, what lies on it in the end, and puts while files are merged.
 
 use crate::bench::{Bench, DURABLE, remove, written_bytes};
-use crate::callers::{Callers, Extent, Op};
+use crate::callers::{Callers, Extent, Op, Since};
 use gristmill_benches::{KEY_BYTES, Target, VALUE_BYTES};
 
 /// A row's bytes, as its user counts.
@@ -59,7 +59,9 @@ pub(crate) fn while_merging(bench: &mut Bench) -> anyhow::Result<()> {
     let id = "put p99.9 while files are merged / without";
     let (rows, rate) = (bench.sizes.rows.min(1_000_000), bench.sizes.paced);
     let busy = bench.with_checkpoints(rows * ROW_BYTES / STATE_PER_BUDGET / 4);
-    let [mut quiet, mut busy] = [("quiet", bench.log_only()), ("busy", busy)].map(|(name, settings)| {
+    let puts = rows + (2.0 * bench.sizes.seconds * bench.sizes.rounds as f64 * rate as f64) as u64;
+    let quiet = bench.log_only(2 * puts * ROW_BYTES);
+    let [mut quiet, mut busy] = [("quiet", quiet), ("busy", busy)].map(|(name, settings)| {
         let mut core = bench.fresh(name, &settings)?;
         let mut callers = Callers::new(&mut core, 4_096, VALUE_BYTES)?;
         callers.run(&mut core, Op::Put, Extent::EachBelow(rows))?;
@@ -73,7 +75,7 @@ pub(crate) fn while_merging(bench: &mut Bench) -> anyhow::Result<()> {
         {
             let (core, callers) = side.as_mut().map_err(|error| anyhow::anyhow!("{error:#}"))?;
             let before = core.number("store_merged_bytes") + core.number("store_flushed_bytes");
-            let latencies = callers.run_paced(core, rows, rate, 2 * bench.nanos())?;
+            let latencies = callers.run_paced(core, rows, rate, 2 * bench.nanos(), Since::Due)?;
             let worked = core.number("store_merged_bytes") + core.number("store_flushed_bytes") - before;
             p999[at] = latencies.value_at_quantile(0.999) as f64;
             for (quantile, name) in [(0.5, "p50"), (0.999, "p99.9")] {

@@ -1,23 +1,25 @@
 //! One durable append while nothing else goes on, and the bandwidth of the log with a deep queue.
 
 use crate::bench::{Bench, DURABLE, NO_FIO, remove};
-use crate::callers::Callers;
+use crate::callers::{Callers, Since};
 use crate::raw_log::RawLog;
 use gristmill_benches::Target;
 
 /// Single appends a second.
 const APPENDS_PER_SECOND: u64 = 400;
+/// Bytes of log before a checkpoint begins: more than single appends make.
+const LOG_BYTES: u64 = 512 << 20;
 
 /// See the module.
 pub(crate) fn idle(bench: &mut Bench) -> anyhow::Result<()> {
     let id = "one durable put, idle, p50 / fio's write and flush of 4 KiB at the same pace";
     let pace = format!("{APPENDS_PER_SECOND}/s, one after the other");
-    let mut core = bench.fresh("append", &bench.log_only())?;
+    let mut core = bench.fresh("append", &bench.with_checkpoints(LOG_BYTES))?;
     let mut callers = Callers::new(&mut core, 64, gristmill_benches::VALUE_BYTES)?;
     let nanos = bench.sizes.appends * 1_000_000_000 / APPENDS_PER_SECOND;
     bench.report.row(id, "x").target(Target::AtMost(1.15)).pace(&pace).durability(DURABLE);
     for _ in 0..bench.sizes.rounds {
-        let ours = callers.run_paced(&mut core, bench.sizes.keys, APPENDS_PER_SECOND, nanos)?;
+        let ours = callers.run_paced(&mut core, bench.sizes.keys, APPENDS_PER_SECOND, nanos, Since::Asked)?;
         let p50 = ours.value_at_quantile(0.5) as f64;
         bench.report.row("one durable put, idle, p50", "us").round(p50 / 1e3).pace(&pace).durability(DURABLE);
         match &bench.fio {

@@ -3,7 +3,9 @@
 use crate::core::{Core, Settings};
 use crate::fio::Fio;
 use crate::sizes::Sizes;
+use anyhow::Context as _;
 use gristmill_benches::Report;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What a write means everywhere here.
@@ -31,9 +33,10 @@ impl Bench {
         self.folder.join(name)
     }
 
-    /// A shard that never begins a checkpoint.
-    pub(crate) fn log_only(&self) -> Settings {
-        self.with_checkpoints(u64::MAX)
+    /// A shard that begins no checkpoint before its log has so many bytes: two segments make one due, so these are large.
+    pub(crate) fn log_only(&self, bytes: u64) -> Settings {
+        let segment_bytes = self.sizes.segment_bytes.max(bytes / 2).next_multiple_of(1 << 20);
+        Settings { checkpoint_bytes: u64::MAX, segment_bytes, background: self.cpus.clone() }
     }
 
     /// A shard whose checkpoints begin when the log has so many bytes.
@@ -64,9 +67,24 @@ pub(crate) fn remove(root: &Path) {
 
 /// Bytes that this process has had written to devices.
 pub(crate) fn written_bytes() -> anyhow::Result<u64> {
+    own_io("write_bytes: ")
+}
+
+fn own_io(counter: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/io")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    let line = text.lines().find_map(|line| line.strip_prefix(counter));
     Ok(line.unwrap_or_default().trim().parse()?)
+}
+
+/// Reads that the device below a folder has completed, whoever asked for them. Of a file system without such a device,
+/// blocks of 4 KiB that this process has read.
+pub(crate) fn device_reads(folder: &Path) -> anyhow::Result<u64> {
+    let device = folder.metadata()?.dev();
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00);
+    let Ok(text) = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")) else {
+        return Ok(own_io("read_bytes: ")? / 4_096);
+    };
+    text.split_whitespace().next().context("the device has no counters")?.parse().context("its reads are a number")
 }
 
 /// Bytes of memory that are this process's own and resident.

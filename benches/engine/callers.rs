@@ -39,6 +39,15 @@ pub(crate) enum Extent {
     Nanos(u64, u64),
 }
 
+/// From when on a paced operation takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// From when it was meant to be asked, so that whoever makes others wait is seen.
+    Due,
+    /// From when it was asked.
+    Asked,
+}
+
 /// What one operation in flight is about.
 #[derive(Clone, Copy, Debug)]
 struct Flight {
@@ -47,8 +56,8 @@ struct Flight {
     session: u32,
     slot: u16,
     op: Op,
-    /// When it was meant to be asked, monotonic nanoseconds; only where load is paced.
-    due: u64,
+    /// From when on it takes time, monotonic nanoseconds; only where load is paced.
+    since: u64,
 }
 
 /// See the module.
@@ -86,7 +95,7 @@ impl Callers {
             value_bytes,
             positions: vec![vec![(1, 0); usize::from(SLOT_COUNT_DEFAULT)]; sessions.len()],
             sessions,
-            flights: vec![Flight { key: 0, seq: 0, session: 0, slot: 0, op: Op::Get, due: 0 }; count],
+            flights: vec![Flight { key: 0, seq: 0, session: 0, slot: 0, op: Op::Get, since: 0 }; count],
             free: (0..count as u32).rev().collect(),
             again: Vec::new(),
             numbers: Numbers(11),
@@ -134,14 +143,14 @@ impl Callers {
         }
     }
 
-    /// Puts at a fixed rate, whether the ones before were answered or not; each takes as long as from when it was meant to
-    /// be asked until its reply. Where all callers wait, puts come late, which counts.
+    /// Puts at a fixed rate, whether the ones before were answered or not. Where all callers wait, puts come late.
     pub(crate) fn run_paced(
         &mut self,
         core: &mut Core,
         keys: u64,
         rate: u64,
         nanos: u64,
+        since: Since,
     ) -> anyhow::Result<Histogram<u64>> {
         let mut latencies = Histogram::new_with_bounds(100, 60_000_000_000, 3)?;
         let begun = SystemClock::monotonic_nanos();
@@ -153,20 +162,21 @@ impl Callers {
             let mut taken = 0;
             while asked < total && due_of(asked) <= now && !self.free.is_empty() && taken < TURN_REQUESTS_MAX {
                 let number = self.numbers.draw() % keys;
-                let request = self.request(Op::Put, number, due_of(asked));
+                let from = if since == Since::Due { due_of(asked) } else { now };
+                let request = self.request(Op::Put, number, from);
                 core.inbox.requests.push(request);
                 (asked, taken) = (asked + 1, taken + 1);
             }
             let deadline = core.step();
             let end = SystemClock::monotonic_nanos();
-            self.take(core, |flight| latencies.saturating_record(end - flight.due))?;
+            self.take(core, |flight| latencies.saturating_record(end - flight.since))?;
             let next = if asked < total && !self.free.is_empty() { due_of(asked) } else { u64::MAX };
             core.rest(deadline.min(next).min(self.pause()));
         }
         Ok(latencies)
     }
 
-    fn request(&mut self, op: Op, number: u64, due: u64) -> Request {
+    fn request(&mut self, op: Op, number: u64, since: u64) -> Request {
         let caller = self.free.pop().expect("a caller is free");
         let session = caller as usize % self.sessions.len();
         let (name, (topic, lanes)) = (key(number), self.topic);
@@ -174,7 +184,7 @@ impl Callers {
             Op::Append => lane_home(topic, lane_of(&name, lanes), lanes, SLOT_COUNT_DEFAULT).0,
             Op::Put | Op::Get => slot_of(&name, SLOT_COUNT_DEFAULT).0,
         };
-        let mut flight = Flight { key: number, seq: 0, session: session as u32, slot, op, due };
+        let mut flight = Flight { key: number, seq: 0, session: session as u32, slot, op, since };
         if op != Op::Get {
             let (next, _) = &mut self.positions[session][usize::from(slot)];
             flight.seq = *next;

@@ -68,6 +68,23 @@ impl Fio {
         number(&job, &["read", "bw_bytes"])
     }
 
+    /// Reads a second of blocks of 4 KiB anywhere in a file of so many bytes, so many in flight.
+    pub(crate) fn random_reads(&self, bytes: u64, depth: usize, seconds: f64) -> anyhow::Result<f64> {
+        let bytes = bytes.next_multiple_of(1 << 20);
+        self.fill("random", bytes)?;
+        let job = self.run(&[
+            "--name=random",
+            "--rw=randread",
+            "--bs=4k",
+            "--time_based",
+            "--norandommap",
+            &format!("--iodepth={depth}"),
+            &format!("--size={bytes}"),
+            &format!("--runtime={}ms", (seconds * 1e3) as u64),
+        ])?;
+        number(&job, &["read", "iops"])
+    }
+
     /// Makes a file whose blocks were all written, so that no later write changes more than its own blocks.
     fn fill(&self, name: &str, bytes: u64) -> anyhow::Result<()> {
         let path = self.folder.join(format!("{name}.0.0"));

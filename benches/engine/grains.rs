@@ -23,6 +23,8 @@ pub(crate) fn overhead(bench: &mut Bench) -> anyhow::Result<()> {
         let output = Command::new(std::env::current_exe()?)
             .args(["--overhead", &grains.to_string(), &value_bytes.to_string()])
             .arg(&root)
+            // What the allocator would give back to the system within its ten seconds it gives back at once.
+            .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         let bytes: f64 = said.trim().parse().with_context(|| {
@@ -61,7 +63,7 @@ pub(crate) fn print_overhead(arguments: &[String], sizes: &Sizes, cpus: Vec<usiz
 /// Rates of many small grains beside those of few, all in memory.
 pub(crate) fn many(bench: &mut Bench) -> anyhow::Result<()> {
     let (many, few) = (bench.sizes.grains, FEW.min(bench.sizes.grains / 2));
-    let settings = bench.with_checkpoints(u64::MAX);
+    let settings = bench.with_checkpoints(8 * bench.sizes.segment_bytes);
     let mut sides = Vec::new();
     for (name, grains) in [("few", few), ("many", many)] {
         let mut core = bench.fresh(name, &settings)?;

@@ -79,10 +79,7 @@ const MEASURES: [(&str, Measure); 10] = [
     ("append", append::idle),
     ("log", append::bandwidth),
     ("rates", rates::against_rivals),
-    ("larger", |bench| {
-        larger::than_memory(bench);
-        Ok(())
-    }),
+    ("larger", larger::than_memory),
     ("amplification", amplification::of_writes),
     ("merging", amplification::while_merging),
     ("start", start::with_state),

@@ -66,7 +66,7 @@ impl RawLog {
         let begun = SystemClock::monotonic_nanos();
         let until = begun + (seconds * 1e9) as u64;
         let (mut bytes, mut writes, mut now) = (0, 0, begun);
-        let (mut done, mut out) = (Vec::new(), Vec::new());
+        let mut done = Vec::new();
         while now < until {
             Disk::poll(&mut self.ring, &mut done);
             for completion in done.drain(..) {
@@ -81,15 +81,13 @@ impl RawLog {
             }
             self.log.free_before(self.log.durable().0.next());
             self.make_segments()?;
+            // The device gets the next batch before others are filled.
+            self.drive();
             while self.log.waiting_bytes() < QUEUE_BYTES && self.log.room(RECORD_BYTES) {
                 let head = RecordHead { kind: 1, slot: SlotId(0), term: Term(1), ssn: Ssn(1) };
                 self.log.append(head, |body| body.resize(body.len() + RECORD_BYTES, 7));
             }
-            let time = SystemClock.now();
-            self.log.drive(time, time.wall_micros, &mut out);
-            for (ticket, op) in out.drain(..) {
-                self.ring.submit(ticket, op);
-            }
+            self.drive();
             while let Some(file) = self.log.next_closable() {
                 Disk::close(&mut self.ring, file);
             }
@@ -101,6 +99,15 @@ impl RawLog {
             bytes_per_second: bytes as f64 * 1e9 / nanos,
             mean_write: bytes as f64 / f64::max(writes as f64, 1.0),
         })
+    }
+
+    fn drive(&mut self) {
+        let time = SystemClock.now();
+        let mut out = Vec::new();
+        self.log.drive(time, time.wall_micros, &mut out);
+        for (ticket, op) in out {
+            self.ring.submit(ticket, op);
+        }
     }
 
     fn make_segments(&mut self) -> anyhow::Result<()> {

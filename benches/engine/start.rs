@@ -9,6 +9,8 @@ use gristmill_core::request::{Answer, Operation};
 
 /// Bytes of a value of a large state.
 const LARGE_VALUE_BYTES: usize = 1_000;
+/// Bytes of log of a put of [`VALUE_BYTES`], more than it takes.
+const LOG_PER_RECORD: u64 = 256;
 /// The size that the target speaks of.
 const TARGET_BYTES: f64 = 10e9;
 
@@ -54,7 +56,8 @@ fn read(core: &mut Core, number: u64) -> anyhow::Result<()> {
 
 /// See the module.
 pub(crate) fn of_replay(bench: &mut Bench) -> anyhow::Result<()> {
-    let (records, keys, settings) = (bench.sizes.records, bench.sizes.keys, bench.log_only());
+    let (records, keys) = (bench.sizes.records, bench.sizes.keys);
+    let settings = bench.log_only(LOG_PER_RECORD * (records + keys));
     let mut core = bench.fresh("replay", &settings)?;
     let mut callers = Callers::new(&mut core, 256, VALUE_BYTES)?;
     callers.run(&mut core, Op::Put, Extent::EachBelow(keys))?;

@@ -6,7 +6,9 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::Path;
 
 /// For the report.
-pub(crate) const NAME: &str = "fjall crate 3";
+pub(crate) fn name() -> String {
+    "fjall crate 3".to_owned()
+}
 
 /// Bytes of its cache: more than the state has.
 const CACHE_BYTES: u64 = 1 << 30;

@@ -41,8 +41,8 @@ fn main() -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder)?;
     match store.as_str() {
-        "rocksdb" => serve(&rocksdb_store::Rocks::open(Path::new(folder))?, rocksdb_store::NAME, keys),
-        "fjall" => serve(&fjall_store::Fjall::open(Path::new(folder))?, fjall_store::NAME, keys),
+        "rocksdb" => serve(&rocksdb_store::Rocks::open(Path::new(folder))?, &rocksdb_store::name(), keys),
+        "fjall" => serve(&fjall_store::Fjall::open(Path::new(folder))?, &fjall_store::name(), keys),
         other => bail!("{other} is no store; rocksdb and fjall are"),
     }
 }

@@ -5,9 +5,15 @@ use crate::Store;
 use anyhow::Context;
 use rocksdb::{BlockBasedOptions, Cache, DB, Options, WriteOptions};
 use std::path::Path;
+use std::process::Command;
 
-/// For the report.
-pub(crate) const NAME: &str = "rocksdb crate 0.24";
+/// For the report: the crate, and the library that it is linked with.
+pub(crate) fn name() -> String {
+    let asked = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "librocksdb-dev"]).output();
+    let library = asked.ok().filter(|output| output.status.success());
+    let library = library.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    format!("rocksdb crate 0.20, library {}", library.as_deref().unwrap_or("unknown"))
+}
 
 /// Bytes of the cache of blocks: more than the state has.
 const CACHE_BYTES: usize = 1 << 30;
@@ -20,7 +26,7 @@ pub(crate) struct Rocks {
 impl Rocks {
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
+        blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES)?);
         blocks.set_bloom_filter(10.0, false);
         let mut options = Options::default();
         options.create_if_missing(true);
