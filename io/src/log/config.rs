@@ -34,6 +34,7 @@ pub struct LogConfig {
     pub pending_bytes: usize,
     /// Least time between the starts of two flushes in nanoseconds, where the first had more than a few records; 0 = as
     /// fast as the device goes. A lone request is never delayed by it: the flush before it lies further back, or had few.
+    /// Nor is a batch that is full.
     pub flush_spacing_nanos: u64,
 }
 

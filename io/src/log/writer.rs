@@ -286,10 +286,11 @@ impl Log {
     }
 
     /// When the next batch may start. After one with few records that is at once: whoever sends one operation after the
-    /// other is not delayed, and a pause would gather nobody else.
+    /// other is not delayed, and a pause would gather nobody else. So it is for a full batch, which gathers nothing more.
     fn earliest_start(&self) -> u64 {
+        let gathers = self.last_records >= SPACED_RECORDS_MIN && self.sealed.is_empty();
         match self.last_start_nanos {
-            Some(last) if self.last_records >= SPACED_RECORDS_MIN => last + self.config.flush_spacing_nanos,
+            Some(last) if gathers => last + self.config.flush_spacing_nanos,
             _ => 0,
         }
     }

@@ -122,6 +122,35 @@ fn flushes_of_many_keep_their_distance_but_a_lone_request_does_not_wait() {
 }
 
 #[test]
+fn a_full_batch_does_not_wait_for_the_distance_of_flushes() {
+    let (mut disk, mut dice, _) = fresh();
+    let mut settings = config();
+    settings.flush_spacing_nanos = 1_000;
+    let (mut log, _) = open(&mut disk, &settings, 1, &mut dice).unwrap();
+    let record = vec![7; settings.seal_bytes / 16];
+    let fill = |log: &mut Log, sealed: usize| {
+        let last = log.appended().0.0;
+        while log.ahead_bytes() < sealed * settings.seal_bytes {
+            append(log, &record);
+        }
+        append(log, b"rest");
+        log.appended().0.0 - last
+    };
+    let first = fill(&mut log, 1);
+    // The full one, and what gathers behind it.
+    step(&mut log, &mut disk, 10);
+    settle(&mut log, &mut disk, 10);
+    assert_eq!(log.durable().0, Lsn(first - 1), "the rest keeps its distance");
+    let second = fill(&mut log, 1);
+    assert_eq!(log.next_deadline(), Some(0));
+    settle(&mut log, &mut disk, 11);
+    assert!(log.durable().0 >= Lsn(first + second - 17), "{:?} of {}", log.durable(), first + second);
+    assert!(log.durable().0 < log.appended().0, "again the rest");
+    settle(&mut log, &mut disk, 1_011);
+    assert_eq!(log.durable().0, log.appended().0);
+}
+
+#[test]
 fn segments_are_used_again_and_the_log_does_not_grow() {
     let (mut disk, mut dice, mut log) = fresh();
     let mut bodies = Vec::new();
