@@ -14,6 +14,7 @@ mod rows;
 mod sweep;
 mod unapplied;
 mod verify;
+mod warm;
 
 pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, inspect};
 pub use placement::Placement;
@@ -38,7 +39,7 @@ use gristmill_base::placement::shard_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
-use gristmill_io::log::{LogConfig, LogError, ScanEnd, flush_all, resume, scan};
+use gristmill_io::log::{LogConfig, LogError, ScanEnd, Scanned, flush_all, resume, scan_groups};
 use gristmill_io::root::{RootFile, RootState};
 use gristmill_state::input::StreamId;
 use gristmill_state::lane::LaneSizes;
@@ -373,7 +374,7 @@ fn read_log(
     let mut replayed = 0;
     let mut recent = unapplied::Recent::default();
     let mut wrong: Option<String> = None;
-    let mut scan = scan(files, &log, content.log_from, &mut |lsn, head, body| {
+    let mut each = |&Scanned { lsn, head, body }: &Scanned<'_>, slots: &mut BTreeMap<SlotId, Slot>| {
         let Some(slot) = slots.get_mut(&head.slot) else {
             wrong.get_or_insert_with(|| format!("record {lsn} is of slot {}, which this log does not hold", head.slot));
             return;
@@ -390,6 +391,10 @@ fn read_log(
                 wrong.get_or_insert_with(|| format!("record {lsn} of slot {}: {error}", head.slot));
             }
         }
+    };
+    let mut scan = scan_groups(files, &log, content.log_from, &mut |records| {
+        warm::warm(&slots, records);
+        records.iter().for_each(|record| each(record, &mut slots));
     })?;
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });

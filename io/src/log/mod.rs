@@ -29,7 +29,7 @@ pub use format::RecordHead;
 pub use listing::{SegmentFile, list_segments};
 pub use reseal::LogReseal;
 pub use resume::{flush_all, resume};
-pub use scan::{ScanEnd, scan};
+pub use scan::{SCAN_GROUP_MAX, ScanEnd, Scanned, scan, scan_groups};
 pub use segment::{ReadySegment, SegmentJob, run_segment_job};
 pub use verify::{LogDamage, LogReport, verify};
 pub use writer::{LOG_TICKET_TAG, Log, Progress};

@@ -20,8 +20,22 @@ use gristmill_base::ids::{Lsn, SegmentId};
 use gristmill_base::limits::BLOCK_BYTES;
 use gristmill_base::planted::{self, Bug};
 
-/// Takes records in order.
-type Each<'a> = dyn FnMut(Lsn, &RecordHead, &[u8]) + 'a;
+/// Most records that a scan hands out together.
+pub const SCAN_GROUP_MAX: usize = 32;
+
+/// A record as a scan finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scanned<'a> {
+    /// Its position.
+    pub lsn: Lsn,
+    /// What it carries besides its body.
+    pub head: RecordHead,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// Takes records in order, some together.
+type Each<'a> = dyn FnMut(&[Scanned<'_>]) + 'a;
 
 /// Bytes behind the end of the log that must never be read as records again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +78,27 @@ pub struct ScanEnd {
 /// # Errors
 /// Damage, files of a newer version or of another directory, or what the disk says. Some records may have been handed
 /// out already.
-pub fn scan(files: &mut Files<'_>, config: &LogConfig, from: Lsn, each: &mut Each<'_>) -> Result<ScanEnd, LogError> {
+pub fn scan(
+    files: &mut Files<'_>,
+    config: &LogConfig,
+    from: Lsn,
+    each: &mut dyn FnMut(Lsn, &RecordHead, &[u8]),
+) -> Result<ScanEnd, LogError> {
+    scan_groups(files, config, from, &mut |records| {
+        records.iter().for_each(|record| each(record.lsn, &record.head, record.body));
+    })
+}
+
+/// As [`scan`]; hands out up to [`SCAN_GROUP_MAX`] records together, all of one batch, so that their taker may look ahead.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_groups(
+    files: &mut Files<'_>,
+    config: &LogConfig,
+    from: Lsn,
+    each: &mut Each<'_>,
+) -> Result<ScanEnd, LogError> {
     assert!(from.0 > 0, "records count from 1");
     let (segments, discard, next_index) = load(files, config, from)?;
     let start = start_of(&segments, from);
@@ -228,15 +262,23 @@ impl<'a> Scanner<'a> {
         each: &mut Each<'_>,
     ) -> Result<(), LogError> {
         let mut rest = &bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + batch.body as usize];
+        let mut group = Vec::with_capacity(SCAN_GROUP_MAX);
         for lsn in (batch.first.0..batch.next().0).map(Lsn) {
             let Some((head, body, behind)) = split_record(rest) else {
                 return Err(self.damage(index, offset, lsn, "a record does not match its own checksum"));
             };
             if lsn >= self.from {
-                each(lsn, &head, body);
+                group.push(Scanned { lsn, head, body });
                 self.records += 1;
             }
+            if group.len() == SCAN_GROUP_MAX {
+                each(&group);
+                group.clear();
+            }
             rest = behind;
+        }
+        if !group.is_empty() {
+            each(&group);
         }
         if !rest.is_empty() {
             return Err(self.damage(index, offset, batch.next(), "bytes behind the last record of a batch"));

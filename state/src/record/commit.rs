@@ -300,6 +300,25 @@ impl Commit {
         out.extend_from_slice(short.as_slice());
     }
 
+    /// What a body is about, as far as its beginning tells: the grain, and the session whose operation it ends. Nothing if
+    /// it cannot be read. For those who look ahead; whoever wants to rely on it decodes it.
+    #[must_use]
+    pub fn subject(body: &[u8]) -> Option<(TableId, &[u8], Option<SessionId>)> {
+        let mut from = Reader::new(body);
+        let mask = from.u16().ok()?;
+        let table = TableId(from.varint_as("table").ok()?);
+        let key = from.bytes("key", KEY_BYTES_MAX).ok()?;
+        let mut session = || {
+            let _version_and_time = (from.varint().ok()?, from.varint().ok()?);
+            let _count = from.varint().ok()?;
+            match StreamId::decode(&mut from) {
+                Ok(StreamId::Session(session)) => Some(session),
+                _ => None,
+            }
+        };
+        Some((table, key, if mask & has::CONSUMED == 0 { None } else { session() }))
+    }
+
     /// Decodes a whole body.
     ///
     /// # Errors
@@ -544,7 +563,12 @@ mod tests {
             let mut long = Vec::new();
             commit.encode(&mut long);
             assert_eq!(short, long);
+            assert_eq!(Commit::subject(&short), Some((grain.table, &*grain.key, Some(SessionId(300)))));
+            assert!((0..8).all(|cut| Commit::subject(&short[..cut]).is_none_or(|(_, _, session)| session.is_none())));
             assert_eq!(Commit::decode(&short), Ok(commit));
         }
+        let mut plain = Vec::new();
+        Commit::new(grain.clone(), 0, 99).encode(&mut plain);
+        assert_eq!(Commit::subject(&plain), Some((grain.table, &*grain.key, None)));
     }
 }
