@@ -19,7 +19,7 @@ use gristmill_net::jobs::{BackgroundJobs, Jobs};
 use std::path::Path;
 
 /// How long the shard may take to come to rest, nanoseconds.
-const SETTLE_NANOS: u64 = 120_000_000_000;
+const SETTLE_NANOS: u64 = 600_000_000_000;
 /// How often it is looked at meanwhile, nanoseconds.
 const LOOK_NANOS: u64 = 10_000_000;
 /// For so many looks in a row there must be nothing to do.
