@@ -36,12 +36,23 @@ impl Bench {
     /// A shard that begins no checkpoint before its log has so many bytes: two segments make one due, so these are large.
     pub(crate) fn log_only(&self, bytes: u64) -> Settings {
         let segment_bytes = self.sizes.segment_bytes.max(bytes / 2).next_multiple_of(1 << 20);
-        Settings { checkpoint_bytes: u64::MAX, segment_bytes, background: self.cpus.clone() }
+        Settings { checkpoint_bytes: u64::MAX, segment_bytes, memory_bytes: None, background: self.cpus.clone() }
     }
 
     /// A shard whose checkpoints begin when the log has so many bytes.
     pub(crate) fn with_checkpoints(&self, checkpoint_bytes: u64) -> Settings {
-        Settings { checkpoint_bytes, segment_bytes: self.sizes.segment_bytes, background: self.cpus.clone() }
+        Settings {
+            checkpoint_bytes,
+            segment_bytes: self.sizes.segment_bytes,
+            memory_bytes: None,
+            background: self.cpus.clone(),
+        }
+    }
+
+    /// A shard with so much memory, and segments of the log that fit it: changed rows stay in memory until a checkpoint.
+    pub(crate) fn with_memory(&self, bytes: u64) -> Settings {
+        let segment_bytes = (bytes / 16).next_multiple_of(1 << 20).min(self.sizes.segment_bytes);
+        Settings { segment_bytes, memory_bytes: Some(bytes), ..self.with_checkpoints(bytes / 8) }
     }
 
     /// The same with its background on the shard's own CPU: one core for everything.

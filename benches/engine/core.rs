@@ -18,6 +18,8 @@ use gristmill_io::ring::{RingSettings, ShardRing};
 use gristmill_net::jobs::{BackgroundJobs, Jobs};
 use std::path::Path;
 
+/// Bytes of cached blocks that a small measurement has at least.
+const CACHE_BYTES_MIN: usize = 1 << 20;
 /// How long the shard may take to come to rest, nanoseconds.
 const SETTLE_NANOS: u64 = 600_000_000_000;
 /// How often it is looked at meanwhile, nanoseconds.
@@ -32,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_bytes: u64,
     /// Bytes of a segment of the log.
     pub(crate) segment_bytes: u64,
+    /// Bytes of memory that the shard may use; `None` for as much as it likes.
+    pub(crate) memory_bytes: Option<u64>,
     /// CPUs of the background executor.
     pub(crate) background: Vec<usize>,
 }
@@ -50,11 +54,16 @@ impl Core {
     /// Opens the data directory `root`, or makes it one.
     pub(crate) fn open(root: &Path, settings: &Settings) -> anyhow::Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("making {}", root.display()))?;
+        let defaults = BootConfig::default();
+        // Shares of a budget as a server deals them out.
+        let share = |part: u64| settings.memory_bytes.map(|bytes| (bytes / part) as usize);
         let config = BootConfig {
+            resident_bytes_max: share(2).unwrap_or(defaults.resident_bytes_max),
+            cache_bytes: share(10).map_or(defaults.cache_bytes, |bytes| bytes.max(CACHE_BYTES_MIN)),
             checkpoint_bytes: settings.checkpoint_bytes,
             segment_bytes: settings.segment_bytes,
             flush_spacing_nanos: FLUSH_SPACING_NANOS_DEFAULT,
-            ..BootConfig::default()
+            ..defaults
         };
         let mut seeds = recover(&mut PosixDisk::new(root), &config, SystemClock.now(), &mut SystemRng::new())
             .map_err(|error| anyhow!("{}: {error}", root.display()))?;

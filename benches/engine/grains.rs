@@ -45,6 +45,7 @@ pub(crate) fn print_overhead(arguments: &[String], sizes: &Sizes, cpus: Vec<usiz
     let settings = crate::core::Settings {
         checkpoint_bytes: 4 * sizes.segment_bytes,
         segment_bytes: sizes.segment_bytes,
+        memory_bytes: None,
         background: cpus,
     };
     let mut core = Core::fresh(std::path::Path::new(root), &settings)?;
