@@ -115,7 +115,7 @@ impl Grains {
     #[must_use]
     pub fn slab_bytes(&self) -> usize {
         let indexes = self.tables.iter().map(|(_, index)| index.bytes()).sum::<usize>();
-        self.slab.capacity() * size_of::<Option<Grain>>() + self.key_bytes + indexes
+        self.slab.len() * size_of::<Option<Grain>>() + self.key_bytes + indexes
     }
 
     /// How many places there are, free ones included.

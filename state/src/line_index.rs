@@ -60,13 +60,13 @@ impl LineIndex {
         hash as usize & (self.lines.len() - 1)
     }
 
-    /// Asks the processor for the line of a hash.
-    #[inline]
+    /// Its memory, bytes.
     pub fn bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>()
     }
 
-    /// Asks for the line of a hash.
+    /// Asks the processor for the line of a hash.
+    #[inline]
     pub fn prefetch(&self, hash: u64) {
         if !self.lines.is_empty() {
             prefetch(&self.lines[self.home(hash)]);

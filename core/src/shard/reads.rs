@@ -425,7 +425,12 @@ fn range_of(
         None => Box::new(held),
         Some(_) => {
             let mut all = stored;
-            all.extend(held);
+            // The first rows of both together are among the first of each.
+            if ask.reverse {
+                all.extend(held.rev().take(limit + 1))
+            } else {
+                all.extend(held.take(limit + 1))
+            }
             if ask.reverse { Box::new(all.into_iter().rev()) } else { Box::new(all.into_iter()) }
         }
     };

@@ -25,8 +25,14 @@ const OVER_BYTES: usize = 16 << 20;
 pub(super) struct Residence {
     /// Memory of rows, grains and notes when it was summed up last, bytes.
     pub(super) bytes: usize,
-    /// The part of it that are notes for flushes.
-    pub(super) note_bytes: usize,
+    /// The part of it that are rows, and notes for flushes.
+    movable_bytes: usize,
+    /// Places for grains.
+    places: usize,
+    /// What was looked at since a row was given up last.
+    idle_looks: usize,
+    /// Whether there is more to do at once.
+    pub(super) goes_on: bool,
     /// What the rows may take now: less than the configuration allows while the process as a whole takes too much memory.
     allowed: Option<usize>,
     /// When that is looked at again, monotonic nanoseconds.
@@ -43,8 +49,13 @@ pub(super) struct Residence {
 }
 
 impl Shard {
-    /// Keeps memory of rows within the budget, as far as one turn goes. True if there is more to do at once.
-    pub(super) fn keep_budget(&mut self) -> bool {
+    /// Keeps memory of rows within the budget, as far as one turn goes.
+    pub(super) fn keep_budget(&mut self) {
+        self.residence.goes_on = self.evict_some();
+    }
+
+    /// True if there is more to do at once.
+    fn evict_some(&mut self) -> bool {
         self.sum_up();
         let max = self.allowed_bytes();
         if self.residence.bytes <= max {
@@ -67,15 +78,21 @@ impl Shard {
             rows += done.rows;
             self.residence.bytes -= done.bytes.min(self.residence.bytes);
         }
-        self.residence.evicted += rows as u64;
-        // What was written since the last flush cannot be given up, and what was used lately is passed once before.
-        let is_over = self.residence.bytes > max;
-        if is_over && rows == 0 && self.now_nanos >= self.residence.flush_not_before_nanos {
-            reached("flush for want of memory");
-            self.residence.wants_flush = true;
-            self.residence.flush_not_before_nanos = self.now_nanos + FLUSH_PAUSE_NANOS;
+        let residence = &mut self.residence;
+        residence.evicted += rows as u64;
+        residence.idle_looks = if rows > 0 { 0 } else { residence.idle_looks + TURN_LOOKS - left };
+        if residence.bytes <= max {
+            return false;
         }
-        is_over && (rows > 0 || left == 0 && !self.residence.wants_flush)
+        // What was used lately is passed once before it goes; after two rounds nothing is left but what was written since the
+        // last flush, and what cannot go.
+        let is_through = residence.idle_looks > 2 * residence.places || rows == 0 && left > 0;
+        if is_through && self.now_nanos >= residence.flush_not_before_nanos {
+            reached("flush for want of memory");
+            residence.wants_flush = true;
+            residence.flush_not_before_nanos = self.now_nanos + FLUSH_PAUSE_NANOS;
+        }
+        !is_through
     }
 
     /// What rows may take now. The process' memory is more than what is counted here; where it is over its budget, rows give
@@ -99,16 +116,19 @@ impl Shard {
 
     fn sum_up(&mut self) {
         let slots = self.slots.iter().flatten();
-        let (bytes, notes) = slots.fold((0, 0), |(bytes, notes), slot| {
-            let of_slot = slot.note_bytes();
-            (bytes + slot.resident_bytes(), notes + of_slot)
-        });
-        (self.residence.bytes, self.residence.note_bytes) = (bytes, notes);
+        let residence = &mut self.residence;
+        (residence.bytes, residence.movable_bytes, residence.places) = (0, 0, 0);
+        for slot in slots {
+            residence.bytes += slot.resident_bytes();
+            residence.movable_bytes += slot.row_bytes() + slot.note_bytes();
+            residence.places += slot.places();
+        }
     }
 
-    /// Whether rows take so much more than their budget that no more may be written.
+    /// Whether rows take so much more than their budget that no more may be written. Grains themselves do not count: their
+    /// places stay when their rows are given up.
     pub(super) fn is_over_budget(&self) -> bool {
         let max = self.config.resident_bytes_max;
-        self.residence.bytes > max.saturating_add(max / OVER_SHARE).saturating_add(OVER_BYTES)
+        self.residence.movable_bytes > max.saturating_add(max / OVER_SHARE).saturating_add(OVER_BYTES)
     }
 }

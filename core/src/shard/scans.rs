@@ -5,7 +5,7 @@ use super::fetches::{Fetch, Then, What};
 use super::reads::cut_page;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
-use gristmill_base::ids::{ShardId, SlotId, TableId};
+use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId};
 use gristmill_base::limits::PAGE_BYTES_MAX;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
@@ -62,9 +62,11 @@ struct Part {
 /// What files say of a page.
 #[derive(Debug)]
 struct FilePart {
+    /// The view that all of it was read from; after a change it begins again.
+    generation: Option<u64>,
     grains: RangeRead,
     presences: RangeRead,
-    /// Grains that may have map entries, which are still to be looked for.
+    /// Grains that may have map entries, which are still to be looked for; made when both pages are there.
     unsure: Option<VecDeque<Vec<u8>>>,
     looking: Option<(Vec<u8>, RangeRead)>,
     /// Grains that have some.
@@ -74,6 +76,14 @@ struct FilePart {
 /// The grain's key in the key of its row, or of its presence: slot, kind and table come first.
 fn grain_of(row: &[u8]) -> &[u8] {
     row.get(7..).unwrap_or_default()
+}
+
+/// The key of a grain's presence, of the key of its row.
+fn presence_of(row: &[u8]) -> Vec<u8> {
+    match RowKey::decode(row) {
+        Ok(RowKey::Grain(slot, table, key)) => RowKey::Presence(slot, table, key).encode(),
+        _ => row.to_vec(),
+    }
 }
 
 impl FilePart {
@@ -86,6 +96,7 @@ impl FilePart {
             RangeRead::new(range, Direction::Forward, ask.limit + 1, PAGE_BYTES_MAX)
         };
         Self {
+            generation: None,
             grains: read(&|key| RowKey::Grain(slot, ask.table, key.into()).encode()),
             presences: read(&|key| RowKey::Presence(slot, ask.table, key.into()).encode()),
             unsure: None,
@@ -97,14 +108,17 @@ impl FilePart {
     /// Goes on until everything is known that files say.
     fn step(&mut self, table: TableId, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
         let deleted = slot.deleted();
-        self.grains.step(&deleted, view, blocks)?;
-        self.presences.step(&deleted, view, blocks)?;
-        let (grains, presences) = (&self.grains, &self.presences);
-        let unsure = self.unsure.get_or_insert_with(|| {
-            // A grain row without a value says the same as a presence row: older versions of the program wrote these.
-            let rows = grains.rows().iter().filter(|row| row.value.is_none()).chain(presences.rows());
-            rows.map(|row| grain_of(&row.key).to_vec()).collect::<BTreeSet<_>>().into_iter().collect()
-        });
+        if self.generation != Some(view.generation) {
+            self.generation = Some(view.generation);
+            (self.unsure, self.looking) = (None, None);
+            self.there.clear();
+        }
+        if self.unsure.is_none() {
+            self.grains.step(&deleted, view, blocks)?;
+            self.presences.step(&deleted, view, blocks)?;
+            self.unsure = Some(self.unsure_of(slot));
+        }
+        let unsure = self.unsure.get_or_insert_default();
         loop {
             if let Some((key, read)) = &mut self.looking {
                 read.step(&deleted, view, blocks)?;
@@ -117,6 +131,24 @@ impl FilePart {
             let entries = KeyRange::of_grain_entries(slot.id, table, &key);
             self.looking = Some((key, RangeRead::new(entries, Direction::Forward, 1, 1)));
         }
+    }
+
+    /// Grains of the pages that may be there by their map entries alone.
+    fn unsure_of(&self, slot: &Slot) -> VecDeque<Vec<u8>> {
+        // A grain row without a value says the same as a presence row: older versions of the program wrote these.
+        let rows = self.grains.rows().iter().filter(|row| row.value.is_none()).chain(self.presences.rows());
+        let mut unsure: BTreeSet<Vec<u8>> = rows.map(|row| grain_of(&row.key).to_vec()).collect();
+        // A value that was deleted since the last flush leaves its grain there by its entries, before a presence row says so.
+        let end = self.end();
+        for memory in slot.deleted() {
+            for (key, _) in memory.range(self.grains.range()) {
+                let grain = grain_of(key);
+                if end.is_none_or(|end| grain <= end) && !slot.is_deleted(&presence_of(key), Ssn(0)) {
+                    unsure.insert(grain.to_vec());
+                }
+            }
+        }
+        unsure.into_iter().collect()
     }
 
     /// The last key up to which all is known, if not all is.
@@ -137,8 +169,12 @@ impl Part {
         let mut rows: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         let mut end = None;
         if let Some(files) = &self.files {
-            rows.extend(files.there.iter().map(|key| (&**key, None)));
-            let values = files.grains.rows().iter().filter_map(|row| Some((grain_of(&row.key), row.value.as_deref()?)));
+            // What was deleted while files were looked into is not there any more.
+            let presence = |key: &[u8]| RowKey::Presence(slot.id, ask.table, key.into()).encode();
+            let there = files.there.iter().filter(|key| !slot.is_deleted(&presence(key), Ssn(0)));
+            rows.extend(there.map(|key| (&**key, None)));
+            let values = files.grains.rows().iter().filter(|row| !slot.is_deleted(&row.key, row.ssn));
+            let values = values.filter_map(|row| Some((grain_of(&row.key), row.value.as_deref()?)));
             rows.extend(values.map(|(key, value)| (key, Some(value))));
             end = files.end();
         }
@@ -154,8 +190,17 @@ impl Part {
                 None => drop(rows.entry(&grain.key).or_insert(None)),
             }
         }
-        let rows = rows.into_iter().take_while(|(key, _)| end.is_none_or(|end| *key <= end));
-        (rows.map(|(key, value)| (key.into(), value.map(Into::into))).collect(), end.map(Into::into))
+        let (mut page, mut bytes) = (Rows::new(), 0);
+        for (key, value) in rows.into_iter().take_while(|(key, _)| end.is_none_or(|end| *key <= end)) {
+            if bytes > PAGE_BYTES_MAX {
+                // As much as any page shows; the slot is left here.
+                let end = page.last().map(|(key, _): &(Bytes, Option<Bytes>)| key.clone());
+                return (page, end);
+            }
+            bytes += key.len() + value.map_or(0, <[u8]>::len);
+            page.push((key.into(), value.map(Into::into)));
+        }
+        (page, end.map(Into::into))
     }
 }
 
@@ -192,7 +237,8 @@ impl Scan {
             bytes += row_bytes(row);
             is_within
         });
-        let fits = fits.count();
+        // One more than fits, so that there being more is seen.
+        let fits = fits.count() + 1;
         self.rows.truncate(fits);
         let end = end?;
         if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= PAGE_BYTES_MAX {

@@ -2,7 +2,7 @@
 //! find it whole once the file was put back.
 
 use super::Shard;
-use gristmill_state::store::Wanted;
+use gristmill_state::store::{Part, Wanted};
 use std::collections::BTreeMap;
 
 /// Damaged places that are kept; more are told by their reads alone.
@@ -10,10 +10,10 @@ const KEPT_MAX: usize = 1_024;
 /// Places that are told by a line each; later ones are in the status alone.
 const TOLD_MAX: usize = 16;
 
-/// Damaged places, by file and offset.
+/// Damaged places, by file, whether that is one of values, and offset.
 #[derive(Debug, Default)]
 pub(super) struct StoreDamage {
-    places: BTreeMap<(u64, u64), String>,
+    places: BTreeMap<(u64, bool, u64), String>,
     told: usize,
 }
 
@@ -29,11 +29,15 @@ impl StoreDamage {
     }
 }
 
+fn place_of(wanted: Wanted) -> (u64, bool, u64) {
+    (wanted.file.0, wanted.part == Part::Value, wanted.offset)
+}
+
 impl Shard {
     /// A read has found that bytes of a file are not what was written there, or could not be read.
     pub(super) fn store_is_damaged(&mut self, wanted: Wanted, what: &str) {
         let damage = &mut self.store_damage;
-        let place = (wanted.file.0, wanted.offset);
+        let place = place_of(wanted);
         if damage.places.contains_key(&place) || damage.places.len() == KEPT_MAX {
             return;
         }
@@ -48,7 +52,7 @@ impl Shard {
     /// A read was good: if the place was damaged before, its file was put back.
     pub(super) fn store_is_well(&mut self, wanted: Wanted) {
         if !self.store_damage.places.is_empty()
-            && let Some(what) = self.store_damage.places.remove(&(wanted.file.0, wanted.offset))
+            && let Some(what) = self.store_damage.places.remove(&place_of(wanted))
         {
             self.notices.push(format!("can be read again: {what}"));
         }
@@ -60,6 +64,6 @@ impl Shard {
             return;
         }
         let files: Vec<u64> = self.checkpoints.manifest().files().map(|(_, file, _)| file.0).collect();
-        self.store_damage.places.retain(|(file, _), _| files.contains(file));
+        self.store_damage.places.retain(|(file, ..), _| files.contains(file));
     }
 }

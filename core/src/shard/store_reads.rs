@@ -32,6 +32,13 @@ struct OpenFile {
     is_left: bool,
 }
 
+impl OpenFile {
+    /// Whether nobody reads it.
+    fn is_idle(&self) -> bool {
+        self.id.is_some() && self.in_flight == 0 && self.queue.is_empty()
+    }
+}
+
 /// Bytes of a file that fetches wait for.
 #[derive(Debug)]
 struct Reading {
@@ -152,7 +159,7 @@ impl StoreReads {
 
     fn close_if_left(&mut self, file: File) {
         let Some(open) = self.files.get(&file) else { return };
-        if open.is_left && open.in_flight == 0 && open.queue.is_empty() && open.id.is_some() {
+        if open.is_left && open.is_idle() {
             self.close(file);
         }
     }
@@ -195,10 +202,9 @@ impl StoreReads {
         if self.files.len() < self.files_max {
             return;
         }
-        let is_idle = |open: &OpenFile| open.id.is_some() && open.in_flight == 0 && open.queue.is_empty();
         let start = self.next_ticket as usize % self.files.len();
         let around = self.files.iter().skip(start).chain(self.files.iter().take(start));
-        if let Some(file) = around.filter(|(_, open)| is_idle(open)).map(|(file, _)| *file).next() {
+        if let Some(file) = around.filter(|(_, open)| open.is_idle()).map(|(file, _)| *file).next() {
             self.close(file);
         }
     }
@@ -274,6 +280,9 @@ impl StoreReads {
             Err(error) => Err(format!("{path}, bytes from {}: they cannot be read ({error})", wanted.offset)),
         };
         self.close_if_left(file);
+        if self.files.len() > self.files_max && self.files.get(&file).is_some_and(OpenFile::is_idle) {
+            self.close(file);
+        }
         self.arrived(wanted, bytes)
     }
 

@@ -201,7 +201,12 @@ impl Shard {
         let runnable = runnable && self.has_room();
         let held = if self.is_bulk_full() { self.bulk.held_feeds } else { 0 };
         let feedable = self.active_feeds.len() > held && !self.crowd.is_too_large && self.has_room();
-        let busy = runnable || feedable || self.fetches.is_paused() || !self.local.is_empty() || !self.home.is_empty();
+        let busy = runnable
+            || feedable
+            || self.fetches.is_paused()
+            || self.residence.goes_on
+            || !self.local.is_empty()
+            || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {
             return 0;
         }

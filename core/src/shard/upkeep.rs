@@ -21,10 +21,13 @@ impl Shard {
             self.retry_reads();
         }
         if self.now_nanos < self.upkeep_nanos {
+            if self.residence.goes_on {
+                self.keep_budget();
+            }
             return;
         }
-        // Memory that is over its budget is given back turn by turn.
-        self.upkeep_nanos = self.now_nanos + if self.keep_budget() { 0 } else { UPKEEP_NANOS };
+        self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
+        self.keep_budget();
         self.retry_blocked();
         self.cover_feeds();
         self.retry_reads();

@@ -221,3 +221,17 @@ fn a_read_that_needs_a_damaged_block_names_it_and_others_are_served() {
         assert_eq!(get(&mut rig, kv, &key(n)), Some(value(n, 0)), "row {n}, put back");
     }
 }
+
+#[test]
+fn a_scan_goes_on_behind_a_row_that_fills_a_page() {
+    let folder = Folder::new("residence-large");
+    let mut rig = Rig::start(&folder.0, &BootConfig { segment_bytes: 32 << 20, ..config(1) }, apps);
+    let mut client = Client::new(&mut rig);
+    let kv = client.table("kv");
+    for (key, bytes) in [("a", 5 << 20), ("b", 10), ("c", 5 << 20), ("d", 10)] {
+        let operation = client.put(key, &vec![7; bytes]);
+        assert_eq!(rig.ask(0, client.session, operation), Ok(Answer::Done));
+    }
+    let found: Vec<usize> = scan(&mut rig, kv, 10).into_iter().map(|(_, value)| value.unwrap().len()).collect();
+    assert_eq!(found, [5 << 20, 10, 5 << 20, 10]);
+}

@@ -59,6 +59,12 @@ impl Slot {
         self.row_bytes + self.grains.slab_bytes() + self.note_bytes()
     }
 
+    /// How many places there are for grains.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.grains.places()
+    }
+
     /// The part of it that are rows, beside their grains.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
@@ -157,6 +163,9 @@ impl Slot {
             done.looked += 1;
             if self.grains.exists(id) {
                 self.evict_grain(id, most, &mut done);
+            } else {
+                // The grain whose entries it was among is gone.
+                self.hand.entry = None;
             }
             if self.hand.entry.is_none() {
                 self.hand.grain += 1;

@@ -98,7 +98,7 @@ impl Memory {
     }
 
     /// The rows of a range, in order from both ends.
-    pub(super) fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Version)> {
+    pub fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Version)> {
         let range = (!range.is_empty()).then_some((Included(&*range.from), Excluded(&*range.to)));
         range.map(|range| self.rows.range::<[u8], _>(range)).into_iter().flatten()
     }

@@ -115,6 +115,12 @@ impl RangeRead {
         Ok(())
     }
 
+    /// The range.
+    #[must_use]
+    pub fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
     /// Whether the rows are all that files have of the range.
     #[must_use]
     pub fn is_all(&self) -> bool {

@@ -386,12 +386,13 @@ mod tests {
         let slot = (0..3_u16).prop_map(SlotId);
         let table = prop_oneof![Just(TableId(0)), Just(TableId(u32::MAX)), any::<u32>().prop_map(TableId)];
         let map = prop_oneof![Just(MapId(0)), Just(MapId(0xff)), Just(MapId(u16::MAX))];
-        (0..5_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
+        (0..6_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
             match kind {
                 0 => RowKey::Slot(slot, a),
                 1 => RowKey::Backlog(slot, n),
                 2 => RowKey::Timer(slot, table, a, b),
                 3 => RowKey::Grain(slot, table, a),
+                4 => RowKey::Presence(slot, table, a),
                 _ => RowKey::Entry(slot, table, a, map, b),
             }
         })
@@ -417,7 +418,7 @@ mod tests {
             if let RowKey::Entry(slot, table, of, map, key) = &a {
                 prop_assert_eq!(KeyRange::of_grain_entries(*slot, *table, &grain).holds(&x), *of == grain);
                 prop_assert!(!KeyRange::of_grains(*slot, *table).holds(&x));
-                prop_assert!(KeyRange::of_table(*slot, *table)[2].holds(&x));
+                prop_assert!(KeyRange::of_table(*slot, *table)[3].holds(&x));
                 let part = KeyRange::of_entries(*slot, *table, of, *map, &from, Some(&to));
                 prop_assert_eq!(part.holds(&x), *from <= **key && **key < *to);
                 prop_assert_eq!(KeyRange::of_entries(*slot, *table, of, *map, &from, None).holds(&x), *from <= **key);
