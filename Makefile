@@ -12,7 +12,7 @@ SEEDS ?= 1000
 SEEDS_TEST ?= 200
 SECONDS_FUZZ ?= 60
 
-# Cycles of `make torture-power` and `make torture-io`.
+# Cycles of the `make torture-...` targets.
 CYCLES ?= 20
 
 # Of `make compare`: the other program, rounds, and seconds of each measurement.
@@ -24,7 +24,7 @@ SECS ?= 5
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
 TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count bench-store-small
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-store bench-store-small bench-live compare pictures torture-power torture-io lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-store bench-store-small bench-live compare pictures torture-power torture-io torture-kill torture-full lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -120,6 +120,15 @@ torture-io: setup ## a disk that fails (EIO) or is slow under load, as root: CYC
 		|| scripts/packages.sh nbdkit libnbd-bin e2fsprogs mount
 	cargo build --release --package gristmill
 	scripts/torture_io.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/io --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+
+torture-kill: setup ## SIGKILL during recovery, checkpoints, flushes and merges; verifying finds nothing damaged: CYCLES=20 SEED=n
+	cargo build --release --package gristmill
+	scripts/torture_kill.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/kill --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+
+torture-full: setup ## a full disk under load and at a start, on a small ext4 and on tmpfs, as root: CYCLES=20 SEED=n
+	@command -v mkfs.ext4 >/dev/null || scripts/packages.sh e2fsprogs mount
+	cargo build --release --package gristmill
+	scripts/torture_full.py --gristmill $(TARGET_DIR)/release/gristmill --work $(TARGET_DIR)/torture/full --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 
 lint: ## clippy over the whole workspace, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -50,7 +50,7 @@ def say(text):
 
 
 def lacks(text):
-    print(f"torture-power: {text}", file=sys.stderr)
+    print(f"torture: {text}", file=sys.stderr)
     sys.exit(78)
 
 
@@ -202,11 +202,12 @@ class Server:
 
 
 class Campaign:
-    def __init__(self, args):
+    def __init__(self, args, device=None):
+        """With another device than that of power cuts, if one is given: made of the children."""
         self.args, self.chance = args, random.Random(args.seed)
         self.ledger = args.work / "ledger"
         self.children = Children()
-        self.device = Device(args.work, self.children, args.image_mib)
+        self.device = device(self.children) if device else Device(args.work, self.children, args.image_mib)
         self.acked = 0
         self.shards, self.more = args.shards, SHORT_LOGS
         self.size = self.chance.choice(VALUES)
@@ -342,15 +343,16 @@ def run_to_its_end(campaign):
         campaign.device.clear()
 
 
-def check_machine():
+def check_machine(tools=TOOLS, devices=("/dev/fuse", "/dev/loop-control")):
     """Ends with status 78 where this cannot run."""
     if os.geteuid() != 0:
         lacks("root is needed, to mount file systems on loop devices")
-    for tool in TOOLS:
+    for tool in tools:
         if not shutil.which(tool):
             lacks(f"{tool} is missing; `make torture-power` installs it from Debian as root")
-    if not Path("/dev/fuse").exists() or not Path("/dev/loop-control").exists():
-        lacks("/dev/fuse and /dev/loop-control are needed; a container must be given them")
+    for device in devices:
+        if not Path(device).exists():
+            lacks(f"{device} is needed; a container must be given it")
 
 
 def main():

@@ -9,6 +9,7 @@ mod crosscheck;
 mod inspect;
 mod layout;
 mod missing;
+mod older;
 mod placement;
 mod rows;
 mod sweep;
@@ -17,7 +18,7 @@ mod verify;
 mod warm;
 
 pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, inspect};
-pub use placement::Placement;
+pub use placement::{FoundShard, Placement};
 pub use verify::{Damaged, Verified, Verifying, verify};
 
 use crate::catalog::Catalog;
@@ -212,6 +213,7 @@ pub fn recover(
         Some((bytes, degraded)) => (Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?, degraded),
         None => (Catalog::default(), None),
     };
+    older::check_file("catalog", catalog_root.sequence(), placement.catalog, catalog_degraded.as_ref())?;
     let catalog = Arc::new(catalog);
     let mut logs = Vec::new();
     for shard in 0..placement.shard_count {
@@ -229,6 +231,7 @@ pub fn recover(
             root.flush(&mut files)?;
         }
     }
+    older::check_placement(&placement, &logs)?;
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
     layout::make_store(&mut files)?;
     let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
@@ -252,6 +255,7 @@ pub fn recover(
         reached("slots moved to another core count");
         logs = layout::rehome(&mut files, config, &identity, &mut next, logs)?;
     }
+    (next.found, next.catalog) = (older::found(&logs), catalog_root.sequence());
     placement_file.store(&mut files, &next.to_bytes())?;
     if catalog_degraded.is_some() {
         catalog_root.store(&mut files, &catalog.to_bytes())?;
@@ -340,6 +344,7 @@ fn read_root(
     let name = format!("{dir}/root");
     let (bytes, degraded) =
         readable(state, &name)?.ok_or_else(|| damage(&name, &"it is missing, but the placement names this shard"))?;
+    older::check_file(&name, root.sequence(), placement.root_sequence(shard), degraded.as_ref())?;
     let content =
         RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
     Ok((root, content.map_err(|error| damage(&name, &error))?, degraded))
@@ -369,7 +374,8 @@ fn read_log(
         }
         None => content.manifest = Some(layout::manifest(identity, shard, 0, &here)),
     }
-    let log = layout::log_config(config, identity, placement.layout, shard);
+    let mut log = layout::log_config(config, identity, placement.layout, shard);
+    log.reached = placement.reached(shard);
     let mut first = BTreeMap::new();
     let mut replayed = 0;
     let mut recent = unapplied::Recent::default();

@@ -3,7 +3,7 @@
 
 use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn};
 use gristmill_core::appfile::AppFile;
-use gristmill_core::boot::Placement;
+use gristmill_core::boot::{FoundShard, Placement};
 use gristmill_core::catalog::Catalog;
 use gristmill_core::shard::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
 use gristmill_state::store::Manifest;
@@ -77,7 +77,8 @@ fn roots() {
 
 #[test]
 fn placements() {
-    let placement = Placement { boot: 3, shard_count: 2, layout: 1 };
+    let found = vec![FoundShard { next: 9, root: 2 }, FoundShard { next: 1, root: 1 }];
+    let placement = Placement { boot: 3, shard_count: 2, layout: 1, found, catalog: 4 };
     fuzz(3, ROUNDS, &placement.to_bytes(), |bytes| Placement::from_bytes(bytes).is_ok());
 }
 

@@ -53,7 +53,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A fresh copy of a folder.
 fn fresh(name: &str, of: &Path) -> Folder {
-    let folder = Folder::new(&format!("golden-{name}"));
+    let folder = Folder::quick(&format!("golden-{name}"));
     copy(of, &folder.0);
     folder
 }

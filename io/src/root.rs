@@ -197,6 +197,12 @@ impl RootFile {
         files.flush_dir(&self.dir)
     }
 
+    /// Sequence of the last store that was seen or begun; 0 before the first.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// The copy with which the next store begins, if one is worse than the other.
     #[cfg(test)]
     pub(crate) fn worse(&self) -> Option<&'static str> {

@@ -72,7 +72,7 @@ pub(super) fn found(files: &mut Files<'_>, identity: &Identity, shard_count: u16
     for shard in (0..shard_count).map(ShardId) {
         make_shard(files, identity, 1, shard, &RootContent::default())?;
     }
-    Ok(Placement { boot: 0, shard_count, layout: 1 })
+    Ok(Placement { shard_count, layout: 1, ..Placement::default() })
 }
 
 fn make_shard(

@@ -9,7 +9,7 @@ mod store;
 
 use super::layout::{log_config, shard_dir};
 use super::sweep::{kept_from, unnamed};
-use super::{BootConfig, BootError, Placement, crosscheck, damage, load_identity, missing, read_log};
+use super::{BootConfig, BootError, Placement, crosscheck, damage, load_identity, missing, older, read_log};
 use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
 use crate::session_secret::{SECRET_FILE, SessionSecret};
@@ -97,7 +97,9 @@ pub fn verify(
     for shard in (0..placement.shard_count).map(ShardId) {
         reader.shard(&placement, shard)?;
     }
-    reader.together(&placement, &catalog)?;
+    // Of one that cannot be read nobody can tell how old it is.
+    let catalog_file = RootFile::load(&mut reader.files, "", "catalog", reader.identity.directory);
+    reader.together(&placement, &catalog, catalog_file.map_or(u64::MAX, |(file, _)| file.sequence()))?;
     Ok(reader.verified)
 }
 
@@ -251,7 +253,8 @@ impl Reader<'_, '_> {
     }
 
     fn log(&mut self, placement: &Placement, shard: ShardId, from: Option<Lsn>) -> Result<(), BootError> {
-        let log = log_config(self.config, &self.identity, placement.layout, shard);
+        let mut log = log_config(self.config, &self.identity, placement.layout, shard);
+        log.reached = placement.reached(shard);
         let report = verify_log(&mut self.files, &log, from, &mut |_, _, _| {})?;
         self.verified.files += report.segments;
         self.verified.bytes += report.bytes;
@@ -270,7 +273,10 @@ impl Reader<'_, '_> {
     }
 
     /// What a start would find out, short of changing anything.
-    fn together(&mut self, placement: &Placement, catalog: &Catalog) -> Result<(), BootError> {
+    fn together(&mut self, placement: &Placement, catalog: &Catalog, catalog_sequence: u64) -> Result<(), BootError> {
+        if let Err(error) = older::check_file("catalog", catalog_sequence, placement.catalog, None) {
+            return self.lost(error);
+        }
         let mut logs = Vec::new();
         for shard in (0..placement.shard_count).map(ShardId) {
             match read_log(&mut self.files, self.config, &self.identity, placement, shard, catalog, self.now) {
@@ -281,6 +287,9 @@ impl Reader<'_, '_> {
         if !self.has_catalog
             && let Err(error) = missing::catalog(&logs)
         {
+            return self.lost(error);
+        }
+        if let Err(error) = older::check_placement(placement, &logs) {
             return self.lost(error);
         }
         if let Err(error) = crosscheck::check(&logs, catalog, self.identity.slot_count) {

@@ -344,3 +344,105 @@ fn a_damaged_file_of_any_kind_ends_in_full_service_or_in_a_refusal_that_names_it
     let unused: Vec<_> = SILENT.iter().filter(|entry| !silent.contains(entry)).collect();
     assert!(unused.is_empty(), "these are not silent any more: {unused:?}");
 }
+
+/// Before its first checkpoint nothing but the last start says how long a log was.
+#[test]
+fn a_log_that_is_emptied_before_any_checkpoint_is_missed() {
+    let folder = Folder::quick("faults-no-log");
+    for _ in 0..2 {
+        let mut rig = Rig::start(&folder.0, &quiet(), apps);
+        let mut client = Client::new(&mut rig);
+        for n in 0..40 {
+            let put = client.put(&format!("key{n}"), b"1");
+            assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done));
+        }
+        rig.settle();
+    }
+    let whole = contents(&folder.0);
+    for log in ["layout-1/shard-000/log", "layout-1/shard-001/log"] {
+        restore(&folder.0, log, &BTreeMap::new(), &whole);
+        let lines = verified(&folder.0);
+        let refusal = recover(&mut PosixDisk::new(&folder.0), &quiet(), now(), &mut Fixed(1)).map(|_| ()).unwrap_err();
+        let words = refusal.to_string();
+        assert!(words.contains(log) && words.contains("but an earlier start found all before it"), "{words}");
+        assert!(lines.iter().any(|line| line.starts_with(log)), "{lines:?}");
+        put_back(&folder.0, &whole);
+    }
+}
+
+/// Another app, so that the catalog is another one.
+const MORE: &str = "
+app: more
+language: rust
+tables:
+  - {name: kv, key: string, value: bytes}
+";
+
+/// Makes the files whose paths begin so be those of an older copy of the directory.
+fn restore(root: &Path, begin: &str, old: &BTreeMap<String, Vec<u8>>, new: &BTreeMap<String, Vec<u8>>) {
+    for path in new.keys().filter(|path| path.starts_with(begin)) {
+        fs::remove_file(root.join(path)).unwrap();
+    }
+    for (path, bytes) in old.iter().filter(|(path, _)| path.starts_with(begin)) {
+        fs::write(root.join(path), bytes).unwrap();
+    }
+}
+
+/// Each part is whole, and of this directory; but what it lacks was acknowledged. Nothing was checkpointed since the second
+/// copy, so that its roots and the files that they name are the newest, and only the log's end tells.
+#[test]
+fn an_older_copy_of_a_part_is_refused_by_name() {
+    let folder = Folder::quick("faults-older");
+    let mut told = fill(&folder.0);
+    let mut copies = vec![BTreeMap::new(), contents(&folder.0)];
+    for config in [busy(), quiet(), quiet()] {
+        let mut rig = Rig::start(&folder.0, &config, apps);
+        rig.load(MORE);
+        put_all(&mut rig, &mut told, copies.len() as u32);
+        rig.settle();
+        copies.push(contents(&folder.0));
+    }
+    copies.pop();
+    let outcome = start(&folder.0, &told);
+    assert!(matches!(&outcome, Outcome::Served(lines) if lines.is_empty()), "{outcome:?}");
+    let new = contents(&folder.0);
+    let roots = ["layout-1/shard-000/root", "layout-1/shard-001/root"];
+    let folders = ["layout-1/shard-000/log", "layout-1/shard-001/log", "layout-1/shard-000/", "layout-1/shard-001/"];
+    let mut parts: Vec<&str> = ["placement", "catalog", "store/"].into_iter().chain(roots).chain(folders).collect();
+    parts.extend(new.keys().filter(|path| path.ends_with(".seg")).map(String::as_str));
+    let mut refused: BTreeMap<&str, u32> = BTreeMap::new();
+    for part in &parts {
+        let of = |files: &BTreeMap<String, Vec<u8>>| -> Vec<_> {
+            files
+                .iter()
+                .filter(|(path, _)| path.starts_with(part))
+                .map(|(path, bytes)| (path.clone(), bytes.clone()))
+                .collect()
+        };
+        for (age, copy) in copies.iter().enumerate().filter(|(_, copy)| of(copy) != of(&new)) {
+            restore(&folder.0, part, copy, &new);
+            let lines = verified(&folder.0);
+            let outcome = start(&folder.0, &told);
+            let what = format!("{part} of copy {age}: {outcome:?}, verifying says {lines:?}");
+            let log = part.rsplit_once('/').map_or(*part, |(folder, _)| folder);
+            match &outcome {
+                // Rows are missed when they are read.
+                Outcome::Refused(words) | Outcome::Withheld(words) => {
+                    assert!(words.contains(part.trim_end_matches('/')) || words.contains(log), "{what}");
+                    assert!(lines.iter().any(|line| line.contains(log)), "{what}");
+                    *refused.entry(part).or_insert(0) += 1;
+                }
+                // It is empty, or checkpoints cover it.
+                Outcome::Served(_) => assert!(part.ends_with(".seg"), "{what}"),
+                _ => panic!("{what}"),
+            }
+            put_back(&folder.0, &new);
+        }
+    }
+    // Each part by each copy that differs, which may be more.
+    let wanted = [("placement", 4), ("catalog", 2), ("store/", 2), (roots[0], 2), (roots[1], 2)];
+    for (part, count) in wanted.into_iter().chain(folders.map(|part| (part, 4))) {
+        assert!(refused.get(part).is_some_and(|refused| *refused >= count), "{part}: {refused:?}");
+    }
+    assert!(refused.len() > 13, "{refused:?}");
+}

@@ -82,7 +82,7 @@ fn value(told: &[(&'static str, u64)], name: &str) -> u64 {
 
 #[test]
 fn the_metrics_tell_what_lies_in_the_files() {
-    let folder = Folder::new("store-metrics");
+    let folder = Folder::quick("store-metrics");
     let mut rig = Rig::start(&folder.0, &busy(), apps);
     let fresh = rig.measure(0);
     assert_eq!((fresh.store.files(), value(&fresh.counts, "store_flushes")), (0, 0));
@@ -151,7 +151,7 @@ fn named(root: &Path, path: &str) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_flipped_byte_is_refused_by_name_or_without_effect_and_always_found() {
-    let folder = Folder::new("store-flipped");
+    let folder = Folder::quick("store-flipped");
     filled(&folder, 3);
     let whole = started(&folder.0).unwrap();
     assert_eq!(whole.len(), 1_500);
@@ -191,12 +191,12 @@ fn a_flipped_byte_is_refused_by_name_or_without_effect_and_always_found() {
 
 #[test]
 fn files_that_are_gone_emptied_cut_or_exchanged_are_refused_by_name() {
-    let folder = Folder::new("store-gone");
+    let folder = Folder::quick("store-gone");
     filled(&folder, 3);
     let whole = started(&folder.0).unwrap();
     let all = files(&folder.0);
     // The same was done in another directory: its files have the same names.
-    let other = Folder::new("store-gone-other");
+    let other = Folder::quick("store-gone-other");
     recover(&mut PosixDisk::new(&other.0), &busy(), now(), &mut Fixed(99)).unwrap();
     filled(&other, 3);
     let foreign = files(&other.0);

@@ -14,7 +14,7 @@ pub const FLUSH_SPACING_NANOS_DEFAULT: u64 = 300_000;
 /// Bytes appended and not durable yet, above which no outside work is admitted.
 pub const PENDING_BYTES_DEFAULT: usize = 16 << 20;
 
-/// Settings of one log. The first three say which log it is, the others how it works.
+/// Settings of one log. The first four say which log it is, the others how it works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Folder of the segments, relative to the data directory; it exists, durably, before the log is opened.
@@ -23,6 +23,9 @@ pub struct LogConfig {
     pub identity: u128,
     /// Whose log this is.
     pub shard: ShardId,
+    /// The log is known to have reached this record, which need not be there: all before it were read and made durable once.
+    /// A log that ends before is damaged, or an older copy. 1 if nothing is known.
+    pub reached: Lsn,
     /// Length of a segment file: whole blocks, at least [`LOG_SEGMENT_BYTES_MIN`].
     pub segment_bytes: u64,
     /// A batch of this many bytes takes no further record.
@@ -46,6 +49,7 @@ impl LogConfig {
             dir: format!("shard-{:03}/log", shard.0),
             identity,
             shard,
+            reached: Lsn(1),
             segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
             seal_bytes: LOG_BATCH_BYTES_SEAL,
             write_durable_bytes: WRITE_DURABLE_BYTES_DEFAULT,

@@ -118,6 +118,16 @@ pub fn scan_groups(
         let file = segments.get(index).map_or_else(|| config.dir.clone(), |found| config.path(&found.name));
         return Err(LogError::Damage { file, offset, first: tail.next, last: Lsn(from.0 - 1), what });
     }
+    if tail.next < config.reached {
+        let reached = config.reached;
+        let found = if bad.is_empty() { "no further segment" } else { &bad };
+        let what = format!(
+            "the log ends before record {reached}, but an earlier start found all before it: something is missing at its end, \
+             or this is an older copy; there is {found}"
+        );
+        let file = segments.get(index).map_or_else(|| config.dir.clone(), |found| config.path(&found.name));
+        return Err(LogError::Damage { file, offset, first: tail.next, last: Lsn(reached.0 - 1), what });
+    }
     let used = if offset > SEGMENT_BODY_OFFSET { index + 1 } else { index }.min(segments.len());
     Ok(ScanEnd {
         next: tail.next,

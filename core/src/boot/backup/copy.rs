@@ -145,7 +145,7 @@ impl Backup {
         to.make_dirs(&folder).map_err(BackupError::Target)?;
         what.identity.create_in(to, &folder).map_err(target)?;
         self.name_own(to, &folder, IDENTITY_FILE)?;
-        let placement = what.placement.to_bytes();
+        let placement = what.placement.clone().elsewhere().to_bytes();
         self.two_copies(to, &folder, "", "placement", &placement)?;
         if let Some(catalog) = &what.catalog {
             self.two_copies(to, &folder, "", "catalog", catalog)?;
