@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::{Folder, Raw, Server, limited};
 
 /// Enough for two shards and few connections.
-const LEAST: u64 = 132;
+const LEAST: u64 = 164;
 
 #[test]
 fn a_server_with_too_few_descriptors_says_how_many_it_needs() {
