@@ -464,8 +464,8 @@ mod tests {
             headers: Vec::new(),
         };
         let read = |value| Answer::Events { end: Offset(6), next: Offset(6), events: vec![event(value)] };
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"v"), &Bank::default()).is_ok());
-        assert!(auditor.read(&Act::Read("t", 2, 1), 0, &read(b"w"), &Bank::default()).is_err());
+        assert!(auditor.read(&Act::Read("t", 2, 5), 0, &read(b"v"), &Bank::default()).is_ok());
+        assert!(auditor.read(&Act::Read("t", 2, 5), 0, &read(b"w"), &Bank::default()).is_err());
     }
 
     #[test]
