@@ -14,14 +14,13 @@ something; 130: interrupted. No process, mount or loop device is left.
 import argparse
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from torture_power import Campaign, check_machine, make_room, run_to_its_end, say, take_down, wait_until
+from torture_power import Campaign, check_machine, make_room, prepared, run_to_its_end, say, take_down, wait_until
 
 RESTS = [0, 8 << 10, 100 << 10, 300 << 10, 1 << 20, 4 << 20]  # bytes that are left free
 
@@ -93,9 +92,7 @@ class Full(Campaign):
 
     def under_load(self, server, number):
         """What is wrong, or none."""
-        before = self.written()
-        hold = self.loadgen("hold", server, "--secs", "5", "--size", str(self.size), "--output", "json")
-        wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
+        hold = self.begin_hold(server, 5)
         rest, seconds = self.chance.choice(RESTS), self.chance.uniform(0.3, 2.0)
         time.sleep(self.chance.uniform(0, 1.0))
         self.device.fill(rest)
@@ -155,15 +152,7 @@ class Full(Campaign):
             self.device.clear()
 
     def last_look(self):
-        server = self.start()
-        try:
-            if server.wait_ready() is None:
-                return self.refusal(server)
-            wrong, found = self.check(server)
-            say(found)
-            return wrong
-        finally:
-            self.device.clear()
+        return self.look()
 
     def run(self):
         try:
@@ -178,10 +167,8 @@ class Full(Campaign):
 
 
 def main():
-    args = arguments()
+    args = prepared(arguments())
     check_machine(["losetup", "mkfs.ext4", "mount", "umount"], ["/dev/loop-control"])
-    args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
-    args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
     say(f"torture-full: {args.cycles} full disks of each kind, seed {args.seed}, {args.gristmill}")
     for kind in ["ext4", "tmpfs"]:
         make_room(args.work)

@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from torture_power import SHORT_LOGS, Children, Device, Server, check_machine, make_room, run_to_its_end, say, wait_until
+from torture_power import SHORT_LOGS, Children, Device, Server, check_machine, make_room, prepared, run_to_its_end, say, wait_until
 
 
 def arguments():
@@ -158,10 +158,8 @@ class Campaign:
 
 
 def main():
-    args = arguments()
+    args = prepared(arguments())
     check_machine()
-    args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
-    args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
     make_room(args.work)
     say(f"torture-io: {args.cycles} cycles, seed {args.seed}, {args.gristmill}")
     campaign = Campaign(args)

@@ -8,15 +8,13 @@ there, and the next start must make it durable before it shows it. A client outs
 Run by `make torture-kill`; needs no root. Status 0: it held; 1: it did not; 70: it could not be found out; 130: interrupted.
 """
 import argparse
-import json
-import random
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from torture_power import Campaign, Children, make_room, run_to_its_end, say, wait_until
+from torture_power import Campaign, Children, make_room, prepared, run_to_its_end, say
 
 
 def arguments():
@@ -76,17 +74,12 @@ class Kills(Campaign):
                 return self.refusal(server)
             if number > 1 and (wrong := self.check(server)[0]):
                 return wrong
-            before, (files, job) = self.written(), self.stored()
-            hold = self.loadgen("hold", server, "--secs", "30", "--size", str(self.size), "--output", "json")
-            wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
+            files, job = self.stored()
+            hold = self.begin_hold(server, 30)
             seconds = self.chance.uniform(0.1, 3.0)
             time.sleep(seconds)
             server.kill()
-            out = hold.communicate()[0]
-            if hold.returncode != 0:
-                raise RuntimeError(f"the client outside ended with status {hold.returncode}: {out}")
-            held = json.loads(out)
-            self.acked += held["acked"]
+            held = self.end_hold(hold)
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s, killed after {seconds:.2f} s, {held['acked']:,} acked, "
                 f"{held['unknown']:,} unknown; {self.shards} shards, {files} files of the store up to job {job} before")
             return None
@@ -94,21 +87,11 @@ class Kills(Campaign):
             self.device.clear()
 
     def last_look(self):
-        server = self.start()
-        try:
-            if server.wait_ready() is None:
-                return self.refusal(server)
-            wrong, found = self.check(server)
-            say(found)
-            return wrong
-        finally:
-            self.device.clear()
+        return self.look()
 
 
 def main():
-    args = arguments()
-    args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
-    args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
+    args = prepared(arguments())
     make_room(args.work)
     say(f"torture-kill: {args.cycles} kills, seed {args.seed}, {args.gristmill}")
     campaign = Kills(args)

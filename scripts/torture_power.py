@@ -248,6 +248,23 @@ class Campaign:
     def written(self):
         return self.ledger.stat().st_size if self.ledger.exists() else 0
 
+    def begin_hold(self, server, seconds):
+        """A client outside that holds what is acked, once it sends."""
+        before = self.written()
+        hold = self.loadgen("hold", server, "--secs", str(seconds), "--size", str(self.size), "--output", "json")
+        # More than the first line: the client is connected and sends.
+        wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
+        return hold
+
+    def end_hold(self, hold):
+        """What the client outside says when it has ended."""
+        out = hold.communicate()[0]
+        if hold.returncode != 0:
+            raise RuntimeError(f"the client outside ended with status {hold.returncode}: {out}")
+        held = json.loads(out)
+        self.acked += held["acked"]
+        return held
+
     def cycle(self, number):
         """One power cut. What is wrong, or none."""
         self.device.power_on()
@@ -268,19 +285,13 @@ class Campaign:
                 return self.refusal(server)
             if number > 1 and (wrong := self.check(server)[0]):
                 return wrong
-            before, (files, job) = self.written(), self.stored()
-            hold = self.loadgen("hold", server, "--secs", "30", "--size", str(self.size), "--output", "json")
-            # More than the first line: the client is connected and sends.
-            wait_until(lambda: self.written() > before + 1024 or hold.poll() is not None, 30, "the first operation")
+            files, job = self.stored()
+            hold = self.begin_hold(server, 30)
             seconds = self.chance.uniform(0.3, 4.0)
             time.sleep(seconds)
             self.device.power_off()
             server.kill()
-            out = hold.communicate()[0]
-            if hold.returncode != 0:
-                raise RuntimeError(f"the client outside ended with status {hold.returncode}: {out}")
-            held = json.loads(out)
-            self.acked += held["acked"]
+            held = self.end_hold(hold)
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s{again}, power cut after {seconds:.2f} s, "
                 f"{held['acked']:,} acked, {held['unknown']:,} unknown; {self.shards} shards, {'short' if self.more else 'long'} logs, "
                 f"{files} files of the store up to job {job} before")
@@ -291,6 +302,10 @@ class Campaign:
     def last_look(self):
         """The last cut is looked at as well. What is wrong, or none."""
         self.device.power_on()
+        return self.look()
+
+    def look(self):
+        """What is wrong with what is there, or with how the server stops; or none."""
         server = self.start()
         try:
             if server.wait_ready() is None:
@@ -355,11 +370,16 @@ def check_machine(tools=TOOLS, devices=("/dev/fuse", "/dev/loop-control")):
             lacks(f"{device} is needed; a container must be given it")
 
 
-def main():
-    args = arguments()
-    check_machine()
+def prepared(args):
+    """The arguments with a seed, and paths that hold wherever the program goes."""
     args.seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     args.gristmill, args.work = args.gristmill.resolve(), args.work.resolve()
+    return args
+
+
+def main():
+    args = prepared(arguments())
+    check_machine()
     make_room(args.work)
     say(f"torture-power: {args.cycles} cuts, seed {args.seed}, {'a program that flushes nothing' if args.expect_loss else args.gristmill}")
     campaign = Campaign(args)

@@ -6,6 +6,7 @@ mod open_files;
 mod room;
 
 pub use open_files::OpenFiles;
+pub(crate) use open_files::kind_of;
 
 use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::files::Files;
@@ -14,7 +15,6 @@ use gristmill_state::store::{
     Built, Damage, FileKind, FileNumber, FileOptions, Flush, FlushStep, Merge, MergeStep, Plan, group_dir,
     parse_file_name,
 };
-use open_files::kind_of;
 use room::Room;
 use std::collections::BTreeSet;
 use std::fmt;

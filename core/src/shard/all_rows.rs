@@ -1,11 +1,12 @@
 //! All rows of a slot, wherever they are: for checks of the simulator and tests.
 
 use super::Shard;
+use crate::store_files::kind_of;
 use gristmill_base::ids::SlotId;
 use gristmill_base::placement::slot_group;
 use gristmill_state::grain::Row;
 use gristmill_state::store::{
-    Access, Blocks, Direction, FileKind, KeyRange, Part, RangeRead, RowKey, Stop, Wanted, file_path,
+    Access, Blocks, Direction, FileKind, KeyRange, RangeRead, RowKey, Stop, Wanted, file_path,
 };
 use std::collections::BTreeMap;
 
@@ -41,7 +42,7 @@ impl Shard {
                         return Err(format!("{}: {damage}", file_path(number, damage.file, FileKind::Sorted)));
                     }
                 };
-                let kind = if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted };
+                let kind = kind_of(wanted);
                 let path = file_path(number, wanted.file, kind);
                 let bytes = read(&path, wanted);
                 let filled = match kind {

@@ -6,6 +6,7 @@ use super::reads::RangeAsk;
 use super::scans::{Scan, ScanTo};
 use super::store_reads::{Arrived, StoreReads};
 use crate::request::{Code, Refusal, Request};
+use crate::store_files::kind_of;
 use ahash::AHashMap;
 use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
 use gristmill_base::ids::SlotId;
@@ -139,8 +140,9 @@ impl Shard {
                     return;
                 }
                 Err(Stop::Damage(damage)) => {
-                    let path = file_path(group, damage.file, FileKind::Sorted);
-                    return self.fetch_failed(fetch, &format!("{path}: {damage}"));
+                    let what = format!("{}: {damage}", file_path(group, damage.file, FileKind::Sorted));
+                    self.store_is_damaged((damage.file, FileKind::Sorted, damage.offset), &what);
+                    return self.fetch_failed(fetch, &what);
                 }
             }
         }
@@ -168,11 +170,9 @@ impl Shard {
     }
 
     fn store_arrived(&mut self, Arrived { wanted, bytes, fetches }: Arrived) {
-        match &bytes {
-            Ok(_) if wanted.part != Part::Value => self.store_is_well(wanted),
-            // Whether a value is right shows when it is taken.
-            Ok(_) => {}
-            Err(what) => self.store_is_damaged(wanted, what),
+        let place = (wanted.file, kind_of(wanted), wanted.offset);
+        if let Err(what) = &bytes {
+            self.store_is_damaged(place, what);
         }
         for number in fetches {
             let Some(mut fetch) = self.fetches.waiting.remove(&number) else { continue };
@@ -183,14 +183,14 @@ impl Shard {
             };
             match filled {
                 Ok(()) => {
-                    self.store_is_well(wanted);
+                    self.store_is_well(place);
                     self.fetch(fetch);
                 }
                 Err(what) if bytes.is_err() => self.fetch_failed(fetch, &what),
                 Err(what) => {
                     let group = slot_group(fetch.slot, self.config.slot_count);
                     let what = format!("{}: {what}", file_path(group, wanted.file, FileKind::Values));
-                    self.store_is_damaged(wanted, &what);
+                    self.store_is_damaged(place, &what);
                     self.fetch_failed(fetch, &what);
                 }
             }
@@ -237,13 +237,12 @@ impl Shard {
     /// The files do not say what is wanted.
     fn fetch_failed(&mut self, fetch: Fetch, what: &str) {
         reached("fetch failed");
-        let refusal = || Refusal::new(Code::Damaged, what.to_owned());
         match fetch.then {
             Then::Read(request) | Then::Range(request, ..) => {
                 self.refuse(request.responder, Code::Damaged, what);
             }
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
-            Then::Scan(to) => self.scan_not_fetched(to, refusal()),
+            Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(Code::Damaged, what)),
         }
     }
 }

@@ -65,11 +65,7 @@ impl Shard {
         let waiting: Vec<u64> =
             self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();
         for run in waiting {
-            let pending = self.pending_runs.remove(&run).expect("it was just listed");
-            let state = self.slot_mut(pending.slot);
-            state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work").running = None;
-            state.list(pending.grain);
-            self.mark_ready(pending.slot);
+            self.run_fetched(run, |_| {});
         }
     }
 }

@@ -2,18 +2,21 @@
 //! find it whole once the file was put back.
 
 use super::Shard;
-use gristmill_state::store::{Part, Wanted};
-use std::collections::BTreeMap;
+use gristmill_state::store::{FileKind, FileNumber};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Damaged places that are kept; more are told by their reads alone.
 const KEPT_MAX: usize = 1_024;
 /// Places that are told by a line each; later ones are in the status alone.
 const TOLD_MAX: usize = 16;
 
-/// Damaged places, by file, whether that is one of values, and offset.
+/// A place in a file: the file, and the first byte.
+type Place = (FileNumber, FileKind, u64);
+
+/// Damaged places.
 #[derive(Debug, Default)]
 pub(super) struct StoreDamage {
-    places: BTreeMap<(u64, bool, u64), String>,
+    places: BTreeMap<Place, String>,
     told: usize,
 }
 
@@ -29,15 +32,10 @@ impl StoreDamage {
     }
 }
 
-fn place_of(wanted: Wanted) -> (u64, bool, u64) {
-    (wanted.file.0, wanted.part == Part::Value, wanted.offset)
-}
-
 impl Shard {
     /// A read has found that bytes of a file are not what was written there, or could not be read.
-    pub(super) fn store_is_damaged(&mut self, wanted: Wanted, what: &str) {
+    pub(super) fn store_is_damaged(&mut self, place: Place, what: &str) {
         let damage = &mut self.store_damage;
-        let place = place_of(wanted);
         if damage.places.contains_key(&place) || damage.places.len() == KEPT_MAX {
             return;
         }
@@ -50,9 +48,9 @@ impl Shard {
     }
 
     /// A read was good: if the place was damaged before, its file was put back.
-    pub(super) fn store_is_well(&mut self, wanted: Wanted) {
+    pub(super) fn store_is_well(&mut self, place: Place) {
         if !self.store_damage.places.is_empty()
-            && let Some(what) = self.store_damage.places.remove(&place_of(wanted))
+            && let Some(what) = self.store_damage.places.remove(&place)
         {
             self.notices.push(format!("can be read again: {what}"));
         }
@@ -63,7 +61,7 @@ impl Shard {
         if self.store_damage.places.is_empty() {
             return;
         }
-        let files: Vec<u64> = self.checkpoints.manifest().files().map(|(_, file, _)| file.0).collect();
+        let files: BTreeSet<FileNumber> = self.checkpoints.manifest().files().map(|(_, file, _)| file).collect();
         self.store_damage.places.retain(|(file, ..), _| files.contains(file));
     }
 }

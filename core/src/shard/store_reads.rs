@@ -4,7 +4,7 @@
 //! Reads go over the shard's own ring, as many at once as there are fetches; nothing here waits.
 
 use super::{Outbox, ShardParts};
-use crate::store_files::MISSING;
+use crate::store_files::{MISSING, kind_of};
 use ahash::AHashMap;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, OpenMode, Ticket};
@@ -76,10 +76,6 @@ pub(super) struct StoreReads {
     /// Reads of the device, and their bytes.
     pub(super) reads: u64,
     pub(super) read_bytes: u64,
-}
-
-fn kind_of(wanted: Wanted) -> FileKind {
-    if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted }
 }
 
 impl StoreReads {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type FileKey = (FileNumber, FileKind);
 
-pub(super) fn kind_of(wanted: Wanted) -> FileKind {
+pub(crate) fn kind_of(wanted: Wanted) -> FileKind {
     if wanted.part == Part::Value { FileKind::Values } else { FileKind::Sorted }
 }
 

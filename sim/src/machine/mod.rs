@@ -76,35 +76,13 @@ impl Machine {
     /// A machine with an empty disk, down.
     #[must_use]
     pub fn new(apps: LinkedApps, knobs: Knobs, rng: &mut SimRng) -> Self {
-        let clock = SimClock::new();
-        let disk = SimDisk::new(rng.next_u64(), clock.clone());
-        disk.set_latency(knobs.latency);
-        let rng = rng.fork();
-        let pending = Arc::new(AtomicU32::new(knobs.pending));
-        Self {
-            clock,
-            disk,
-            knobs,
-            trace: TraceHash::default(),
-            turns: 0,
-            crashes: 0,
-            replies: Vec::new(),
-            forward_nanos: 0,
-            full_until: None,
-            cores: Vec::new(),
-            apps,
-            pending,
-            rng,
-            links: None,
-            rot: Rot::default(),
-            wholes: RefCell::default(),
-        }
+        let disk = SimDisk::new(rng.next_u64(), SimClock::new());
+        let pending = knobs.pending;
+        Self::over(disk, apps, knobs, pending, rng.fork())
     }
 
-    /// A machine of the same kind over another disk, down, with time of its own.
-    #[must_use]
-    pub fn beside(&self, disk: SimDisk, mut knobs: Knobs, rng: SimRng) -> Self {
-        knobs.rehomes = 0;
+    /// A machine over a disk, down; so many runs in a million stay pending.
+    fn over(disk: SimDisk, apps: LinkedApps, knobs: Knobs, pending: u32, rng: SimRng) -> Self {
         disk.set_latency(knobs.latency);
         Self {
             clock: disk.clock(),
@@ -117,13 +95,20 @@ impl Machine {
             forward_nanos: 0,
             full_until: None,
             cores: Vec::new(),
-            apps: self.apps.clone(),
-            pending: Arc::new(AtomicU32::new(0)),
+            apps,
+            pending: Arc::new(AtomicU32::new(pending)),
             rng,
             links: None,
             rot: Rot::default(),
             wholes: RefCell::default(),
         }
+    }
+
+    /// A machine of the same kind over another disk, down, with time of its own.
+    #[must_use]
+    pub fn beside(&self, disk: SimDisk, mut knobs: Knobs, rng: SimRng) -> Self {
+        knobs.rehomes = 0;
+        Self::over(disk, self.apps.clone(), knobs, 0, rng)
     }
 
     /// A slot, at whichever shard it is.

@@ -5,5 +5,6 @@ mod files;
 mod history;
 mod reads;
 mod rig;
+mod slot_model;
 mod slot_reads;
 mod slots;

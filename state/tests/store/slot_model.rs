@@ -1,0 +1,124 @@
+//! The log of the slots' shard, and what its records make, applied one after the other to plain maps.
+
+use gristmill_base::ids::{Lsn, MapId, SlotId, Ssn, TableId, Term};
+use gristmill_base::position::Durable;
+use gristmill_state::input::GrainAddress;
+use gristmill_state::record::{Control, Journal, Mutation, Record, RecordKind, TimerChange};
+use gristmill_state::store::{KeyRange, RowKey};
+use std::collections::BTreeMap;
+
+/// A record of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) kind: RecordKind,
+    pub(crate) slot: SlotId,
+    pub(crate) term: Term,
+    pub(crate) ssn: Ssn,
+    pub(crate) body: Vec<u8>,
+}
+
+/// The log of the slots' shard. The record at place `n` has position `n + 1`.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) records: Vec<Written>,
+    pub(crate) durable: usize,
+}
+
+impl Journal for Log {
+    fn append(&mut self, kind: RecordKind, slot: SlotId, term: Term, ssn: Ssn, body: impl FnOnce(&mut Vec<u8>)) -> Lsn {
+        let mut written = Written { kind, slot, term, ssn, body: Vec::new() };
+        body(&mut written.body);
+        self.records.push(written);
+        Lsn(self.records.len() as u64)
+    }
+
+    fn durable(&self) -> Durable {
+        Durable(Lsn(self.durable as u64))
+    }
+}
+
+/// What rows and timers the records of a log make, by key: the record that wrote each, and a value's bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) rows: BTreeMap<Vec<u8>, (Ssn, Vec<u8>)>,
+    pub(crate) timers: BTreeMap<(SlotId, GrainAddress, Box<str>), Ssn>,
+}
+
+impl Model {
+    pub(crate) fn of(log: &Log) -> Self {
+        let mut model = Self::default();
+        for Written { kind, slot, ssn, body, .. } in &log.records {
+            match Record::decode(*kind as u8, body).expect("it was just encoded") {
+                Record::Commit(_, commit) => {
+                    let grain = commit.grain;
+                    commit.mutations.into_iter().for_each(|change| model.change(*slot, &grain, change, *ssn));
+                    for timer in commit.timers {
+                        match timer {
+                            TimerChange::Set { name, .. } => model.timers.insert((*slot, grain.clone(), name), *ssn),
+                            TimerChange::Cancel(name) => model.timers.remove(&(*slot, grain.clone(), name)),
+                        };
+                    }
+                }
+                Record::Control(Control::Tombstone { tables, .. }) => {
+                    for table in tables.into_iter().map(TableId) {
+                        let ranges = KeyRange::of_table(*slot, table);
+                        model.rows.retain(|key, _| !ranges.iter().any(|range| range.holds(key)));
+                        model.timers.retain(|(of, grain, _), _| (of, grain.table) != (slot, table));
+                    }
+                }
+                _ => {}
+            }
+        }
+        model
+    }
+
+    pub(crate) fn change(&mut self, slot: SlotId, grain: &GrainAddress, change: Mutation, ssn: Ssn) {
+        let value = || grain_key(slot, grain);
+        let entry = |map: MapId, key: &[u8]| entry_key(slot, grain, map, key);
+        match change {
+            Mutation::Value(bytes) => drop(self.rows.insert(value(), (ssn, bytes.into()))),
+            Mutation::NoValue => drop(self.rows.remove(&value())),
+            Mutation::Entry(map, key, bytes) => drop(self.rows.insert(entry(map, &key), (ssn, bytes.into()))),
+            Mutation::NoEntry(map, key) => drop(self.rows.remove(&entry(map, &key))),
+            Mutation::NoRange(map, from, to) => {
+                let is_in = |key: &[u8]| match RowKey::decode(key).expect("keys of rows") {
+                    RowKey::Entry(of, table, of_grain, of_map, key) => {
+                        (of, table, &*of_grain, of_map) == (slot, grain.table, &*grain.key, map)
+                            && *key >= *from
+                            && to.as_deref().is_none_or(|to| *key < *to)
+                    }
+                    _ => false,
+                };
+                self.rows.retain(|key, _| !is_in(key));
+            }
+            Mutation::NoGrain => {
+                let entries = KeyRange::of_grain_entries(slot, grain.table, &grain.key);
+                let value = value();
+                self.rows.retain(|key, _| *key != value && !entries.holds(key));
+                self.timers.retain(|(of, timer_of, _), _| (*of, timer_of) != (slot, grain));
+            }
+        }
+    }
+
+    /// Whether files that hold these rows hold all of it, and of each grain that has only maps that it is there.
+    pub(crate) fn hold(&self, found: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
+        let values = found.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        let wanted = self.rows.iter().map(|(key, (_, bytes))| (key.clone(), bytes.clone()));
+        assert_eq!(values.collect::<BTreeMap<_, _>>(), wanted.collect());
+        for key in self.rows.keys() {
+            if let RowKey::Entry(slot, table, grain, ..) = RowKey::decode(key).expect("keys of rows") {
+                let has_value = self.rows.contains_key(&RowKey::Grain(slot, table, grain.clone()).encode());
+                let presence = RowKey::Presence(slot, table, grain).encode();
+                assert!(has_value || found.contains_key(&presence), "{key:?} belongs to a grain that no scan finds");
+            }
+        }
+    }
+}
+
+fn grain_key(slot: SlotId, grain: &GrainAddress) -> Vec<u8> {
+    RowKey::Grain(slot, grain.table, (&*grain.key).into()).encode()
+}
+
+fn entry_key(slot: SlotId, grain: &GrainAddress, map: MapId, key: &[u8]) -> Vec<u8> {
+    RowKey::Entry(slot, grain.table, (&*grain.key).into(), map, key.into()).encode()
+}
