@@ -12,37 +12,35 @@ mod missing;
 mod older;
 mod placement;
 mod rows;
+mod seeds;
 mod sweep;
 mod unapplied;
 mod verify;
 mod warm;
 
 pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, inspect};
-pub use placement::{FoundShard, Placement};
+pub use placement::{FoundShard, Placement, SlotMove};
+pub use seeds::ShardSeed;
 pub use verify::{Damaged, Verified, Verifying, verify};
 
 use crate::catalog::Catalog;
-use crate::host::HandlerHost;
 use crate::jobs::{SLOTS_DIR, checkpoint_name};
 use crate::session_secret::{SessionSecret, repaired};
-use crate::shard::{
-    FeedCursors, RootContent, SESSION_BOOTS_MAX, Shard, ShardConfig, ShardParts, checkpoint_bytes, unseal_checkpoint,
-};
+use crate::shard::{RootContent, SESSION_BOOTS_MAX, checkpoint_bytes, unseal_checkpoint};
 use crate::store_files::{MISSING, StoreError};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, Term, TopicId};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
     SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
 };
-use gristmill_base::placement::shard_of;
+use gristmill_base::placement::Owners;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
-use gristmill_io::log::{LogConfig, LogError, ScanEnd, Scanned, flush_all, resume, scan_groups};
+use gristmill_io::log::{LogConfig, LogError, ScanEnd, Scanned, flush_all, scan_groups};
 use gristmill_io::root::{RootFile, RootState};
-use gristmill_state::input::StreamId;
 use gristmill_state::lane::LaneSizes;
 use gristmill_state::record::Record;
 use gristmill_state::slot::Slot;
@@ -161,23 +159,6 @@ impl From<LogError> for BootError {
     }
 }
 
-/// A shard that has been recovered and waits to be opened on its core.
-pub struct ShardSeed {
-    config: ShardConfig,
-    slots: Vec<Slot>,
-    log: LogConfig,
-    scan: ScanEnd,
-    catalog: Arc<Catalog>,
-    catalog_root: Option<RootFile>,
-    root: RootFile,
-    content: RootContent,
-    cursors: FeedCursors,
-    engine_micros: u64,
-    replayed: u64,
-    unapplied: u64,
-    notices: Vec<String>,
-}
-
 /// One log with the slots that it holds, read but not cut.
 struct Recovered {
     log: LogConfig,
@@ -215,9 +196,10 @@ pub fn recover(
     };
     older::check_file("catalog", catalog_root.sequence(), placement.catalog, catalog_degraded.as_ref())?;
     let catalog = Arc::new(catalog);
+    let owners = placement.owners(identity.slot_count)?;
     let mut logs = Vec::new();
     for shard in 0..placement.shard_count {
-        logs.push(read_log(&mut files, config, &identity, &placement, ShardId(shard), &catalog, now)?);
+        logs.push(read_log(&mut files, config, &identity, (&placement, &owners), ShardId(shard), &catalog, now)?);
     }
     if is_without_catalog {
         missing::catalog(&logs)?;
@@ -247,7 +229,7 @@ pub fn recover(
     let degraded = degraded.into_iter().chain(logs.iter().map(|recovered| recovered.degraded.clone()));
     let mut notices: Vec<String> = degraded.flatten().map(|what| repaired(&what)).collect();
     notices.extend(notice.filter(|_| !is_new));
-    let mut next = Placement { boot, ..placement.clone() };
+    let mut next = Placement { boot, term: placement.term + 1, ..placement.clone() };
     if logs.iter().any(|recovered| recovered.scan.torn_bytes > 0) {
         reached("torn tail cut");
     }
@@ -267,7 +249,9 @@ pub fn recover(
     let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
     let kept = sweep::kept_from(logs.iter().flat_map(|recovered| recovered.slots.values()));
     notices.extend(sweep::sweep(&mut files, &next, &roots, (&catalog, &kept))?);
-    let mut seeds = seeds(config, &identity, &next, (&catalog, catalog_root), logs, now, &secret);
+    let owners = Arc::new(next.owners(identity.slot_count)?);
+    let mut seeds = seeds::seeds(config, &identity, (&next, &owners), (&catalog, catalog_root), logs, now, &secret);
+    seeds[0].placement = Some((placement_file, next));
     seeds[0].unapplied = unapplied;
     seeds[0].notices = notices;
     Ok(seeds)
@@ -336,7 +320,7 @@ fn damage(file: &str, what: &impl fmt::Display) -> BootError {
 fn read_root(
     files: &mut Files<'_>,
     identity: &Identity,
-    placement: &Placement,
+    (placement, owners): (&Placement, &Owners),
     shard: ShardId,
 ) -> Result<(RootFile, RootContent, Option<String>), BootError> {
     let dir = layout::shard_dir(placement.layout, shard);
@@ -345,8 +329,7 @@ fn read_root(
     let (bytes, degraded) =
         readable(state, &name)?.ok_or_else(|| damage(&name, &"it is missing, but the placement names this shard"))?;
     older::check_file(&name, root.sequence(), placement.root_sequence(shard), degraded.as_ref())?;
-    let content =
-        RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, placement.shard_count));
+    let content = RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, identity.slot_count, owners));
     Ok((root, content.map_err(|error| damage(&name, &error))?, degraded))
 }
 
@@ -355,13 +338,13 @@ fn read_log(
     files: &mut Files<'_>,
     config: &BootConfig,
     identity: &Identity,
-    placement: &Placement,
+    (placement, owners): (&Placement, &Owners),
     shard: ShardId,
     catalog: &Catalog,
     now: Now,
 ) -> Result<Recovered, BootError> {
-    let (root, mut content, degraded) = read_root(files, identity, placement, shard)?;
-    let here = layout::slots_of(identity, placement.shard_count, shard);
+    let (root, mut content, degraded) = read_root(files, identity, (placement, owners), shard)?;
+    let here: Vec<SlotId> = owners.slots_of(shard).collect();
     let mut slots = BTreeMap::new();
     for slot in &here {
         slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
@@ -382,7 +365,15 @@ fn read_log(
     let mut wrong: Option<String> = None;
     let mut each = |&Scanned { lsn, head, body }: &Scanned<'_>, slots: &mut BTreeMap<SlotId, Slot>| {
         let Some(slot) = slots.get_mut(&head.slot) else {
-            wrong.get_or_insert_with(|| format!("record {lsn} is of slot {}, which this log does not hold", head.slot));
+            // From before the slot was moved away: the checkpoint with which it was moved holds that.
+            let moved = (head.slot.0 < identity.slot_count).then(|| owners.moved(head.slot)).flatten();
+            if moved.is_some_and(|moved| head.term < moved.term && head.ssn <= moved.ssn) {
+                reached("record of a slot that was moved away passed over");
+                return;
+            }
+            wrong.get_or_insert_with(|| {
+                format!("record {lsn} is of slot {}, term {}, which this log does not hold", head.slot, head.term)
+            });
             return;
         };
         let lanes = |topic| catalog.lane_count(TopicId(topic));
@@ -429,148 +420,4 @@ fn load_slot(
         return Err(damage(&path, &format!("it ends at record {}, but the root says {}", loaded.last_ssn(), mark.ssn)));
     }
     Ok(loaded)
-}
-
-/// Begins the new ownership period and splits what was recovered into shards.
-fn seeds(
-    config: &BootConfig,
-    identity: &Identity,
-    placement: &Placement,
-    (catalog, catalog_root): (&Arc<Catalog>, RootFile),
-    logs: Vec<Recovered>,
-    now: Now,
-    secret: &SessionSecret,
-) -> Vec<ShardSeed> {
-    let engine_micros = logs.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0).max(now.wall_micros);
-    let mut cursors = cursors_of(&logs, catalog, identity.slot_count);
-    let received = received_by(&logs);
-    let mut catalog_root = Some(catalog_root);
-    logs.into_iter()
-        .enumerate()
-        .map(|(at, mut recovered)| {
-            for (id, slot) in &mut recovered.slots {
-                slot.take_over(Term(placement.boot), now.monotonic_nanos, engine_micros);
-                slot.first_dirty_lsn = recovered.first.get(id).copied();
-                slot.restart_channels(|to| received.get(&(*id, to)).copied().unwrap_or(0));
-            }
-            ShardSeed {
-                config: ShardConfig {
-                    shard: ShardId(at as u16),
-                    shard_count: placement.shard_count,
-                    slot_count: identity.slot_count,
-                    boot: placement.boot,
-                    term: Term(placement.boot),
-                    checkpoint_bytes: config.checkpoint_bytes,
-                    lane_sizes: config.lane_sizes,
-                    resident_bytes_max: config.resident_bytes_max,
-                    cache_bytes: config.cache_bytes,
-                    store_files_max: config.store_files_max,
-                    queued_bytes_max: config.queued_bytes_max,
-                    session_idle_micros: config.session_idle_micros,
-                    session_base_micros: engine_micros,
-                    session_secret: secret.clone(),
-                },
-                slots: recovered.slots.into_values().collect(),
-                log: recovered.log,
-                scan: recovered.scan,
-                catalog: catalog.clone(),
-                catalog_root: if at == 0 { catalog_root.take() } else { None },
-                root: recovered.root,
-                content: recovered.content,
-                cursors: cursors.remove(&ShardId(at as u16)).unwrap_or_default(),
-                engine_micros,
-                replayed: recovered.replayed,
-                unapplied: 0,
-                notices: Vec::new(),
-            }
-        })
-        .collect()
-}
-
-/// Where the receivers of each slot's channels stand: (from, to) → cursor.
-fn received_by(logs: &[Recovered]) -> BTreeMap<(SlotId, SlotId), u64> {
-    let mut received = BTreeMap::new();
-    for slot in logs.iter().flat_map(|recovered| recovered.slots.values()) {
-        for (id, stream) in slot.streams() {
-            if let StreamId::Slot(from) = id {
-                received.insert((from, slot.id), stream.cursor());
-            }
-        }
-    }
-    received
-}
-
-/// Where the subscribers of each shard's lanes stand.
-fn cursors_of(logs: &[Recovered], catalog: &Catalog, slot_count: u16) -> BTreeMap<ShardId, FeedCursors> {
-    let shard_count = logs.len() as u16;
-    let mut cursors: BTreeMap<ShardId, FeedCursors> = BTreeMap::new();
-    for slot in logs.iter().flat_map(|recovered| recovered.slots.values()) {
-        for (id, stream) in slot.streams() {
-            let StreamId::Topic { subscription, lane } = id else { continue };
-            for entry in subscriptions_of_stream(catalog, subscription.0) {
-                let topic = TopicId(entry.topic);
-                let home = gristmill_base::placement::lane_home(topic, lane, catalog.lane_count(topic), slot_count);
-                let owner = shard_of(home, slot_count, shard_count);
-                let key = (gristmill_base::ids::SubscriptionId(entry.id), LaneKey { topic, lane });
-                cursors.entry(owner).or_default().entry(key).or_default().insert(slot.id, stream.cursor());
-            }
-        }
-    }
-    cursors
-}
-
-/// The subscription of a stream; all of them where a planted bug lets them share their streams.
-fn subscriptions_of_stream(catalog: &Catalog, id: u32) -> impl Iterator<Item = &crate::catalog::Subscription> {
-    let all = planted::is(Bug::StreamWithoutSubscription);
-    catalog.apps.iter().flat_map(|app| &app.subscriptions).filter(move |entry| all || entry.id == id)
-}
-
-impl ShardSeed {
-    /// Which shard it will be.
-    #[must_use]
-    pub fn id(&self) -> ShardId {
-        self.config.shard
-    }
-
-    /// What an operator should be told of the start, a line each; only the first shard of a start has any.
-    #[must_use]
-    pub fn notices(&self) -> &[String] {
-        &self.notices
-    }
-
-    /// Records that recovery applied.
-    #[must_use]
-    pub fn replayed(&self) -> u64 {
-        self.replayed
-    }
-
-    /// Opens the shard on its own core: cuts the log's torn tail and takes its files through `disk`, the shard's own.
-    /// Blocking.
-    ///
-    /// # Errors
-    /// What the log and the disk say.
-    pub fn open(
-        self,
-        disk: &mut dyn Disk,
-        host: Box<dyn HandlerHost>,
-        mut rng: Box<dyn Rng + Send>,
-    ) -> Result<Shard, BootError> {
-        let mut files = Files::new(disk);
-        let log = resume(&mut files, self.scan, self.log, &mut *rng)?;
-        Ok(Shard::new(ShardParts {
-            config: self.config,
-            slots: self.slots,
-            log,
-            catalog: self.catalog,
-            catalog_root: self.catalog_root,
-            root: self.root,
-            content: self.content,
-            host,
-            rng,
-            cursors: self.cursors,
-            engine_micros: self.engine_micros,
-            replayed: self.replayed,
-            unapplied: self.unapplied,
-        }))
-    }
 }

@@ -1,9 +1,9 @@
 //! Seeded fuzzing as a plain test: checkpoint files, roots, placements, catalogs and app files with a few bytes changed.
 //! Whatever comes, nothing panics. Cargo-fuzz targets in `fuzz/` call the same functions.
 
-use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn, Term};
 use gristmill_core::appfile::AppFile;
-use gristmill_core::boot::{FoundShard, Placement};
+use gristmill_core::boot::{FoundShard, Placement, SlotMove};
 use gristmill_core::catalog::Catalog;
 use gristmill_core::shard::{CheckpointMark, RootContent, seal_checkpoint, unseal_checkpoint};
 use gristmill_state::store::Manifest;
@@ -71,6 +71,8 @@ fn roots() {
         time_micros: 34,
         marks: (0..16).map(|slot| (SlotId(slot), mark)).collect(),
         manifest: Some(Manifest::new(ShardId(0), 3, (0..16).map(|slot| (slot, SlotId(slot))))),
+        shard: Some(ShardId(0)),
+        term: Term(3),
     };
     fuzz(2, ROUNDS, &content.to_bytes(), |bytes| RootContent::from_bytes(bytes).is_ok());
 }
@@ -78,7 +80,8 @@ fn roots() {
 #[test]
 fn placements() {
     let found = vec![FoundShard { next: 9, root: 2 }, FoundShard { next: 1, root: 1 }];
-    let placement = Placement { boot: 3, shard_count: 2, layout: 1, found, catalog: 4 };
+    let moves = vec![SlotMove { slot: 1, owner: 1, term: 5, ssn: 9 }];
+    let placement = Placement { boot: 3, shard_count: 2, layout: 1, found, catalog: 4, term: 5, moves };
     fuzz(3, ROUNDS, &placement.to_bytes(), |bytes| Placement::from_bytes(bytes).is_ok());
 }
 

@@ -13,6 +13,7 @@ use crate::shard::RootContent;
 use gristmill_base::env::{Disk, DiskError, Now, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, TableId};
+use gristmill_base::placement::Owners;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::{SegmentFile, list_segments};
 use gristmill_io::root::RootFile;
@@ -128,8 +129,10 @@ pub fn inspect(disk: &mut dyn Disk, config: &BootConfig, counts_rows: bool) -> R
         Some(bytes) => Catalog::from_bytes(&bytes).map_err(|error| damage("catalog", &error))?,
         None => Catalog::default(),
     };
-    let roots: Vec<RootContent> =
-        (0..placement.shard_count).map(|shard| look.root(&placement, ShardId(shard))).collect::<Result<_, _>>()?;
+    let owners = placement.owners(look.identity.slot_count)?;
+    let roots: Vec<RootContent> = (0..placement.shard_count)
+        .map(|shard| look.root((&placement, &owners), ShardId(shard)))
+        .collect::<Result<_, _>>()?;
     let mut found = Inspected {
         directory: look.identity.directory,
         slots: look.identity.slot_count,
@@ -162,7 +165,7 @@ impl Look<'_> {
         Ok(readable(state, name)?.map(|(bytes, _)| bytes))
     }
 
-    fn root(&mut self, placement: &Placement, shard: ShardId) -> Result<RootContent, BootError> {
+    fn root(&mut self, placement: (&Placement, &Owners), shard: ShardId) -> Result<RootContent, BootError> {
         read_root(&mut self.files, &self.identity, placement, shard).map(|(_, content, _)| content)
     }
 

@@ -7,9 +7,9 @@ use crate::jobs::{CheckpointWrite, Job, JobDone, LANES_DIR, SLOTS_DIR};
 use crate::shard::{CheckpointMark, RootContent, new_extents, next_chunks, seal_checkpoint};
 use crate::store_files::{StoreJob, make_group_dirs};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, Term};
 use gristmill_base::limits::SLOT_GROUPS;
-use gristmill_base::placement::{shard_of, slot_group};
+use gristmill_base::placement::{Owners, group_of_part, shard_of, slot_group};
 use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, scan};
@@ -31,12 +31,6 @@ pub(super) fn log_config(config: &BootConfig, identity: &Identity, layout: u32, 
     log.flush_spacing_nanos = config.flush_spacing_nanos;
     log.write_durable_bytes = config.write_durable_bytes;
     log
-}
-
-/// The slots of a shard.
-pub(super) fn slots_of(identity: &Identity, shard_count: u16, shard: ShardId) -> Vec<SlotId> {
-    let all = (0..identity.slot_count).map(SlotId);
-    all.filter(|slot| shard_of(*slot, identity.slot_count, shard_count) == shard).collect()
 }
 
 /// A manifest without files, for the slots of a shard.
@@ -70,7 +64,7 @@ pub(super) fn found(files: &mut Files<'_>, identity: &Identity, shard_count: u16
         files.make_dirs(dir)?;
     }
     for shard in (0..shard_count).map(ShardId) {
-        make_shard(files, identity, 1, shard, &RootContent::default())?;
+        make_shard(files, identity, 1, shard, &RootContent { shard: Some(shard), ..RootContent::default() })?;
     }
     Ok(Placement { shard_count, layout: 1, ..Placement::default() })
 }
@@ -94,7 +88,8 @@ fn make_shard(
     Ok(root)
 }
 
-/// Moves recovered slots to another number of shards. Everything in them is durable.
+/// Moves recovered slots to another number of shards. Everything in them is durable. Each goes where
+/// [`shard_of`] puts it, whatever was moved before.
 ///
 /// A group that had one owner and has one afterwards takes its files along, and what changed since its last flush is added.
 /// The rows of other groups are written anew.
@@ -108,6 +103,8 @@ pub(super) fn rehome(
     let time_micros = old.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0);
     placement.layout += 1;
     placement.shard_count = config.shard_count;
+    placement.moves.clear();
+    let owners = Owners::new(identity.slot_count, config.shard_count, Term(placement.term), BTreeMap::new());
     let manifests = || old.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
     let first_job = manifests().map(Manifest::next_job).max().unwrap_or(0);
     let groups: Vec<(u16, Group)> =
@@ -121,12 +118,20 @@ pub(super) fn rehome(
     }
     let mut new = Vec::new();
     for shard in (0..config.shard_count).map(ShardId) {
-        let here = slots_of(identity, config.shard_count, shard);
+        let here: Vec<SlotId> = owners.slots_of(shard).collect();
         let mut slots: BTreeMap<SlotId, Slot> = here.iter().filter_map(|slot| all.remove_entry(slot)).collect();
         let mut manifest = manifest(identity, shard, first_job, &here);
         let marks = move_groups(files, identity, &mut manifest, &groups, &mut slots, &marks, config.lane_sizes)?;
         // The new logs hold no batch that tells engine time.
-        let content = RootContent { time_micros, marks, manifest: Some(manifest), ..RootContent::default() };
+        let content = RootContent {
+            time_micros,
+            marks,
+            manifest: Some(manifest),
+            shard: Some(shard),
+            // The placement before this one is the one that counts until the new one is stored.
+            term: Term(0),
+            ..RootContent::default()
+        };
         let root = make_shard(files, identity, placement.layout, shard, &content)?;
         let log = log_config(config, identity, placement.layout, shard);
         let mut scan = scan(files, &log, Lsn(1), &mut |_, _, _| {})?;
@@ -153,7 +158,7 @@ fn move_groups(
     for number in numbers {
         let job = manifest.begin_job();
         let group = manifest.groups.get_mut(&number).expect("it was just listed");
-        let same = old.iter().find(|(of, it)| *of == number && it.slots.keys().eq(group.slots.keys()));
+        let same = old.iter().find(|(of, it)| group_of_part(*of) == number && it.slots.keys().eq(group.slots.keys()));
         match same {
             Some((_, same)) => *group = same.clone(),
             None => reached("group written anew for another core count"),

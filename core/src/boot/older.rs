@@ -32,10 +32,10 @@ pub(super) fn check_file(file: &str, stored: u64, found: u64, degraded: Option<&
 /// Holds the placement against the logs: records have the term of the start that wrote them.
 pub(super) fn check_placement(placement: &Placement, logs: &[Recovered]) -> Result<(), BootError> {
     for recovered in logs {
-        if let Some(slot) = recovered.slots.values().find(|slot| slot.term().0 > placement.boot) {
-            let (boot, term, log) = (placement.boot, slot.term(), &recovered.log.dir);
+        if let Some(slot) = recovered.slots.values().find(|slot| slot.term().0 > placement.term) {
+            let (last, term, log) = (placement.term, slot.term(), &recovered.log.dir);
             let what = format!(
-                "it is of start {boot}, but slot {} has records of start {term} in {log}: it is an older copy; {REMEDY}",
+                "it gave out terms up to {last}, but slot {} has records of term {term} in {log}: it is an older copy; {REMEDY}",
                 slot.id
             );
             return Err(BootError::Damage { file: "placement".to_owned(), what });

@@ -19,6 +19,7 @@ use gristmill_base::env::{Disk, DiskErrorKind, Now};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
+use gristmill_base::placement::Owners;
 use gristmill_io::calibration::Calibration;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
@@ -94,12 +95,13 @@ pub fn verify(
         None => Catalog::default(),
     };
     reader.deleted = catalog.deleted.iter().flat_map(|deleted| &deleted.topics).copied().collect();
+    let owners = placement.owners(reader.identity.slot_count)?;
     for shard in (0..placement.shard_count).map(ShardId) {
-        reader.shard(&placement, shard)?;
+        reader.shard((&placement, &owners), shard)?;
     }
     // Of one that cannot be read nobody can tell how old it is.
     let catalog_file = RootFile::load(&mut reader.files, "", "catalog", reader.identity.directory);
-    reader.together(&placement, &catalog, catalog_file.map_or(u64::MAX, |(file, _)| file.sequence()))?;
+    reader.together((&placement, &owners), &catalog, catalog_file.map_or(u64::MAX, |(file, _)| file.sequence()))?;
     Ok(reader.verified)
 }
 
@@ -166,12 +168,12 @@ impl Reader<'_, '_> {
     }
 
     /// Root, checkpoints, lanes and log of a shard.
-    fn shard(&mut self, placement: &Placement, shard: ShardId) -> Result<(), BootError> {
+    fn shard(&mut self, (placement, owners): (&Placement, &Owners), shard: ShardId) -> Result<(), BootError> {
         let dir = shard_dir(placement.layout, shard);
         let held = format!("the root of shard {shard}: which checkpoints count, and from where its log is read");
         let root = self.two_copies(&dir, "root", &held)?;
-        let (slots, shards) = (self.identity.slot_count, placement.shard_count);
-        let content = |bytes: Vec<u8>| RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, slots, shards));
+        let slots = self.identity.slot_count;
+        let content = |bytes: Vec<u8>| RootContent::from_bytes(&bytes).and_then(|it| it.of(shard, slots, owners));
         let content = root.map(content).transpose();
         let content = match content {
             Ok(Some(content)) => Some(content),
@@ -273,12 +275,18 @@ impl Reader<'_, '_> {
     }
 
     /// What a start would find out, short of changing anything.
-    fn together(&mut self, placement: &Placement, catalog: &Catalog, catalog_sequence: u64) -> Result<(), BootError> {
+    fn together(
+        &mut self,
+        (placement, owners): (&Placement, &Owners),
+        catalog: &Catalog,
+        catalog_sequence: u64,
+    ) -> Result<(), BootError> {
         if let Err(error) = older::check_file("catalog", catalog_sequence, placement.catalog, None) {
             return self.lost(error);
         }
         let mut logs = Vec::new();
         for shard in (0..placement.shard_count).map(ShardId) {
+            let placement = (placement, owners);
             match read_log(&mut self.files, self.config, &self.identity, placement, shard, catalog, self.now) {
                 Ok(recovered) => logs.push(recovered),
                 Err(error) => return self.lost(error),

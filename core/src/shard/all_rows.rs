@@ -3,7 +3,6 @@
 use super::Shard;
 use crate::store_files::kind_of;
 use gristmill_base::ids::SlotId;
-use gristmill_base::placement::slot_group;
 use gristmill_state::grain::Row;
 use gristmill_state::store::{
     Access, Blocks, Direction, FileKind, KeyRange, RangeRead, RowKey, Stop, Wanted, file_path,
@@ -27,7 +26,7 @@ impl Shard {
         let Some(state) = self.slot(slot) else { return Ok(BTreeMap::new()) };
         let mut rows = BTreeMap::new();
         if !state.is_whole() {
-            let number = slot_group(slot, self.config.slot_count);
+            let number = self.part_of(slot);
             let directory = self.log.0.config().identity;
             let view = self.checkpoints.manifest().groups[&number].view(1);
             let mut blocks = Blocks::new(directory, CACHE_BYTES);

@@ -15,7 +15,6 @@ use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId, OpenMode};
 use gristmill_base::ids::{LaneKey, Lsn, SlotId, Ssn};
-use gristmill_base::placement::slot_group;
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Extent, Lane, LaneSizes};
@@ -207,8 +206,8 @@ impl Checkpoints {
     }
 
     /// Whether the open group has no slot left in the round.
-    fn is_last_of(&self, group: u16, slot_count: u16) -> bool {
-        self.round.front().is_none_or(|slot| slot_group(*slot, slot_count) != group)
+    fn is_last_of(&self, group: u16, parts: &[u16]) -> bool {
+        self.round.front().is_none_or(|slot| parts[usize::from(slot.0)] != group)
     }
 }
 
@@ -239,7 +238,7 @@ impl Shard {
             && self.checkpoints.dumped.is_none()
             && self.checkpoints.writing.is_none()
             && !self.groups.is_taking()
-            && self.checkpoints.is_last_of(group, self.config.slot_count)
+            && self.checkpoints.is_last_of(group, &self.moves.parts)
         {
             self.flush_group(outbox);
         }
@@ -259,7 +258,7 @@ impl Shard {
     }
 
     fn is_in_debt(&self, slot: SlotId) -> bool {
-        self.has_debt(slot_group(slot, self.config.slot_count))
+        self.has_debt(self.part_of(slot))
     }
 
     /// Begins a round: when the log has grown, every slot with records since its last checkpoint, oldest first; else those
@@ -276,10 +275,9 @@ impl Shard {
         self.residence.wants_flush = false;
         let buried = &checkpoints.buried;
         let has_files = |slot: SlotId| buried.iter().any(|(home, ..)| *home == slot);
-        let slot_count = self.config.slot_count;
         let dirty = self.slots.iter().flatten().filter(|slot| slot.first_dirty_lsn.is_some());
         let dirty = dirty.filter(|slot| !is_for_files || has_files(slot.id));
-        let mut dirty: Vec<(u16, SlotId)> = dirty.map(|slot| (slot_group(slot.id, slot_count), slot.id)).collect();
+        let mut dirty: Vec<(u16, SlotId)> = dirty.map(|slot| (self.part_of(slot.id), slot.id)).collect();
         dirty.sort_unstable();
         self.retention.checkpoint_begins(self.now_nanos, !self.checkpoints.buried.is_empty());
         self.checkpoints.round_bytes = 0;
@@ -327,7 +325,7 @@ impl Shard {
 
     /// Takes the next slot off the round: one of the open group, or of the first group without debt.
     fn next_of_round(&mut self) -> Option<(SlotId, u16)> {
-        let group_of = |slot: SlotId| slot_group(slot, self.config.slot_count);
+        let group_of = |slot: SlotId| self.part_of(slot);
         let round = &self.checkpoints.round;
         let at = match self.groups.open() {
             Some(open) => round.front().filter(|slot| group_of(**slot) == open).map(|_| 0),
@@ -336,7 +334,7 @@ impl Shard {
         // What stands before it waits for its turn behind the rest.
         self.checkpoints.round.rotate_left(at);
         let slot = self.checkpoints.round.pop_front()?;
-        Some((slot, slot_group(slot, self.config.slot_count)))
+        Some((slot, self.part_of(slot)))
     }
 
     /// A checkpoint was written, or could not be.
@@ -388,6 +386,8 @@ impl Shard {
             time_micros: self.engine_micros,
             marks: self.checkpoints.content.marks.clone(),
             manifest: self.checkpoints.content.manifest.clone(),
+            shard: Some(self.config.shard),
+            term: self.moves.owners.term(),
         };
         let root = self.checkpoints.root.take().expect("it was just looked at");
         self.checkpoints.root_due = false;

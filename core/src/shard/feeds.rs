@@ -311,7 +311,7 @@ impl Shard {
         let (to, input) = match lane.read(at) {
             LaneRead::Ready(event) => match route.slot(event) {
                 // Made only for the destination's own pass, and only if it was not sent already.
-                Some(to) if self.config.is_here(to) == local && feed.is_new(to, at) => {
+                Some(to) if (self.moves.owners.of(to) == self.config.shard) == local && feed.is_new(to, at) => {
                     if is_crowded {
                         return Step::Crowd;
                     }

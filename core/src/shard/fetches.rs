@@ -10,7 +10,6 @@ use crate::store_files::kind_of;
 use ahash::AHashMap;
 use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
 use gristmill_base::ids::SlotId;
-use gristmill_base::placement::slot_group;
 use gristmill_base::sometimes::reached;
 use gristmill_state::grain::RangeKey;
 use gristmill_state::input::GrainAddress;
@@ -123,7 +122,7 @@ impl Shard {
     /// Begins a fetch, or goes on with it, until it is done or lacks something.
     pub(super) fn fetch(&mut self, mut fetch: Fetch) {
         loop {
-            let group = slot_group(fetch.slot, self.config.slot_count);
+            let group = self.part_of(fetch.slot);
             let slot = self.slots[usize::from(fetch.slot.0)].as_deref().expect("fetches are of slots of this shard");
             match fetch.what.step(slot, group, &mut self.store) {
                 Ok(()) => match self.next_part(fetch) {
@@ -188,7 +187,7 @@ impl Shard {
                 }
                 Err(what) if bytes.is_err() => self.fetch_failed(fetch, &what),
                 Err(what) => {
-                    let group = slot_group(fetch.slot, self.config.slot_count);
+                    let group = self.part_of(fetch.slot);
                     let what = format!("{}: {what}", file_path(group, wanted.file, FileKind::Values));
                     self.store_is_damaged(place, &what);
                     self.fetch_failed(fetch, &what);

@@ -21,6 +21,7 @@ mod ingest;
 mod items;
 mod measure;
 mod merge_trouble;
+mod moves;
 mod offsets;
 mod pending;
 mod post;
@@ -53,6 +54,7 @@ pub use traced::{Subject, TurnTrace};
 pub use work::WorkState;
 
 use crate::access::{Effects, MissDice};
+use crate::boot::Placement;
 use crate::catalog::Catalog;
 use crate::host::{Called, HandlerHost};
 use crate::jobs::{Job, JobDone};
@@ -64,6 +66,7 @@ use ahash::AHashSet;
 use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, OpenMode, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
 use gristmill_base::ids::{ConnId, Lsn, ShardId, SlotId, Ssn, SubscriptionId, Term};
+use gristmill_base::placement::Owners;
 use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
@@ -135,8 +138,6 @@ pub struct ShardConfig {
     pub slot_count: u16,
     /// Number of this start of the data directory; part of session ids.
     pub boot: u32,
-    /// Ownership period that begins.
-    pub term: Term,
     /// Bytes of log after which slots are checkpointed, so that the suffix stays short.
     pub checkpoint_bytes: u64,
     /// How large lane files and their chunks become.
@@ -155,13 +156,6 @@ pub struct ShardConfig {
     pub session_base_micros: u64,
     /// Makes and checks keys of sessions; the same for all shards.
     pub session_secret: SessionSecret,
-}
-
-impl ShardConfig {
-    /// Whether a slot belongs to this shard.
-    fn is_here(&self, slot: SlotId) -> bool {
-        gristmill_base::placement::shard_of(slot, self.slot_count, self.shard_count) == self.shard
-    }
 }
 
 /// A reply or item that waits until the log is durable up to what it depends on.
@@ -227,6 +221,7 @@ impl Counts {
 /// See the module. Lives on one core; nothing of it is shared.
 pub struct Shard {
     config: ShardConfig,
+    moves: moves::Moves,
     /// By slot id; those of other shards are `None`.
     slots: Vec<Option<Box<Slot>>>,
     log: ShardLog,
@@ -338,6 +333,10 @@ impl Journal for ShardLog {
 pub struct ShardParts {
     /// Settings.
     pub config: ShardConfig,
+    /// Who owns which slot.
+    pub owners: Arc<Owners>,
+    /// The placement and its file; shard 0 only.
+    pub placement: Option<(RootFile, Placement)>,
     /// Its slots.
     pub slots: Vec<Slot>,
     /// Its log, resumed on the shard's own disk.
@@ -379,9 +378,10 @@ impl Shard {
     #[must_use]
     pub fn new(parts: ShardParts) -> Self {
         let slot_count = usize::from(parts.config.slot_count);
-        let mut shard = Self {
+        let shard = Self {
             store: store_reads::StoreReads::of(&parts),
             counts: Counts::at_start(&parts),
+            moves: moves::Moves::of(&parts.content, parts.owners),
             slots: by_id(parts.slots, slot_count),
             log: ShardLog(parts.log),
             shown: parts.catalog.clone(),
@@ -446,12 +446,11 @@ impl Shard {
             home: VecDeque::new(),
             config: parts.config,
         };
-        shard.begin(&parts.cursors);
-        shard
+        shard.begin(&parts.cursors)
     }
 
     /// Starts what recovery left: backlogs and timers are ready, channels and lanes send from their receivers' cursors.
-    fn begin(&mut self, cursors: &FeedCursors) {
+    fn begin(mut self, cursors: &FeedCursors) -> Self {
         let ids: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
         self.settling.hops = self.slots.iter().flatten().map(|slot| slot.outbox_hops()).max().unwrap_or(0);
         self.bury_deleted(0);
@@ -464,6 +463,7 @@ impl Shard {
             }
         }
         self.note_timers();
+        self
     }
 
     /// Which shard this is.
@@ -513,7 +513,12 @@ impl Shard {
     }
 
     fn owner(&self, slot: SlotId) -> ShardId {
-        gristmill_base::placement::shard_of(slot, self.config.slot_count, self.config.shard_count)
+        self.moves.owners.of(slot)
+    }
+
+    /// The part of the store's manifest with the rows of a slot of this shard.
+    fn part_of(&self, slot: SlotId) -> u16 {
+        self.moves.parts[usize::from(slot.0)]
     }
 
     fn owns(&self, slot: SlotId) -> bool {

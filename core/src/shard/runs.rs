@@ -12,7 +12,7 @@ use crate::jobs::Job;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
-use gristmill_base::placement::{lane_home, lane_of, slot_group, slot_of};
+use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_sdk::{Cause, Interrupt, Reply};
@@ -155,10 +155,9 @@ impl Shard {
             hops: hops + 1,
             class,
         };
-        let mut files = (!state.is_whole()).then(|| {
-            let group = slot_group(slot, self.config.slot_count);
-            GrainFiles::new(state, group, (here.table, &here.key), &mut self.store, work.fetched.as_deref())
-        });
+        let group = self.moves.parts[usize::from(slot.0)];
+        let mut files = (!state.is_whole())
+            .then(|| GrainFiles::new(state, group, (here.table, &here.key), &mut self.store, work.fetched.as_deref()));
         let stored = files.as_mut().map(|files| files as &mut dyn Stored);
         let mut access = match &mut self.dice {
             Some(dice) => RunAccess::new(place, Some(&mut **dice), stored),

@@ -6,8 +6,7 @@ use crate::exit::{Exit, Failed};
 use crate::messages::target;
 use gristmill_base::env::Clock;
 use gristmill_base::files::Files;
-use gristmill_base::ids::{ShardId, SlotId};
-use gristmill_base::placement::shard_of;
+use gristmill_base::ids::ShardId;
 use gristmill_core::boot::{BootConfig, BootError, Placement, ShardSeed, recover};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::identity::Identity;
@@ -63,7 +62,7 @@ impl Recovered {
         let mut files = Files::new(&mut disk);
         let (identity, placement) = placement_of(&mut files).map_err(|it| failed(&it))?;
         let slot_count = identity.slot_count;
-        let slots = (0..slot_count).map(|slot| shard_of(SlotId(slot), slot_count, shard_count)).collect();
+        let slots = placement.owners(slot_count).map_err(|it| failed(&it))?.all().to_vec();
         let placement_version = u64::from(placement.boot);
         Ok(Self { seeds, directory: identity.directory, placement_version, slots })
     }

@@ -3,7 +3,7 @@
 use crate::net::{SimClient, SimNet};
 use crate::rng::SimRng;
 use gristmill_base::ids::{ConnId, ShardId};
-use gristmill_base::placement::shard_of;
+use gristmill_base::placement::Owners;
 use gristmill_core::Inbox;
 use gristmill_core::request::Reply;
 use gristmill_net::connections::{Connections, Shares};
@@ -25,13 +25,13 @@ pub(super) struct Door {
 
 impl Door {
     /// The door of a shard; bytes come in pieces of up to `piece_max`.
-    pub(super) fn new(shard: ShardId, shards: usize, slots: u16, piece_max: u64, rng: SimRng) -> Self {
+    pub(super) fn new(shard: ShardId, owners: &Owners, piece_max: u64, rng: SimRng) -> Self {
         let greeting = Greeting {
             shard,
             data_directory: 1,
             placement_version: 1,
-            ports: vec![0; shards],
-            slots: (0..slots).map(|slot| shard_of(gristmill_base::ids::SlotId(slot), slots, shards as u16)).collect(),
+            ports: vec![0; usize::from(owners.shards())],
+            slots: owners.all().to_vec(),
         };
         Self {
             net: SimNet::new(piece_max, rng),

@@ -347,7 +347,7 @@ impl Machine {
         let ends = SimMesh::ends(seeds.len(), self.knobs.mesh_nanos, &self.clock, self.rng.fork());
         ends[0].set_capacity(self.knobs.mesh_parcels);
         let mut cores = Vec::new();
-        let shards = seeds.len();
+        let owners = seeds[0].owners().clone();
         for (seed, mesh) in seeds.into_iter().zip(ends) {
             if self.disk.is_down() {
                 return Err("the machine went down".into());
@@ -369,13 +369,7 @@ impl Machine {
                 disk,
                 background: self.disk.handle(),
                 mesh,
-                door: Door::new(
-                    ShardId(cores.len() as u16),
-                    shards,
-                    config.slot_count,
-                    self.knobs.piece_bytes,
-                    door_rng,
-                ),
+                door: Door::new(ShardId(cores.len() as u16), &owners, self.knobs.piece_bytes, door_rng),
                 notices,
                 inbox: Inbox::default(),
                 outbox: Outbox::default(),

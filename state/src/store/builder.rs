@@ -5,6 +5,7 @@ use super::{
     FileNumber, FileOptions, FileWriter, KeyRange, RangeTombstone, Summary, Tombstones, ValueRef, ValueWriter, Version,
 };
 use gristmill_base::limits::{STORE_TOMBSTONE_BYTES, STORE_VALUE_FILE_BYTES};
+use gristmill_base::placement::group_of_part;
 use std::collections::VecDeque;
 
 /// Files that a flush or a merge wrote.
@@ -44,7 +45,7 @@ impl RunBuilder {
     pub(super) fn new(directory: u128, group: u16, job: u64, options: FileOptions) -> Self {
         Self {
             directory,
-            group,
+            group: group_of_part(group),
             job,
             begun: 0,
             options,

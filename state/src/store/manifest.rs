@@ -4,11 +4,14 @@ use super::manifest_bytes;
 use super::{Built, FileEntry, FileKind, FileNumber, KeyRange, Level, Plan, Run, View};
 use gristmill_base::ids::{ShardId, SlotId, Ssn, Term};
 use gristmill_base::limits::{SHARD_COUNT_MAX, SLOT_COUNT_MAX, SLOT_GROUPS};
+use gristmill_base::placement::group_of_part;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// No bytes or rows of a file, and no flushes of a group, are more, so that sums of them fit.
 const COUNT_MAX: u64 = 1 << 40;
+/// Numbers of parts of slot groups are below.
+const PARTS_MAX: u16 = (SLOT_COUNT_MAX + 1) * SLOT_GROUPS;
 /// Above all numbers of jobs.
 const JOB_MAX: u64 = 1 << 48;
 
@@ -40,7 +43,8 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     next_job: u64,
-    /// By number.
+    /// By number: parts of slot groups, of which one has the group's own number ([`group_of_part`]). Parts of one group may
+    /// name the same file, each for other slots.
     pub groups: BTreeMap<u16, Group>,
 }
 
@@ -173,8 +177,8 @@ impl Manifest {
 
     pub(super) fn restored(next_job: u64, groups: BTreeMap<u16, Group>) -> Result<Self, String> {
         for (number, group) in &groups {
-            if *number >= SLOT_GROUPS {
-                return Err(format!("group {number} of {SLOT_GROUPS}"));
+            if *number >= PARTS_MAX {
+                return Err(format!("part {number} of slot groups; there are {PARTS_MAX}"));
             }
             if let Some(slot) = group.slots.keys().find(|slot| slot.0 >= SLOT_COUNT_MAX) {
                 return Err(format!("slot {slot} of {SLOT_COUNT_MAX}"));
@@ -207,17 +211,41 @@ impl Manifest {
         job
     }
 
+    /// Takes in a part whose files other shards may have written. Numbers of jobs go on above theirs.
+    ///
+    /// # Panics
+    /// It has one of that number.
+    pub fn take_part(&mut self, number: u16, group: Group) {
+        let files = group.files().map(|file| file.number).chain(group.values.keys().copied());
+        if let Some(last) = files.map(FileNumber::job).max() {
+            let step = u64::from(SHARD_COUNT_MAX);
+            let own = self.next_job % step;
+            while self.next_job <= last {
+                self.next_job = (last + 1).next_multiple_of(step) + own;
+            }
+        }
+        let before = self.groups.insert(number, group);
+        assert!(before.is_none(), "part {number} of a slot group is there once");
+    }
+
+    /// The same without slots for which `is_here` says no, and without parts that have no slot then.
+    pub fn retain_slots(&mut self, is_here: impl Fn(SlotId) -> bool) {
+        self.groups.values_mut().for_each(|group| group.slots.retain(|slot, _| is_here(*slot)));
+        self.groups.retain(|_, group| !group.slots.is_empty());
+    }
+
     /// The number that the next job gets.
     #[must_use]
     pub fn next_job(&self) -> u64 {
         self.next_job
     }
 
-    /// All files that count, with their group.
+    /// All files that count, with their group; those that several parts name so many times.
     pub fn files(&self) -> impl Iterator<Item = (u16, FileNumber, FileKind)> {
-        self.groups.iter().flat_map(|(group, it)| {
-            let sorted = it.files().map(|file| (*group, file.number, FileKind::Sorted));
-            sorted.chain(it.values.keys().map(|file| (*group, *file, FileKind::Values)))
+        self.groups.iter().flat_map(|(part, it)| {
+            let group = group_of_part(*part);
+            let sorted = it.files().map(move |file| (group, file.number, FileKind::Sorted));
+            sorted.chain(it.values.keys().map(move |file| (group, *file, FileKind::Values)))
         })
     }
 
@@ -238,13 +266,14 @@ impl Manifest {
 
 /// What two groups name, if anything.
 fn shared(groups: &BTreeMap<u16, Group>) -> Option<String> {
-    let (mut slots, mut files) = (BTreeSet::new(), BTreeSet::new());
-    for group in groups.values() {
+    let (mut slots, mut files) = (BTreeSet::new(), BTreeMap::new());
+    for (part, group) in groups {
         if let Some(slot) = group.slots.keys().find(|slot| !slots.insert(**slot)) {
             return Some(format!("two groups name the slot {slot}"));
         }
         let numbers = group.files().map(|file| file.number).chain(group.values.keys().copied());
-        if let Some(file) = numbers.into_iter().find(|file| !files.insert(*file)) {
+        let of = group_of_part(*part);
+        if let Some(file) = numbers.into_iter().find(|file| *files.entry(*file).or_insert(of) != of) {
             return Some(format!("two groups name the file {file}"));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::FileNumber;
 use gristmill_base::limits::{BLOCK_BYTES, STORE_WINDOW_BYTES};
+use gristmill_base::placement::group_of_part;
 
 /// Which of the two kinds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,13 +21,13 @@ impl FileKind {
 /// Folder of the store in the data directory.
 pub const STORE_DIR: &str = "store";
 
-/// Folder of a slot group, from the data directory.
+/// Folder of a slot group, or of a part of one, from the data directory.
 #[must_use]
 pub fn group_dir(group: u16) -> String {
-    format!("{STORE_DIR}/{group:02}")
+    format!("{STORE_DIR}/{:02}", group_of_part(group))
 }
 
-/// Path of a file of a slot group, from the data directory.
+/// Path of a file of a slot group, or of a part of one, from the data directory.
 #[must_use]
 pub fn file_path(group: u16, number: FileNumber, kind: FileKind) -> String {
     format!("{}/{}", group_dir(group), file_name(number, kind))

@@ -118,7 +118,9 @@ impl Writer<'_, '_> {
         match (folder, name) {
             ("", IDENTITY_FILE) => Ok(()),
             ("", "placement.a") => self.two_copies("", "placement", |bytes| {
-                Ok(Placement { boot, ..Placement::from_bytes(&bytes)? }.elsewhere().to_bytes())
+                let before = Placement::from_bytes(&bytes)?;
+                let term = before.term.saturating_add(RESTORE_STARTS);
+                Ok(Placement { boot, term, ..before }.elsewhere().to_bytes())
             }),
             ("", "catalog.a") => self.two_copies("", "catalog", Ok),
             (folder, "root.a") => self.two_copies(folder, "root", Ok),

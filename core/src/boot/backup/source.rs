@@ -41,10 +41,11 @@ impl BackupSource {
     /// Damage, or what the disk says.
     pub fn at_rest(files: &mut Files<'_>, config: &BootConfig) -> Result<Self, BackupError> {
         let (identity, placement) = whose(files)?;
+        let owners = placement.owners(identity.slot_count)?;
         let catalog = newest(files, "", "catalog", identity.directory)?;
         let mut shards = Vec::new();
         for shard in (0..placement.shard_count).map(ShardId) {
-            let (_, root, _) = read_root(files, &identity, &placement, shard)?;
+            let (_, root, _) = read_root(files, &identity, (&placement, &owners), shard)?;
             let log = log_config(config, &identity, placement.layout, shard);
             let end = scan(files, &log, root.log_from, &mut |_, _, _| {})?;
             shards.push(ShardSource { root, to: Lsn(end.next.0 - 1) });
