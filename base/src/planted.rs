@@ -83,6 +83,12 @@ pub enum Bug {
     RetentionBeforeHandled = 45,
     /// Files of a lane are removed when its start moves, not with a root that names a checkpoint with that start.
     LaneFilesBeforeRoot = 46,
+    /// What a gap record skips is handed over and handled all the same.
+    SkippedIsHandled = 50,
+    /// Hard retention tells slots that there was nothing for them, instead of recording what they skip.
+    SkippedWithoutRecord = 51,
+    /// A gap record moves a cursor past inputs that were accepted and still wait.
+    GapSwallowsAccepted = 52,
     /// A shard takes its cut for a backup after it has handled what a shard said that had taken its own.
     CutAfterItems = 37,
     /// A cut for a backup does not hold the files that it names.
@@ -91,7 +97,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 41] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -130,6 +136,9 @@ impl Bug {
         Bug::CutHoldsNothing,
         Bug::RetentionBeforeHandled,
         Bug::LaneFilesBeforeRoot,
+        Bug::SkippedIsHandled,
+        Bug::SkippedWithoutRecord,
+        Bug::GapSwallowsAccepted,
     ];
 }
 

@@ -386,6 +386,20 @@ impl Topic {
     }
 }
 
+impl Subscription {
+    /// The table it feeds.
+    #[must_use]
+    pub fn table_id(&self) -> TableId {
+        TableId(self.table)
+    }
+
+    /// The handler it calls.
+    #[must_use]
+    pub fn handler_id(&self) -> HandlerId {
+        HandlerId(self.handler)
+    }
+}
+
 impl Table {
     /// A map by name.
     #[must_use]

@@ -55,6 +55,17 @@ pub enum Item {
         /// Covered up to here.
         pos: u64,
     },
+    /// Retention lets go of what a slot has not been sent in `(prev, pos]` of a stream: it is to be skipped by a record.
+    Skip {
+        /// The stream.
+        stream: StreamId,
+        /// Receiving slot.
+        to: SlotId,
+        /// Position before.
+        prev: u64,
+        /// Skipped up to here.
+        pos: u64,
+    },
     /// A receiver misses what lies behind `received`.
     Expected {
         /// The stream.

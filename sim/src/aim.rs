@@ -9,6 +9,9 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
     knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
+    if is_of_retention(bug) {
+        return aim_at_retention(bug, knobs);
+    }
     match bug {
         // The time between append and flush is what these get wrong: it is long.
         Bug::LeaveBeforeDurable | Bug::TrimOnUndurableAck | Bug::CheckpointAheadOfDurable | Bug::AckBeforeFlush => {
@@ -25,16 +28,9 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
             knobs.boot.segment_bytes = 64 << 10;
         }
-        // Lane files are new with their first checkpoint, and the next try of a checkpoint finds them there.
-        Bug::FolderFlushForgiven => {
-            knobs.faults.flush_fails = 30_000;
-            knobs.boot.checkpoint_bytes = 64 << 10;
-            knobs.boot.segment_bytes = 64 << 10;
-            knobs.padding = 1_500;
-        }
+        Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::CutAfterItems | Bug::CutHoldsNothing => aim_at_cut(bug, knobs),
-        Bug::RetentionBeforeHandled | Bug::LaneFilesBeforeRoot => aim_at_retention(knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;
@@ -101,8 +97,25 @@ fn aim_at_cut(bug: Bug, knobs: &mut Knobs) {
     }
 }
 
+/// Lane files are new with their first checkpoint, and the next try of a checkpoint finds them there.
+fn aim_at_folder(knobs: &mut Knobs) {
+    knobs.faults.flush_fails = 30_000;
+    knobs.boot.checkpoint_bytes = 64 << 10;
+    knobs.boot.segment_bytes = 64 << 10;
+    knobs.padding = 1_500;
+}
+
+fn is_of_retention(bug: Bug) -> bool {
+    use Bug::{
+        GapSwallowsAccepted, LaneFilesBeforeRoot, RetentionBeforeHandled, SkippedIsHandled, SkippedWithoutRecord,
+    };
+    let bugs =
+        [RetentionBeforeHandled, LaneFilesBeforeRoot, SkippedIsHandled, SkippedWithoutRecord, GapSwallowsAccepted];
+    bugs.contains(&bug)
+}
+
 /// Small chunks that are filed soon, and runs that take longer than that.
-fn aim_at_retention(knobs: &mut Knobs) {
+fn aim_at_retention(bug: Bug, knobs: &mut Knobs) {
     knobs.boot.checkpoint_bytes = 64 << 10;
     knobs.boot.segment_bytes = 64 << 10;
     knobs.boot.lane_sizes = LaneSizes { chunk_bytes: 400, file_bytes: 4 << 10 };
@@ -110,4 +123,13 @@ fn aim_at_retention(knobs: &mut Knobs) {
     knobs.job_nanos = 100_000;
     (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000);
     knobs.think_nanos = 10_000_000;
+    if bug == Bug::GapSwallowsAccepted {
+        // Feeds stop behind few inputs that wait for long, and what is old goes meanwhile.
+        (knobs.pending, knobs.pending_nanos) = (800_000, 4_000_000_000);
+        knobs.boot.queued_bytes_max = 12 << 10;
+        knobs.tuning.stream_window = 8;
+        knobs.tuning.run_inputs = 1;
+        (knobs.think_nanos, knobs.window) = (1_000_000, 16);
+        (knobs.rots, knobs.rests, knobs.reloads, knobs.fulls) = (0, 0, 0, 0);
+    }
 }

@@ -11,7 +11,7 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
 
   --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
   --seeds A..B        many seeds, B not included
-  --workload NAME     bank, words or kept; all of them in turn if it is left out
+  --workload NAME     bank, words, kept or hard; all of them in turn if it is left out
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
   --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs
   --stats             prints how often rare situations were reached
@@ -173,6 +173,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
         let usual = match bug {
             Bug::IngestPositionApart | Bug::SettledAfterOneRound => "words",
             Bug::RetentionBeforeHandled | Bug::LaneFilesBeforeRoot => "kept",
+            Bug::SkippedIsHandled | Bug::SkippedWithoutRecord | Bug::GapSwallowsAccepted => "hard",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

@@ -200,6 +200,7 @@ impl Run {
         self.settled_means_handled()?;
         self.settle()?;
         self.let_go()?;
+        self.settle()?;
         self.final_check()?;
         self.machine.crash(CrashPlan::LoseAll);
         self.after_crash()?;

@@ -259,14 +259,8 @@ fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>,
             retention.error("found neither time nor bytes; give one of them, or both, or write none".to_owned())
         );
     }
-    if let Some(hard) = fields.optional("hard")
-        && hard.truth()?
-    {
-        let message = "found true: events that a subscription has not handled yet are never removed; \
-                       letting them go is not supported yet; allowed: false";
-        return Err(hard.error(message.to_owned()));
-    }
-    Ok(Some(RetentionSpec { time, bytes, hard: false }))
+    let hard = fields.optional("hard").map(|hard| hard.truth()).transpose()?.unwrap_or(false);
+    Ok(Some(RetentionSpec { time, bytes, hard }))
 }
 
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {

@@ -24,9 +24,9 @@ const FEED_EVENTS_PER_TURN: usize = 512;
 
 /// One destination of a feed.
 #[derive(Debug, Default, Clone)]
-struct Destination {
-    /// Last position sent or covered.
-    sent: u64,
+pub(super) struct Destination {
+    /// Last position sent, covered or skipped.
+    pub(super) sent: u64,
     /// Last position reported as durably done.
     reported: u64,
 }
@@ -35,10 +35,10 @@ struct Destination {
 #[derive(Debug)]
 pub(super) struct Feed {
     /// Next offset to look at for destinations in this shard.
-    local: Offset,
+    pub(super) local: Offset,
     /// Next offset to look at for destinations in other shards.
-    remote: Offset,
-    destinations: BTreeMap<SlotId, Destination>,
+    pub(super) remote: Offset,
+    pub(super) destinations: BTreeMap<SlotId, Destination>,
     /// Whether it is in the list of active feeds.
     listed: bool,
     /// Before this it is not tried again, because a receiver had no room; monotonic nanoseconds.
@@ -161,7 +161,7 @@ impl Shard {
     }
 
     /// The slots in which a lane's subscribers can be.
-    fn candidates(&self, subscription: &Subscription, lane: LaneKey) -> Vec<SlotId> {
+    pub(super) fn candidates(&self, subscription: &Subscription, lane: LaneKey) -> Vec<SlotId> {
         let (slots, lanes) = (self.config.slot_count, self.catalog.lane_count(lane.topic));
         let home = self.lane_home(lane.topic, lane.lane);
         let spread = self.slot(home).and_then(|slot| slot.lanes.get(&lane)).is_some_and(|lane| lane.spread);
@@ -300,7 +300,7 @@ impl Shard {
         let home = self.slots[usize::from(route.home.0)].as_deref_mut().expect("a lane is fed where it is homed");
         let Some(lane) = home.lanes.get_mut(&route.lane) else { return Step::End };
         if at < lane.start {
-            // Every destination has handled what lay before it.
+            // Every destination has handled or skipped what lay before it.
             let head = if local { &mut feed.local } else { &mut feed.remote };
             head.0 = lane.start.0 - 1;
             return Step::Next;

@@ -19,13 +19,18 @@ impl Shard {
                 self.answer_expected(from, StreamId::Slot(source), to, accepted);
             }
             // On its way when the app was deleted: a position that is taken now would stay for ever.
-            Item::Event { stream, .. } | Item::Cover { stream, .. } if self.is_ended(stream) => {}
+            Item::Event { stream, .. } | Item::Cover { stream, .. } | Item::Skip { stream, .. }
+                if self.is_ended(stream) => {}
             Item::Event { stream, to, prev, pos, grain, input } => {
                 let accepted = self.deliver_remote_event(stream, to, prev, pos, grain, *input);
                 self.answer_expected(from, stream, to, accepted);
             }
             Item::Cover { stream, to, prev, pos } => {
                 let accepted = self.slot_mut(to).cover(stream, prev, pos);
+                self.answer_expected(from, stream, to, accepted);
+            }
+            Item::Skip { stream, to, prev, pos } => {
+                let accepted = self.skip(stream, to, prev, pos);
                 self.answer_expected(from, stream, to, accepted);
             }
             Item::Expected { stream, at, received } => self.rewind(stream, at, received),

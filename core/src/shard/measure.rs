@@ -74,7 +74,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 20] {
+    fn engine_counts(&self) -> [(&'static str, u64); 22] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -97,6 +97,8 @@ impl Shard {
             ("log_flushes", counts.flushes),
             ("retention_events_removed", self.retention.events),
             ("retention_bytes_removed", self.retention.bytes),
+            ("retention_gaps", self.retention.gaps.records),
+            ("retention_positions_skipped", self.retention.gaps.positions),
         ]
     }
 

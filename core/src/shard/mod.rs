@@ -13,6 +13,7 @@ mod cut_content;
 mod damage;
 mod feeds;
 mod fetches;
+mod gaps;
 mod gather;
 mod grain_files;
 mod groups;

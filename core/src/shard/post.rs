@@ -76,7 +76,9 @@ fn class_of(item: &Item) -> InputClass {
 fn line_of(item: &Item) -> Option<Line> {
     match item {
         Item::Message { from, to, .. } => Some(Line::Stream(StreamId::Slot(*from), *to)),
-        Item::Event { stream, to, .. } | Item::Cover { stream, to, .. } => Some(Line::Stream(*stream, *to)),
+        Item::Event { stream, to, .. } | Item::Cover { stream, to, .. } | Item::Skip { stream, to, .. } => {
+            Some(Line::Stream(*stream, *to))
+        }
         Item::Request(request) => Some(Line::Session(request.session)),
         _ => None,
     }

@@ -1,8 +1,9 @@
 //! Retention: lanes whose topic says so begin later as time goes on. A start moves by a control record of the lane's home
-//! slot, past whole chunks that the rule lets go of and that every subscription has handled durably. Files go with a root
-//! that names a checkpoint with that start.
+//! slot, past whole chunks that the rule lets go of and that every subscription has handled durably, or has skipped durably
+//! because the topic is hard ([`super::gaps`]). Files go with a root that names a checkpoint with that start.
 
 use super::Shard;
+use super::gaps::Gaps;
 use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_state::lane::Lane;
@@ -22,6 +23,8 @@ pub(super) struct Retention {
     pub(super) bytes: u64,
     /// Lanes that hold more than their rule asks for, because a subscription has not handled it.
     pub(super) held_lanes: u64,
+    /// What was skipped for its sake.
+    pub(super) gaps: Gaps,
     /// When the lanes are looked at next, monotonic nanoseconds.
     due_nanos: u64,
     /// Since when files of lanes wait for a root, monotonic nanoseconds; `None` if none do.
@@ -63,22 +66,27 @@ impl Shard {
     /// Lanes of a slot that begin later from now on, and where.
     fn new_starts(&mut self, slot: SlotId) -> Vec<(LaneKey, Offset)> {
         let catalog = self.catalog.clone();
-        let mut starts = Vec::new();
+        let (mut starts, mut gaps) = (Vec::new(), Vec::new());
         let mut held = 0;
         for lane in self.slot(slot).iter().flat_map(|slot| slot.lanes.values()) {
-            let Some(keep) = catalog.topic(lane.key.topic).and_then(|(_, topic)| topic.keep()) else { continue };
+            let Some((_, topic)) = catalog.topic(lane.key.topic) else { continue };
+            let Some(keep) = topic.keep() else { continue };
             let asked = lane.start_asked(keep, self.engine_micros);
             if asked <= lane.start {
                 continue;
             }
             let allowed = Offset(self.handled_by_all(lane).0.saturating_add(1));
             held += u64::from(allowed < asked);
+            if topic.hard && allowed < asked {
+                gaps.push((lane.key, asked));
+            }
             let start = lane.chunk_border(asked.min(allowed));
             if start > lane.start {
                 starts.push((lane.key, start));
             }
         }
         self.retention.held_lanes += held;
+        gaps.into_iter().for_each(|(lane, start)| self.skip_before(lane, start));
         starts
     }
 

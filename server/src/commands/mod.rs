@@ -13,6 +13,7 @@ mod invoke;
 mod man;
 mod output;
 mod serve;
+mod skipped;
 mod status;
 mod table;
 mod top;

@@ -4,6 +4,7 @@ use super::app::{cell, rows};
 use super::append::{self, Append};
 use super::connect::{Server, failed};
 use super::output::{Columns, Format, Output, Printer};
+use super::skipped;
 use super::typed;
 use crate::exit::Failed;
 use gristmill_base::datatype::DataType;
@@ -39,6 +40,16 @@ enum Action {
     List,
     /// Show where the lanes of a topic begin and end: the first offset that is there, and the one behind the last.
     Offsets(Offsets),
+    /// Show which offsets of a topic with hard retention its subscriptions have skipped, because they went before the
+    /// subscription had got them: by lane and slot, for the keys of that slot.
+    Skipped(Skipped),
+}
+
+#[derive(clap::Args)]
+struct Skipped {
+    /// The topic.
+    #[arg(value_name = "APP/TOPIC")]
+    topic: String,
 }
 
 #[derive(clap::Args)]
@@ -117,6 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Action::Append(append) => append::run(&mut client, append, arguments.output.output),
         Action::Read(read) => Reader::new(client, read, arguments.output.output)?.run(read.follow),
         Action::Offsets(of) => offsets(&mut client, of, arguments.output.output),
+        Action::Skipped(of) => skipped::run(&mut client, &of.topic, arguments.output.output),
         Action::List => list(&mut client, arguments.output.output),
     }
 }
@@ -251,7 +263,9 @@ fn offsets(client: &mut Client, of: &Offsets, format: Format) -> Result<(), Fail
 fn retention(topic: &Value) -> String {
     let of = |name: &str| topic["retention"][name].as_u64();
     let bounds = [of("seconds").map(time), of("bytes").map(size)];
-    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    let hard = topic["retention"]["hard"] == true;
+    let bounds = bounds.into_iter().flatten().chain(hard.then(|| "hard".to_owned()));
+    let bounds: Vec<String> = bounds.collect();
     if bounds.is_empty() { "none".to_owned() } else { bounds.join(", ") }
 }
 
@@ -296,6 +310,7 @@ mod tests {
         assert_eq!(show(json!(null)), "none");
         assert_eq!(show(json!({"seconds": 604_800, "bytes": 10_u64 << 30, "hard": false})), "7d, 10GiB");
         assert_eq!(show(json!({"seconds": 90, "bytes": null})), "90s");
+        assert_eq!(show(json!({"seconds": 90, "bytes": null, "hard": true})), "90s, hard");
         assert_eq!(show(json!({"seconds": null, "bytes": 1_500})), "1500");
     }
 

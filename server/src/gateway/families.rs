@@ -34,6 +34,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("log_flushes", "Times that the durable position moved"),
     ("retention_events_removed", "Events of topics that retention has removed"),
     ("retention_bytes_removed", "Bytes of lane files that held them"),
+    ("retention_gaps", "Records of slots that skip events which hard retention has taken"),
+    ("retention_positions_skipped", "Offsets that these records skip; each may have been for the slot"),
 ];
 
 /// What rises and falls, of one shard.

@@ -288,9 +288,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "bank" => Some(Box::<bank::Bank>::default()),
         "words" => Some(Box::<words::Words>::default()),
         "kept" => Some(Box::new(bank::Bank::kept())),
+        "hard" => Some(Box::new(bank::Bank::hard())),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 3] = ["bank", "words", "kept"];
+pub const NAMES: [&str; 4] = ["bank", "words", "kept", "hard"];

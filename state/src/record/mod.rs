@@ -5,11 +5,13 @@
 mod append;
 mod commit;
 mod control;
+mod gap;
 mod outcome;
 
 pub use append::{AppendRecord, Event};
 pub use commit::{Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange};
 pub use control::Control;
+pub use gap::Gap;
 pub use outcome::Outcome;
 
 use gristmill_base::codec::DecodeError;
@@ -32,7 +34,7 @@ pub enum RecordKind {
     Skip = 5,
     /// A waiting input edited. Reserved.
     Edit = 6,
-    /// Inputs that retention took before they were handled. Reserved.
+    /// Inputs that retention took before they were handed over.
     Gap = 7,
     /// Cursors, session floor, and what else concerns the slot as a whole.
     Control = 8,
@@ -54,6 +56,7 @@ impl RecordKind {
             3 => Self::Spill,
             4 => Self::Park,
             5 => Self::Skip,
+            7 => Self::Gap,
             8 => Self::Control,
             9 => Self::Append,
             _ => return None,
@@ -86,6 +89,8 @@ pub enum Record {
     Append(AppendRecord),
     /// Of the slot.
     Control(Control),
+    /// Positions of a stream that are skipped.
+    Gap(Gap),
 }
 
 impl Record {
@@ -99,6 +104,7 @@ impl Record {
         Ok(match known {
             RecordKind::Append => Self::Append(AppendRecord::decode(body)?),
             RecordKind::Control => Self::Control(Control::decode(body)?),
+            RecordKind::Gap => Self::Gap(Gap::decode(body)?),
             kind => Self::Commit(kind, Box::new(Commit::decode(body)?)),
         })
     }

@@ -28,6 +28,10 @@ impl Slot {
     /// Accepts position `pos` of a stream that is not a session's.
     pub fn accept(&mut self, stream: StreamId, prev: u64, pos: u64) -> Acceptance {
         assert!(!matches!(stream, StreamId::Session(_)), "sessions are offered with their replies");
+        if self.has_skipped(stream, pos) {
+            let covered = self.cover(stream, prev, pos);
+            return if covered == Acceptance::Taken { Acceptance::Known } else { covered };
+        }
         let entry = self.streams.entry(stream).or_default();
         match entry.offer(prev, pos) {
             Offered::Fresh => Acceptance::Taken,

@@ -96,6 +96,7 @@ impl Slot {
                 self.apply_append(append, Lsn(0), lanes);
             }
             Record::Control(control) => self.apply_control(control),
+            Record::Gap(gap) => self.apply_gap(gap, Lsn(0)),
         }
         Ok(true)
     }
@@ -257,6 +258,7 @@ impl Slot {
         self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
         self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
+        self.skipped.retain(|id, _| !Control::ends(*id, subscriptions));
         for table in tables.iter().copied().map(TableId) {
             self.dirty.note_table(self.id, table, self.last_ssn);
             self.buried.insert(table);

@@ -19,12 +19,14 @@ use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 2 does not say which deleted tables are
+/// Version of the layout that is written. Older ones are read as well: version 3 does not say what was skipped; version 2
+/// does not say which deleted tables are
 /// buried; version 1 held the rows of grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 3;
+pub const CHECKPOINT_VERSION: u16 = 4;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
+const VERSION_3: u16 = 3;
 
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
@@ -85,6 +87,11 @@ impl Slot {
         }
         out.put_varint(self.buried.len() as u64);
         self.buried.iter().for_each(|table| out.put_varint(table.0.into()));
+        out.put_varint(self.skipped.len() as u64);
+        for (stream, skipped) in &self.skipped {
+            stream.encode(&mut out);
+            skipped.encode(&mut out);
+        }
         out
     }
 
@@ -162,7 +169,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -203,6 +210,12 @@ impl Slot {
         if version > VERSION_2 {
             for _ in 0..from.count(1)? {
                 slot.buried.insert(TableId(from.varint_as("table")?));
+            }
+        }
+        if version > VERSION_3 {
+            for _ in 0..from.count(1)? {
+                let stream = StreamId::decode(from)?;
+                slot.skipped.insert(stream, super::Skipped::decode(from)?);
             }
         }
         reader.end()?;

@@ -10,6 +10,7 @@ mod dump;
 mod evict;
 mod flush;
 mod sessions;
+mod skipped;
 mod spill;
 
 pub use accept::Acceptance;
@@ -18,6 +19,7 @@ pub use direct::SessionPosition;
 pub use dump::{CHECKPOINT_VERSION, DumpError, NewExtents};
 pub use evict::{Evicted, Held};
 pub use flush::DirtyRows;
+pub use skipped::Skipped;
 
 use crate::grain::{Change, Grain, GrainId, Queued};
 use crate::grains::Grains;
@@ -48,6 +50,8 @@ pub struct Slot {
     pub grains: Grains,
     /// Streams other than those of sessions. Never iterated in an order that matters.
     streams: AHashMap<StreamId, Stream>,
+    /// What streams have skipped.
+    skipped: BTreeMap<StreamId, Skipped>,
     /// How many of them are those of bounded inputs.
     inputs: usize,
     /// Sessions with their streams.
@@ -124,6 +128,7 @@ impl Slot {
             last_ssn: Ssn(0),
             grains: Grains::default(),
             streams: AHashMap::new(),
+            skipped: BTreeMap::new(),
             inputs: 0,
             sessions: Sessions::default(),
             session_floor: SessionId(0),

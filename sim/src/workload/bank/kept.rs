@@ -7,15 +7,25 @@ use crate::workload::Act;
 use std::collections::BTreeSet;
 
 /// What topics say of it.
-const RETENTION: [&str; 6] =
+pub(super) const RETENTION: [&str; 6] =
     ["{bytes: 4KiB}", "{bytes: 60KiB}", "{time: 1s}", "{time: 3s}", "{time: 2s, bytes: 20KiB}", "none"];
 
+/// What those say of it that do not wait for subscriptions.
+pub(super) const HARD: [&str; 6] = [
+    "{bytes: 1KiB, hard: true}",
+    "{bytes: 20KiB, hard: true}",
+    "{time: 1s, hard: true}",
+    "{time: 2s, bytes: 4KiB, hard: true}",
+    "{time: 1s, hard: true}",
+    "{bytes: 4KiB}",
+];
+
 /// The app file with what topics keep, which is drawn.
-pub(super) fn file(file: &str, rng: &mut SimRng) -> &'static str {
+pub(super) fn file(file: &str, keeps: &[&str], rng: &mut SimRng) -> &'static str {
     let mut file = file.to_owned();
     for topic in ["transfers", "pokes", "audit"] {
         let topic = format!("name: {topic}, key: string, value: bytes,");
-        let retention = RETENTION[rng.below(RETENTION.len() as u64) as usize];
+        let retention = keeps[rng.below(keeps.len() as u64) as usize];
         file = file.replace(&topic, &format!("{topic} retention: {retention},"));
     }
     // Of each run one, for as long as the process lives.
@@ -33,7 +43,11 @@ impl Sums {
                 "transfers" => ("ledger", key.clone(), &mut self.transfers),
                 _ => ("log", format!("log-{key}"), &mut self.pokes),
             };
-            if !known.contains(id) && self.found.contains_key(&(table.to_owned(), grain, format!("x{id}"))) {
+            let found = |table: &str, grain: String| {
+                self.found.contains_key(&(table.to_owned(), grain, format!("x{id}")))
+                    || self.dead.contains_key(&("event".to_owned(), *id)) && table == "accounts"
+            };
+            if !known.contains(id) && (found(table, grain) || *topic == "transfers" && found("accounts", key.clone())) {
                 events.push((key.clone(), value.clone()));
             }
         }
