@@ -327,6 +327,11 @@ impl Grain {
         }
     }
 
+    /// It counts as not used.
+    pub(crate) fn chill(&mut self) {
+        self.heat = Heat::Cold;
+    }
+
     /// The hand comes by: whether it was used since the last time.
     pub(crate) fn cool(&mut self) -> bool {
         std::mem::replace(&mut self.heat, Heat::Cold) == Heat::Warm

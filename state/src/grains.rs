@@ -4,6 +4,7 @@ use crate::grain::{Grain, GrainId, Work, allocated};
 use crate::input::Bytes;
 use crate::key::KEY_BYTES_WITHIN;
 use crate::line_index::LineIndex;
+use crate::places::Places;
 use ahash::RandomState;
 use gristmill_base::ids::TableId;
 use gristmill_io::prefetch::{prefetch, prefetch_bytes};
@@ -11,6 +12,9 @@ use std::collections::BinaryHeap;
 
 /// Lines of a value that are asked for ahead; the processor finds the ones behind by itself.
 const VALUE_LINES: usize = 4;
+
+/// Places of which memory is not given back.
+const TOUCHED_MIN: usize = 256;
 
 /// Memory of a key beside its grain's.
 fn key_bytes(key: &[u8]) -> usize {
@@ -24,9 +28,12 @@ pub struct KeyHash(u64);
 /// Grains of one slot. Iteration follows the slab, so it is the same for the same history.
 #[derive(Default)]
 pub struct Grains {
-    /// Places; `None` is free and listed in `free`.
+    /// Places; `None` is free.
     slab: Vec<Option<Grain>>,
-    free: Vec<GrainId>,
+    /// Which of them are taken. There are as many as in `slab`.
+    places: Places,
+    /// Most places that the slab had since its memory was given back last: so much of it was written to.
+    touched: usize,
     /// Volatile: all grains with work, and no others, each at its `Work::place`; so looking through what waits or is parked
     /// costs nothing for grains at rest. In no order.
     busy: Vec<GrainId>,
@@ -94,13 +101,14 @@ impl Grains {
         }
         let grain = Some(Grain::empty(table, key));
         self.key_bytes += key_bytes(key);
-        let id = if let Some(id) = self.free.pop() {
-            self.slab[id.0 as usize] = grain;
-            id
+        let place = self.places.take();
+        if place < self.slab.len() {
+            self.slab[place] = grain;
         } else {
             self.slab.push(grain);
-            GrainId((self.slab.len() - 1) as u32)
-        };
+            self.touched = self.touched.max(self.slab.len());
+        }
+        let id = GrainId(place as u32);
         let at = self.tables.iter().position(|(id, _)| *id == table).unwrap_or_else(|| {
             self.tables.push((table, LineIndex::default()));
             self.tables.len() - 1
@@ -115,12 +123,12 @@ impl Grains {
     #[must_use]
     pub fn slab_bytes(&self) -> usize {
         let indexes = self.tables.iter().map(|(_, index)| index.bytes()).sum::<usize>();
-        self.slab.len() * size_of::<Option<Grain>>() + self.key_bytes + indexes
+        self.touched * size_of::<Option<Grain>>() + self.places.bytes() + self.key_bytes + indexes
     }
 
-    /// How many places there are, free ones included.
-    pub(crate) fn places(&self) -> usize {
-        self.slab.len()
+    /// The first grain from a place on.
+    pub(crate) fn next_from(&self, place: u32) -> Option<GrainId> {
+        self.places.next_taken(place as usize).map(|place| GrainId(place as u32))
     }
 
     /// A grain by its place.
@@ -202,8 +210,19 @@ impl Grains {
         let index =
             &mut self.tables.iter_mut().find(|(table, _)| *table == grain.table).expect("its table is indexed").1;
         index.remove(self.hasher.hash_one(&*grain.key), id.0);
-        self.free.push(id);
+        self.places.free(id.0 as usize);
+        self.drop_free_end();
         true
+    }
+
+    /// Gives back the memory of free places at the end, once they are more than half.
+    fn drop_free_end(&mut self) {
+        let len = self.places.len();
+        self.slab.truncate(len);
+        if self.touched >= TOUCHED_MIN && len < self.touched / 2 {
+            self.slab.shrink_to(len + len / 8);
+            self.touched = len;
+        }
     }
 
     /// All grains with their places, in slab order.
@@ -214,7 +233,7 @@ impl Grains {
     /// How many grains there are, with rows or without.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.slab.len() - self.free.len()
+        self.places.taken()
     }
 
     /// The `limit` smallest keys of grains with rows in a table that start with `prefix` and lie behind `after`.

@@ -10,6 +10,7 @@ pub mod key;
 pub mod lane;
 pub mod line_index;
 pub mod outbox;
+mod places;
 pub mod record;
 pub mod session;
 pub mod sessions;

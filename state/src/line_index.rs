@@ -105,7 +105,9 @@ impl LineIndex {
             let lines = (self.lines.len() * 2).max(1);
             self.rebuild(lines, hash_of);
         } else if self.removed > self.lines.len() * ENTRIES {
-            self.rebuild(self.lines.len(), hash_of);
+            // Half as many if they were half empty even then.
+            let is_empty_enough = self.len < self.lines.len() * GROW_AT / 4;
+            self.rebuild(if is_empty_enough { self.lines.len() / 2 } else { self.lines.len() }.max(1), hash_of);
         }
         self.put(hash, number);
         self.len += 1;

@@ -28,6 +28,17 @@ const READ_WAIT_MILLIS_MAX: u32 = 30_000;
 /// Reads that wait for events; further ones are answered at once.
 pub(super) const READS_WAITING_MAX: usize = 16_384;
 
+/// What is known of files when a read is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InFiles {
+    /// Nothing.
+    Unread,
+    /// Memory has just taken the row from them.
+    Taken,
+    /// They do not hold the row.
+    Absent,
+}
+
 /// A page of a map.
 #[derive(Clone, Debug)]
 pub(super) struct RangeAsk {
@@ -53,7 +64,7 @@ impl Shard {
             self.missed_reads.push((ticket, spot.slot, request));
             return;
         }
-        if let Err(refusal) = self.try_read(spot, request, false) {
+        if let Err(refusal) = self.try_read(spot, request, InFiles::Unread) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
     }
@@ -61,12 +72,13 @@ impl Shard {
     /// Makes a read of a row again, for which files were looked into: the row is in memory now, or it `is_absent`.
     pub(super) fn read_again(&mut self, slot: SlotId, request: Request, is_absent: bool) {
         let responder = request.responder;
-        if let Err(refusal) = self.try_read(Spot { slot, hash: None }, request, is_absent) {
+        let files = if is_absent { InFiles::Absent } else { InFiles::Taken };
+        if let Err(refusal) = self.try_read(Spot { slot, hash: None }, request, files) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
     }
 
-    fn try_read(&mut self, spot: Spot, request: Request, is_absent: bool) -> Result<(), Refusal> {
+    fn try_read(&mut self, spot: Spot, request: Request, files: InFiles) -> Result<(), Refusal> {
         let (slot, responder) = (spot.slot, request.responder);
         if let Operation::Offsets { .. } = request.operation {
             return self.offsets(slot, request);
@@ -74,7 +86,7 @@ impl Shard {
         match &request.operation {
             Operation::Get { table, key } => {
                 self.table_for(*table, key)?;
-                if !self.get(spot, responder, *table, key, is_absent) {
+                if !self.get(spot, responder, *table, key, files) {
                     let row = What::row(&RowKey::Grain(slot, *table, (&**key).into()));
                     return self.fetch_read(slot, row, Then::Read(request));
                 }
@@ -84,7 +96,7 @@ impl Shard {
                 let found = self.map_for(*table, *map, key)?;
                 check("the map key", data_type(found.key), entry, KEY_BYTES_MAX)?;
                 let address = GrainAddress { table: *table, key: (&**key).into() };
-                if !self.map_get(slot, responder, &address, *map, entry, is_absent) {
+                if !self.map_get(slot, responder, &address, *map, entry, files) {
                     let row = What::row(&RowKey::Entry(slot, *table, (&**key).into(), *map, (&**entry).into()));
                     return self.fetch_read(slot, row, Then::Read(request));
                 }
@@ -142,17 +154,19 @@ impl Shard {
         responder: Responder,
         table: TableId,
         key: &[u8],
-        is_absent: bool,
+        files: InFiles,
     ) -> bool {
         let state = self.slot_mut(slot);
         let hash = hash.unwrap_or_else(|| state.grains.hash(key));
         let id = state.grains.find_hashed(table, key, hash);
-        if let Some(id) = id {
+        if let Some(id) = id
+            && files == InFiles::Unread
+        {
             state.grains.get_mut(id).warm();
         }
         let (ssn, value) = match state.value(id) {
             Held::Row(row) => (Some(row.ssn), Some(row.bytes.clone())),
-            Held::Unknown if !is_absent => return false,
+            Held::Unknown if files != InFiles::Absent => return false,
             Held::Nothing | Held::Unknown => (None, None),
         };
         let lsn = self.depends_on(slot, ssn);
@@ -168,13 +182,13 @@ impl Shard {
         address: &GrainAddress,
         map: MapId,
         entry: &[u8],
-        is_absent: bool,
+        files: InFiles,
     ) -> bool {
         let state = self.slot_mut(slot);
         let id = state.grains.find(address.table, &address.key);
         let (ssn, value) = match state.entry(id, map, entry) {
             Held::Row(row) => (Some(row.ssn), Some(row.bytes.clone())),
-            Held::Unknown if !is_absent => return false,
+            Held::Unknown if files != InFiles::Absent => return false,
             Held::Nothing | Held::Unknown => (None, None),
         };
         let lsn = self.depends_on(slot, ssn);

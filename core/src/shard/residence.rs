@@ -27,8 +27,8 @@ pub(super) struct Residence {
     pub(super) bytes: usize,
     /// The part of it that are rows, and notes for flushes.
     movable_bytes: usize,
-    /// Places for grains.
-    places: usize,
+    /// Grains in memory.
+    grains: usize,
     /// What was looked at since a row was given up last.
     idle_looks: usize,
     /// Whether there is more to do at once.
@@ -86,7 +86,7 @@ impl Shard {
         }
         // What was used lately is passed once before it goes; after two rounds nothing is left but what was written since the
         // last flush, and what cannot go.
-        let is_through = residence.idle_looks > 2 * residence.places || rows == 0 && left > 0;
+        let is_through = residence.idle_looks > 2 * residence.grains || rows == 0 && left > 0;
         if is_through && self.now_nanos >= residence.flush_not_before_nanos {
             reached("flush for want of memory");
             residence.wants_flush = true;
@@ -117,11 +117,11 @@ impl Shard {
     fn sum_up(&mut self) {
         let slots = self.slots.iter().flatten();
         let residence = &mut self.residence;
-        (residence.bytes, residence.movable_bytes, residence.places) = (0, 0, 0);
+        (residence.bytes, residence.movable_bytes, residence.grains) = (0, 0, 0);
         for slot in slots {
             residence.bytes += slot.resident_bytes();
             residence.movable_bytes += slot.row_bytes() + slot.note_bytes();
-            residence.places += slot.places();
+            residence.grains += slot.grains.count();
         }
     }
 

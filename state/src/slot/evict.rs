@@ -12,6 +12,9 @@ use gristmill_base::ids::{MapId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 
+/// Entries of a grain that are looked at however much it is used: one large grain in use all the time may hold all memory.
+const LARGE: usize = 64;
+
 /// Where the hand of the clock is: a place in the slab, and within a grain with many entries one of these.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
@@ -57,12 +60,6 @@ impl Slot {
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
         self.row_bytes + self.grains.slab_bytes() + self.note_bytes()
-    }
-
-    /// How many places there are for grains.
-    #[must_use]
-    pub fn places(&self) -> usize {
-        self.grains.places()
     }
 
     /// The part of it that are rows, beside their grains.
@@ -133,6 +130,10 @@ impl Slot {
                 let id = self.grains.find_or_make(*table, grain);
                 let grain = self.grains.get_mut(id);
                 if grain.value.is_none() {
+                    if !grain.has_rows() {
+                        // Used once is not used often: it goes before what was used again since the hand came by.
+                        grain.chill();
+                    }
                     self.row_bytes += allocated(value.len());
                     grain.value = Some(row);
                 }
@@ -149,27 +150,29 @@ impl Slot {
     }
 
     /// Gives up rows that are in files and were not used for a while, from where the last call ended: looks at `most` grains
-    /// and entries at most, until `bytes` are free. A value that was used since the hand came by last stays; entries of maps
-    /// are not told apart so.
+    /// and entries at most, until `bytes` are free. A grain that was used since the hand came by last keeps its value, and its
+    /// entries if they are few; entries are not told apart.
     pub fn evict(&mut self, most: usize, bytes: usize) -> Evicted {
         let mut done = Evicted::default();
-        let places = self.grains.places();
-        let mut passed = 0;
-        while done.looked < most && done.bytes < bytes && passed < places {
-            if self.hand.grain as usize >= places {
+        // Once round at most, counted in grains: some go meanwhile, none comes.
+        let mut grains_left = self.grains.count();
+        while done.looked < most && done.bytes < bytes && grains_left > 0 {
+            let Some(id) = self.grains.next_from(self.hand.grain) else {
+                if self.hand.grain == 0 {
+                    break;
+                }
                 self.hand = Hand::default();
-            }
-            let id = GrainId(self.hand.grain);
-            done.looked += 1;
-            if self.grains.exists(id) {
-                self.evict_grain(id, most, &mut done);
-            } else {
+                continue;
+            };
+            if id.0 > self.hand.grain {
                 // The grain whose entries it was among is gone.
-                self.hand.entry = None;
+                self.hand = Hand { grain: id.0, entry: None };
             }
+            done.looked += 1;
+            self.evict_grain(id, most, &mut done);
             if self.hand.entry.is_none() {
                 self.hand.grain += 1;
-                passed += 1;
+                grains_left -= 1;
             }
         }
         if done.rows > 0 {
@@ -184,10 +187,11 @@ impl Slot {
         let flushed = if planted::is(Bug::DirtyRowEvicted) { self.last_ssn } else { self.flushed };
         let from = self.hand.entry.take();
         let grain = self.grains.get_mut(id);
-        if grain.work().is_some() || from.is_none() && grain.cool() {
+        let is_warm = from.is_none() && grain.cool();
+        if grain.work().is_some() || is_warm && grain.maps().iter().map(|(_, rows)| rows.len()).sum::<usize>() < LARGE {
             return;
         }
-        if let Some(freed) = grain.evict_value(flushed) {
+        if !is_warm && let Some(freed) = grain.evict_value(flushed) {
             done.rows += 1;
             done.bytes += freed;
         }

@@ -1,8 +1,9 @@
 //! The block cache: blocks decoded and checked, by file and place, in a byte budget with clock eviction. What scans bring
-//! has a small ring of its own, so that a scan pushes out no block that point reads use.
+//! has a small ring of its own, so that a scan pushes out no block that point reads use. Blocks that lead to rows stay for
+//! more rounds than blocks of rows: one of them saves a read of the device to the gets of thousands of rows.
 
 use super::FileNumber;
-use super::block::Block;
+use super::block::{Block, Payload};
 use super::filter::FilterPage;
 use ahash::AHashMap;
 use gristmill_base::limits::STORE_SCAN_SHARE;
@@ -40,12 +41,25 @@ impl Cached {
 
 type BlockId = (FileNumber, u64);
 
+/// Rounds of the hand that a block of rows stays for after it was asked for, and one that leads to rows.
+const ROUNDS_OF_ROWS: u8 = 1;
+const ROUNDS_OF_GUIDES: u8 = 7;
+
+impl Cached {
+    fn rounds(&self) -> u8 {
+        match self {
+            Self::Block(block) if block.payloads() == Payload::Row => ROUNDS_OF_ROWS,
+            Self::Block(_) | Self::Filter(_) => ROUNDS_OF_GUIDES,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     id: BlockId,
     block: Cached,
-    /// Asked for since the hand last passed.
-    referenced: bool,
+    /// Rounds of the hand that it stays for unless it is asked for again.
+    rounds: u8,
 }
 
 /// One clock. Invariant: `bytes` is that of what is held; at most one block is held beyond the budget.
@@ -72,14 +86,14 @@ impl Ring {
 
     /// Makes room for `bytes`; gives the blocks that went.
     fn make_room(&mut self, bytes: usize, gone: &mut Vec<BlockId>) {
-        // Two rounds clear every mark and then find every block.
-        let mut steps = 2 * self.places.len();
+        // So many rounds clear every mark, and one more finds every block.
+        let mut steps = (usize::from(ROUNDS_OF_GUIDES) + 1) * self.places.len();
         while self.bytes + bytes > self.budget && steps > 0 {
             steps -= 1;
             let place = self.hand;
             self.hand = (self.hand + 1) % self.places.len();
             match &mut self.places[place] {
-                Some(held) if held.referenced => held.referenced = false,
+                Some(held) if held.rounds > 0 => held.rounds -= 1,
                 Some(_) => gone.extend(self.remove(place)),
                 None => {}
             }
@@ -123,7 +137,7 @@ impl BlockCache {
     pub(super) fn get(&mut self, id: BlockId) -> Option<&Cached> {
         let (ring, place) = *self.table.get(&id)?;
         let held = self.rings[ring].places[place].as_mut()?;
-        held.referenced = true;
+        held.rounds = held.block.rounds();
         Some(&held.block)
     }
 
@@ -145,7 +159,8 @@ impl BlockCache {
             }
         }
         // Its place is one that the hand has just passed, so it has a whole round to be asked for again.
-        let place = self.rings[ring].insert(Held { id, block, referenced: false });
+        let rounds = block.rounds() - 1;
+        let place = self.rings[ring].insert(Held { id, block, rounds });
         self.table.insert(id, (ring, place));
         self.of_file.entry(id.0).or_default().insert(id.1);
     }

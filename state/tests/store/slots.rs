@@ -531,11 +531,12 @@ fn the_hand_goes_on_behind_a_grain_that_is_gone() {
     }
     world.check_files();
     let slot = world.slots.get_mut(&id).unwrap();
-    // The first round only finds that all was used.
-    slot.evict(10_000, usize::MAX);
-    slot.evict(100, usize::MAX);
+    // Of a grain with so many entries some go although it was just used.
+    assert!(slot.evict(100, usize::MAX).rows > 90);
     world.commit(id, grain(0), vec![Mutation::NoGrain], vec![]);
     let slot = world.slots.get_mut(&id).unwrap();
+    // The first round only finds that all others were used.
+    assert_eq!(slot.evict(10_000, usize::MAX).rows, 0);
     let rows: usize = (0..10).map(|_| slot.evict(100, usize::MAX).rows).sum();
     assert_eq!(rows, 49);
     world.check();
