@@ -93,11 +93,19 @@ pub enum Bug {
     CutAfterItems = 37,
     /// A cut for a backup does not hold the files that it names.
     CutHoldsNothing = 38,
+    /// A timer that was set is not taken by the next flush.
+    TimerNotFlushed = 70,
+    /// A timer that was cancelled or has fired gets no tombstone: its row in older files comes back.
+    CancelledTimerComesBack = 71,
+    /// A backlog row that was consumed gets no tombstone: it comes back with the next start.
+    BacklogRowComesBack = 72,
+    /// Messages that wait for their receivers are in no flush.
+    OutboxRowForgotten = 73,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 41] = [
+    pub const ALL: [Bug; 45] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -139,6 +147,10 @@ impl Bug {
         Bug::SkippedIsHandled,
         Bug::SkippedWithoutRecord,
         Bug::GapSwallowsAccepted,
+        Bug::TimerNotFlushed,
+        Bug::CancelledTimerComesBack,
+        Bug::BacklogRowComesBack,
+        Bug::OutboxRowForgotten,
     ];
 }
 

@@ -18,7 +18,7 @@ mod unapplied;
 mod verify;
 mod warm;
 
-pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, inspect};
+pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, InspectedWaiting, inspect};
 pub use placement::{FoundShard, Placement, SlotMove};
 pub use seeds::ShardSeed;
 pub use verify::{Damaged, Verified, Verifying, verify};

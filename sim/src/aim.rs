@@ -31,6 +31,9 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::CutAfterItems | Bug::CutHoldsNothing => aim_at_cut(bug, knobs),
+        Bug::TimerNotFlushed | Bug::CancelledTimerComesBack | Bug::BacklogRowComesBack | Bug::OutboxRowForgotten => {
+            aim_at_waiting(bug, knobs)
+        }
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;
@@ -112,6 +115,22 @@ fn is_of_retention(bug: Bug) -> bool {
     let bugs =
         [RetentionBeforeHandled, LaneFilesBeforeRoot, SkippedIsHandled, SkippedWithoutRecord, GapSwallowsAccepted];
     bugs.contains(&bug)
+}
+
+/// Checkpoints all the time, and crashes behind them.
+fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
+    knobs.boot.checkpoint_bytes = 64 << 10;
+    knobs.boot.segment_bytes = 64 << 10;
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    knobs.crash_turns = 300;
+    knobs.crashes = 12;
+    if bug == Bug::BacklogRowComesBack {
+        (knobs.pending, knobs.pending_nanos) = (100_000, 4_000_000_000);
+    }
+    if bug == Bug::OutboxRowForgotten {
+        knobs.mesh_nanos = 2_000_000;
+    }
 }
 
 /// Small chunks that are filed soon, and runs that take longer than that.

@@ -6,6 +6,7 @@
 use crate::input::Target;
 use gristmill_base::ids::Lsn;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// One message that waits for its receiver's durable knowledge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +29,13 @@ pub struct Channel {
     sent: u64,
     /// Last number that the destination has reported as durably consumed.
     reported: u64,
+    /// Volatile: rows below it are in files, or are being taken there.
+    taken: u64,
 }
 
 impl Default for Channel {
     fn default() -> Self {
-        Self { next: 1, rows: VecDeque::new(), sent: 0, reported: 0 }
+        Self { next: 1, rows: VecDeque::new(), sent: 0, reported: 0, taken: 1 }
     }
 }
 
@@ -45,7 +48,61 @@ impl Channel {
             rows.iter().zip(first..).all(|(row, seq)| row.seq == seq),
             "outbox rows are dense up to the next number"
         );
-        Self { next, rows, sent: first - 1, reported: first - 1 }
+        Self { next, rows, sent: first - 1, reported: first - 1, taken: first }
+    }
+
+    /// A channel as a checkpoint has it that left its rows to files: [`Self::load`] brings them, in order.
+    #[must_use]
+    pub fn without_rows(next: u64) -> Self {
+        Self { next, rows: VecDeque::new(), sent: next - 1, reported: next - 1, taken: next }
+    }
+
+    /// Takes a row that a file holds; they come in order. Rows from the next number on are those of records that are applied
+    /// later. Before a gap lie rows that were pruned, some of them before a flush came to them: these go.
+    pub fn load(&mut self, seq: u64, target: Target) -> Range<u64> {
+        if seq == 0 || seq >= self.next {
+            return 0..0;
+        }
+        let is_next = self.rows.back().is_some_and(|last| last.seq + 1 == seq);
+        let gone = if is_next { 0..0 } else { self.drop_loaded() };
+        self.rows.push_back(OutboxRow { seq, target, lsn: Lsn(0) });
+        gone
+    }
+
+    fn drop_loaded(&mut self) -> Range<u64> {
+        let gone = self.rows.front().map_or(0, |row| row.seq)..self.rows.back().map_or(0, |row| row.seq + 1);
+        self.rows.clear();
+        gone
+    }
+
+    /// All rows that files hold are loaded. If they end before the next number, they were all pruned, and go.
+    pub fn is_loaded(&mut self) -> Range<u64> {
+        let is_cut = self.rows.back().is_some_and(|last| last.seq + 1 < self.next);
+        let gone = if is_cut { self.drop_loaded() } else { 0..0 };
+        (self.sent, self.reported) = (self.first() - 1, self.first() - 1);
+        gone
+    }
+
+    /// The first row's number; the next number if there are no rows.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.next - self.rows.len() as u64
+    }
+
+    /// A flush takes all rows that none has taken yet: from that number on, before [`Self::next`].
+    pub(crate) fn take(&mut self) -> u64 {
+        std::mem::replace(&mut self.taken, self.next)
+    }
+
+    /// A flush has failed that had taken the rows from that number on.
+    pub(crate) fn take_again(&mut self, from: u64) {
+        self.taken = from;
+    }
+
+    /// A row that waits.
+    #[must_use]
+    pub(crate) fn row(&self, seq: u64) -> Option<&OutboxRow> {
+        self.rows.get(usize::try_from(seq.checked_sub(self.first())?).ok()?)
     }
 
     /// Number of the next message.
@@ -78,7 +135,7 @@ impl Channel {
         if self.sent >= self.reported + window {
             return None;
         }
-        let first = self.next - self.rows.len() as u64;
+        let first = self.first();
         self.rows.get((self.sent + 1).checked_sub(first)? as usize)
     }
 
@@ -90,24 +147,28 @@ impl Channel {
 
     /// The destination has everything up to `received` and nothing later: send again from behind it.
     pub fn rewind(&mut self, received: u64) {
-        let first = self.next - self.rows.len() as u64;
+        let first = self.first();
         self.sent = self.sent.min(received.max(first - 1));
     }
 
-    /// The destination's durable records have consumed everything up to `cursor`: those rows go.
-    pub fn prune(&mut self, cursor: u64) {
+    /// The destination's durable records have consumed everything up to `cursor`: those rows go. Which of them files may
+    /// hold.
+    pub fn prune(&mut self, cursor: u64) -> Range<u64> {
+        let first = self.first();
         while self.rows.front().is_some_and(|row| row.seq <= cursor) {
             self.rows.pop_front();
         }
         self.reported = self.reported.max(cursor.min(self.next - 1));
         self.sent = self.sent.max(self.reported);
+        first..self.first().min(self.taken)
     }
 
     /// Starts the sending again at what the receiver's recovered records say.
-    pub fn restart(&mut self, cursor: u64) {
-        self.prune(cursor);
-        self.sent = self.next - self.rows.len() as u64 - 1;
+    pub fn restart(&mut self, cursor: u64) -> Range<u64> {
+        let gone = self.prune(cursor);
+        self.sent = self.first() - 1;
         self.reported = self.reported.min(self.sent);
+        gone
     }
 
     /// Forgets which numbers were issued, as a planted bug does.

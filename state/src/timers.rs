@@ -2,7 +2,9 @@
 //! set it, so that a firing that was overtaken by a new setting is known to be stale.
 
 use crate::input::{Bytes, GrainAddress};
+use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, Ssn};
+use gristmill_base::limits::VALUE_BYTES_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A timer that is set.
@@ -21,10 +23,54 @@ pub struct TimerRow {
 /// Name of a timer in its slot.
 pub type TimerKey = (GrainAddress, Box<str>);
 
+impl TimerRow {
+    /// Adds the content of its row in the store; the generation is the row's ssn.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.due_micros);
+        out.put_varint(self.handler.0.into());
+        out.put_bytes(&self.payload);
+    }
+
+    /// The timer whose row in the store has that content.
+    ///
+    /// # Errors
+    /// It is none of a timer.
+    pub(crate) fn decode(generation: Ssn, content: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(content);
+        let row = Self {
+            due_micros: from.varint()?,
+            generation,
+            handler: HandlerId(from.varint_as("handler")?),
+            payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+        };
+        from.end()?;
+        Ok(row)
+    }
+}
+
+/// A timer in memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    row: TimerRow,
+    /// Whether files may hold a row of that name.
+    is_stored: bool,
+}
+
+/// A timer that was set before, and is no longer as it was.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// When it was to come due.
+    pub due_micros: u64,
+    /// The record that had set it.
+    pub generation: Ssn,
+    /// Whether files may hold a row of that name.
+    pub is_stored: bool,
+}
+
 /// All timers of a slot. Every row is in `due` under its own time, unless it has been handed out already.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Timers {
-    rows: BTreeMap<TimerKey, TimerRow>,
+    rows: BTreeMap<TimerKey, Kept>,
     /// Times of the rows that have not been handed out since they were set or since the restart.
     due: BTreeSet<(u64, TimerKey)>,
 }
@@ -36,48 +82,42 @@ impl Timers {
         self.rows.len()
     }
 
-    /// Sets a timer; says whether it is new.
-    pub fn set(&mut self, key: TimerKey, row: TimerRow) -> bool {
+    /// Sets a timer; the one that it replaces. Rows of records up to `since` are in files, or are being taken there. With
+    /// `may_be_stored` files may hold a row of a name that is not here.
+    pub fn set(&mut self, key: TimerKey, row: TimerRow, since: Ssn, may_be_stored: bool) -> Option<Replaced> {
         let due_micros = row.due_micros;
-        let old = self.rows.insert(key.clone(), row);
-        if let Some(old) = &old {
-            self.due.remove(&(old.due_micros, key.clone()));
-        }
-        self.due.insert((due_micros, key));
-        old.is_none()
+        let old = self.cancel(&key, since);
+        let is_stored = old.as_ref().map_or(may_be_stored, |old| old.is_stored);
+        self.due.insert((due_micros, key.clone()));
+        self.rows.insert(key, Kept { row, is_stored });
+        old
     }
 
-    /// Cancels a timer; says whether it was set.
-    pub fn cancel(&mut self, key: &TimerKey) -> bool {
-        let Some(old) = self.rows.remove(key) else { return false };
-        self.due.remove(&(old.due_micros, key.clone()));
-        true
+    /// Takes a timer whose row a file holds.
+    pub fn load(&mut self, key: TimerKey, row: TimerRow) {
+        self.due.insert((row.due_micros, key.clone()));
+        self.rows.insert(key, Kept { row, is_stored: true });
     }
 
-    /// Cancels a timer if it still has that generation; says whether it did.
-    pub fn consume(&mut self, key: &TimerKey, generation: Ssn) -> bool {
-        self.rows.get(key).is_some_and(|row| row.generation == generation) && self.cancel(key)
+    /// Cancels a timer, if it is set; what it was.
+    pub fn cancel(&mut self, key: &TimerKey, since: Ssn) -> Option<Replaced> {
+        let Kept { row, is_stored } = self.rows.remove(key)?;
+        let TimerRow { due_micros, generation, .. } = row;
+        self.due.remove(&(due_micros, key.clone()));
+        Some(Replaced { due_micros, generation, is_stored: is_stored || generation <= since })
     }
 
-    /// Cancels all timers of a grain and says how many.
-    pub fn cancel_grain(&mut self, grain: &GrainAddress) -> u32 {
-        let keys: Vec<TimerKey> = self
-            .rows
-            .range((grain.clone(), Box::from(""))..)
-            .map(|(key, _)| key)
-            .take_while(|(owner, _)| owner == grain)
-            .cloned()
-            .collect();
-        for key in &keys {
-            self.cancel(key);
-        }
-        keys.len() as u32
+    /// Names of the timers of a grain.
+    #[must_use]
+    pub fn of_grain(&self, grain: &GrainAddress) -> Vec<TimerKey> {
+        let from = (grain.clone(), Box::from(""));
+        self.rows.range(from..).map(|(key, _)| key).take_while(|(owner, _)| owner == grain).cloned().collect()
     }
 
     /// A timer that is set.
     #[must_use]
     pub fn get(&self, key: &TimerKey) -> Option<&TimerRow> {
-        self.rows.get(key)
+        self.rows.get(key).map(|kept| &kept.row)
     }
 
     /// When the next timer comes due that was not handed out yet.
@@ -92,12 +132,12 @@ impl Timers {
             return None;
         }
         let (_, key) = self.due.pop_first().expect("it was just looked at");
-        let generation = self.rows.get(&key).expect("what is due has a row").generation;
+        let generation = self.get(&key).expect("what is due has a row").generation;
         Some((key, generation))
     }
 
     /// All rows, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&TimerKey, &TimerRow)> {
-        self.rows.iter()
+        self.rows.iter().map(|(key, kept)| (key, &kept.row))
     }
 }

@@ -1,5 +1,5 @@
-//! The check across all logs: nobody may have received what its sender never issued. If somebody has, the sender's log
-//! has lost acked records.
+//! The check across all logs: nobody may have received what its sender never issued, or a sender's log has lost acked
+//! records; and a sender must hold all messages that their receiver has not handled.
 
 use super::{BootError, Recovered};
 use crate::catalog::Catalog;
@@ -7,6 +7,7 @@ use gristmill_base::ids::{LaneKey, SlotId, TopicId};
 use gristmill_base::placement::lane_home;
 use gristmill_state::input::StreamId;
 use gristmill_state::slot::Slot;
+use gristmill_state::stream::Stream;
 use std::collections::BTreeMap;
 
 /// Checks every cursor and done set against its sender.
@@ -24,6 +25,17 @@ pub(super) fn check(logs: &[Recovered], catalog: &Catalog, slot_count: u16) -> R
                     "slot {} in {dir} has consumed {} of {id:?}, but its sender, slot {sender} in {from}, issued only {issued}",
                     slot.id,
                     stream.highest_done()
+                )));
+            }
+        }
+        for (to, channel) in &slot.outbox {
+            let handled = slots.get(to).and_then(|(receiver, _)| receiver.stream(StreamId::Slot(slot.id)));
+            let handled = handled.map_or(0, Stream::cursor);
+            if channel.first() > handled + 1 {
+                return Err(BootError::LostData(format!(
+                    "slot {} in {dir} holds messages to slot {to} from {} on, but that one has handled only those up to {handled}",
+                    slot.id,
+                    channel.first()
                 )));
             }
         }

@@ -88,6 +88,21 @@ pub struct Inspected {
     pub unnamed: Vec<String>,
     /// By name, `app/table`, if rows were counted.
     pub tables: Option<BTreeMap<String, InspectedTable>>,
+    /// What waits, if rows were counted; what the log holds beyond checkpoints is not among it.
+    pub waiting: Option<InspectedWaiting>,
+}
+
+/// Rows of what waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InspectedWaiting {
+    /// Timers.
+    pub timers: u64,
+    /// Inputs of backlogs.
+    pub backlog: u64,
+    /// Messages to slots.
+    pub messages: u64,
+    /// Bytes of their keys, as they lie in files, and contents.
+    pub bytes: u64,
 }
 
 impl FileSum {
@@ -101,7 +116,8 @@ impl Inspected {
     /// Bytes of keys and values that are there, if rows were counted.
     #[must_use]
     pub fn live_bytes(&self) -> Option<u64> {
-        Some(self.tables.as_ref()?.values().map(|table| table.bytes).sum())
+        let tables = self.tables.as_ref()?.values().map(|table| table.bytes).sum::<u64>();
+        Some(tables + self.waiting.map_or(0, |waiting| waiting.bytes))
     }
 
     /// Bytes of all files of the store.
@@ -145,7 +161,8 @@ pub fn inspect(disk: &mut dyn Disk, config: &BootConfig, counts_rows: bool) -> R
         found.shards.push(look.shard(&placement, ShardId(shard), root)?);
     }
     if counts_rows {
-        found.tables = Some(look.tables(&roots, &catalog)?);
+        let (tables, waiting) = look.rows(&roots, &catalog)?;
+        (found.tables, found.waiting) = (Some(tables), Some(waiting));
     }
     let slots = look.slots(&roots)?;
     let lanes = (&catalog, &kept_from(slots.iter()));
@@ -212,17 +229,18 @@ impl Look<'_> {
         Ok(found)
     }
 
-    /// Counts the rows that are there, by table.
-    fn tables(
+    /// Counts the rows that are there: those of grains by table, and what waits.
+    fn rows(
         &mut self,
         roots: &[RootContent],
         catalog: &Catalog,
-    ) -> Result<BTreeMap<String, InspectedTable>, BootError> {
+    ) -> Result<(BTreeMap<String, InspectedTable>, InspectedWaiting), BootError> {
         let mut tables: BTreeMap<TableId, InspectedTable> = BTreeMap::new();
+        let mut waiting = InspectedWaiting::default();
         let groups = roots.iter().filter_map(|root| root.manifest.as_ref()).flat_map(|manifest| &manifest.groups);
         for (number, group) in groups {
             let mut rows = GroupRows::new(self.identity.directory, *number, group);
-            let counted = count(&mut self.files, &mut rows, &mut tables);
+            let counted = count(&mut self.files, &mut rows, &mut tables, &mut waiting);
             rows.close(&mut self.files);
             counted?;
         }
@@ -231,7 +249,7 @@ impl Look<'_> {
             // Deleted, and not merged away yet.
             None => format!("table {table}"),
         };
-        Ok(tables.into_iter().map(|(table, rows)| (name(table), rows)).collect())
+        Ok((tables.into_iter().map(|(table, rows)| (name(table), rows)).collect(), waiting))
     }
 }
 
@@ -249,21 +267,38 @@ fn count(
     files: &mut Files<'_>,
     rows: &mut GroupRows<'_>,
     tables: &mut BTreeMap<TableId, InspectedTable>,
+    waiting: &mut InspectedWaiting,
 ) -> Result<(), BootError> {
     while let Some((key, version)) = rows.next(files)? {
-        let (table, is_entry) = match rows.key(&key)? {
-            Some(RowKey::Grain(_, table, _)) => (table, false),
-            Some(RowKey::Entry(_, table, ..)) => (table, true),
-            _ => continue,
-        };
-        let found = tables.entry(table).or_default();
-        let value = match version.content {
+        let value = match &version.content {
             Content::Inline(bytes) => bytes.len(),
             Content::Stored(at) => at.bytes,
-            Content::Present | Content::Deleted => continue,
+            Content::Present | Content::Deleted => 0,
         };
-        found.bytes += (key.len() + value) as u64;
-        *(if is_entry { &mut found.entries } else { &mut found.grains }) += 1;
+        let bytes = (key.len() + value) as u64;
+        let is_empty = matches!(version.content, Content::Present | Content::Deleted);
+        match rows.key(&key)? {
+            Some(RowKey::Grain(_, table, _) | RowKey::Entry(_, table, ..)) if is_empty => {
+                tables.entry(table).or_default();
+            }
+            Some(RowKey::Grain(_, table, _)) => {
+                let found = tables.entry(table).or_default();
+                (found.grains, found.bytes) = (found.grains + 1, found.bytes + bytes);
+            }
+            Some(RowKey::Entry(_, table, ..)) => {
+                let found = tables.entry(table).or_default();
+                (found.entries, found.bytes) = (found.entries + 1, found.bytes + bytes);
+            }
+            Some(RowKey::Timer(..)) => (waiting.timers, waiting.bytes) = (waiting.timers + 1, waiting.bytes + bytes),
+            Some(RowKey::Due(..)) => waiting.bytes += bytes,
+            Some(RowKey::Backlog(..)) => {
+                (waiting.backlog, waiting.bytes) = (waiting.backlog + 1, waiting.bytes + bytes);
+            }
+            Some(RowKey::Outbox(..)) => {
+                (waiting.messages, waiting.bytes) = (waiting.messages + 1, waiting.bytes + bytes);
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::store_files::{MISSING, OpenFiles};
 use gristmill_base::env::{DiskErrorKind, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::SlotId;
+use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{
@@ -30,7 +31,11 @@ pub(super) struct GroupRows<'a> {
 
 impl<'a> GroupRows<'a> {
     pub(super) fn new(directory: u128, number: u16, group: &'a Group) -> Self {
-        let everything = KeyRange { from: Vec::new(), to: vec![0xff; 2] };
+        Self::of(directory, number, group, KeyRange { from: Vec::new(), to: vec![0xff; 2] })
+    }
+
+    /// Those of a range.
+    fn of(directory: u128, number: u16, group: &'a Group, range: KeyRange) -> Self {
         Self {
             directory,
             number,
@@ -38,7 +43,7 @@ impl<'a> GroupRows<'a> {
             open: OpenFiles::new(number),
             view: group.view(1),
             blocks: Blocks::new(directory, CACHE_BYTES),
-            cursor: Cursor::new(everything, Direction::Forward),
+            cursor: Cursor::new(range, Direction::Forward),
         }
     }
 
@@ -159,7 +164,7 @@ fn open_end(
 }
 
 /// Gives slots that were loaded from their checkpoints the rows that the manifest's files hold of them, where their group
-/// does not stay as it is. Otherwise the rows stay in files until something needs them.
+/// does not stay as it is. Otherwise the rows of grains stay in files until something needs them.
 ///
 /// # Errors
 /// Damage, or what the disk says.
@@ -176,18 +181,32 @@ pub(super) fn load_rows(
         }
         if stays(group) {
             for slot in group.slots.keys() {
-                if let Some(slot) = slots.get_mut(slot) {
-                    slot.leave_rows_in_files();
+                let Some(state) = slots.get_mut(slot) else { continue };
+                state.leave_rows_in_files();
+                if state.wants_work_rows() {
+                    reached("timers, backlog or messages read from files at a start");
+                    let rows = GroupRows::of(identity.directory, *number, group, KeyRange::of_work(*slot));
+                    load_all(files, rows, slots)?;
                 }
             }
-            continue;
+        } else {
+            load_all(files, GroupRows::new(identity.directory, *number, group), slots)?;
         }
-        let mut rows = GroupRows::new(identity.directory, *number, group);
-        let loaded = load_group(files, &mut rows, slots);
-        rows.close(files);
-        loaded?;
+        for slot in group.slots.keys() {
+            slots.get_mut(slot).into_iter().for_each(Slot::work_is_loaded);
+        }
     }
     Ok(())
+}
+
+fn load_all(
+    files: &mut Files<'_>,
+    mut rows: GroupRows<'_>,
+    slots: &mut BTreeMap<SlotId, Slot>,
+) -> Result<(), BootError> {
+    let loaded = load_group(files, &mut rows, slots);
+    rows.close(files);
+    loaded
 }
 
 fn load_group(

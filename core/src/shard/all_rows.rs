@@ -30,7 +30,7 @@ impl Shard {
             let directory = self.log.0.config().identity;
             let view = self.checkpoints.manifest().groups[&number].view(1);
             let mut blocks = Blocks::new(directory, CACHE_BYTES);
-            let range = KeyRange::of_slot(slot);
+            let range = KeyRange::of_grain_rows(slot);
             let mut walk = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
             let deleted = state.deleted();
             while let Err(stop) = walk.step(&deleted, &view, &mut blocks) {

@@ -10,6 +10,7 @@
 mod events;
 mod hard;
 mod kept;
+mod timers;
 
 use super::{Act, Names, Workload};
 use crate::auditor::{Auditor, Fate, MapKey};
@@ -186,10 +187,10 @@ fn transfer(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failu
     let now = context.now_micros();
     match mode {
         't' => {
-            // Often due before the run after the next one, which sets it again.
-            context.set_timer("t", now + id % 5 * 400, "tick", format!("{id}|x|0|x"))?;
+            let due = timers::due_micros(now, id);
+            context.set_timer("t", due, "tick", format!("{id}|x|0|x"))?;
             context.map_put_u64("last", b"timer", id)?;
-            context.map_put_u64("last", b"due", now + id % 5 * 400)?;
+            context.map_put_u64("last", b"due", due)?;
         }
         'c' => {
             context.cancel_timer("t");
@@ -364,6 +365,7 @@ impl Workload for Bank {
         }
         sums.expect_all(auditor)?;
         sums.compare()?;
+        timers::none_is_lost(machine, names)?;
         sums.check_money()
     }
 }

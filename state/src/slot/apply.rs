@@ -5,9 +5,8 @@ use super::Slot;
 use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, Origin, StreamId};
 use crate::outbox::OutboxRow;
-use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled, TimerChange};
+use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled};
 use crate::session::KeptReply;
-use crate::timers::TimerRow;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
 use gristmill_base::planted::{self, Bug};
@@ -118,8 +117,10 @@ impl Slot {
             self.touch(consumed.stream);
         }
         for fired in fired {
-            if self.timers.consume(&(grain.clone(), fired.name), fired.generation) {
-                self.count_timers(&grain, -1);
+            let key = (grain.clone(), fired.name);
+            // In a replay files may have given an older one: it was gone when a flush came by that begins after it.
+            if self.timers.get(&key).is_some_and(|row| row.generation <= fired.generation) {
+                self.cancel_timer(&key, ssn);
             }
         }
         self.apply_mutations(&grain, mutations, ssn);
@@ -133,7 +134,7 @@ impl Slot {
         for (name, by) in counters {
             *self.counters.entry(name).or_default() += by;
         }
-        self.apply_backlog(&grain, backlog, spilled);
+        self.apply_backlog(&grain, backlog, spilled, ssn);
         for reply in replies {
             let session = self.sessions.get_or_begin(reply.session);
             session.keep(KeptReply { pos: reply.pos, outcome: reply.outcome, lsn, stored: true });
@@ -157,37 +158,13 @@ impl Slot {
         let id = self.grains.find_or_make(grain.table, &grain.key);
         for mutation in mutations {
             if mutation == Mutation::NoGrain && self.grains.get(id).timer_count() > 0 {
-                self.timers.cancel_grain(grain);
-                self.grains.get_mut(id).set_timer_count(0);
+                self.cancel_timers_of(grain, ssn);
             }
             self.change(id, mutation, ssn);
         }
     }
 
-    fn apply_timer(&mut self, grain: &GrainAddress, change: TimerChange, ssn: Ssn) {
-        match change {
-            TimerChange::Set { name, due_micros, handler, payload } => {
-                let row = TimerRow { due_micros, generation: ssn, handler, payload };
-                if self.timers.set((grain.clone(), name), row) {
-                    self.count_timers(grain, 1);
-                }
-            }
-            TimerChange::Cancel(name) => {
-                if self.timers.cancel(&(grain.clone(), name)) {
-                    self.count_timers(grain, -1);
-                }
-            }
-        }
-    }
-
-    fn count_timers(&mut self, grain: &GrainAddress, by: i32) {
-        let id = self.grains.find_or_make(grain.table, &grain.key);
-        let grain = self.grains.get_mut(id);
-        let count = grain.timer_count().checked_add_signed(by);
-        grain.set_timer_count(count.expect("a grain has as many timers as are set"));
-    }
-
-    fn apply_backlog(&mut self, grain: &GrainAddress, consumed: Option<(u64, u64)>, spilled: Vec<Spilled>) {
+    fn apply_backlog(&mut self, grain: &GrainAddress, consumed: Option<(u64, u64)>, spilled: Vec<Spilled>, ssn: Ssn) {
         if consumed.is_none() && spilled.is_empty() {
             return;
         }
@@ -201,12 +178,13 @@ impl Slot {
         let work = self.grains.work_or_new(id);
         if let Some((first, last)) = consumed {
             let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
-            assert!(!rows.is_empty(), "a commit consumes backlog rows that are there");
-            for n in rows {
-                work.backlog.remove(&n);
-                self.backlog.remove(&n);
+            for n in &rows {
+                work.backlog.remove(n);
+                self.backlog.remove(n);
             }
+            rows.into_iter().for_each(|n| self.note_no_backlog(n, ssn));
         }
+        let work = self.grains.work_or_new(id);
         self.backlog.extend(spilled.iter().map(|row| (row.n, id)));
         work.backlog.extend(spilled.into_iter().map(|row| (row.n, row)));
     }
@@ -267,9 +245,9 @@ impl Slot {
             self.grains.iter().filter(|(_, grain)| tables.contains(&grain.table.0)).map(|(id, _)| id).collect();
         for id in gone {
             let address = self.address(id);
-            self.timers.cancel_grain(&address);
+            // Its timers lie in the table's ranges too.
+            self.cancel_timers_of(&address, self.last_ssn);
             let grain = self.grains.get_mut(id);
-            grain.set_timer_count(0);
             // The table's ranges are noted.
             let Change { bytes, .. } = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0), true);
             self.row_bytes = self.row_bytes.wrapping_add_signed(bytes);

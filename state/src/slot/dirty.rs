@@ -7,8 +7,13 @@
 use crate::grain::{Changed, Grain, GrainId};
 use crate::input::Bytes;
 use crate::store::{Content, KeyRange, Memory, RangeTombstone, RowKey, Version};
+use crate::timers::TimerKey;
 use gristmill_base::ids::{MapId, SlotId, Ssn, TableId};
 use gristmill_base::planted::{self, Bug};
+use std::collections::BTreeSet;
+
+/// Memory of the note of a timer, about.
+const TIMER_NOTE_BYTES: usize = 112;
 
 /// See the module. A place in a list may belong to another grain by the time it is looked at, or to none: then the grain
 /// that was meant has lost its rows, which is noted as such, and what lies there now may be flushed once more.
@@ -20,6 +25,8 @@ pub(super) struct Dirty {
     pub(super) values: Vec<GrainId>,
     /// Map entries that were written.
     pub(super) entries: Vec<(GrainId, MapId, Bytes)>,
+    /// Timers that were set and still are.
+    pub(super) timers: BTreeSet<TimerKey>,
     /// Rows and ranges of rows that were deleted. A row that was written again since is in memory, which counts.
     pub(super) deleted: Memory,
 }
@@ -73,7 +80,8 @@ impl Dirty {
         }
     }
 
-    fn no_row(&mut self, key: &RowKey<'_>, ssn: Ssn) {
+    /// Takes note of a row that is gone.
+    pub(super) fn no_row(&mut self, key: &RowKey<'_>, ssn: Ssn) {
         self.deleted.put(key.encode(), Version { ssn, content: Content::Deleted });
     }
 
@@ -92,11 +100,12 @@ impl Dirty {
         self.since = taken.since;
         self.values.append(&mut taken.values);
         self.entries.append(&mut taken.entries);
+        self.timers.append(&mut taken.timers);
         let later = std::mem::replace(&mut self.deleted, taken.deleted);
         self.deleted.put_over(later);
     }
 
-    /// How many notes of written rows there are.
+    /// How many notes of written rows of grains there are.
     pub(super) fn written(&self) -> usize {
         self.values.len() + self.entries.len()
     }
@@ -104,6 +113,7 @@ impl Dirty {
     /// Memory of the notes, about.
     pub(super) fn bytes(&self) -> usize {
         let entries = self.entries.capacity() * size_of::<(GrainId, MapId, Bytes)>();
-        self.values.capacity() * size_of::<GrainId>() + entries + 2 * self.deleted.bytes()
+        let timers = self.timers.len() * TIMER_NOTE_BYTES;
+        self.values.capacity() * size_of::<GrainId>() + entries + timers + 2 * self.deleted.bytes()
     }
 }

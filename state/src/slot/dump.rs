@@ -1,11 +1,11 @@
-//! The dump of a slot: all its data at one record but the rows of grains, which lie in the store. Layout in
-//! docs/internals/checkpoint.md.
+//! The dump of a slot: all its data at one record but what lies in the store as rows: those of grains, timers, the backlog, the
+//! outbox. Layout in docs/internals/checkpoint.md.
 //!
 //! The dump is made in one turn, so it is a consistent cut of the slot at `(term, ssn)`. It must not be published
 //! before the record `ssn` is durable. The file around it adds magic, identity and CRC32C.
 
 use super::Slot;
-use crate::grain::{Grain, Row, Work};
+use crate::grain::{Grain, Row};
 use crate::input::{Bytes, GrainAddress, StreamId, Target};
 use crate::lane::{Extent, Lane};
 use crate::outbox::{Channel, OutboxRow};
@@ -19,14 +19,15 @@ use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 3 does not say what was skipped; version 2
-/// does not say which deleted tables are
-/// buried; version 1 held the rows of grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 4;
+/// Version of the layout that is written. Older ones are read as well: version 4 held timers, the backlog and the outbox;
+/// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
+/// grains too, its lanes have one file each, and their chunks tell no times.
+pub const CHECKPOINT_VERSION: u16 = 5;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
 const VERSION_3: u16 = 3;
+const VERSION_4: u16 = 4;
 
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
@@ -76,9 +77,9 @@ impl Slot {
         out.put_varint(self.next_backlog);
         self.dump_streams(&mut out);
         self.dump_sessions(&mut out);
-        self.dump_outbox(&mut out);
-        self.dump_work(&mut out);
-        self.dump_timers(&mut out);
+        self.dump_channels(&mut out);
+        self.dump_parked(&mut out);
+        out.put_u8(u8::from(self.has_work_rows()));
         self.dump_lanes(&mut out, extra);
         out.put_varint(self.counters.len() as u64);
         for (name, value) in &self.counters {
@@ -120,38 +121,27 @@ impl Slot {
         }
     }
 
-    fn dump_outbox(&self, out: &mut Vec<u8>) {
+    fn dump_channels(&self, out: &mut Vec<u8>) {
         out.put_varint(self.outbox.len() as u64);
         for (to, channel) in &self.outbox {
             out.put_varint(to.0.into());
             out.put_varint(channel.next());
-            out.put_varint(channel.rows().len() as u64);
-            for row in channel.rows() {
-                row.target.encode(out);
-            }
         }
     }
 
-    fn dump_work(&self, out: &mut Vec<u8>) {
+    fn dump_parked(&self, out: &mut Vec<u8>) {
         let mut kept = self.grains.with_work();
-        kept.retain(|(_, work)| !work.backlog.is_empty() || work.parked.is_some());
+        kept.retain(|(_, work)| work.parked.is_some());
         out.put_varint(kept.len() as u64);
         for (id, work) in kept {
             self.address(id).encode(out);
-            put_work(out, work);
+            work.parked.iter().for_each(|parked| parked.encode(out));
         }
     }
 
-    fn dump_timers(&self, out: &mut Vec<u8>) {
-        out.put_varint(self.timers.iter().count() as u64);
-        for ((grain, name), row) in self.timers.iter() {
-            grain.encode(out);
-            out.put_bytes(name.as_bytes());
-            out.put_varint(row.due_micros);
-            out.put_varint(row.generation.0);
-            out.put_varint(row.handler.0.into());
-            out.put_bytes(&row.payload);
-        }
+    /// Whether it has timers, a backlog or messages that wait.
+    fn has_work_rows(&self) -> bool {
+        self.timers.count() > 0 || !self.backlog.is_empty() || self.outbox_rows > 0
     }
 
     fn dump_lanes(&self, out: &mut Vec<u8>, extra: &NewExtents) {
@@ -169,7 +159,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -188,17 +178,10 @@ impl Slot {
             let id = SessionId(from.varint()?);
             slot.sessions.insert(session(id, from, now_micros)?);
         }
-        for _ in 0..from.count(1)? {
-            let to = SlotId(from.varint_as("slot")?);
-            let channel = channel(from)?;
-            slot.outbox_rows += channel.rows().len();
-            slot.outbox.insert(to, channel);
-        }
-        for _ in 0..from.count(1)? {
-            slot.load_grain(from, version == VERSION_1)?;
-        }
-        for _ in 0..from.count(1)? {
-            slot.load_timer(from)?;
+        if version <= VERSION_4 {
+            slot.load_old_work(from, version)?;
+        } else {
+            slot.load_work(from)?;
         }
         for _ in 0..from.count(1)? {
             let lane = Lane::stored(from, version == VERSION_1)?;
@@ -219,19 +202,70 @@ impl Slot {
             }
         }
         reader.end()?;
+        slot.is_replaying = true;
         slot.dirty.since = slot.last_ssn;
-        if version == VERSION_1 {
-            slot.all_is_dirty();
-        } else {
-            slot.flushed = slot.last_ssn;
+        slot.flushed = slot.last_ssn;
+        match version {
+            VERSION_1 => {
+                slot.flushed = Ssn(0);
+                slot.all_is_dirty();
+            }
+            VERSION_2..=VERSION_4 => slot.all_work_is_dirty(),
+            _ => slot.backlog_taken = slot.next_backlog,
         }
         Ok(slot)
+    }
+
+    /// What the slot knows of channels and parked grains; their rows lie in files.
+    fn load_work(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        for _ in 0..from.count(1)? {
+            let to = SlotId(from.varint_as("slot")?);
+            let next = from.varint()?;
+            if next == 0 {
+                return Err(DecodeError::Unknown { what: "number of a message", found: next });
+            }
+            self.outbox.insert(to, Channel::without_rows(next));
+        }
+        for _ in 0..from.count(1)? {
+            let address = GrainAddress::decode(from)?;
+            let parked = Parked::decode(from)?;
+            let id = self.grains.find_or_make(address.table, &address.key);
+            if self.grains.work_or_new(id).parked.replace(parked).is_none() {
+                self.parked_grains += 1;
+            }
+        }
+        self.has_work_in_files = from.u8()? != 0;
+        Ok(())
+    }
+
+    /// The same of an older dump, which held their rows, the backlog and the timers.
+    fn load_old_work(&mut self, from: &mut Reader<'_>, version: u16) -> Result<(), DecodeError> {
+        for _ in 0..from.count(1)? {
+            let to = SlotId(from.varint_as("slot")?);
+            let channel = channel(from)?;
+            self.outbox_rows += channel.rows().len();
+            self.outbox.insert(to, channel);
+        }
+        for _ in 0..from.count(1)? {
+            self.load_grain(from, version == VERSION_1)?;
+        }
+        for _ in 0..from.count(1)? {
+            let grain = GrainAddress::decode(from)?;
+            let name: Box<str> = from.text("timer name", NAME_BYTES_MAX)?.into();
+            let row = TimerRow {
+                due_micros: from.varint()?,
+                generation: Ssn(from.varint()?),
+                handler: HandlerId(from.varint_as("handler")?),
+                payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+            };
+            self.load_timer((grain, name), row);
+        }
+        Ok(())
     }
 
     fn load_grain(&mut self, from: &mut Reader<'_>, has_rows: bool) -> Result<(), DecodeError> {
         let address = GrainAddress::decode(from)?;
         let id = self.grains.find_or_make(address.table, &address.key);
-        let mut spilled_sessions = Vec::new();
         if has_rows {
             let grain = self.grains.get_mut(id);
             load_rows(grain, from)?;
@@ -239,35 +273,12 @@ impl Slot {
         }
         let backlog = from.count(1)?;
         for _ in 0..backlog {
-            let row = Spilled::decode(from)?;
-            if let crate::input::Origin::Stream(StreamId::Session(session), pos) = row.origin {
-                spilled_sessions.push((session, pos));
-            }
-            self.grains.work_or_new(id).backlog.insert(row.n, row);
+            self.load_backlog(&address, Spilled::decode(from)?);
         }
         if from.u8()? != 0 {
             self.grains.work_or_new(id).parked = Some(Parked::decode(from)?);
             self.parked_grains += 1;
         }
-        for (session, pos) in spilled_sessions {
-            self.sessions.get_or_begin(session).spill(pos);
-        }
-        Ok(())
-    }
-
-    fn load_timer(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
-        let grain = GrainAddress::decode(from)?;
-        let name: Box<str> = from.text("timer name", NAME_BYTES_MAX)?.into();
-        let row = TimerRow {
-            due_micros: from.varint()?,
-            generation: Ssn(from.varint()?),
-            handler: HandlerId(from.varint_as("handler")?),
-            payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
-        };
-        let id = self.grains.find_or_make(grain.table, &grain.key);
-        let place = self.grains.get_mut(id);
-        place.set_timer_count(place.timer_count() + 1);
-        self.timers.set((grain, name), row);
         Ok(())
     }
 }
@@ -297,17 +308,6 @@ fn load_rows(grain: &mut Grain, from: &mut Reader<'_>) -> Result<(), DecodeError
         }
     }
     Ok(())
-}
-
-fn put_work(out: &mut Vec<u8>, work: &Work) {
-    out.put_varint(work.backlog.len() as u64);
-    for row in work.backlog.values() {
-        row.encode(out);
-    }
-    out.put_u8(u8::from(work.parked.is_some()));
-    if let Some(parked) = &work.parked {
-        parked.encode(out);
-    }
 }
 
 fn stream(from: &mut Reader<'_>) -> Result<Stream, DecodeError> {

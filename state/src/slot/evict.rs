@@ -114,7 +114,7 @@ impl Slot {
         match key {
             RowKey::Grain(_, table, grain) => self.value(self.grains.find(*table, grain)),
             RowKey::Entry(_, table, grain, map, entry) => self.entry(self.grains.find(*table, grain), *map, entry),
-            RowKey::Slot(..) | RowKey::Backlog(..) | RowKey::Timer(..) | RowKey::Presence(..) => Held::Unknown,
+            _ => Held::Unknown,
         }
     }
 

@@ -7,6 +7,7 @@
 use super::Slot;
 use super::dirty::Dirty;
 use super::dump::DumpError;
+use super::work_rows::WorkTaking;
 use crate::grain::{Grain, Row, allocated};
 use crate::store::{Content, Memory, RangeTombstone, RowKey, Version};
 use gristmill_base::codec::DecodeError;
@@ -22,7 +23,9 @@ const NOTE_BYTES: usize = 128;
 /// Lists that a flush works off.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
-    lists: Dirty,
+    pub(super) lists: Dirty,
+    /// Timers, backlog rows, messages.
+    pub(super) work: WorkTaking,
     /// The record at which it was begun: what this one and those before wrote is in files once it is published.
     mark: Ssn,
     /// Notes of written rows that are worked off.
@@ -51,6 +54,8 @@ pub struct DirtyRows {
     rows: Vec<Taken>,
     ranges: Vec<RangeTombstone>,
     newest: Lsn,
+    /// Bytes that a slice has counted.
+    counted: usize,
     /// How many bytes, rows and ranges there were when the last slot was begun.
     before_last: (usize, usize, usize),
 }
@@ -131,6 +136,28 @@ impl DirtyRows {
         self.rows.push(Taken { at, key_bytes, ssn, said });
     }
 
+    /// Adds a row whose content `encode` writes.
+    pub(super) fn put_encoded(&mut self, key: &RowKey<'_>, ssn: Ssn, encode: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        key.encode_to(&mut self.bytes);
+        let key_bytes = self.bytes.len() - at;
+        encode(&mut self.bytes);
+        let said = Said::Inline(self.bytes.len() - at - key_bytes);
+        self.rows.push(Taken { at, key_bytes, ssn, said });
+    }
+
+    /// Adds a row that only says that something is there.
+    pub(super) fn put_present(&mut self, key: &RowKey<'_>, ssn: Ssn) {
+        self.put(key, ssn, None, Said::Present);
+    }
+
+    /// Takes what was added off the `bytes` of a slice; whether nothing is left of these.
+    pub(super) fn is_through(&mut self, bytes: &mut usize) -> bool {
+        let added = self.bytes.len() - std::mem::replace(&mut self.counted, self.bytes.len());
+        *bytes = bytes.saturating_sub(added + NOTE_BYTES);
+        *bytes == 0
+    }
+
     fn put_row(&mut self, key: &RowKey<'_>, row: &Row) {
         self.put(key, row.ssn, Some(&row.bytes), Said::Inline(row.bytes.len()));
     }
@@ -162,7 +189,8 @@ impl Slot {
         }
         into.ranges.extend(tombstones.iter());
         into.newest = into.newest.max(self.last_lsn);
-        self.taking = Some(Taking { lists, mark: self.last_ssn, ..Taking::default() });
+        let work = self.begin_work();
+        self.taking = Some(Taking { lists, work, mark: self.last_ssn, ..Taking::default() });
     }
 
     /// Takes about `bytes` of rows; whether none is left.
@@ -174,13 +202,13 @@ impl Slot {
         let mut left = bytes;
         let notes = taking.lists.written();
         let mut present = None;
+        into.counted = into.bytes.len();
         while taking.at < notes && left > 0 {
-            let before = into.bytes.len();
             self.take_note(&taking.lists, taking.at, into, &mut present);
             taking.at += 1;
-            left = left.saturating_sub(into.bytes.len() - before + NOTE_BYTES);
+            into.is_through(&mut left);
         }
-        if taking.at == notes && left > 0 {
+        if taking.at == notes && left > 0 && self.take_work(&mut taking, &mut left, into) {
             let (after, is_done) = self.take_deleted(&taking, left, into);
             (taking.deleted, taking.is_done) = (after, is_done);
         }
@@ -211,7 +239,7 @@ impl Slot {
                 into.put_row(&entry, row);
                 if grain.value.is_none() && present.replace(id.0) != Some(id.0) {
                     let presence = RowKey::Presence(self.id, grain.table, (&*grain.key).into());
-                    into.put(&presence, self.last_ssn, None, Said::Present);
+                    into.put_present(&presence, self.last_ssn);
                 }
             }
         }
@@ -228,14 +256,13 @@ impl Slot {
             if left == 0 {
                 return (last, false);
             }
-            let before = into.bytes.len();
             let key = RowKey::decode(bytes).expect("it was encoded by this slot");
             if !self.is_in_memory(&key) {
                 reached("tombstone flushed");
                 into.put_tombstone(bytes, self.last_ssn);
                 self.take_presence(&key, deleted, into);
             }
-            left = left.saturating_sub(into.bytes.len() - before + NOTE_BYTES);
+            into.is_through(&mut left);
             last = Some(bytes.clone());
         }
         (last, true)
@@ -250,7 +277,7 @@ impl Slot {
         }
         let has_maps = self.grains.find(*table, grain).is_some_and(|id| !self.grains.get(id).maps().is_empty());
         if has_maps || !self.is_whole {
-            into.put(&presence, self.last_ssn, None, Said::Present);
+            into.put_present(&presence, self.last_ssn);
         }
     }
 
@@ -263,7 +290,7 @@ impl Slot {
             RowKey::Entry(_, table, key, map, entry) => {
                 grain(table, key).and_then(|grain| grain.map(*map)).is_some_and(|rows| rows.contains_key(&**entry))
             }
-            RowKey::Slot(..) | RowKey::Backlog(..) | RowKey::Timer(..) => false,
+            other => self.has_work_row(other),
         }
     }
 
@@ -280,6 +307,7 @@ impl Slot {
             && !planted::is(Bug::FailedFlushForgotten)
         {
             self.dirty.put_back(taking.lists);
+            self.work_again(&taking.work);
         }
     }
 
@@ -294,13 +322,14 @@ impl Slot {
                 dirty.entries.extend(rows.keys().map(|key| (id, *map, key.clone())));
             }
         }
+        self.all_work_is_dirty();
     }
 
-    /// Takes a row that a file holds; to be called for every grain row and map entry of the slot behind
-    /// [`Self::load`], in any order. Rows may be newer than the metadata.
+    /// Takes a row that a file holds; to be called behind [`Self::load`] for every row of the slot, or for every one of
+    /// [`KeyRange::of_work`](crate::store::KeyRange::of_work), in the order of their keys. Rows may be newer than the metadata.
     ///
     /// # Errors
-    /// The row is none of a grain, or not of this slot.
+    /// The row is malformed, or not of this slot.
     pub fn load_row(&mut self, key: &RowKey<'_>, ssn: Ssn, value: Option<&[u8]>) -> Result<(), DumpError> {
         if key.slot() != self.id {
             return Err(DumpError::Slot(key.slot()));
@@ -312,6 +341,10 @@ impl Slot {
             }
             Ok(())
         };
+        let is_of_grain = matches!(key, RowKey::Grain(..) | RowKey::Presence(..) | RowKey::Entry(..));
+        if !is_of_grain {
+            return Ok(self.load_work_row(key, ssn, value.unwrap_or_default())?);
+        }
         check("value", value.unwrap_or_default(), VALUE_BYTES_MAX)?;
         let is_newer = ssn > self.last_ssn;
         match (key, value) {

@@ -12,6 +12,7 @@ mod flush;
 mod sessions;
 mod skipped;
 mod spill;
+mod work_rows;
 
 pub use accept::Acceptance;
 pub use commit::{Committed, Draft};
@@ -101,6 +102,12 @@ pub struct Slot {
     pub parked_grains: usize,
     /// Volatile: rows of backlogs, by number, and the grain of each.
     backlog: BTreeMap<u64, GrainId>,
+    /// Volatile: whether files hold timers, backlog rows or messages of it that were not loaded.
+    has_work_in_files: bool,
+    /// Volatile: whether records of the log may follow that files know already.
+    is_replaying: bool,
+    /// Volatile: backlog rows below it are in files, or are being taken there.
+    backlog_taken: u64,
     /// Volatile: outbox rows of all channels.
     pub outbox_rows: usize,
     /// Volatile: streams whose cursor moved without a record, to be named by the next cursor record.
@@ -138,6 +145,9 @@ impl Slot {
             counters: BTreeMap::new(),
             next_backlog: 1,
             backlog: BTreeMap::new(),
+            has_work_in_files: false,
+            is_replaying: false,
+            backlog_taken: 1,
             ready: Default::default(),
             undurable: VecDeque::new(),
             last_lsn: Lsn(0),
@@ -411,15 +421,6 @@ impl Slot {
         limit
     }
 
-    /// The destination `to` has durably consumed everything up to `cursor`: those outbox rows go.
-    pub fn prune(&mut self, to: SlotId, cursor: u64) {
-        if let Some(channel) = self.outbox.get_mut(&to) {
-            let before = channel.rows().len();
-            channel.prune(cursor);
-            self.outbox_rows -= before - channel.rows().len();
-        }
-    }
-
     /// Address of a grain.
     #[must_use]
     pub fn address(&self, id: GrainId) -> GrainAddress {
@@ -442,17 +443,6 @@ impl Slot {
         self.list(id);
     }
 
-    /// Starts the channels again at what their receivers' recovered records say.
-    pub fn restart_channels(&mut self, received: impl Fn(SlotId) -> u64) {
-        for (to, channel) in &mut self.outbox {
-            channel.restart(received(*to));
-            if channel.rows().len() > 0 {
-                reached("channel with rows at a restart");
-            }
-        }
-        self.outbox_rows = self.outbox.values().map(|channel| channel.rows().len()).sum();
-    }
-
     /// Begins an ownership period after recovery: volatile positions start at the durable ones, the backlog is queued
     /// first, timers come due from their index, and the idle time of sessions starts anew.
     pub fn take_over(&mut self, term: Term, now_nanos: u64, now_micros: u64) {
@@ -464,6 +454,7 @@ impl Slot {
         self.touched.clear();
         self.moved.clear();
         self.queued_inputs = 0;
+        self.is_replaying = false;
         for stream in self.streams.values_mut() {
             if !stream.done().is_empty() {
                 reached("done set at a restart");

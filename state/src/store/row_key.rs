@@ -5,8 +5,10 @@ use gristmill_base::ids::{MapId, SlotId, TableId};
 use std::borrow::Cow;
 
 const SLOT: u8 = 0x10;
+const OUTBOX: u8 = 0x18;
 const BACKLOG: u8 = 0x20;
 const TIMER: u8 = 0x30;
+const DUE: u8 = 0x38;
 const GRAIN: u8 = 0x40;
 const PRESENCE: u8 = 0x48;
 const ENTRY: u8 = 0x50;
@@ -21,10 +23,14 @@ const ENDED: u8 = 0x01;
 pub enum RowKey<'a> {
     /// A part of what the slot as a whole has.
     Slot(SlotId, Cow<'a, [u8]>),
+    /// A message to another slot that waits: that slot, and its number.
+    Outbox(SlotId, SlotId, u64),
     /// A row of the slot's backlog.
     Backlog(SlotId, u64),
     /// A timer: grain and name.
     Timer(SlotId, TableId, Cow<'a, [u8]>, Cow<'a, [u8]>),
+    /// That a timer may be due then, engine microseconds: its grain and name.
+    Due(SlotId, u64, TableId, Cow<'a, [u8]>, Cow<'a, [u8]>),
     /// A grain.
     Grain(SlotId, TableId, Cow<'a, [u8]>),
     /// That a grain may have map entries, where no value says that it is there.
@@ -65,6 +71,24 @@ impl KeyRange {
     #[must_use]
     pub fn of_slot_parts(slot: SlotId) -> Self {
         Self::of_prefix(head(slot, SLOT))
+    }
+
+    /// What a slot has beside the rows of grains, the index of its timers excepted.
+    #[must_use]
+    pub fn of_work(slot: SlotId) -> Self {
+        Self { from: head(slot, SLOT), to: head(slot, DUE) }
+    }
+
+    /// The rows of a slot's grains.
+    #[must_use]
+    pub fn of_grain_rows(slot: SlotId) -> Self {
+        Self { from: head(slot, GRAIN), to: Self::of_slot(slot).to }
+    }
+
+    /// The index of a slot's timers, in the order in which they come due.
+    #[must_use]
+    pub fn of_due(slot: SlotId) -> Self {
+        Self::of_prefix(head(slot, DUE))
     }
 
     /// The backlog of a slot.
@@ -249,8 +273,10 @@ impl<'a> RowKey<'a> {
     pub fn slot(&self) -> SlotId {
         match self {
             Self::Slot(slot, ..)
+            | Self::Outbox(slot, ..)
             | Self::Backlog(slot, ..)
             | Self::Timer(slot, ..)
+            | Self::Due(slot, ..)
             | Self::Grain(slot, ..)
             | Self::Presence(slot, ..)
             | Self::Entry(slot, ..) => *slot,
@@ -272,12 +298,24 @@ impl<'a> RowKey<'a> {
                 put_head(out, *slot, SLOT);
                 out.extend_from_slice(part);
             }
+            Self::Outbox(slot, to, number) => {
+                put_head(out, *slot, OUTBOX);
+                put_u16(out, to.0);
+                put_u64(out, *number);
+            }
             Self::Backlog(slot, number) => {
                 put_head(out, *slot, BACKLOG);
                 put_u64(out, *number);
             }
             Self::Timer(slot, table, grain, name) => {
                 put_grain_head(out, *slot, TIMER, *table, grain);
+                out.extend_from_slice(name);
+            }
+            Self::Due(slot, micros, table, grain, name) => {
+                put_head(out, *slot, DUE);
+                put_u64(out, *micros);
+                put_u32(out, table.0);
+                put_ended(out, grain);
                 out.extend_from_slice(name);
             }
             Self::Grain(slot, table, key) => {
@@ -319,12 +357,21 @@ impl<'a> RowKey<'a> {
         let table = |from: &mut Reader<'_>| from.u32().map(u32::swap_bytes).map(TableId);
         Ok(match kind {
             SLOT => Self::Slot(slot, from.rest().into()),
+            OUTBOX => {
+                let (to, number) = (SlotId(u16_of(&mut from)?), from.u64()?.swap_bytes());
+                from.end()?;
+                Self::Outbox(slot, to, number)
+            }
             BACKLOG => {
                 let number = from.u64()?.swap_bytes();
                 from.end()?;
                 Self::Backlog(slot, number)
             }
             TIMER => Self::Timer(slot, table(&mut from)?, take_ended(&mut from)?, from.rest().into()),
+            DUE => {
+                let micros = from.u64()?.swap_bytes();
+                Self::Due(slot, micros, table(&mut from)?, take_ended(&mut from)?, from.rest().into())
+            }
             GRAIN => Self::Grain(slot, table(&mut from)?, from.rest().into()),
             PRESENCE => Self::Presence(slot, table(&mut from)?, from.rest().into()),
             ENTRY => {
@@ -341,9 +388,14 @@ pub(super) fn key_words(key: &[u8]) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     match RowKey::decode(key) {
         Ok(RowKey::Slot(slot, part)) => format!("part {} of slot {slot}", text(&part)),
+        Ok(RowKey::Outbox(slot, to, number)) => format!("message {number} of slot {slot} to slot {to}"),
         Ok(RowKey::Backlog(slot, number)) => format!("backlog row {number} of slot {slot}"),
         Ok(RowKey::Timer(slot, table, grain, name)) => {
             format!("timer {} of grain {} of table {table} in slot {slot}", text(&name), text(&grain))
+        }
+        Ok(RowKey::Due(slot, micros, table, grain, name)) => {
+            let (name, grain) = (text(&name), text(&grain));
+            format!("that timer {name} of grain {grain} of table {table} in slot {slot} is due at {micros} us")
         }
         Ok(RowKey::Grain(slot, table, grain)) => format!("grain {} of table {table} in slot {slot}", text(&grain)),
         Ok(RowKey::Presence(slot, table, grain)) => {
@@ -386,13 +438,15 @@ mod tests {
         let slot = (0..3_u16).prop_map(SlotId);
         let table = prop_oneof![Just(TableId(0)), Just(TableId(u32::MAX)), any::<u32>().prop_map(TableId)];
         let map = prop_oneof![Just(MapId(0)), Just(MapId(0xff)), Just(MapId(u16::MAX))];
-        (0..6_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
+        (0..8_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
             match kind {
                 0 => RowKey::Slot(slot, a),
                 1 => RowKey::Backlog(slot, n),
                 2 => RowKey::Timer(slot, table, a, b),
                 3 => RowKey::Grain(slot, table, a),
                 4 => RowKey::Presence(slot, table, a),
+                5 => RowKey::Outbox(slot, SlotId(map.0), n),
+                6 => RowKey::Due(slot, n, table, a, b),
                 _ => RowKey::Entry(slot, table, a, map, b),
             }
         })

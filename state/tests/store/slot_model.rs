@@ -5,7 +5,7 @@ use gristmill_base::position::Durable;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::record::{Control, Journal, Mutation, Record, RecordKind, TimerChange};
 use gristmill_state::store::{KeyRange, RowKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A record of the log.
 #[derive(Clone, Debug)]
@@ -37,27 +37,55 @@ impl Journal for Log {
     }
 }
 
-/// What rows and timers the records of a log make, by key: the record that wrote each, and a value's bytes.
+/// What the records of a log make: rows by key with the record that wrote each and a value's bytes; timers with the record that
+/// set each and their times; backlog rows; messages that are not pruned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) rows: BTreeMap<Vec<u8>, (Ssn, Vec<u8>)>,
-    pub(crate) timers: BTreeMap<(SlotId, GrainAddress, Box<str>), Ssn>,
+    pub(crate) timers: BTreeMap<(SlotId, GrainAddress, Box<str>), (Ssn, u64)>,
+    pub(crate) backlog: BTreeMap<(SlotId, u64), GrainAddress>,
+    pub(crate) outbox: BTreeSet<(SlotId, SlotId, u64)>,
 }
 
+/// Up to which message each channel is pruned.
+pub(crate) type Pruned = BTreeMap<(SlotId, SlotId), u64>;
+
 impl Model {
-    pub(crate) fn of(log: &Log) -> Self {
+    pub(crate) fn of(log: &Log, pruned: &Pruned) -> Self {
+        let mut model = Self::of_records(log);
+        model.outbox.retain(|(from, to, seq)| pruned.get(&(*from, *to)).is_none_or(|cursor| seq > cursor));
+        model
+    }
+
+    fn of_records(log: &Log) -> Self {
         let mut model = Self::default();
         for Written { kind, slot, ssn, body, .. } in &log.records {
             match Record::decode(*kind as u8, body).expect("it was just encoded") {
                 Record::Commit(_, commit) => {
                     let grain = commit.grain;
+                    for fired in commit.fired {
+                        let key = (*slot, grain.clone(), fired.name);
+                        if model.timers.get(&key).is_some_and(|(generation, _)| *generation == fired.generation) {
+                            model.timers.remove(&key);
+                        }
+                    }
                     commit.mutations.into_iter().for_each(|change| model.change(*slot, &grain, change, *ssn));
                     for timer in commit.timers {
                         match timer {
-                            TimerChange::Set { name, .. } => model.timers.insert((*slot, grain.clone(), name), *ssn),
+                            TimerChange::Set { name, due_micros, .. } => {
+                                model.timers.insert((*slot, grain.clone(), name), (*ssn, due_micros))
+                            }
                             TimerChange::Cancel(name) => model.timers.remove(&(*slot, grain.clone(), name)),
                         };
                     }
+                    if let Some((first, last)) = commit.backlog {
+                        model
+                            .backlog
+                            .retain(|(of, n), owner| *of != *slot || *n < first || *n > last || *owner != grain);
+                    }
+                    let spilled = commit.spilled.iter().map(|row| ((*slot, row.n), grain.clone()));
+                    model.backlog.extend(spilled);
+                    model.outbox.extend(commit.sent.iter().map(|sent| (*slot, sent.to, sent.seq)));
                 }
                 Record::Control(Control::Tombstone { tables, .. }) => {
                     for table in tables.into_iter().map(TableId) {
@@ -102,9 +130,28 @@ impl Model {
 
     /// Whether files that hold these rows hold all of it, and of each grain that has only maps that it is there.
     pub(crate) fn hold(&self, found: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
-        let values = found.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        let values = found.iter().filter(|(key, _)| KeyRange::of_grain_rows(key_of(key).slot()).holds(key));
+        let values = values.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
         let wanted = self.rows.iter().map(|(key, (_, bytes))| (key.clone(), bytes.clone()));
         assert_eq!(values.collect::<BTreeMap<_, _>>(), wanted.collect());
+        let mut work = Self::default();
+        for key in found.keys() {
+            match key_of(key) {
+                RowKey::Timer(slot, table, grain, name) => {
+                    let name = String::from_utf8(name.into_owned()).expect("names are text");
+                    let key = (slot, GrainAddress { table, key: grain.into_owned().into() }, name.into());
+                    let (ssn, due) = *self.timers.get(&key).unwrap_or_else(|| panic!("timer {key:?} is not set"));
+                    let index = RowKey::Due(slot, due, table, (&*key.1.key).into(), key.2.as_bytes().into());
+                    assert!(found.contains_key(&index.encode()), "timer {key:?} is not in the index");
+                    work.timers.insert(key, (ssn, due));
+                }
+                RowKey::Backlog(slot, n) => drop(work.backlog.insert((slot, n), self.backlog[&(slot, n)].clone())),
+                RowKey::Outbox(slot, to, seq) => drop(work.outbox.insert((slot, to, seq))),
+                _ => {}
+            }
+        }
+        let Self { timers, backlog, outbox, .. } = self.clone();
+        assert_eq!(work, Self { timers, backlog, outbox, ..Self::default() });
         for key in self.rows.keys() {
             if let RowKey::Entry(slot, table, grain, ..) = RowKey::decode(key).expect("keys of rows") {
                 let has_value = self.rows.contains_key(&RowKey::Grain(slot, table, grain.clone()).encode());
@@ -121,4 +168,8 @@ fn grain_key(slot: SlotId, grain: &GrainAddress) -> Vec<u8> {
 
 fn entry_key(slot: SlotId, grain: &GrainAddress, map: MapId, key: &[u8]) -> Vec<u8> {
     RowKey::Entry(slot, grain.table, (&*grain.key).into(), map, key.into()).encode()
+}
+
+fn key_of(key: &[u8]) -> RowKey<'_> {
+    RowKey::decode(key).expect("keys of rows")
 }

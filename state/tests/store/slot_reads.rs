@@ -62,7 +62,7 @@ pub(crate) fn rows(disk: &Disk, view: &View, id: SlotId, slot: &Slot, page: usiz
     let (mut all, mut present) = (BTreeMap::new(), Vec::new());
     let deleted = slot.deleted();
     let direction = if page.is_multiple_of(2) { Direction::Forward } else { Direction::Backward };
-    let mut range = KeyRange::of_slot(id);
+    let mut range = KeyRange::of_grain_rows(id);
     let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
     while !slot.is_whole() {
         let mut read = RangeRead::new(range.clone(), direction, page, usize::MAX);

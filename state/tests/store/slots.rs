@@ -2,13 +2,14 @@
 //! is held against the records of the log, applied one after the other to plain maps.
 
 use crate::rig::{DIRECTORY, Disk, SMALL, drive};
-use crate::slot_model::{Log, Model, Written};
+use crate::slot_model::{Log, Model, Pruned, Written};
 use crate::slot_reads::{row, rows, stored_row};
-use gristmill_base::ids::{HandlerId, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term};
-use gristmill_state::grain::Grain;
-use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
+use gristmill_base::class::InputClass;
+use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId};
+use gristmill_state::grain::{Grain, Queued};
+use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId, Target};
 use gristmill_state::record::{Control, Mutation, Outcome, PutRow, RecordKind, TimerChange};
-use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Slot};
+use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
 use gristmill_state::store::{
     Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest, Memory,
     Merge, MergeStep, RowKey, open_value, plan, value_wanted,
@@ -66,6 +67,7 @@ struct World {
     log: Log,
     under_way: Option<UnderWay>,
     received: BTreeMap<SlotId, (u64, u64)>,
+    pruned: Pruned,
     options: FileOptions,
     /// Whether starts leave rows in files.
     is_lazy: bool,
@@ -86,6 +88,7 @@ impl World {
             log: Log::default(),
             under_way: None,
             received: BTreeMap::new(),
+            pruned: BTreeMap::new(),
             options: if is_small { small } else { FileOptions::TOP },
             is_lazy: is_small,
             page: if is_small { 1 } else { 4 },
@@ -103,6 +106,43 @@ impl World {
         let (slot, log) = self.slot(id);
         let draft = Draft { mutations, timers, outcomes: vec![Outcome::Done], ..Draft::default() };
         slot.commit_direct(log, grain, (CHANNEL, pos), draft);
+    }
+
+    /// A grain sends messages to a slot.
+    fn send(&mut self, id: SlotId, to: SlotId, count: usize) {
+        let pos = self.accept(id);
+        let (slot, log) = self.slot(id);
+        let lane = LaneKey { topic: TopicId(1), lane: LaneId(0) };
+        let target = || Target::Lane(lane, InputClass::Live, [1].into(), [2].into());
+        let sent = (0..count).map(|_| (to, target())).collect();
+        let draft = Draft { sent, outcomes: vec![Outcome::Done], ..Draft::default() };
+        slot.commit_direct(log, GrainAddress { table: TableId(1), key: GRAINS[0].into() }, (CHANNEL, pos), draft);
+    }
+
+    /// The receiver has handled some more of the messages, which it only gets once they are durable.
+    fn prune(&mut self, id: SlotId, to: SlotId, count: u64) {
+        self.log.durable = self.log.records.len();
+        let slot = self.slots.get_mut(&id).expect("the world has it");
+        let last = slot.outbox.get(&to).map_or(0, |channel| channel.next() - 1);
+        let cursor = self.pruned.entry((id, to)).or_default();
+        *cursor = last.min(*cursor + count);
+        slot.prune(to, *cursor);
+    }
+
+    /// Fires the next timer, and handles all that waits for its grain.
+    fn fire(&mut self, id: SlotId) {
+        let (slot, log) = self.slot(id);
+        if slot.fire_due(u64::MAX, 0, 1) == 0 {
+            return;
+        }
+        let is_timer = |queued: &Queued| matches!(queued, Queued::Timer(..));
+        let works = slot.grains.with_work().into_iter();
+        let fired: Vec<_> = works.filter(|(_, work)| work.queue.iter().any(is_timer)).map(|(id, _)| id).collect();
+        for place in fired {
+            let waiting = slot.grains.get(place).work().map_or(0, |work| work.queue.len());
+            let draft = Draft { outcomes: vec![Outcome::Done; waiting], ..Draft::default() };
+            slot.commit(log, RecordKind::Run, place, waiting, draft, 0);
+        }
     }
 
     fn accept(&mut self, id: SlotId) -> u64 {
@@ -263,11 +303,16 @@ impl World {
         for slot in self.slots.values_mut().filter(|_| self.is_lazy) {
             slot.leave_rows_in_files();
         }
-        for (key, ssn, value) in if self.is_lazy { Vec::new() } else { self.stored_rows() } {
-            let key = RowKey::decode(&key).expect("keys of rows");
+        for (bytes, ssn, value) in self.stored_rows() {
+            let key = RowKey::decode(&bytes).expect("keys of rows");
             let slot = self.slots.get_mut(&key.slot()).expect("rows are of the world's slots");
+            let is_work = KeyRange::of_work(key.slot()).holds(&bytes);
+            if self.is_lazy && !(is_work && slot.wants_work_rows()) {
+                continue;
+            }
             slot.load_row(&key, ssn, value.as_deref()).expect("rows are of grains");
         }
+        self.slots.values_mut().for_each(Slot::work_is_loaded);
         for Written { kind, slot, term, ssn, body } in &self.log.records {
             let slot = self.slots.get_mut(slot).expect("the world has it");
             slot.replay(*kind as u8, *term, *ssn, body, |_| 1).expect("no record is missing");
@@ -275,6 +320,7 @@ impl World {
         self.log.durable = self.log.records.len();
         for (id, slot) in &mut self.slots {
             slot.take_over(Term(slot.term().0 + 1), 0, 0);
+            slot.restart_channels(|to| self.pruned.get(&(*id, to)).copied().unwrap_or(0));
             let of = |stream| slot.stream(stream).map_or(0, |stream| stream.cursor());
             self.received.insert(*id, (of(CHANNEL), of(StreamId::Session(SESSION))));
         }
@@ -306,7 +352,7 @@ impl World {
 
     /// What reads find is what the records say.
     fn check(&self) {
-        let wanted = Model::of(&self.log);
+        let wanted = Model::of(&self.log, &self.pruned);
         let view = self.current.manifest.groups[&GROUP].view(1);
         let mut found = Model::default();
         for (id, slot) in &self.slots {
@@ -319,8 +365,15 @@ impl World {
                 assert_eq!(found.as_ref(), wanted.rows.get(&key.encode()), "{key:?}");
             }
             for ((grain, name), row) in slot.timers.iter() {
-                found.timers.insert((*id, grain.clone(), name.clone()), row.generation);
+                found.timers.insert((*id, grain.clone(), name.clone()), (row.generation, row.due_micros));
             }
+            for (place, work) in slot.grains.with_work() {
+                found.backlog.extend(work.backlog.keys().map(|n| ((*id, *n), slot.address(place))));
+            }
+            for (to, channel) in &slot.outbox {
+                found.outbox.extend(channel.rows().map(|row| (*id, *to, row.seq)));
+            }
+            assert_eq!(slot.outbox_rows, slot.outbox.values().map(|channel| channel.rows().len()).sum::<usize>());
         }
         assert_eq!(found, wanted);
     }
@@ -342,7 +395,7 @@ impl World {
         let key = &keys[at % keys.len()];
         if let Some(found) = stored_row(&self.disk, &view, &slot.deleted(), key.encode())
             && row(&self.disk, &view, slot, key).is_some_and(|(ssn, _)| ssn == found.ssn)
-            && !slot.is_whole()
+            && matches!(slot.held(key), Held::Unknown)
         {
             slot.take_back(key, found.ssn, &found.value);
         }
@@ -359,7 +412,7 @@ impl World {
             self.flush(usize::MAX);
         }
         let found: BTreeMap<_, _> = self.stored_rows().into_iter().map(|(key, _, value)| (key, value)).collect();
-        Model::of(&self.log).hold(&found);
+        Model::of(&self.log, &self.pruned).hold(&found);
         self.publish();
     }
 }
@@ -371,6 +424,9 @@ enum Event {
     Put(SlotId, GrainAddress, Option<(MapId, usize)>, Vec<u8>),
     Spill(SlotId, GrainAddress, Vec<Mutation>),
     Bury(SlotId, TableId),
+    Send(SlotId, SlotId, usize),
+    Prune(SlotId, SlotId, u64),
+    Fire(SlotId),
     Flush(usize),
     FailFlush,
     FailDump,
@@ -385,6 +441,10 @@ enum Event {
 
 fn slot() -> impl Strategy<Value = SlotId> {
     proptest::sample::select(&SLOTS[..])
+}
+
+fn receiver() -> impl Strategy<Value = SlotId> {
+    (3..5_u16).prop_map(SlotId)
 }
 
 fn grain() -> impl Strategy<Value = GrainAddress> {
@@ -418,15 +478,18 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 }
 
 fn timer() -> impl Strategy<Value = TimerChange> {
+    let name = || prop_oneof![Just(Box::from("t")), Just(Box::from("u"))];
     prop_oneof![
-        Just(TimerChange::Set { name: "t".into(), due_micros: 9, handler: HandlerId(1), payload: [1].into() }),
-        Just(TimerChange::Cancel("t".into())),
+        2 => (name(), 1..9_u64).prop_map(|(name, due_micros)| {
+            TimerChange::Set { name, due_micros, handler: HandlerId(1), payload: [1].into() }
+        }),
+        1 => name().prop_map(TimerChange::Cancel),
     ]
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let mutations = || proptest::collection::vec(mutation(), 1..4);
-    let timers = prop_oneof![4 => Just(vec![]), 1 => timer().prop_map(|change| vec![change])];
+    let timers = prop_oneof![3 => Just(vec![]), 1 => timer().prop_map(|change| vec![change])];
     let map = proptest::option::of(place());
     prop_oneof![
         40 => (slot(), grain(), mutations(), timers).prop_map(|(slot, grain, mutations, timers)| {
@@ -434,6 +497,9 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         15 => (slot(), grain(), map, value()).prop_map(|(slot, grain, map, value)| Event::Put(slot, grain, map, value)),
         3 => (slot(), grain(), mutations()).prop_map(|(slot, grain, mutations)| Event::Spill(slot, grain, mutations)),
+        5 => (slot(), receiver(), 1..4_usize).prop_map(|(slot, to, count)| Event::Send(slot, to, count)),
+        3 => (slot(), receiver(), 1..5_u64).prop_map(|(slot, to, count)| Event::Prune(slot, to, count)),
+        3 => slot().prop_map(Event::Fire),
         1 => (slot(), 1..3_u32).prop_map(|(slot, table)| Event::Bury(slot, TableId(table))),
         30 => prop_oneof![Just(1_usize), Just(200), Just(5_000)].prop_map(Event::Flush),
         1 => Just(Event::FailFlush),
@@ -459,6 +525,9 @@ fn run(events: Vec<Event>, is_small: bool) {
             }
             Event::Spill(slot, grain, mutations) => world.spill_or_handle(slot, &grain, mutations),
             Event::Bury(slot, table) => world.bury(slot, table),
+            Event::Send(slot, to, count) => world.send(slot, to, count),
+            Event::Prune(slot, to, count) => world.prune(slot, to, count),
+            Event::Fire(slot) => world.fire(slot),
             Event::Flush(bytes) => world.flush(bytes),
             Event::FailFlush => world.fail_flush(),
             Event::FailDump => world.fail_dump(),
@@ -501,6 +570,10 @@ fn planted_bugs_of_flushes_are_found() {
         Bug::EvictedCountsAsAbsent,
         Bug::DeletionForgottenInFlush,
         Bug::UnloadedCountsAsAbsent,
+        Bug::TimerNotFlushed,
+        Bug::CancelledTimerComesBack,
+        Bug::BacklogRowComesBack,
+        Bug::OutboxRowForgotten,
     ];
     for bug in bugs {
         let config = Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };

@@ -3,7 +3,7 @@
 use super::super::output::{Columns, Format, Printer, grouped};
 use super::{Directory, mebibytes, take, unread};
 use crate::exit::Failed;
-use gristmill_core::boot::{BootConfig, FileSum, Inspected, InspectedFile, InspectedShard, inspect};
+use gristmill_core::boot::{BootConfig, FileSum, Inspected, InspectedFile, InspectedShard, InspectedWaiting, inspect};
 use gristmill_io::log::SegmentFile;
 use gristmill_io::posix::PosixDisk;
 use gristmill_state::store::{FileKind, Level, LevelSize, Sizes, file_path};
@@ -46,6 +46,15 @@ fn text(printer: &mut Printer, found: &Inspected) -> Result<(), Failed> {
             columns.row([vec![name.clone()], counts.to_vec(), vec![mebibytes(rows.bytes)]].concat());
         }
         printer.table(&columns)?;
+    }
+    if let Some(InspectedWaiting { timers, backlog, messages, bytes }) = found.waiting {
+        printer.line(&format!(
+            "waiting: {} timers, {} inputs, {} messages, {} MiB",
+            grouped(timers),
+            grouped(backlog),
+            grouped(messages),
+            mebibytes(bytes)
+        ))?;
     }
     if let (Some(live), Some(amplification)) = (found.live_bytes(), amplification(found)) {
         printer.line(&format!(
@@ -107,10 +116,13 @@ fn as_json(found: &Inspected) -> Value {
         rows.map(|(name, it)| json!({"table": name, "grains": it.grains, "entries": it.entries, "bytes": it.bytes}))
             .collect::<Vec<_>>()
     });
+    let waiting = found
+        .waiting
+        .map(|it| json!({"timers": it.timers, "backlog": it.backlog, "messages": it.messages, "bytes": it.bytes}));
     json!({
         "directory": format!("{:032x}", found.directory), "slots": found.slots, "starts": found.starts,
         "layout": found.layout, "shards": shards, "lanes": sum(found.lanes), "unnamed": found.unnamed,
-        "store_bytes": found.store_bytes(), "tables": tables, "live_bytes": found.live_bytes(),
+        "store_bytes": found.store_bytes(), "tables": tables, "waiting": waiting, "live_bytes": found.live_bytes(),
         "space_amplification": amplification(found),
     })
 }

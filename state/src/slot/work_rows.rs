@@ -1,0 +1,306 @@
+//! Rows that are none of grains: timers, the backlog, the outbox. They lie in the store as those of grains do, so a checkpoint
+//! writes what changed of them; a slot has all of them in memory.
+//!
+//! Rows of the backlog and the outbox have ascending numbers, so a flush takes those from the last one's end on, and needs no
+//! notes. What is gone is noted only where files may hold it: timers that are set and fire between two flushes, messages
+//! that are handled at once, leave nothing.
+
+use super::Slot;
+use super::flush::{DirtyRows, Taking};
+use crate::input::{GrainAddress, Origin, StreamId, Target};
+use crate::record::{Spilled, TimerChange};
+use crate::store::RowKey;
+use crate::timers::{Replaced, TimerKey, TimerRow};
+use gristmill_base::codec::{DecodeError, Reader};
+use gristmill_base::ids::{SlotId, Ssn};
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use std::collections::BTreeSet;
+use std::ops::{Bound, Range};
+
+/// What a flush takes of these rows, and how far it is.
+#[derive(Debug, Default)]
+pub(super) struct WorkTaking {
+    /// Backlog rows: from where on, where it stands, before which number.
+    backlog: (u64, u64, u64),
+    /// The same of each channel of the outbox.
+    outbox: Vec<(SlotId, u64, u64, u64)>,
+    /// The last timer that was looked at.
+    timer: Option<TimerKey>,
+}
+
+fn timer_key<'a>(slot: SlotId, (grain, name): &'a TimerKey) -> RowKey<'a> {
+    RowKey::Timer(slot, grain.table, (&*grain.key).into(), name.as_bytes().into())
+}
+
+fn due_key<'a>(slot: SlotId, due_micros: u64, (grain, name): &'a TimerKey) -> RowKey<'a> {
+    RowKey::Due(slot, due_micros, grain.table, (&*grain.key).into(), name.as_bytes().into())
+}
+
+impl Slot {
+    /// Sets or cancels a timer, as the record `ssn` says.
+    pub(super) fn apply_timer(&mut self, grain: &GrainAddress, change: TimerChange, ssn: Ssn) {
+        match change {
+            TimerChange::Set { name, due_micros, handler, payload } => {
+                let row = TimerRow { due_micros, generation: ssn, handler, payload };
+                self.set_timer((grain.clone(), name), row);
+            }
+            TimerChange::Cancel(name) => self.cancel_timer(&(grain.clone(), name), ssn),
+        }
+    }
+
+    fn set_timer(&mut self, key: TimerKey, row: TimerRow) {
+        let (due_micros, ssn, since) = (row.due_micros, row.generation, self.dirty.since);
+        // What was cancelled before a flush that is under way is deleted in files only if it is still gone when that comes by.
+        let may_be_stored = self.is_replaying || self.taking.is_some();
+        let old = self.timers.set(key.clone(), row, since, may_be_stored);
+        if old.is_none() {
+            self.count_timers(&key.0, 1);
+        }
+        if let Some(old) = old.as_ref().filter(|old| old.is_stored && old.due_micros != due_micros) {
+            self.dirty.no_row(&due_key(self.id, old.due_micros, &key), ssn);
+        }
+        if old.is_none_or(|old| old.generation <= since) && !planted::is(Bug::TimerNotFlushed) {
+            self.dirty.timers.insert(key);
+        }
+    }
+
+    /// Cancels a timer, if it is set.
+    pub(super) fn cancel_timer(&mut self, key: &TimerKey, ssn: Ssn) {
+        if let Some(old) = self.timers.cancel(key, self.dirty.since) {
+            self.count_timers(&key.0, -1);
+            self.note_no_timer(key, &old, ssn);
+        }
+    }
+
+    /// Cancels all timers of a grain.
+    pub(super) fn cancel_timers_of(&mut self, grain: &GrainAddress, ssn: Ssn) {
+        for key in self.timers.of_grain(grain) {
+            self.cancel_timer(&key, ssn);
+        }
+    }
+
+    fn note_no_timer(&mut self, key: &TimerKey, old: &Replaced, ssn: Ssn) {
+        self.dirty.timers.remove(key);
+        if old.is_stored && !planted::is(Bug::CancelledTimerComesBack) {
+            self.dirty.no_row(&timer_key(self.id, key), ssn);
+            self.dirty.no_row(&due_key(self.id, old.due_micros, key), ssn);
+        }
+    }
+
+    fn count_timers(&mut self, grain: &GrainAddress, by: i32) {
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        let grain = self.grains.get_mut(id);
+        let count = grain.timer_count().checked_add_signed(by);
+        grain.set_timer_count(count.expect("a grain has as many timers as are set"));
+    }
+
+    /// A backlog row was consumed.
+    pub(super) fn note_no_backlog(&mut self, n: u64, ssn: Ssn) {
+        if n < self.backlog_taken && !planted::is(Bug::BacklogRowComesBack) {
+            self.dirty.no_row(&RowKey::Backlog(self.id, n), ssn);
+        }
+    }
+
+    /// The destination `to` has durably consumed everything up to `cursor`: those outbox rows go.
+    pub fn prune(&mut self, to: SlotId, cursor: u64) {
+        if let Some(channel) = self.outbox.get_mut(&to) {
+            let before = channel.rows().len();
+            let gone = channel.prune(cursor);
+            self.outbox_rows -= before - channel.rows().len();
+            self.note_no_messages(to, gone);
+        }
+    }
+
+    /// Starts the channels again at what their receivers' recovered records say.
+    pub fn restart_channels(&mut self, received: impl Fn(SlotId) -> u64) {
+        let all: Vec<SlotId> = self.outbox.keys().copied().collect();
+        for to in all {
+            let Some(channel) = self.outbox.get_mut(&to) else { continue };
+            let gone = channel.restart(received(to));
+            if channel.rows().len() > 0 {
+                reached("channel with rows at a restart");
+            }
+            self.note_no_messages(to, gone);
+        }
+        self.outbox_rows = self.outbox.values().map(|channel| channel.rows().len()).sum();
+    }
+
+    fn note_no_messages(&mut self, to: SlotId, gone: Range<u64>) {
+        let ssn = self.last_ssn;
+        gone.for_each(|seq| self.dirty.no_row(&RowKey::Outbox(self.id, to, seq), ssn));
+    }
+
+    /// All that a flush that begins now is to take of these rows, beside the timers that are noted.
+    pub(super) fn begin_work(&mut self) -> WorkTaking {
+        let from = std::mem::replace(&mut self.backlog_taken, self.next_backlog);
+        let mut outbox = Vec::new();
+        for (to, channel) in &mut self.outbox {
+            let from = channel.take();
+            if from < channel.next() && !planted::is(Bug::OutboxRowForgotten) {
+                outbox.push((*to, from, from.max(channel.first()), channel.next()));
+            }
+        }
+        WorkTaking { backlog: (from, from, self.next_backlog), outbox, timer: None }
+    }
+
+    /// What a flush had taken is in no file.
+    pub(super) fn work_again(&mut self, taken: &WorkTaking) {
+        self.backlog_taken = taken.backlog.0;
+        for (to, from, ..) in &taken.outbox {
+            if let Some(channel) = self.outbox.get_mut(to) {
+                channel.take_again(*from);
+            }
+        }
+    }
+
+    /// Nothing of these rows is in files that count.
+    pub(super) fn all_work_is_dirty(&mut self) {
+        self.dirty.timers = self.timers.iter().map(|(key, _)| key.clone()).collect();
+        self.backlog_taken = 0;
+        self.outbox.values_mut().for_each(|channel| channel.take_again(0));
+    }
+
+    /// Takes about `bytes` of these rows; whether none is left.
+    pub(super) fn take_work(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
+        self.take_timers(taking, bytes, into) && self.take_backlog(taking, bytes, into) && {
+            let WorkTaking { outbox, .. } = &mut taking.work;
+            outbox.iter_mut().all(|(to, _, at, end)| self.take_channel(*to, at, *end, bytes, into))
+        }
+    }
+
+    fn take_timers(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
+        let noted: &BTreeSet<TimerKey> = &taking.lists.timers;
+        let from = taking.work.timer.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for key in noted.range((from, Bound::Unbounded)) {
+            if let Some(row) = self.timers.get(key) {
+                into.put_encoded(&timer_key(self.id, key), row.generation, |out| row.encode(out));
+                into.put_present(&due_key(self.id, row.due_micros, key), row.generation);
+            }
+            if into.is_through(bytes) {
+                taking.work.timer = Some(key.clone());
+                return false;
+            }
+        }
+        taking.work.timer = noted.last().cloned();
+        true
+    }
+
+    fn take_backlog(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
+        let (_, at, end) = &mut taking.work.backlog;
+        for (n, id) in self.backlog.range(*at..*end) {
+            let grain = self.grains.get(*id);
+            let row =
+                grain.work().and_then(|work| work.backlog.get(n)).expect("a listed row is in its grain's backlog");
+            into.put_encoded(&RowKey::Backlog(self.id, *n), self.last_ssn, |out| {
+                self.address(*id).encode(out);
+                row.encode(out);
+            });
+            reached("backlog row flushed");
+            *at = n + 1;
+            if into.is_through(bytes) {
+                return false;
+            }
+        }
+        *at = *end;
+        true
+    }
+
+    fn take_channel(&self, to: SlotId, at: &mut u64, end: u64, bytes: &mut usize, into: &mut DirtyRows) -> bool {
+        let Some(channel) = self.outbox.get(&to) else { return true };
+        // What has been pruned meanwhile need not be written.
+        *at = (*at).max(channel.first());
+        while *at < end {
+            let Some(row) = channel.row(*at) else { return true };
+            into.put_encoded(&RowKey::Outbox(self.id, to, row.seq), self.last_ssn, |out| row.target.encode(out));
+            reached("outbox row flushed");
+            *at += 1;
+            if into.is_through(bytes) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether one of these rows is in memory as it stands under its key.
+    pub(super) fn has_work_row(&self, key: &RowKey<'_>) -> bool {
+        let timer = |table, grain: &[u8], name: &[u8]| {
+            let name = std::str::from_utf8(name).ok()?;
+            self.timers.get(&(GrainAddress { table, key: grain.into() }, name.into()))
+        };
+        match key {
+            RowKey::Timer(_, table, grain, name) => timer(*table, grain, name).is_some(),
+            RowKey::Due(_, micros, table, grain, name) => {
+                timer(*table, grain, name).is_some_and(|row| row.due_micros == *micros)
+            }
+            RowKey::Backlog(_, n) => self.backlog.contains_key(n),
+            RowKey::Outbox(_, to, seq) => self.outbox.get(to).is_some_and(|channel| channel.row(*seq).is_some()),
+            _ => false,
+        }
+    }
+
+    /// Takes one of these rows that a file holds. Rows come in the order of their keys, and may be newer than the metadata:
+    /// then the log has their records too.
+    pub(super) fn load_work_row(&mut self, key: &RowKey<'_>, ssn: Ssn, content: &[u8]) -> Result<(), DecodeError> {
+        match key {
+            RowKey::Timer(_, table, grain, name) => {
+                let name = std::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8("timer name"))?;
+                let key: TimerKey = (GrainAddress { table: *table, key: (&**grain).into() }, name.into());
+                if ssn > self.last_ssn {
+                    self.dirty.timers.insert(key.clone());
+                }
+                self.load_timer(key, TimerRow::decode(ssn, content)?);
+            }
+            RowKey::Backlog(_, n) if *n < self.next_backlog => {
+                let mut from = Reader::new(content);
+                let grain = GrainAddress::decode(&mut from)?;
+                let row = Spilled::decode(&mut from)?;
+                from.end()?;
+                if row.n != *n {
+                    return Err(DecodeError::Unknown { what: "number of a backlog row", found: row.n });
+                }
+                self.load_backlog(&grain, row);
+            }
+            RowKey::Outbox(_, to, seq) => {
+                let mut from = Reader::new(content);
+                let target = Target::decode(&mut from)?;
+                from.end()?;
+                let Some(channel) = self.outbox.get_mut(to) else { return Ok(()) };
+                let gone = channel.load(*seq, target);
+                self.note_no_messages(*to, gone);
+            }
+            // Rows of the index say nothing that those of timers do not, and other rows belong to records that follow.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_timer(&mut self, key: TimerKey, row: TimerRow) {
+        self.count_timers(&key.0, 1);
+        self.timers.load(key, row);
+    }
+
+    pub(super) fn load_backlog(&mut self, grain: &GrainAddress, row: Spilled) {
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+            self.sessions.get_or_begin(session).spill(pos);
+        }
+        self.backlog.insert(row.n, id);
+        self.grains.work_or_new(id).backlog.insert(row.n, row);
+    }
+
+    /// Whether files hold rows that are to be given to [`Self::load_row`], those of [`KeyRange::of_work`](crate::store::KeyRange::of_work), before anything is
+    /// replayed.
+    #[must_use]
+    pub fn wants_work_rows(&self) -> bool {
+        self.has_work_in_files
+    }
+
+    /// What files hold of these rows is loaded.
+    pub fn work_is_loaded(&mut self) {
+        self.has_work_in_files = false;
+        let gone: Vec<_> = self.outbox.iter_mut().map(|(to, channel)| (*to, channel.is_loaded())).collect();
+        gone.into_iter().for_each(|(to, gone)| self.note_no_messages(to, gone));
+        self.outbox_rows = self.outbox.values().map(|channel| channel.rows().len()).sum();
+    }
+}
