@@ -23,7 +23,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     for name in ["kernel", "io_uring", "memlock", "open files", "seccomp", "cgroup", "clock source", "clock sync"] {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
-    for name in ["CPU governor", "O_DIRECT", "file system", "disk", "space"] {
+    for name in ["huge pages", "CPU governor", "O_DIRECT", "file system", "disk", "space"] {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     for line in &checks {

@@ -52,6 +52,15 @@ pub fn governor(cpu: usize) -> Option<String> {
     line(format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"))
 }
 
+/// For whom the kernel makes huge pages: `always`, `madvise` (who asks for them, as this program does) or `never`; nothing
+/// where that is not shown.
+#[must_use]
+pub fn huge_pages() -> Option<String> {
+    let modes = line("/sys/kernel/mm/transparent_hugepage/enabled".to_owned())?;
+    let chosen = modes.split_whitespace().find_map(|mode| mode.strip_prefix('[')?.strip_suffix(']'))?;
+    Some(chosen.to_owned())
+}
+
 /// A file system and the device below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSystem {

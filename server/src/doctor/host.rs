@@ -130,6 +130,22 @@ pub(super) fn memory(config: &Config, machine: &Machine, shards: usize) -> Findi
     Finding::ok("memory budget", found)
 }
 
+pub(super) fn huge_pages() -> Finding {
+    judge_huge_pages(host::huge_pages().as_deref())
+}
+
+fn judge_huge_pages(mode: Option<&str>) -> Finding {
+    match mode {
+        Some("never") => Finding::warn(
+            "huge pages",
+            "the kernel makes none: reads of much state wait for the page table as well",
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        ),
+        Some(mode) => Finding::ok("huge pages", format!("{mode}: state may lie in them")),
+        None => Finding::ok("huge pages", "not shown by this kernel"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Level;
@@ -150,6 +166,13 @@ mod tests {
         assert!(judge_open_files(1_024, 2).found.contains("turned away"));
         assert!(judge_open_files(8_192, 2).advice.contains("LimitNOFILE=23152"));
         assert_eq!((judge_open_files(164, 2).level, judge_open_files(163, 2).level), (Level::Warn, Level::Fail));
+    }
+
+    #[test]
+    fn huge_pages_that_are_forbidden_are_told() {
+        let level = |mode| judge_huge_pages(mode).level;
+        assert_eq!([level(Some("madvise")), level(Some("always")), level(None)], [Level::Ok; 3]);
+        assert_eq!(level(Some("never")), Level::Warn);
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub(crate) fn examine(config: &Config, machine: &Machine, shards: usize, data: O
         host::seccomp(),
         host::cgroup(machine, shards),
         host::memory(config, machine, shards),
+        host::huge_pages(),
         clock::source(),
         clock::sync(),
         clock::governor(),
