@@ -72,6 +72,20 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<bool> {
     Ok(sys::affinity()? == [cpu] && sys::current_cpu()? == cpu)
 }
 
+/// Slices of a shard's thread: the shortest that the kernel grants.
+const SHARD_SLICE_NANOS: u64 = 100_000;
+
+/// Has the scheduler deal out the CPU of the calling thread, a shard's that is pinned, in short slices. Flushes are carried
+/// by threads of the kernel which inherit the shard's CPU and this. One that wakes on a core whose shard is busy would
+/// otherwise wait until the shard has used up a slice of some milliseconds, and with it everybody whose write is flushed.
+/// The share of the core that anybody gets does not change. Kernels before 6.12 take no notice.
+///
+/// # Errors
+/// The kernel refuses it, as a filter of a container may: latencies are then what they are.
+pub fn short_slices() -> io::Result<()> {
+    sys::set_slice(SHARD_SLICE_NANOS)
+}
+
 /// Keeps the calling thread on these CPUs.
 ///
 /// # Errors
@@ -138,6 +152,19 @@ mod tests {
         let cpu = |node, core, cpu| Cpu { node, package: node, core, cpu };
         let topology = [cpu(0, 0, 0), cpu(0, 0, 4), cpu(0, 1, 1), cpu(0, 1, 5), cpu(1, 0, 2), cpu(1, 0, 6)];
         assert_eq!(shard_order(&topology), [0, 1, 2, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_thread_may_ask_for_short_slices_and_keeps_its_niceness() {
+        std::thread::spawn(|| {
+            sys::set_nice(3).unwrap();
+            short_slices().unwrap();
+            assert_eq!(sys::nice(), 3);
+            // Kernels that know no slices tell none.
+            assert!([0, SHARD_SLICE_NANOS].contains(&sys::slice().unwrap()));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

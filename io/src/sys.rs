@@ -19,6 +19,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// The same for calls that std and the C library wrap nothing around.
+fn check_call(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Nanoseconds of one of the system's clocks.
 pub(crate) fn clock_nanos(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -100,6 +105,31 @@ pub(crate) fn current_cpu() -> io::Result<usize> {
 pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
     // SAFETY: takes no pointers; 0 is the calling thread.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
+/// Asks the scheduler to give the calling thread its share of the CPU in slices of so many nanoseconds. Threads that it
+/// starts later inherit that. Kernels before 6.12 take no notice.
+pub(crate) fn set_slice(nanos: u64) -> io::Result<()> {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: `attributes` is a valid place of the given size; 0 is the calling thread.
+    check_call(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
+    attributes.sched_runtime = nanos;
+    attributes.sched_flags = 0;
+    // SAFETY: as above; the kernel reads as many bytes as the structure says that it has.
+    check_call(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
+/// The slice that was asked for, or the kernel's own, nanoseconds; 0 where the kernel has none to tell.
+#[cfg(test)]
+pub(crate) fn slice() -> io::Result<u64> {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: `attributes` is a valid place of the given size; 0 is the calling thread.
+    check_call(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
+    Ok(attributes.sched_runtime)
 }
 
 /// The niceness of the calling thread.

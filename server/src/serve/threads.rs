@@ -114,6 +114,8 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
     let pinned = placement::pin_current_thread(parts.cpu).map_err(|error| {
         Failed::configuration(format!("shard {shard} cannot be pinned to CPU {}: {error}", parts.cpu))
     })?;
+    // Without it flushes of a busy shard take longer, which `doctor` cannot mend either.
+    let _ = placement::short_slices();
     let settings = RingSettings {
         split_durable_bytes: parts.writing.split_durable_bytes(),
         connections_max: parts.connections_max,
