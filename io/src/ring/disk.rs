@@ -44,6 +44,8 @@ pub(super) struct DiskTable {
     flights: Vec<Option<Flight>>,
     /// Indices without a flight.
     free: Vec<u32>,
+    /// Flights whose step is a flush, which a thread of the kernel carries.
+    flushing: u32,
     pub(super) done: Vec<Completion>,
     /// Durable writes up to this many bytes are made as write and flush, larger ones as one device operation.
     split_durable_bytes: usize,
@@ -52,7 +54,7 @@ pub(super) struct DiskTable {
 impl DiskTable {
     pub(super) fn new(root: &Path, split_durable_bytes: usize) -> Self {
         let folder = Folder::new(root);
-        Self { folder, flights: Vec::new(), free: Vec::new(), done: Vec::new(), split_durable_bytes }
+        Self { folder, flights: Vec::new(), free: Vec::new(), flushing: 0, done: Vec::new(), split_durable_bytes }
     }
 
     pub(super) fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
@@ -66,6 +68,11 @@ impl DiskTable {
     /// Whether an operation is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.free.len() < self.flights.len()
+    }
+
+    /// Whether a flush is in flight.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushing > 0
     }
 
     /// Never gives back the memory that the kernel may still touch.
@@ -121,6 +128,7 @@ impl DiskTable {
     /// Queues the next step of an operation.
     fn push(&mut self, gate: &mut Gate, index: u32) {
         let flight = self.flights[index as usize].as_mut().expect("a pushed operation is in flight");
+        self.flushing += u32::from(matches!(flight.step, Step::Flush));
         let fd = types::Fd(self.folder.file(flight.file).file.as_raw_fd());
         let entry = entry_of(flight, fd);
         // SAFETY: the buffer is owned by the flight, which lives in the table until its completion (a table that is
@@ -132,6 +140,7 @@ impl DiskTable {
     /// Takes a completion in. Whether a next step was queued that should not wait.
     pub(super) fn complete(&mut self, gate: &mut Gate, item: Done) -> bool {
         let flight = self.flights[item.index as usize].as_mut().expect("a completed operation was in flight");
+        self.flushing -= u32::from(matches!(flight.step, Step::Flush));
         let next = match advance(flight, item.result) {
             Ok(next) => next,
             Err(error) => return self.end(item.index, Err(error)),
