@@ -56,7 +56,7 @@ pub fn governor(cpu: usize) -> Option<String> {
 /// where that is not shown.
 #[must_use]
 pub fn huge_pages() -> Option<String> {
-    let modes = line("/sys/kernel/mm/transparent_hugepage/enabled".to_owned())?;
+    let modes = line("/sys/kernel/mm/transparent_hugepage/enabled")?;
     let chosen = modes.split_whitespace().find_map(|mode| mode.strip_prefix('[')?.strip_suffix(']'))?;
     Some(chosen.to_owned())
 }
