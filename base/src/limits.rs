@@ -44,6 +44,8 @@ pub const LANE_CHUNK_BYTES: usize = 4 << 20;
 /// Bytes of a lane's file, after which the next one is begun: retention takes whole files, and every lane has one that is
 /// not full.
 pub const LANE_FILE_BYTES: u64 = 64 << 20;
+/// What compaction of a lane counts for a key in memory, beside its own bytes.
+pub const COMPACTION_KEY_BYTES: usize = 48;
 /// Ranges of a stream that hard retention has skipped which its slot remembers one by one; older ones are counted alone.
 pub const SKIPPED_RANGES_MAX: usize = 64;
 /// Longest pause between the starts of two flushes that may be set: beyond it every write would be slow.

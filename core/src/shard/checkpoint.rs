@@ -313,6 +313,9 @@ impl Shard {
         let sizes = self.config.lane_sizes;
         let slot = self.slot_mut(id);
         let chunks = next_chunks(slot, sizes);
+        for write in &chunks {
+            slot.lanes.get_mut(&write.lane).expect("its chunks were just made").plan(write.chunk.extent);
+        }
         let dump = slot.dump(&new_extents(&chunks));
         let first = slot.first_dirty_lsn.take().unwrap_or(slot.last_lsn());
         let (lsn, ssn) = (slot.last_lsn(), slot.last_ssn());

@@ -326,6 +326,11 @@ impl Shard {
                 _ => return Step::Next,
             },
             LaneRead::Nothing => return Step::End,
+            LaneRead::Hole(next) => {
+                let head = if local { &mut feed.local } else { &mut feed.remote };
+                head.0 = next.0 - 1;
+                return Step::Next;
+            }
             // Whoever finds the chunk well again lets the feed go on.
             LaneRead::Miss(extent) if self.damage.of(route.lane, extent).is_some() => return Step::End,
             LaneRead::Miss(extent) => {

@@ -331,6 +331,7 @@ impl Shard {
                     missed = Some(extent);
                     break;
                 }
+                LaneRead::Hole(kept) => next = kept,
                 LaneRead::Nothing => break,
             }
         }

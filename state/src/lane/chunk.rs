@@ -9,6 +9,9 @@ use gristmill_base::ids::{Lsn, Offset};
 use gristmill_base::limits::{BLOCK_BYTES, LANE_CHUNK_BYTES, LANE_FILE_BYTES};
 use gristmill_base::placement::key_hash;
 
+/// The first number of a file that compaction makes.
+pub const COMPACTED_FILE: u32 = 1 << 31;
+
 /// A place in a lane's files. In order: a lane is written from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -21,6 +24,12 @@ pub struct Place {
 impl Place {
     /// Where a lane that has no files begins.
     pub const FIRST: Self = Self { file: 1, position: 0 };
+
+    /// Whether it is in a file that compaction made. These have numbers of their own.
+    #[must_use]
+    pub fn is_compacted(self) -> bool {
+        self.file >= COMPACTED_FILE
+    }
 
     /// The beginning of the next file.
     #[must_use]
@@ -50,6 +59,8 @@ pub struct Extent {
     /// Append times of its first and its last event, engine microseconds; `None` as long as a chunk of an older version
     /// has not been read.
     pub times: Option<(u64, u64)>,
+    /// Whether offsets within it may be missing: then each event says its own.
+    pub has_holes: bool,
 }
 
 impl Extent {
@@ -85,6 +96,7 @@ pub struct Chunk {
 }
 
 /// Cuts events into chunks.
+#[derive(Debug)]
 pub(super) struct Chunks {
     sizes: LaneSizes,
     /// Where the next chunk may begin.
@@ -94,17 +106,35 @@ pub(super) struct Chunks {
     first: Offset,
     last: Offset,
     times: (u64, u64),
+    has_holes: bool,
     done: Vec<Chunk>,
 }
 
 impl Chunks {
     pub(super) fn new(place: Place, sizes: LaneSizes) -> Self {
-        Self { sizes, place, body: Vec::new(), first: Offset(0), last: Offset(0), times: (0, 0), done: Vec::new() }
+        let (first, last) = (Offset(0), Offset(0));
+        Self { sizes, place, body: Vec::new(), first, last, times: (0, 0), has_holes: false, done: Vec::new() }
+    }
+
+    /// Of the events that come now offsets may be missing, or not any more: these begin another chunk.
+    pub(super) fn set_holes(&mut self, has_holes: bool) {
+        if self.has_holes != has_holes && !self.body.is_empty() {
+            self.close();
+        }
+        self.has_holes = has_holes;
+    }
+
+    /// The chunks that are full.
+    pub(super) fn take_full(&mut self) -> Vec<Chunk> {
+        std::mem::take(&mut self.done)
     }
 
     /// Adds the next event.
     pub(super) fn add(&mut self, event: &LaneEvent) {
         let before = self.body.len();
+        if self.has_holes {
+            self.body.put_varint(event.offset.0);
+        }
         self.body.put_varint(event.append_micros);
         event.event.encode(&mut self.body);
         if before > 0 && self.body.len() > self.sizes.chunk_bytes {
@@ -125,7 +155,8 @@ impl Chunks {
             self.place = self.place.next_file();
         }
         let (first, last, crc) = (self.first, self.last, crc32c(&body));
-        let extent = Extent { first, last, place: self.place, bytes, crc, times: Some(self.times) };
+        let (times, has_holes) = (Some(self.times), self.has_holes);
+        let extent = Extent { first, last, place: self.place, bytes, crc, times, has_holes };
         self.place = extent.behind();
         self.first = Offset(last.0 + 1);
         self.done.push(Chunk { extent, body });
@@ -144,7 +175,13 @@ impl Chunks {
 pub(super) fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeError> {
     let mut from = Reader::new(body);
     let mut events = Vec::new();
-    for offset in extent.first.0..=extent.last.0 {
+    let mut next = extent.first.0;
+    while next <= extent.last.0 {
+        let offset = if extent.has_holes { from.varint()? } else { next };
+        if offset < next || offset > extent.last.0 {
+            return Err(DecodeError::Unknown { what: "offset of an event", found: offset });
+        }
+        next = offset + 1;
         let append_micros = from.varint()?;
         let event = Event::decode(&mut from)?;
         events.push(LaneEvent {

@@ -4,10 +4,12 @@
 //! as an extent; events that are filed may leave memory and are read back on demand.
 
 mod chunk;
+mod compact;
 mod retain;
 mod stored;
 
-pub use chunk::{Chunk, Extent, LaneSizes, Place};
+pub use chunk::{COMPACTED_FILE, Chunk, Extent, LaneSizes, Place};
+pub use compact::Compaction;
 pub use retain::Keep;
 
 use crate::record::Event;
@@ -43,6 +45,8 @@ pub enum LaneRead<'a> {
     Miss(Extent),
     /// Behind the end, or before the start.
     Nothing,
+    /// Compaction has taken it: look at this offset next.
+    Hole(Offset),
 }
 
 /// What a search of a lane finds.
@@ -57,8 +61,9 @@ pub enum LaneSearch {
 /// Extents that were read back and are kept for the next reads.
 const LOADED_MAX: usize = 4;
 
-/// See the module. Invariants: the tail is consecutive and ends at `end`; extents are consecutive from the one with `start`
-/// to `filed`, in the order of their places; the tail starts at or before `filed + 1`.
+/// See the module. Invariants: the tail is consecutive and ends at `end`; extents ascend from the one with `start` or
+/// the first one behind it to `filed`, without a gap where compaction has not been, in the order of their places but that those
+/// of compaction come first, and the last one is not of these; the tail starts at or before `filed + 1`.
 #[derive(Debug)]
 pub struct Lane {
     /// Which lane.
@@ -80,6 +85,8 @@ pub struct Lane {
     next: Place,
     /// The lowest file that may be named by something that counts.
     kept_from: u32,
+    /// Volatile: the highest file that a checkpoint was to write, whether or not it was made to the end.
+    planned: u32,
     /// Recently read extents, newest last.
     loaded: VecDeque<(Extent, Vec<LaneEvent>)>,
     /// Sum of the weights of the tail, bytes.
@@ -97,7 +104,8 @@ impl Lane {
     #[must_use]
     pub fn restore(key: LaneKey, start: Offset, extents: Vec<Extent>, next: Place, spread: bool) -> Self {
         let end = extents.last().map_or(Offset(start.0 - 1), |extent| extent.last);
-        let kept_from = extents.first().map_or(next.file, |extent| extent.place.file);
+        let normal = extents.iter().find(|extent| !extent.place.is_compacted());
+        let kept_from = normal.map_or(next.file, |extent| extent.place.file);
         Self {
             key,
             start,
@@ -109,6 +117,7 @@ impl Lane {
             extents,
             next,
             kept_from,
+            planned: 0,
             loaded: VecDeque::new(),
             tail_bytes: 0,
         }
@@ -179,11 +188,15 @@ impl Lane {
         }
         for (extent, events) in &self.loaded {
             if (extent.first..=extent.last).contains(&offset) {
-                return LaneRead::Ready(&events[(offset.0 - extent.first.0) as usize]);
+                return match events.binary_search_by_key(&offset, |event| event.offset) {
+                    Ok(at) => LaneRead::Ready(&events[at]),
+                    Err(at) => LaneRead::Hole(events.get(at).map_or(Offset(extent.last.0 + 1), |event| event.offset)),
+                };
             }
         }
         let at = self.extents.partition_point(|extent| extent.last < offset);
-        LaneRead::Miss(self.extents[at])
+        let extent = self.extents[at];
+        if offset < extent.first { LaneRead::Hole(extent.first) } else { LaneRead::Miss(extent) }
     }
 
     /// The first event that was appended at or after a time, engine microseconds; the one behind the end if there is none.
@@ -205,7 +218,8 @@ impl Lane {
             Some(extent) => match self.loaded.iter().find(|(loaded, _)| loaded.place == extent.place) {
                 None => return LaneSearch::Miss(*extent),
                 Some((_, events)) => {
-                    Offset(extent.first.0 + events.partition_point(|event| event.append_micros < micros) as u64)
+                    let at = events.partition_point(|event| event.append_micros < micros);
+                    events.get(at).map_or(Offset(extent.last.0 + 1), |event| event.offset)
                 }
             },
         };
@@ -264,7 +278,13 @@ impl Lane {
     /// All files that it may have: what goes with it.
     #[must_use]
     pub fn files(&self) -> Range<u32> {
-        self.kept_from..self.next.file + 1
+        self.kept_from..self.next.file.max(self.planned) + 1
+    }
+
+    /// Takes note of a chunk that a checkpoint is about to write. Should the lane go before it counts, or should it fail, its
+    /// file goes with the lane all the same.
+    pub fn plan(&mut self, extent: Extent) {
+        self.planned = self.planned.max(extent.place.file);
     }
 
     /// Takes note of a chunk that is durable in its file.

@@ -72,7 +72,8 @@ impl Lane {
     pub fn release_files(&mut self) -> Range<u32> {
         // The next chunk begins a file of its own if there is no other one in its file: see `next_chunks`.
         let empty = self.next.file + u32::from(self.next.position > 0);
-        let needed = self.extents.first().map_or(empty, |extent| extent.place.file).max(self.kept_from);
+        let normal = self.extents.iter().find(|extent| !extent.place.is_compacted());
+        let needed = normal.map_or(empty, |extent| extent.place.file).max(self.kept_from);
         std::mem::replace(&mut self.kept_from, needed)..needed
     }
 
@@ -173,6 +174,13 @@ mod tests {
         assert_eq!(again.filed_bytes(), lane.filed_bytes() + new[0].bytes);
         assert_eq!((lane.release_files(), again.kept_from()), (1..3, 3));
         assert_eq!((lane.release_files(), lane.files()), (3..3, 3..9));
+        let large = lane.next_chunks(LaneSizes { chunk_bytes: 1, file_bytes: 1 });
+        large.iter().for_each(|chunk| lane.plan(chunk.extent));
+        assert_eq!(
+            lane.files(),
+            3..large.last().unwrap().extent.place.file + 1,
+            "what an unfinished checkpoint wrote goes too"
+        );
     }
 
     #[test]

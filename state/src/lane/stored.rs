@@ -42,15 +42,18 @@ impl Lane {
         for _ in 0..from.count(1)? {
             let extent = extent(from, is_of_version_1)?;
             let follows = match extents.last() {
-                None => extent.first <= start && start <= extent.last,
-                Some(before) => before.last.0.checked_add(1) == Some(extent.first.0) && before.behind() <= extent.place,
+                None => start <= extent.last,
+                Some(before) => {
+                    let is_behind = before.place.is_compacted() && !extent.place.is_compacted();
+                    before.last < extent.first && (is_behind || before.behind() <= extent.place)
+                }
             };
             if !follows || extent.last < extent.first {
                 return Err(DecodeError::Unknown { what: "first offset of a chunk", found: extent.first.0 });
             }
             extents.push(extent);
         }
-        if extents.last().is_some_and(|last| last.behind() > next) {
+        if extents.last().is_some_and(|last| last.place.is_compacted() || last.behind() > next) {
             return Err(DecodeError::Unknown { what: "place of a lane's next chunk", found: next.position });
         }
         Ok(Self::restore(key, start, extents, next, spread))
@@ -68,7 +71,7 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
     put_place(out, extent.place);
     out.put_varint(extent.bytes);
     out.put_u32(extent.crc);
-    out.put_u8(extent.times.is_some().into());
+    out.put_u8(u8::from(extent.times.is_some()) | u8::from(extent.has_holes) << 1);
     if let Some((first, last)) = extent.times {
         out.put_varint(first);
         out.put_varint(last);
@@ -90,6 +93,10 @@ fn extent(from: &mut Reader<'_>, is_of_version_1: bool) -> Result<Extent, Decode
     if place.position.max(bytes) > LANE_BYTES_MAX {
         return Err(DecodeError::Unknown { what: "place or length of a chunk", found: place.position.max(bytes) });
     }
-    let times = if !is_of_version_1 && from.u8()? != 0 { Some((from.varint()?, from.varint()?)) } else { None };
-    Ok(Extent { first, last, place, bytes, crc, times })
+    let flags = if is_of_version_1 { 0 } else { from.u8()? };
+    if flags > 3 {
+        return Err(DecodeError::Unknown { what: "flags of a chunk", found: flags.into() });
+    }
+    let times = if flags & 1 != 0 { Some((from.varint()?, from.varint()?)) } else { None };
+    Ok(Extent { first, last, place, bytes, crc, times, has_holes: flags & 2 != 0 })
 }
