@@ -316,6 +316,12 @@ pub const STORE_TOMBSTONE_SHARE: u64 = 8;
 /// Rows that are tombstones, below which a group is not merged for their sake.
 pub const STORE_TOMBSTONES_MIN: u64 = 4_096;
 
+/// Milliseconds for which requests of a slot under move wait at most before the move is given up: a client that waits a second
+/// for a reply gets it.
+pub const MOVE_PAUSE_MILLIS_MAX: u64 = 900;
+/// Milliseconds that the checkpoint before a move may take: it waits for other checkpoints and for merges.
+pub const MOVE_PREPARE_MILLIS_MAX: u64 = 120_000;
+
 const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");

@@ -101,11 +101,21 @@ pub enum Bug {
     BacklogRowComesBack = 72,
     /// Messages that wait for their receivers are in no flush.
     OutboxRowForgotten = 73,
+    /// A shard goes on serving a slot after the placement gave it to another one.
+    MovedSlotServed = 60,
+    /// The placement gives a slot to a shard whose root does not name it yet.
+    PlacementBeforeSlotIn = 61,
+    /// A slot's sessions stay behind when it moves.
+    MoveForgetsSessions = 62,
+    /// Files that a moved slot shares are removed when the shard that it left needs them no longer.
+    MovedRowsRemoved = 63,
+    /// Who sends to a slot does not send again what the shard may have had that the slot left.
+    SendersGoOnAfterMove = 64,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 45] = [
+    pub const ALL: [Bug; 50] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -151,6 +161,11 @@ impl Bug {
         Bug::CancelledTimerComesBack,
         Bug::BacklogRowComesBack,
         Bug::OutboxRowForgotten,
+        Bug::MovedSlotServed,
+        Bug::PlacementBeforeSlotIn,
+        Bug::MoveForgetsSessions,
+        Bug::MovedRowsRemoved,
+        Bug::SendersGoOnAfterMove,
     ];
 }
 

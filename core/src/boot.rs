@@ -20,13 +20,14 @@ mod warm;
 
 pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, InspectedWaiting, inspect};
 pub use placement::{FoundShard, Placement, SlotMove};
+pub(crate) use rows::load_moved;
 pub use seeds::ShardSeed;
 pub use verify::{Damaged, Verified, Verifying, verify};
 
 use crate::catalog::Catalog;
 use crate::jobs::{SLOTS_DIR, checkpoint_name};
 use crate::session_secret::{SessionSecret, repaired};
-use crate::shard::{RootContent, SESSION_BOOTS_MAX, checkpoint_bytes, unseal_checkpoint};
+use crate::shard::{CheckpointMark, RootContent, SESSION_BOOTS_MAX, checkpoint_bytes, unseal_checkpoint};
 use crate::store_files::{MISSING, StoreError};
 use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
@@ -409,13 +410,30 @@ fn load_slot(
     content: &RootContent,
     now: Now,
 ) -> Result<Slot, BootError> {
-    let Some(mark) = content.marks.get(&slot) else { return Ok(Slot::new(slot)) };
+    match content.marks.get(&slot) {
+        Some(mark) => read_slot(files, identity.directory, slot, *mark, now.wall_micros),
+        None => Ok(Slot::new(slot)),
+    }
+}
+
+/// Reads a slot from its checkpoint: all of it but its rows, which lie in files. At a start, and when it comes from another
+/// shard.
+///
+/// # Errors
+/// Damage, or what the disk says.
+fn read_slot(
+    files: &mut Files<'_>,
+    directory: u128,
+    slot: SlotId,
+    mark: CheckpointMark,
+    wall_micros: u64,
+) -> Result<Slot, BootError> {
     let path = format!("{SLOTS_DIR}/{}", checkpoint_name(slot, mark.number));
     let file = files
         .read_declared(&path, checkpoint_bytes)?
         .ok_or_else(|| damage(&path, &"the checkpoint is missing, but the shard's root names it"))?;
-    let dump = unseal_checkpoint(identity.directory, slot, mark.number, &file).map_err(|what| damage(&path, &what))?;
-    let loaded = Slot::load(slot, dump, now.wall_micros).map_err(|error| damage(&path, &error))?;
+    let dump = unseal_checkpoint(directory, slot, mark.number, &file).map_err(|what| damage(&path, &what))?;
+    let loaded = Slot::load(slot, dump, wall_micros).map_err(|error| damage(&path, &error))?;
     if loaded.last_ssn() != mark.ssn {
         return Err(damage(&path, &format!("it ends at record {}, but the root says {}", loaded.last_ssn(), mark.ssn)));
     }

@@ -1,6 +1,7 @@
 //! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
 
-use crate::shard::CutContent;
+use crate::boot::load_moved;
+use crate::shard::{CheckpointMark, CutContent};
 use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c;
@@ -11,6 +12,8 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_io::log::{LogError, ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Chunk, Extent, Place};
+use gristmill_state::slot::Slot;
+use gristmill_state::store::Group;
 
 /// Bytes that a flush or a merge of the store moves before other jobs have their turn.
 const STORE_STEP_BYTES: usize = 4 << 20;
@@ -62,6 +65,26 @@ pub enum Job {
         /// What it says.
         bytes: Vec<u8>,
     },
+    /// Store the placement.
+    Placement {
+        /// The two-copy root.
+        root: RootFile,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// Read a slot that comes from another shard.
+    LoadSlot {
+        /// Id of the data directory.
+        directory: u128,
+        /// The slot.
+        slot: SlotId,
+        /// Its checkpoint.
+        mark: CheckpointMark,
+        /// Number of the part of a slot group that it is, and the files with its rows.
+        part: (u16, Box<Group>),
+        /// The time.
+        wall_micros: u64,
+    },
     /// Write down a cut for a backup.
     Cut {
         /// Id of the data directory.
@@ -99,6 +122,10 @@ pub enum JobDone {
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.
     Catalog(RootFile, Result<(), DiskError>),
+    /// The placement is stored.
+    Placement(RootFile, Result<(), DiskError>),
+    /// A slot, from its checkpoint of that number; or why it cannot be read.
+    LoadSlot(SlotId, u64, Result<Box<Slot>, String>),
     /// The cut of that number is written down.
     Cut(u64, Result<(), DiskError>),
     /// A chunk's body.
@@ -180,6 +207,14 @@ impl Job {
             Self::Catalog { mut root, bytes } => {
                 let done = root.store(&mut files, &bytes).map(drop);
                 JobDone::Catalog(root, done)
+            }
+            Self::Placement { mut root, bytes } => {
+                let done = root.store(&mut files, &bytes).map(drop);
+                JobDone::Placement(root, done)
+            }
+            Self::LoadSlot { directory, slot, mark, part: (number, group), wall_micros } => {
+                let loaded = load_moved(&mut files, directory, (slot, mark), (number, &group), wall_micros);
+                JobDone::LoadSlot(slot, mark.number, loaded.map(Box::new).map_err(|error| error.to_string()))
             }
             Self::Cut { directory, folder, number, bytes } => {
                 JobDone::Cut(number, store_cut(&mut files, directory, &folder, &bytes))

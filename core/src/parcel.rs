@@ -3,8 +3,9 @@
 
 use crate::catalog::Catalog;
 use crate::request::{Refusal, Reply, Request};
+use crate::shard::MoveItem;
 use crate::shard::settle::{Drained, Need, RoundKey};
-use gristmill_base::ids::{ShardId, SlotId, TableId};
+use gristmill_base::ids::{ShardId, SlotId, TableId, Term};
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;
 
@@ -105,6 +106,13 @@ pub enum Item {
         rows: Vec<(Bytes, Option<Bytes>)>,
         /// Whether this shard has more.
         more: bool,
+        /// By which owners of slots it chose its own.
+        term: Term,
+    },
+    /// A slot left while a part of a scan was made.
+    ScanAgain {
+        /// The asker's number.
+        gather: u64,
     },
     /// A part of a scan cannot be shown.
     ScanFailed {
@@ -166,6 +174,8 @@ pub enum Item {
         /// Whether nothing of it is; otherwise only the segments of its log.
         all: bool,
     },
+    /// About a slot that moves to another shard.
+    Move(Box<MoveItem>),
     /// A new snapshot of the catalog. Only shard 0 sends it.
     Catalog(Arc<Catalog>),
     /// The snapshot of that version is in use; after [`Item::CatalogShow`]: it is shown.

@@ -1,7 +1,9 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
+use gristmill_base::ids::{
+    HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
+};
 
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
@@ -223,6 +225,13 @@ pub enum Operation {
         step: BackupStep,
         /// Number of the cut; 0 to begin.
         cut: u64,
+    },
+    /// Move a slot to another shard. Answered by [`Answer::Json`].
+    Move {
+        /// The slot.
+        slot: SlotId,
+        /// The shard.
+        to: ShardId,
     },
     /// Wait until what an app was given before is handled, with all that it caused. Answered by [`Answer::Json`].
     Settle {

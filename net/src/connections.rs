@@ -12,6 +12,7 @@ use gristmill_base::limits::{
     CONNECTION_OUTPUT_BYTES_MAX, CONNECTION_OUTPUT_BYTES_SLOW, FRAME_BYTES_BEFORE_HELLO, SHARD_FLIGHT_BYTES_MAX,
     SHARD_INPUT_BYTES_MAX, SHARD_OUTPUT_BYTES_MAX, TURN_REQUESTS_MAX,
 };
+use gristmill_base::placement::Owners;
 use gristmill_core::request::{Reply, Request};
 use gristmill_wire::Status;
 use std::collections::{HashMap, VecDeque};
@@ -82,6 +83,13 @@ impl Connections {
             counters: Counters::default(),
             faults: Faults::default(),
         }
+    }
+
+    /// Slots were moved: who says hello from now on is told where they are. Those who said it before find them by the shard
+    /// that they ask, which passes on what is not its own.
+    pub fn hear_of(&mut self, owners: &Owners) {
+        self.greeting.slots = owners.all().to_vec();
+        self.greeting.placement_version = u64::from(owners.term().0);
     }
 
     /// Takes in one event of the network at `now`.

@@ -7,7 +7,8 @@ use gristmill_base::limits::{
 };
 use gristmill_wire::{Hello, HelloReply, PROTOCOL_VERSION, Status};
 
-/// Who the server is and where every key lives. The same for all shards but for `shard`; fixed from start to stop.
+/// Who the server is and where every key lives. The same for all shards but for `shard`; owners of slots change when slots are
+/// moved.
 #[derive(Clone, Debug)]
 pub struct Greeting {
     /// The shard that serves the connections.

@@ -393,6 +393,9 @@ where
             }
             self.jobs.start(job);
         }
+        if let Some(owners) = outbox.owners.take() {
+            self.connections.hear_of(&owners);
+        }
         self.connections.reply(outbox.replies.drain(..));
     }
 

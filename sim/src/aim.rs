@@ -1,6 +1,7 @@
 //! Seeds aimed at a planted bug.
 
 use crate::machine::{Knobs, SLOW_DISK};
+use crate::run::moves::is_of_moves;
 use gristmill_base::planted::Bug;
 use gristmill_state::lane::LaneSizes;
 
@@ -78,8 +79,23 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.boot.checkpoint_bytes = 64 << 10;
             knobs.padding = 1_500;
         }
-        _ => {}
+        bug => aim_at_moves(bug, knobs),
     }
+}
+
+/// Moves all the time, between shards that checkpoint often, so that files are merged and removed.
+fn aim_at_moves(bug: Bug, knobs: &mut Knobs) {
+    if !is_of_moves(Some(bug)) {
+        return;
+    }
+    (knobs.rots, knobs.rests, knobs.rehomes, knobs.reloads) = (0, 0, 0, 0);
+    knobs.boot.shard_count = knobs.boot.shard_count.max(2);
+    knobs.boot.checkpoint_bytes = 64 << 10;
+    knobs.boot.segment_bytes = 64 << 10;
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    knobs.boot.resident_bytes_max = 0;
+    knobs.window = 16;
 }
 
 /// The same for a bug of cuts for backups.

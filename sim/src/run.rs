@@ -2,6 +2,7 @@
 
 mod backup;
 mod lanes;
+pub(crate) mod moves;
 mod settled;
 
 use crate::aim::aim;
@@ -109,6 +110,7 @@ struct Run {
     /// When it is asked under load whether the app has settled, and how often still.
     questions: (SimRng, u32),
     backups: backup::Backups,
+    moves: moves::SlotMoves,
     names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
@@ -157,6 +159,7 @@ impl Run {
         let questions = (SimRng::new(options.seed.rotate_left(32) ^ 0x5e77), questions);
         let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
         let backups = backup::Backups::draw(options, &knobs);
+        let moves = moves::SlotMoves::draw(options);
         let mut machine = Machine::new(apps, knobs, &mut rng);
         machine.rot = Rot::new(own);
         if is_wired {
@@ -173,6 +176,7 @@ impl Run {
             ingesters,
             questions,
             backups,
+            moves,
             names: None,
             network: BTreeMap::new(),
             replies: 0,
@@ -344,6 +348,9 @@ impl Run {
     /// Sends a reply on its way, which takes a while.
     fn post(&mut self, reply: Reply) {
         self.replies += 1;
+        if reply.responder.conn == moves::MOVER {
+            return moves::note(&reply);
+        }
         if reply.responder.conn == OPERATOR {
             self.operator = Some(reply);
             return;
@@ -464,6 +471,7 @@ impl Run {
                 self.settled_under_load()?;
             }
             self.backup_step()?;
+            self.move_step();
             self.round()?;
         }
         self.machine.disk.crash_at_op(u64::MAX);

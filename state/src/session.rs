@@ -243,6 +243,18 @@ impl Session {
         Some(waiting.remove(at).1)
     }
 
+    /// Who waits for which position.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, Responder)> + '_ {
+        self.more.iter().flat_map(|more| &more.waiting).copied()
+    }
+
+    /// Lets somebody wait for an operation that lies in a backlog, unless it was handled.
+    pub fn attach(&mut self, pos: u64, responder: Responder) {
+        if let Some(more) = self.more.as_mut().filter(|more| more.backlogged.contains(&pos)) {
+            more.waiting.push((pos, responder));
+        }
+    }
+
     /// Keeps a reply.
     pub fn keep(&mut self, reply: KeptReply) {
         if let Some(more) = &mut self.more {

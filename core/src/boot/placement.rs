@@ -144,6 +144,18 @@ impl Placement {
         Ok(Owners::new(slot_count, self.shard_count, Term(self.term), moved))
     }
 
+    /// The same with these owners.
+    #[must_use]
+    pub(crate) fn with(&self, owners: &Owners) -> Self {
+        let moves = owners.moves().iter().map(|(slot, it)| SlotMove {
+            slot: slot.0,
+            owner: it.owner.0,
+            term: it.term.0,
+            ssn: it.ssn.0,
+        });
+        Self { term: owners.term().0, moves: moves.collect(), ..self.clone() }
+    }
+
     /// The same for a copy of the directory whose small files and logs are stored anew: nothing was found of these yet.
     #[must_use]
     pub(super) fn elsewhere(self) -> Self {
@@ -196,6 +208,7 @@ mod tests {
     fn owners_come_back_and_moves_that_cannot_be_are_refused() {
         let owners = placement().owners(8).unwrap();
         assert_eq!(owners.moved(SlotId(3)), Some(Moved { owner: ShardId(1), term: Term(8), ssn: Ssn(77) }));
+        assert_eq!(placement().with(&owners), placement());
         assert!(placement().owners(2).unwrap_err().to_string().contains("slot 3"));
         let wrong = Placement { shard_count: 1, ..placement() };
         assert!(Placement::from_bytes(&wrong.to_bytes()).unwrap_err().to_string().contains("owner: 1"));

@@ -1,10 +1,11 @@
 //! Rows of slots from the files of the store, at a start.
 
-use super::{BootError, damage};
+use super::{BootError, damage, read_slot};
+use crate::shard::CheckpointMark;
 use crate::store_files::{MISSING, OpenFiles};
 use gristmill_base::env::{DiskErrorKind, OpenMode};
 use gristmill_base::files::Files;
-use gristmill_base::ids::SlotId;
+use gristmill_base::ids::{ShardId, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_state::slot::Slot;
@@ -197,6 +198,25 @@ pub(super) fn load_rows(
         }
     }
     Ok(())
+}
+
+/// A slot that comes from another shard: from its checkpoint, and what of its rows a start would read from these files.
+///
+/// # Errors
+/// Damage, or what the disk says.
+pub(crate) fn load_moved(
+    files: &mut Files<'_>,
+    directory: u128,
+    (slot, mark): (SlotId, CheckpointMark),
+    (number, group): (u16, &Group),
+    wall_micros: u64,
+) -> Result<Slot, BootError> {
+    let loaded = read_slot(files, directory, slot, mark, wall_micros)?;
+    let mut manifest = Manifest::new(ShardId(0), 0, []);
+    manifest.groups.insert(number, group.clone());
+    let mut slots = BTreeMap::from([(slot, loaded)]);
+    load_rows(files, &Identity { directory, slot_count: 0 }, &manifest, &mut slots, |_| true)?;
+    Ok(slots.remove(&slot).expect("it was just put there"))
 }
 
 fn load_all(

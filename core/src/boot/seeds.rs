@@ -15,13 +15,15 @@ use gristmill_io::log::{LogConfig, ScanEnd, resume};
 use gristmill_io::root::RootFile;
 use gristmill_state::input::StreamId;
 use gristmill_state::slot::Slot;
-use std::collections::BTreeMap;
+use gristmill_state::store::{FileKind, FileNumber, Manifest};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A shard that has been recovered and waits to be opened on its core.
 pub struct ShardSeed {
     config: ShardConfig,
     owners: Arc<Owners>,
+    shared: BTreeSet<(u16, FileNumber, FileKind)>,
     /// Of the first shard alone.
     pub(super) placement: Option<(RootFile, Placement)>,
     slots: Vec<Slot>,
@@ -51,6 +53,7 @@ pub(super) fn seeds(
     let engine_micros = logs.iter().map(|recovered| recovered.scan.time_micros).max().unwrap_or(0).max(now.wall_micros);
     let mut cursors = cursors_of(&logs, catalog, identity.slot_count, owners);
     let received = received_by(&logs);
+    let shared = shared_files(&logs);
     let mut catalog_root = Some(catalog_root);
     logs.into_iter()
         .enumerate()
@@ -78,6 +81,7 @@ pub(super) fn seeds(
                 },
                 owners: owners.clone(),
                 placement: None,
+                shared: shared.clone(),
                 slots: recovered.slots.into_values().collect(),
                 log: recovered.log,
                 scan: recovered.scan,
@@ -93,6 +97,18 @@ pub(super) fn seeds(
             }
         })
         .collect()
+}
+
+/// Files of the store that several parts of slot groups name.
+fn shared_files(logs: &[Recovered]) -> BTreeSet<(u16, FileNumber, FileKind)> {
+    let manifests = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
+    let (mut once, mut shared) = (BTreeSet::new(), BTreeSet::new());
+    for file in manifests.flat_map(Manifest::files) {
+        if !once.insert(file) {
+            shared.insert(file);
+        }
+    }
+    shared
 }
 
 /// Where the receivers of each slot's channels stand: (from, to) → cursor.
@@ -179,6 +195,7 @@ impl ShardSeed {
             config: self.config,
             owners: self.owners,
             placement: self.placement,
+            shared: self.shared,
             slots: self.slots,
             log,
             catalog: self.catalog,

@@ -35,7 +35,7 @@ impl Shard {
     /// While another change is under way none is looked at: compared with a catalog that not every shard uses yet, a file
     /// that was sent twice would be called loaded before it is.
     pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], _force: bool) {
-        if self.change.is_some() {
+        if self.change.is_some() || self.moves.is_leading() {
             return self.refuse_change(responder);
         }
         match self.try_load(text) {
@@ -75,7 +75,7 @@ impl Shard {
 
     /// Unloads an app and deletes what it holds.
     pub(super) fn delete_app(&mut self, responder: Responder, name: &str) {
-        if self.change.is_some() {
+        if self.change.is_some() || self.moves.is_leading() {
             return self.refuse_change(responder);
         }
         match self.catalog.unload(name) {
@@ -90,7 +90,10 @@ impl Shard {
     }
 
     fn refuse_change(&mut self, responder: Responder) {
-        let message = "another change of the apps is under way and not yet used by every shard; try again";
+        let message = match self.moves.is_leading() {
+            true => "a slot is on its way to another shard; try again",
+            false => "another change of the apps is under way and not yet used by every shard; try again",
+        };
         self.refuse(responder, Code::Capacity, message);
     }
 
@@ -140,25 +143,28 @@ impl Shard {
 
     /// Deletes what is left of apps that were deleted after the first `known` ones.
     pub(super) fn bury_deleted(&mut self, known: usize) {
+        let slots: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        slots.into_iter().for_each(|slot| self.bury_in(slot, known));
+    }
+
+    /// The same in one slot.
+    pub(super) fn bury_in(&mut self, slot: SlotId, known: usize) {
         if planted::is(Bug::DeletedAppStays) {
             return;
         }
         let catalog = self.catalog.clone();
-        let slots: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
         for deleted in catalog.deleted.iter().skip(known) {
             let control = Control::Tombstone {
                 tables: deleted.tables.clone(),
                 topics: deleted.topics.clone(),
                 subscriptions: deleted.subscriptions.clone(),
             };
-            for slot in &slots {
-                let (state, log) = self.slot_and_log(*slot);
-                let lanes = state.lanes.values().filter(|lane| deleted.topics.contains(&lane.key.topic.0));
-                let files = lanes.map(|lane| (lane.key, lane.files())).collect::<Vec<_>>();
-                if let Some(lsn) = state.bury(log, control.clone()) {
-                    self.after_record(*slot, lsn);
-                    self.remove_lane_files(*slot, files);
-                }
+            let (state, log) = self.slot_and_log(slot);
+            let lanes = state.lanes.values().filter(|lane| deleted.topics.contains(&lane.key.topic.0));
+            let files = lanes.map(|lane| (lane.key, lane.files())).collect::<Vec<_>>();
+            if let Some(lsn) = state.bury(log, control) {
+                self.after_record(slot, lsn);
+                self.remove_lane_files(slot, files);
             }
         }
     }

@@ -73,6 +73,9 @@ impl Shard {
     /// Accepts a message for a slot of this shard: queues it at its grain, or appends it to its lane.
     pub(super) fn deliver_message(&mut self, from: SlotId, to: SlotId, seq: u64, target: Target) -> Acceptance {
         let stream = StreamId::Slot(from);
+        if self.moves.paused == Some(to) {
+            return Acceptance::Full;
+        }
         match target {
             Target::Grain(grain, input) => self.deliver_event(stream, to, seq - 1, seq, grain, *input),
             Target::Lane(lane, ..) if self.catalog.is_deleted_topic(lane.topic) => {

@@ -4,6 +4,8 @@
 //! Nothing is written before the records whose effects it holds are durable.
 
 use super::cut::Cuts;
+use super::move_in::MoveIn;
+use super::move_out::MoveOut;
 use super::root_content::{CheckpointMark, RootContent};
 use super::work::{PAUSE_NANOS, Work};
 use super::{Outbox, Shard};
@@ -173,6 +175,29 @@ impl Checkpoints {
         self.stale.extend(unnamed.map(|(_, _, path)| path));
     }
 
+    /// A slot was moved here: the next root names its checkpoint, which stays whose file it is.
+    pub(super) fn take(&mut self, slot: SlotId, mark: CheckpointMark) {
+        self.content.marks.insert(slot, mark);
+        self.next_number = self.next_number.max(mark.number + 1);
+    }
+
+    /// A slot was moved away, or did not come: the next root does not name its checkpoint, which is another shard's.
+    pub(super) fn forget(&mut self, slot: SlotId) {
+        self.content.marks.remove(&slot);
+        self.root_due = true;
+    }
+
+    /// Whether a round may begin.
+    pub(super) fn is_free(&self) -> bool {
+        let idle = self.round.is_empty() && self.dumped.is_none() && self.writing.is_none();
+        idle && self.root.is_some() && !self.root_due
+    }
+
+    /// Begins a round with one slot.
+    pub(super) fn begin_round_of(&mut self, slot: SlotId) {
+        self.round = [slot].into();
+    }
+
     /// The round flushes so many bytes of rows.
     pub(super) fn flushes_bytes(&mut self, bytes: usize) {
         self.round_bytes += bytes as u64;
@@ -264,16 +289,14 @@ impl Shard {
     /// Begins a round: when the log has grown, every slot with records since its last checkpoint, oldest first; else those
     /// whose lanes' files have waited for it.
     fn begin_round(&mut self) {
-        let checkpoints = &self.checkpoints;
-        let idle = checkpoints.round.is_empty() && checkpoints.dumped.is_none() && checkpoints.writing.is_none();
-        let idle = idle && self.groups.is_between();
-        let free = checkpoints.root.is_some() && !checkpoints.root_due;
-        if !idle || !free || !self.is_round_due() {
+        let is_free = self.checkpoints.is_free() && self.groups.is_between();
+        let is_held = self.moves.out.as_ref().is_some_and(MoveOut::holds_rounds);
+        if !is_free || is_held || !self.is_round_due() {
             return;
         }
         let is_for_files = !self.is_log_long();
         self.residence.wants_flush = false;
-        let buried = &checkpoints.buried;
+        let buried = &self.checkpoints.buried;
         let has_files = |slot: SlotId| buried.iter().any(|(home, ..)| *home == slot);
         let dirty = self.slots.iter().flatten().filter(|slot| slot.first_dirty_lsn.is_some());
         let dirty = dirty.filter(|slot| !is_for_files || has_files(slot.id));
@@ -368,22 +391,21 @@ impl Shard {
     fn next_log_from(&self) -> Lsn {
         let between = self.checkpoints.writing.is_none() && self.checkpoints.dumped.is_none();
         assert!(between, "a root is made between dumps");
-        let dirty = self.slots.iter().flatten().filter_map(|slot| slot.first_dirty_lsn).min();
+        let dirty = self.all_slots().filter_map(|slot| slot.first_dirty_lsn).min();
         dirty.unwrap_or(self.log.0.appended().0.next())
     }
 
     fn publish_root(&mut self, outbox: &mut Outbox) {
         let checkpoints = &self.checkpoints;
-        if !checkpoints.root_due
-            || checkpoints.dumped.is_some()
-            || checkpoints.writing.is_some()
-            || checkpoints.root.is_none()
-            || !self.groups.is_between()
-        {
+        let is_between = checkpoints.dumped.is_none() && checkpoints.writing.is_none() && self.groups.is_between();
+        // In the middle of a round what counts is as it was before it, and so is where the log begins.
+        let names_coming = self.moves.coming.as_ref().is_some_and(MoveIn::wants_root);
+        if !checkpoints.root_due || checkpoints.root.is_none() || !(is_between || names_coming) {
             return;
         }
         // What is named must be durable: the log may be read from a record on only if that record will be there.
-        let from = self.next_log_from().min(self.log.0.durable().0.next());
+        let durable = self.log.0.durable().0.next();
+        let from = if is_between { self.next_log_from().min(durable) } else { checkpoints.content.log_from };
         let content = RootContent {
             log_from: from.max(self.checkpoints.content.log_from),
             time_micros: self.engine_micros,
@@ -399,6 +421,7 @@ impl Shard {
             if self.checkpoints.cuts.holds_files() { Vec::new() } else { std::mem::take(&mut self.checkpoints.stale) };
         outbox.jobs.push(Job::Root { root, bytes: content.to_bytes(), remove: remove.clone() });
         self.checkpoints.publishing = Some((content, remove));
+        self.coming_is_named(true);
     }
 
     /// Files of lanes homed in a slot, of which nothing is needed after the slot's last record: they go once a root names a
@@ -426,9 +449,11 @@ impl Shard {
             // Some may be gone already, which the next try does not mind.
             self.checkpoints.stale.append(&mut remove);
             self.checkpoints.root_due = true;
+            self.coming_is_named(false);
             self.pause_checkpoints(Work::Root);
             return;
         }
+        self.root_names_coming();
         self.log.0.free_before(content.log_from);
         self.checkpoints.content.log_from = content.log_from;
     }
@@ -457,6 +482,8 @@ impl Shard {
             JobDone::Store(job, step) => self.store_step_done(job, step),
             JobDone::Root(root, done) => self.root_published(root, done),
             JobDone::Catalog(root, done) => self.catalog_stored(root, done),
+            JobDone::Placement(root, done) => self.placement_stored(root, done),
+            JobDone::LoadSlot(slot, number, loaded) => self.slot_loaded(slot, number, loaded),
             JobDone::Cut(number, done) => self.cut_stored(number, done),
             JobDone::LoadChunk(slot, lane, extent, body) => self.chunk_loaded(slot, lane, extent, body),
             JobDone::Nothing(ticket) => self.fetched(ticket),
@@ -466,6 +493,9 @@ impl Shard {
     fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, ChunkError>) {
         gristmill_base::sometimes::reached("lane chunk read back");
         self.fetching.retain(|fetch| *fetch != (slot, lane, extent.place));
+        if !self.has_slot(slot) {
+            return;
+        }
         if self.slot(slot).and_then(|slot| slot.lanes.get(&lane)).is_some_and(|lane| !lane.has(extent)) {
             // Retention has let it go meanwhile, perhaps with its file.
             self.feeds_go_on(lane);

@@ -59,6 +59,11 @@ impl Cuts {
         self.taken.is_some() && !planted::is(Bug::CutHoldsNothing)
     }
 
+    /// Whether this shard leads a backup.
+    pub(super) fn is_leading(&self) -> bool {
+        self.lead.is_some()
+    }
+
     /// When the lease of a backup is over; `u64::MAX` without one.
     pub(super) fn deadline(&self) -> u64 {
         self.lead.as_ref().map_or(u64::MAX, |lead| lead.until_nanos)
@@ -113,6 +118,9 @@ impl Shard {
             // Some shards may use the new catalog already: the cut would hold the old one.
             return self.refuse(responder, Code::Capacity, "a change of the apps is under way; try again");
         }
+        if self.moves.is_leading() {
+            return self.refuse(responder, Code::Capacity, "a slot is on its way to another shard; try again");
+        }
         let number = self.checkpoints.cuts.number + 1;
         let (missing, until_nanos) = (self.config.shard_count, self.lease_end());
         self.checkpoints.cuts.lead = Some(Lead { number, responder: Some(responder), missing, until_nanos });
@@ -141,7 +149,8 @@ impl Shard {
         let to = self.log.0.appended().0;
         let published = self.checkpoints.content();
         // The newest checkpoints and files, of which all are durable, and the log as far back as it is kept for the root.
-        let root = RootContent { time_micros: self.engine_micros, ..published.clone() };
+        let (time_micros, shard, term) = (self.engine_micros, Some(self.config.shard), self.moves.owners.term());
+        let root = RootContent { time_micros, shard, term, ..published.clone() };
         let catalog = (self.config.shard == LEADER).then(|| self.catalog.to_bytes());
         let content = CutContent { boot: self.config.boot, cut: number, to, root, catalog };
         self.checkpoints.cuts.taken = Some(Taken { number, to, unwritten: Some(Box::new(content)) });

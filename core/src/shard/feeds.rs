@@ -4,6 +4,8 @@
 //! A feed scans its lane once for all destinations; each destination remembers the last position that it was sent, so
 //! that a scan which starts again (after a restart, or because a receiver misses something) sends nothing twice.
 
+mod moved;
+
 use super::Shard;
 use crate::catalog::Subscription;
 use crate::parcel::Item;
@@ -136,7 +138,12 @@ impl Route<'_> {
 impl Shard {
     /// Sets up the feeds of all lanes homed here, starting at the cursors of their destinations.
     pub(super) fn begin_feeds(&mut self, cursors: &FeedCursors) {
-        let lanes: Vec<LaneKey> = self.slots.iter().flatten().flat_map(|slot| slot.lanes.keys().copied()).collect();
+        let lanes = self.slots.iter().flatten().flat_map(|slot| slot.lanes.keys().copied()).collect();
+        self.begin_feeds_of(lanes, cursors);
+    }
+
+    /// The same for some lanes.
+    pub(super) fn begin_feeds_of(&mut self, lanes: Vec<LaneKey>, cursors: &FeedCursors) {
         for lane in lanes {
             let catalog = self.catalog.clone();
             for subscription in catalog.subscriptions_of(lane.topic) {
@@ -149,7 +156,7 @@ impl Shard {
                     .map(|(slot, cursor)| (slot, Destination { sent: cursor, reported: cursor }))
                     .collect();
                 let start = |local: bool| {
-                    let cursors = destinations.iter().filter(|(slot, _)| self.owns(**slot) == local);
+                    let cursors = destinations.iter().filter(|(slot, _)| self.is_fed_here(**slot) == local);
                     Offset(cursors.map(|(_, destination)| destination.sent).min().unwrap_or(0) + 1)
                 };
                 let (local, remote) = (start(true), start(false));
@@ -158,6 +165,12 @@ impl Shard {
                 self.list_feed(key);
             }
         }
+    }
+
+    /// Whether events for a slot go by the pass for this shard: as the owners say, so that it does not change while a slot that
+    /// leaves is sealed.
+    pub(super) fn is_fed_here(&self, slot: SlotId) -> bool {
+        self.owner(slot) == self.config.shard
     }
 
     /// The slots in which a lane's subscribers can be.
@@ -246,6 +259,10 @@ impl Shard {
         }
         let lane = key.1;
         let home = self.lane_home(lane.topic, lane.lane);
+        if !self.owns(home) {
+            // It leaves: nothing more of it is sent from here.
+            return None;
+        }
         let route = Route {
             subscription,
             lane,
@@ -362,7 +379,7 @@ impl Shard {
         grain: GrainAddress,
         input: Input,
     ) -> bool {
-        if self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2 {
+        if self.moves.paused == Some(to) || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2 {
             return false;
         }
         matches!(self.deliver_event(route.stream, to, prev, at.0, grain, input), Acceptance::Taken | Acceptance::Known)
@@ -382,7 +399,7 @@ impl Shard {
 
     /// A receiver misses something behind `received`.
     pub(super) fn rewind_feed(&mut self, subscription: SubscriptionId, lane: LaneKey, at: SlotId, received: u64) {
-        let local = self.owns(at);
+        let local = self.is_fed_here(at);
         let not_before = self.now_nanos + 1_000_000;
         let Some(feed) = self.feeds.get_mut(&(subscription, lane)) else { return };
         let destination = feed.destinations.entry(at).or_default();
@@ -432,7 +449,7 @@ impl Shard {
         let end = state.durable_end(durable).0;
         let due = self.now_nanos >= feed.covered_nanos + CURSOR_RECORD_NANOS;
         for to in self.candidates(subscription, lane) {
-            let owned = self.owns(to);
+            let owned = self.is_fed_here(to);
             let head = if owned { feed.local } else { feed.remote };
             let pos = end.min(head.0 - 1);
             let destination = feed.destinations.entry(to).or_default();

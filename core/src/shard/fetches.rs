@@ -84,6 +84,11 @@ impl Fetches {
     }
 }
 
+/// Why a scan has to be made again.
+pub(super) fn slots_move() -> Refusal {
+    Refusal::new(Code::Capacity, "a slot went to another shard while the table was read; send it again")
+}
+
 impl What {
     /// A row.
     pub(super) fn row(key: &RowKey<'_>) -> Self {
@@ -123,7 +128,11 @@ impl Shard {
     pub(super) fn fetch(&mut self, mut fetch: Fetch) {
         loop {
             let group = self.part_of(fetch.slot);
-            let slot = self.slots[usize::from(fetch.slot.0)].as_deref().expect("fetches are of slots of this shard");
+            let sealed = self.moves.out.as_ref().and_then(|out| out.sealed.as_deref());
+            let sealed = sealed.filter(|slot| slot.id == fetch.slot);
+            let Some(slot) = self.slots[usize::from(fetch.slot.0)].as_deref().or(sealed) else {
+                return self.fetch_of_moved(fetch);
+            };
             match fetch.what.step(slot, group, &mut self.store) {
                 Ok(()) => match self.next_part(fetch) {
                     Some(next) => fetch = next,
@@ -144,6 +153,16 @@ impl Shard {
                     return self.fetch_failed(fetch, &what);
                 }
             }
+        }
+    }
+
+    /// The slot of a fetch has moved to another shard: the read is made there.
+    fn fetch_of_moved(&mut self, fetch: Fetch) {
+        reached("fetch of a slot that moved");
+        match fetch.then {
+            Then::Read(request) | Then::Range(request, ..) => self.request(request),
+            Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
+            Then::Scan(to) => self.scan_has_moved(to),
         }
     }
 

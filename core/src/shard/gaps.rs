@@ -57,7 +57,7 @@ impl Shard {
         let stream = Slot::topic_stream(SubscriptionId(subscription.id), lane);
         for to in self.candidates(subscription, lane) {
             let owner = self.owner(to);
-            let looked_at = if self.owns(to) { feed.local } else { feed.remote }.0 - 1;
+            let looked_at = if self.is_fed_here(to) { feed.local } else { feed.remote }.0 - 1;
             let destination = feed.destinations.entry(to).or_default();
             let (sent, pos) = (destination.sent, start.0 - 1);
             if sent.max(looked_at) >= pos {
@@ -100,7 +100,8 @@ impl Shard {
 
     /// A slot of this shard skips what it has not received up to `pos`.
     pub(super) fn skip(&mut self, stream: StreamId, to: SlotId, prev: u64, pos: u64) -> Acceptance {
-        if self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2 || !self.has_room() {
+        let is_paused = self.moves.paused == Some(to);
+        if is_paused || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2 || !self.has_room() {
             // The sender begins again, and finds out anew what must go.
             return Acceptance::Full;
         }
@@ -151,7 +152,7 @@ impl Shard {
     /// What slots of this shard have skipped, for the status: sums, and the newest ranges of each stream.
     pub(super) fn skipped_json(&self) -> Value {
         let (mut ranges, mut positions, mut list) = (0, 0, Vec::new());
-        for slot in self.slots.iter().flatten() {
+        for slot in self.all_slots() {
             for (stream, skipped) in slot.skipped() {
                 ranges += skipped.count;
                 positions += skipped.positions;

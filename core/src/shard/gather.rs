@@ -1,10 +1,15 @@
 //! Questions that all shards answer: whole-table scans and the status.
 
 use super::Shard;
+use super::fetches::slots_move;
 use super::reads::cut_page;
+use super::scans::ScanAsk;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
-use gristmill_base::ids::{Lsn, ShardId};
+use gristmill_base::ids::{Lsn, ShardId, Term};
+
+/// How often a scan begins again because of moves before it is refused: it may be quicker than the news of one.
+const SCAN_TRIES_MAX: u32 = 100;
 
 /// An answer that is being put together. Each shard answers once.
 #[derive(Debug)]
@@ -17,7 +22,16 @@ pub(super) struct Gather {
 
 #[derive(Debug)]
 enum Parts {
-    Scan { rows: Vec<(Bytes, Option<Bytes>)>, more: bool, limit: usize, last: Option<Bytes> },
+    Scan {
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        more: bool,
+        last: Option<Bytes>,
+        /// By which owners of slots the parts that have come chose theirs.
+        term: Option<Term>,
+        ask: ScanAsk,
+        /// How often it was begun again, because slots moved meanwhile.
+        tries: u32,
+    },
     Status(Vec<String>),
 }
 
@@ -29,9 +43,15 @@ impl Shard {
         number
     }
 
-    /// Begins a scan over all shards and says its number.
-    pub(super) fn gather_scan(&mut self, responder: Responder, limit: u32) -> u64 {
-        self.gather(responder, Parts::Scan { rows: Vec::new(), more: false, limit: limit as usize, last: None })
+    /// Begins a scan over all shards, or begins it again for the `tries`th time.
+    pub(super) fn gather_scan(&mut self, responder: Responder, ask: ScanAsk, tries: u32) {
+        let parts = Parts::Scan { rows: Vec::new(), more: false, last: None, term: None, ask: ask.clone(), tries };
+        let gather = self.gather(responder, parts);
+        for shard in 0..self.config.shard_count {
+            let ScanAsk { table, prefix, after, limit } = ask.clone();
+            let (from, limit) = ((self.config.shard, gather), limit as u32);
+            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit });
+        }
     }
 
     /// Asks all shards for their status.
@@ -43,10 +63,14 @@ impl Shard {
     }
 
     /// A shard's part of a scan has come.
-    pub(super) fn scan_part(&mut self, number: u64, part: Vec<(Bytes, Option<Bytes>)>, part_more: bool) {
+    pub(super) fn scan_part(&mut self, number: u64, part: Vec<(Bytes, Option<Bytes>)>, part_more: bool, of: Term) {
         let Some(gather) = self.gathers.get_mut(&number) else { return };
         gather.missing -= 1;
-        if let Parts::Scan { rows, more, last, .. } = &mut gather.parts {
+        if let Parts::Scan { rows, more, last, term, .. } = &mut gather.parts {
+            if *term.get_or_insert(of) != of {
+                // A slot that went from one shard to the other may be in both parts, or in none.
+                return self.scan_again(number);
+            }
             // Behind the end of a cut part there may be rows that were not sent: nothing beyond it may be shown.
             if let (true, Some((end, _))) = (part_more, part.last()) {
                 *last = Some(last.take().map_or_else(|| end.clone(), |last| last.min(end.clone())));
@@ -55,6 +79,21 @@ impl Shard {
             rows.extend(part);
         }
         self.gathered(number);
+    }
+
+    /// A slot went from one shard to another while a scan was made: it begins again.
+    pub(super) fn scan_again(&mut self, number: u64) {
+        gristmill_base::sometimes::reached("scan beside a move made again");
+        let Some(gather) = self.gathers.remove(&number) else { return };
+        match gather.parts {
+            Parts::Scan { ask, tries, .. } if tries < SCAN_TRIES_MAX => {
+                self.gather_scan(gather.responder, ask, tries + 1);
+            }
+            _ => {
+                let Refusal { code, message } = slots_move();
+                self.refuse(gather.responder, code, message);
+            }
+        }
     }
 
     /// A shard's part of a scan will not come: the scan has failed.
@@ -80,11 +119,11 @@ impl Shard {
         }
         let gather = self.gathers.remove(&number).expect("it was just looked at");
         let answer = match gather.parts {
-            Parts::Scan { mut rows, more, limit, last } => {
+            Parts::Scan { mut rows, more, last, ask, .. } => {
                 if let Some(last) = last {
                     rows.retain(|(key, _)| *key <= last);
                 }
-                let (rows, cut) = cut_page(rows, limit);
+                let (rows, cut) = cut_page(rows, ask.limit);
                 Answer::Rows { rows, more: more || cut }
             }
             Parts::Status(parts) => Answer::Json(self.whole_status(parts)),

@@ -16,7 +16,7 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_state::slot::DirtyRows;
-use gristmill_state::store::{Built, FlushMark, Group, Level, Plan, file_path, plan};
+use gristmill_state::store::{Built, FileKind, FlushMark, Level, Plan, plan};
 use std::collections::BTreeMap;
 
 /// Segments of the log, in bytes, that merges leave free on the disk.
@@ -112,10 +112,6 @@ impl Groups {
 }
 
 impl Shard {
-    fn group(&self, number: u16) -> &Group {
-        &self.checkpoints.manifest().groups[&number]
-    }
-
     /// Whether the first tier of a group is so full that its next flush waits for a merge.
     pub(super) fn has_debt(&self, number: u16) -> bool {
         let has_debt = self.is_full(number);
@@ -131,7 +127,8 @@ impl Shard {
     }
 
     fn is_full(&self, number: u16) -> bool {
-        let runs = self.group(number).tiers.first().map_or(0, Vec::len);
+        let group = self.checkpoints.manifest().groups.get(&number);
+        let runs = group.and_then(|group| group.tiers.first()).map_or(0, Vec::len);
         runs >= tuning().debt_runs && !self.groups.troubled.excuses(number, runs)
     }
 
@@ -173,6 +170,7 @@ impl Shard {
         let state = self.slot_mut(slot);
         state.flush_failed();
         state.first_dirty_lsn = Some(state.first_dirty_lsn.map_or(first, |lsn| lsn.min(first)));
+        self.slot_is_not_filed(slot);
     }
 
     /// Hands the rows of the open group over, when its slots are through and the records are durable.
@@ -225,6 +223,7 @@ impl Shard {
         self.store.renew(open.number, group);
         self.groups.in_order_until_nanos = 0;
         self.checkpoints.group_ended();
+        self.slots_are_filed(&marks);
     }
 
     /// Takes merges one step on.
@@ -315,12 +314,15 @@ impl Shard {
         reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
-        let group = self.checkpoints.manifest_mut().groups.get_mut(&plan.group).expect("a merge is of a group");
+        let Some(group) = self.checkpoints.manifest_mut().groups.get_mut(&plan.group) else {
+            reached("merge of a part that moved away");
+            let sorted = built.files.iter().map(|file| (file.number, FileKind::Sorted));
+            let values = built.values.iter().map(|(file, _)| (*file, FileKind::Values));
+            return self.part_lets_go(plan.group, sorted.chain(values));
+        };
         let gone = group.merged(&plan, &built);
         self.store.renew(plan.group, group);
-        for (file, kind) in gone {
-            self.checkpoints.stale(file_path(plan.group, file, kind));
-        }
+        self.part_lets_go(plan.group, gone);
         self.forget_store_damage();
         self.checkpoints.root_is_due();
     }

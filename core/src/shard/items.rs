@@ -11,6 +11,7 @@ use gristmill_state::slot::Acceptance;
 impl Shard {
     /// Handles one item.
     pub(super) fn item(&mut self, from: ShardId, item: Item) {
+        let Some(item) = self.for_a_slot_here(from, item) else { return };
         match item {
             Item::Request(request) => self.request(*request),
             Item::Reply(reply) => self.reply(Lsn(0), reply.responder, reply.outcome),
@@ -26,7 +27,8 @@ impl Shard {
                 self.answer_expected(from, stream, to, accepted);
             }
             Item::Cover { stream, to, prev, pos } => {
-                let accepted = self.slot_mut(to).cover(stream, prev, pos);
+                let is_paused = self.moves.paused == Some(to);
+                let accepted = if is_paused { Acceptance::Full } else { self.slot_mut(to).cover(stream, prev, pos) };
                 self.answer_expected(from, stream, to, accepted);
             }
             Item::Skip { stream, to, prev, pos } => {
@@ -39,7 +41,8 @@ impl Shard {
                 let ask = ScanAsk { table, prefix, after, limit: limit as usize };
                 self.scan_own(ask, ScanTo::Shard(asker, gather));
             }
-            Item::ScanPart { gather, rows, more } => self.scan_part(gather, rows, more),
+            Item::ScanPart { gather, rows, more, term } => self.scan_part(gather, rows, more, term),
+            Item::ScanAgain { gather } => self.scan_again(gather),
             Item::ScanFailed { gather, why } => self.scan_failed(gather, *why),
             Item::StatusAsk { from: (asker, gather) } => {
                 let json = self.own_status();
@@ -53,10 +56,28 @@ impl Shard {
             Item::Cut(number) => self.cut_begun(number),
             Item::CutWritten(number, done) => self.cut_written(number, done),
             Item::CutReleased { number, all } => self.cut_released(number, all),
+            Item::Move(about) => self.move_item(*about),
             Item::Catalog(catalog) => self.use_catalog(from, catalog),
             Item::CatalogUsed(version) => self.catalog_used(version),
             Item::CatalogShow(version) => self.show_catalog(from, version),
         }
+    }
+
+    /// The item, unless it is for a slot that is not here: one that comes gets it later, and whoever sent it to one that has
+    /// left sends it again once it hears where the slot is.
+    fn for_a_slot_here(&mut self, from: ShardId, item: Item) -> Option<Item> {
+        let Some(slot) = self.receiver_of(&item).filter(|slot| !self.has_slot(*slot)) else { return Some(item) };
+        if self.keep_for_coming(slot, from, item).is_some() {
+            gristmill_base::sometimes::reached("item for a slot that left dropped");
+        }
+        None
+    }
+
+    /// The slot that homes the lane of a stream of events, if its subscription is known.
+    pub(super) fn home_of(&self, stream: StreamId) -> Option<SlotId> {
+        let StreamId::Topic { subscription, lane } = stream else { return None };
+        let topic = TopicId(self.catalog.subscription(subscription)?.topic);
+        Some(self.lane_home(topic, lane))
     }
 
     /// Whether a stream is of a subscription that was deleted.
@@ -109,6 +130,9 @@ impl Shard {
         grain: GrainAddress,
         input: Input,
     ) -> Acceptance {
+        if self.moves.paused == Some(to) {
+            return Acceptance::Full;
+        }
         let accepted = self.accept(to, stream, prev, pos);
         if accepted == Acceptance::Taken {
             if input.class.is_bulk() {

@@ -22,7 +22,10 @@ mod ingest;
 mod items;
 mod measure;
 mod merge_trouble;
+mod move_in;
+mod move_out;
 mod moves;
+mod new_owners;
 mod offsets;
 mod pending;
 mod post;
@@ -49,6 +52,7 @@ pub use checkpoint::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub(crate) use checkpoint::{new_extents, next_chunks};
 pub use cut_content::CutContent;
 pub use feeds::FeedCursors;
+pub use moves::{Export, MoveItem};
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};
 pub use traced::{Subject, TurnTrace};
@@ -75,7 +79,8 @@ use gristmill_state::input::StreamId;
 use gristmill_state::lane::{LaneSizes, Place};
 use gristmill_state::record::{Journal, RecordKind};
 use gristmill_state::slot::Slot;
-use std::collections::{BTreeMap, VecDeque};
+use gristmill_state::store::{FileKind, FileNumber};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What a turn takes in. The turn empties it.
@@ -122,6 +127,8 @@ pub struct Outbox {
     /// How many bulk operations the next turn takes: more are refused, or make it late for what is live. A door holds
     /// them back.
     pub bulk_room: usize,
+    /// Who owns which slot, if that has changed: for the doors.
+    pub owners: Option<Arc<Owners>>,
     /// What a trace wants to know of the turn.
     pub trace: TurnTrace,
     /// When the shard wants its next turn, monotonic nanoseconds: 0 at once, `u64::MAX` only when something comes in.
@@ -338,6 +345,8 @@ pub struct ShardParts {
     pub owners: Arc<Owners>,
     /// The placement and its file; shard 0 only.
     pub placement: Option<(RootFile, Placement)>,
+    /// Files of the store that several parts of slot groups name, with their group.
+    pub shared: BTreeSet<(u16, FileNumber, FileKind)>,
     /// Its slots.
     pub slots: Vec<Slot>,
     /// Its log, resumed on the shard's own disk.
@@ -377,12 +386,12 @@ fn by_id(slots: Vec<Slot>, slot_count: usize) -> Vec<Option<Box<Slot>>> {
 impl Shard {
     /// A shard from its parts. It serves from its first turn on.
     #[must_use]
-    pub fn new(parts: ShardParts) -> Self {
+    pub fn new(mut parts: ShardParts) -> Self {
         let slot_count = usize::from(parts.config.slot_count);
         let shard = Self {
+            moves: moves::Moves::of(&mut parts),
             store: store_reads::StoreReads::of(&parts),
             counts: Counts::at_start(&parts),
-            moves: moves::Moves::of(&parts.content, parts.owners),
             slots: by_id(parts.slots, slot_count),
             log: ShardLog(parts.log),
             shown: parts.catalog.clone(),
@@ -504,7 +513,7 @@ impl Shard {
     /// A slot of this shard, for checks of the simulator.
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(usize::from(id.0))?.as_deref()
+        self.slots.get(usize::from(id.0))?.as_deref().or_else(|| self.sealed().filter(|slot| slot.id == id))
     }
 
     /// The catalog's snapshot.
@@ -526,10 +535,22 @@ impl Shard {
         self.slots[usize::from(slot.0)].is_some()
     }
 
+    /// A slot that leaves and is not driven any more.
+    fn sealed(&self) -> Option<&Slot> {
+        self.moves.out.as_ref()?.sealed.as_deref()
+    }
+
+    /// Slots of this shard, and the one that leaves.
+    fn all_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten().map(|slot| &**slot).chain(self.sealed())
+    }
+
     /// A slot and the log it writes to.
     fn slot_and_log(&mut self, slot: SlotId) -> (&mut Slot, &mut ShardLog) {
-        let slot = self.slots[usize::from(slot.0)].as_deref_mut().expect("only slots of this shard are driven");
-        (slot, &mut self.log)
+        let sealed = self.moves.out.as_mut().and_then(|out| out.sealed.as_deref_mut());
+        let sealed = sealed.filter(|sealed| sealed.id == slot);
+        let state = self.slots[usize::from(slot.0)].as_deref_mut().or(sealed);
+        (state.expect("only slots of this shard are driven"), &mut self.log)
     }
 
     fn slot_mut(&mut self, slot: SlotId) -> &mut Slot {

@@ -8,9 +8,9 @@ use super::scans::{ScanAsk, ScanTo};
 use super::writes::check;
 use crate::catalog::data_type;
 use crate::jobs::Job;
-use crate::parcel::Item;
+
 use crate::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Request, Responder};
-use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, ShardId, SlotId, Ssn, TableId, TopicId};
+use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, SlotId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
@@ -267,11 +267,7 @@ impl Shard {
             let ask = ScanAsk { table, prefix, after, limit: limit as usize };
             return self.scan_own(ask, ScanTo::Client(responder));
         }
-        let gather = self.gather_scan(responder, limit);
-        for shard in 0..self.config.shard_count {
-            let (from, prefix, after) = ((self.config.shard, gather), prefix.clone(), after.clone());
-            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit });
-        }
+        self.gather_scan(responder, ScanAsk { table, prefix, after, limit: limit as usize }, 0);
     }
 
     /// Answers a read of a lane if there is something to say; `must` answers also with nothing.

@@ -74,7 +74,7 @@ impl Shard {
         self.mark_ready(slot);
     }
 
-    fn report_later(&mut self, slot: SlotId, stream: StreamId, lsn: Lsn) {
+    pub(super) fn report_later(&mut self, slot: SlotId, stream: StreamId, lsn: Lsn) {
         if self.report_queued.insert((slot, stream)) {
             let cursor = self.slot_mut(slot).stream(stream).map_or(0, gristmill_state::stream::Stream::cursor);
             self.reports.push_back(ReportDue { lsn, at: slot, stream, cursor });

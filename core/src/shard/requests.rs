@@ -32,24 +32,36 @@ impl Shard {
     pub(super) fn request(&mut self, request: Request) {
         self.counts.requests += 1;
         match self.place_of(&request.operation) {
-            Some(slot) if !self.owns(slot) => {
-                self.counts.forwarded += 1;
-                let owner = self.owner(slot);
-                self.say(owner, Item::Request(Box::new(request)));
-            }
+            Some(slot) if self.moves.paused == Some(slot) => self.wait_for_slot(slot, request),
+            Some(slot) if !self.owns(slot) => self.pass_on(slot, request),
             Some(slot) => self.keyed(Spot { slot, hash: None }, request),
             None => self.unkeyed(request),
         }
     }
 
+    /// Hands an operation to the owner of its slot.
+    fn pass_on(&mut self, slot: SlotId, request: Request) {
+        let owner = self.owner(slot);
+        let comes = self.moves.coming.as_ref().is_some_and(|coming| coming.slot() == slot);
+        // Who sent it here has heard of a placement that is still on its way to this shard.
+        if owner == self.config.shard || comes && request.responder.shard != self.config.shard {
+            return self.wait_for_slot(slot, request);
+        }
+        self.counts.forwarded += 1;
+        self.say(owner, Item::Request(Box::new(request)));
+    }
+
     /// Takes an operation of a client of which it is known that it belongs here.
     pub(super) fn request_at(&mut self, spot: Spot, request: Request) {
         self.counts.requests += 1;
+        if self.moves.paused == Some(spot.slot) {
+            return self.wait_for_slot(spot.slot, request);
+        }
         self.keyed(spot, request);
     }
 
     /// The slot whose shard handles an operation; `None` for those that any shard, or shard 0, handles.
-    fn place_of(&self, operation: &Operation) -> Option<SlotId> {
+    pub(super) fn place_of(&self, operation: &Operation) -> Option<SlotId> {
         let count = self.config.slot_count;
         match operation {
             // Without its lanes nobody knows where it goes: another slot, at a shard that knows the topic still, would take it.
@@ -121,6 +133,7 @@ impl Shard {
                 self.say(ShardId(0), Item::Request(Box::new(Request { responder, session, class, operation })));
             }
             Operation::Backup { step, cut } => self.backup(responder, step, cut),
+            Operation::Move { slot, to } => self.begin_move(responder, slot, to),
             operation => self.admin(responder, operation),
         }
     }
@@ -173,5 +186,6 @@ impl Shard {
 }
 
 fn is_for_shard_0(operation: &Operation) -> bool {
-    matches!(operation, Operation::AppLoad { .. } | Operation::AppDelete { .. } | Operation::Backup { .. })
+    use Operation::{AppDelete, AppLoad, Backup, Move};
+    matches!(operation, AppLoad { .. } | AppDelete { .. } | Backup { .. } | Move { .. })
 }

@@ -59,6 +59,9 @@ impl Shard {
         while may_go_on(self, runs) {
             let Some(slot) = self.ready[at].pop_front() else { break };
             self.is_ready[at][usize::from(slot.0)] = false;
+            if self.moves.paused == Some(slot) {
+                continue;
+            }
             while may_go_on(self, runs) {
                 let Some(grain) = self.slot_mut(slot).next_ready(class) else { break };
                 let before = self.counts.inputs;

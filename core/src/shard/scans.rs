@@ -1,11 +1,11 @@
 //! Scans over the grains of a table: a shard's part, slot by slot. Of each grain a scan tells what was so at one moment.
 
 use super::Shard;
-use super::fetches::{Fetch, Then, What};
+use super::fetches::{Fetch, Then, What, slots_move};
 use super::reads::cut_page;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
-use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId};
+use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_base::limits::PAGE_BYTES_MAX;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
@@ -39,6 +39,8 @@ pub(super) struct ScanAsk {
 #[derive(Debug)]
 pub(super) struct Scan {
     ask: ScanAsk,
+    /// By which owners of slots the shard chose its own.
+    term: Term,
     /// Slots whose turn has not come.
     slots: VecDeque<SlotId>,
     part: Part,
@@ -256,10 +258,11 @@ fn row_bytes((key, value): &(Bytes, Option<Bytes>)) -> usize {
 impl Shard {
     /// Begins this shard's part of a scan.
     pub(super) fn scan_own(&mut self, ask: ScanAsk, to: ScanTo) {
-        let mut slots: VecDeque<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
-        let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false) };
+        let term = self.moves.owners.term();
+        let mut slots: VecDeque<SlotId> = self.all_slots().map(|slot| slot.id).collect();
+        let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false, term) };
         let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());
-        let scan = Scan { ask, slots, part, of_slot: (0, 0), rows: Rows::new(), last: None };
+        let scan = Scan { ask, term, slots, part, of_slot: (0, 0), rows: Rows::new(), last: None };
         self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
     }
 
@@ -270,15 +273,19 @@ impl Shard {
         scan.part = match scan.take(rows, end) {
             Some(end) => Part::new(state, &scan.ask, Some(end)),
             None => match scan.slots.pop_front() {
+                Some(next) if !self.has_slot(next) => {
+                    self.scan_has_moved(to);
+                    return None;
+                }
                 Some(next) => {
                     scan.of_slot = (0, 0);
                     Part::new(self.slot_mut(next), &scan.ask, scan.ask.after.clone())
                 }
                 None => {
-                    let Scan { mut rows, last, ask, .. } = *scan;
+                    let Scan { mut rows, last, ask, term, .. } = *scan;
                     rows.retain(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
                     let (rows, is_cut) = cut_page(rows, ask.limit);
-                    self.scanned(to, rows, is_cut || last.is_some());
+                    self.scanned(to, rows, is_cut || last.is_some(), term);
                     return None;
                 }
             },
@@ -294,11 +301,19 @@ impl Shard {
         None
     }
 
-    fn scanned(&mut self, to: ScanTo, rows: Rows, more: bool) {
+    fn scanned(&mut self, to: ScanTo, rows: Rows, more: bool, term: Term) {
         let lsn = self.log.0.appended().0;
         match to {
             ScanTo::Client(responder) => self.reply(lsn, responder, Ok(Answer::Rows { rows, more })),
-            ScanTo::Shard(asker, gather) => self.say_after(lsn, asker, Item::ScanPart { gather, rows, more }),
+            ScanTo::Shard(asker, gather) => self.say_after(lsn, asker, Item::ScanPart { gather, rows, more, term }),
+        }
+    }
+
+    /// A slot of this shard's part left while it was made.
+    pub(super) fn scan_has_moved(&mut self, to: ScanTo) {
+        match to {
+            ScanTo::Client(_) => self.scan_not_fetched(to, slots_move()),
+            ScanTo::Shard(asker, gather) => self.say(asker, Item::ScanAgain { gather }),
         }
     }
 

@@ -13,7 +13,7 @@ use super::feeds::HandedOver;
 use crate::catalog::AppEntry;
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Refusal, Responder};
-use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, SubscriptionId, TableId};
+use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, SubscriptionId, TableId, Term};
 use gristmill_base::limits::{SETTLE_PARKED_MAX, SETTLE_WAIT_MILLIS_MAX, SETTLES_MAX};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -38,6 +38,8 @@ pub type Need = (StreamId, SlotId, u64);
 /// What a shard tells at the end of a round.
 #[derive(Clone, Debug)]
 pub struct Drained {
+    /// By which owners of slots the cut was taken.
+    term: Term,
     /// Sum of everything that only grows when something is added, at the cut.
     added: u64,
     /// Most hops that a message of this shard ever had.
@@ -62,12 +64,15 @@ struct Question {
     /// What was added up to the cut before, and up to this one.
     before: Option<u64>,
     now: Drained,
+    /// Whether the cuts of this round were taken by different owners of slots: it says nothing.
+    is_mixed: bool,
 }
 
 /// This shard's part of a round.
 #[derive(Debug)]
 struct Part {
     app: u32,
+    term: Term,
     until_nanos: u64,
     added: u64,
     /// Lanes whose feeds have not handed over everything up to their ends.
@@ -102,7 +107,7 @@ pub(super) struct Settling {
 
 impl Drained {
     fn nothing() -> Self {
-        Self { added: 0, hops: 0, parked: 0, grains: Vec::new() }
+        Self { term: Term(0), added: 0, hops: 0, parked: 0, grains: Vec::new() }
     }
 
     fn add(&mut self, other: Self) {
@@ -142,6 +147,7 @@ impl Shard {
             missing: 0,
             before: None,
             now: Drained::nothing(),
+            is_mixed: false,
         };
         self.settling.next += 1;
         let number = self.settling.next;
@@ -155,6 +161,7 @@ impl Shard {
         question.round += 1;
         question.missing = shards;
         question.now = Drained::nothing();
+        question.is_mixed = false;
         let key = RoundKey { leader: self.config.shard, number, round: question.round };
         let (app, until_nanos) = (question.app_id, question.until_nanos);
         for shard in 0..shards {
@@ -167,7 +174,7 @@ impl Shard {
         let catalog = self.catalog.clone();
         let entry = catalog.apps.iter().find(|entry| entry.id == app);
         let (mut added, mut lanes, mut backlogs, mut needs) = (0_u64, Vec::new(), Vec::new(), Vec::new());
-        for slot in self.slots.iter().flatten() {
+        for slot in self.all_slots() {
             for (lane, state) in &slot.lanes {
                 added = added.wrapping_add(state.end().0);
                 let is_mine = entry.is_some_and(|entry| entry.topics.iter().any(|topic| topic.id == lane.topic.0));
@@ -185,7 +192,8 @@ impl Shard {
             added = added.wrapping_add(slot.next_backlog());
             backlogs.push((slot.id, slot.next_backlog()));
         }
-        let part = Part { app, until_nanos, added, lanes, backlogs, needs, asked: None };
+        let part =
+            Part { app, term: self.moves.owners.term(), until_nanos, added, lanes, backlogs, needs, asked: None };
         self.settling.parts.insert(key, part);
     }
 
@@ -203,11 +211,12 @@ impl Shard {
 
     /// A shard has drained a round that this one leads.
     pub(super) fn settle_drained(&mut self, key: RoundKey, drained: Drained) {
-        let version = self.catalog.version;
+        let (version, term) = (self.catalog.version, self.moves.owners.term());
         let Some(question) = self.settling.questions.get_mut(&key.number) else { return };
         if question.round != key.round {
             return;
         }
+        question.is_mixed |= drained.term != term;
         question.now.add(drained);
         question.missing -= 1;
         if question.missing > 0 {
@@ -215,16 +224,30 @@ impl Shard {
         }
         let same = question.before == Some(question.now.added) && question.catalog_version == version;
         let same = same || planted::is(Bug::SettledAfterOneRound);
-        question.before = Some(question.now.added);
+        let same = same && !question.is_mixed;
+        question.before = Some(question.now.added).filter(|_| !question.is_mixed);
         question.catalog_version = version;
         let topics = self.catalog.app(&question.app).map_or(0, |app| app.topics.len());
         let far = question.round > rounds_max(question.now.hops, topics);
-        if !same && !far {
+        if question.is_mixed || !same && !far {
             return self.next_round(key.number);
         }
         reached(if same { "settled: nothing was added" } else { "settled under other load" });
         let question = self.settling.questions.remove(&key.number).expect("it was just looked at");
         self.answer_settle(question, true);
+    }
+
+    /// A slot has moved: cuts that were taken before say nothing of where it is, so every question begins again.
+    pub(super) fn settle_again(&mut self) {
+        self.settling.parts.clear();
+        self.settling.asks.clear();
+        let numbers: Vec<u64> = self.settling.questions.keys().copied().collect();
+        for number in numbers {
+            if let Some(question) = self.settling.questions.get_mut(&number) {
+                question.before = None;
+            }
+            self.next_round(number);
+        }
     }
 
     fn answer_settle(&mut self, question: Question, settled: bool) {
@@ -312,8 +335,7 @@ impl Shard {
         let catalog = self.catalog.clone();
         let app = catalog.apps.iter().find(|entry| entry.id == part.app);
         part.backlogs.retain(|(slot, before)| {
-            let slot = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
-            slot.backlog_waits(*before, |table| is_table_of(app, table))
+            self.slot(*slot).is_none_or(|slot| slot.backlog_waits(*before, |table| is_table_of(app, table)))
         });
         part.needs.is_empty() && part.backlogs.is_empty() && part.asked == Some(0)
     }
@@ -338,7 +360,8 @@ impl Shard {
     /// Whether a slot here has handled a stream up to a position. What it has spilled is handled later, from its backlog,
     /// which is in the cut of the next round.
     fn is_met(&self, (stream, at, pos): Need) -> bool {
-        let slot = self.slots[usize::from(at.0)].as_deref().expect("a slot of this shard");
+        // One that has moved away is asked for again, where it is.
+        let Some(slot) = self.slot(at) else { return false };
         match slot.stream(stream) {
             Some(stream) => stream.received() >= pos && stream.oldest_pending().is_none_or(|oldest| oldest > pos),
             None => self.is_ended(stream),
@@ -347,8 +370,9 @@ impl Shard {
 
     fn drained(&self, part: &Part) -> Drained {
         let app = self.catalog.apps.iter().find(|entry| entry.id == part.app);
-        let mut drained = Drained { added: part.added, hops: self.settling.hops, ..Drained::nothing() };
-        for slot in self.slots.iter().flatten().filter(|slot| slot.parked_grains > 0) {
+        let mut drained =
+            Drained { term: part.term, added: part.added, hops: self.settling.hops, ..Drained::nothing() };
+        for slot in self.all_slots().filter(|slot| slot.parked_grains > 0) {
             for (id, work) in slot.grains.with_work() {
                 let grain = slot.grains.get(id);
                 let Some(parked) = work.parked.as_ref().filter(|_| is_table_of(app, grain.table)) else { continue };

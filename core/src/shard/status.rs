@@ -52,6 +52,7 @@ impl Shard {
             "disk": self.failing_work.to_json(),
             "damaged": self.damage_json(),
             "skipped": self.skipped_json(),
+            "moves": self.moves_json(),
             "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
             "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
             "parks": counts.parks, "checkpoints": counts.checkpoints, "replayed": counts.replayed,

@@ -153,6 +153,20 @@ impl StoreReads {
         }
     }
 
+    /// A part of a group is another shard's now.
+    pub(super) fn forget_part(&mut self, number: u16) {
+        let Some(view) = self.views.remove(&number) else { return };
+        for file in view.runs.iter().flat_map(|run| &run.files) {
+            self.blocks.forget(file.number);
+        }
+        let of_part: Vec<File> =
+            self.files.iter().filter(|(_, open)| open.group == number).map(|(file, _)| *file).collect();
+        for file in of_part {
+            self.files.get_mut(&file).expect("it was just listed").is_left = true;
+            self.close_if_left(file);
+        }
+    }
+
     fn close_if_left(&mut self, file: File) {
         let Some(open) = self.files.get(&file) else { return };
         if open.is_left && open.is_idle() {

@@ -150,6 +150,7 @@ impl Shard {
         while let Some(item) = self.home.pop_front() {
             self.item(self.config.shard, item);
         }
+        self.move_step(outbox);
         self.cut_step(outbox);
         self.checkpoint_step(outbox);
         self.catalog_step(outbox);
@@ -222,6 +223,7 @@ impl Shard {
             .min(self.merge_deadline())
             .min(self.checkpoint_deadline())
             .min(self.checkpoints.cuts.deadline())
+            .min(self.moves.deadline())
             .min(self.upkeep_nanos)
     }
 }

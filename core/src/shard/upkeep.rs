@@ -130,7 +130,7 @@ impl Shard {
         }
     }
 
-    fn spill(&mut self, slot: SlotId, grain: GrainId) -> bool {
+    pub(super) fn spill(&mut self, slot: SlotId, grain: GrainId) -> bool {
         let (time, bytes) = (self.engine_micros, self.copied_bytes_max());
         let (state, log) = self.slot_and_log(slot);
         let Some(committed) = state.spill(log, grain, time, bytes) else { return false };

@@ -63,7 +63,7 @@ impl Recovered {
         let (identity, placement) = placement_of(&mut files).map_err(|it| failed(&it))?;
         let slot_count = identity.slot_count;
         let slots = placement.owners(slot_count).map_err(|it| failed(&it))?.all().to_vec();
-        let placement_version = u64::from(placement.boot);
+        let placement_version = u64::from(placement.term);
         Ok(Self { seeds, directory: identity.directory, placement_version, slots })
     }
 }

@@ -98,6 +98,9 @@ impl Core {
         }
         self.take_notices(knobs, rng, clock.nanos())?;
         self.door.bulk_room = self.outbox.bulk_room;
+        if let Some(owners) = self.outbox.owners.take() {
+            self.door.hear_of(&owners);
+        }
         self.carry_out(knobs, rng, trace, clock.nanos());
         for reply in &self.outbox.replies {
             trace.mix(reply.responder.tag);

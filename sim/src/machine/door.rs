@@ -41,6 +41,11 @@ impl Door {
         }
     }
 
+    /// Clients that come from now on are told of other owners.
+    pub(super) fn hear_of(&mut self, owners: &Owners) {
+        self.connections.hear_of(owners);
+    }
+
     /// A client's end of a new connection.
     pub(super) fn connect(&self) -> SimClient {
         self.net.connect(0)

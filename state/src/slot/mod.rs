@@ -9,6 +9,7 @@ mod dirty;
 mod dump;
 mod evict;
 mod flush;
+mod moved;
 mod sessions;
 mod skipped;
 mod spill;

@@ -9,6 +9,7 @@ use super::source::length_of;
 use super::{BackupError, BackupFile, BackupManifest, BackupPiece, BackupSource, prepare, source, target};
 use crate::boot::damage;
 use crate::boot::layout::shard_dir;
+use crate::catalog::Catalog;
 use crate::jobs::{SLOTS_DIR, checkpoint_name, lane_path};
 use crate::shard::{CheckpointMark, checkpoint_bytes, unseal_checkpoint};
 use crate::store_files::MISSING;
@@ -65,6 +66,8 @@ pub struct BackupReport {
 pub struct Backup {
     manifest: BackupManifest,
     known: Known,
+    /// Topics that the catalog holds as deleted.
+    deleted: BTreeSet<u32>,
     tasks: VecDeque<Task>,
     /// Tasks of logs that are left.
     logs: usize,
@@ -114,6 +117,7 @@ impl Backup {
         let mut backup = Self {
             manifest,
             known,
+            deleted: deleted_topics(what)?,
             tasks: VecDeque::new(),
             logs: 0,
             open: None,
@@ -266,7 +270,8 @@ impl Backup {
             .and_then(|dump| Slot::load(slot, dump, self.now_micros).map_err(|error| error.to_string()))
             .map_err(|what| damage(&path, &what))?;
         let mut ends: BTreeMap<(gristmill_base::ids::LaneKey, u32), u64> = BTreeMap::new();
-        for lane in loaded.lanes.values() {
+        // A start may have removed the files of deleted topics before any checkpoint holds the deletion.
+        for lane in loaded.lanes.values().filter(|lane| !self.deleted.contains(&lane.key.topic.0)) {
             for extent in lane.extents() {
                 let end = extent.place.position + extent.bytes;
                 let known = ends.entry((lane.key, extent.place.file)).or_default();
@@ -397,4 +402,11 @@ impl Open {
         }
         Ok(())
     }
+}
+
+/// Topics that the catalog of a source holds as deleted.
+fn deleted_topics(what: &BackupSource) -> Result<BTreeSet<u32>, BackupError> {
+    let Some(bytes) = &what.catalog else { return Ok(BTreeSet::new()) };
+    let catalog = Catalog::from_bytes(bytes).map_err(|error| damage("catalog", &error))?;
+    Ok(catalog.deleted.iter().flat_map(|deleted| &deleted.topics).copied().collect())
 }

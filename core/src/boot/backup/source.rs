@@ -59,6 +59,7 @@ impl BackupSource {
     /// Damage, another cut, or what the disk says.
     pub fn at_cut(files: &mut Files<'_>, cut: u64) -> Result<Self, BackupError> {
         let (identity, placement) = whose(files)?;
+        let owners = placement.owners(identity.slot_count)?;
         let mut catalog = None;
         let mut shards = Vec::new();
         for shard in (0..placement.shard_count).map(ShardId) {
@@ -72,7 +73,9 @@ impl BackupSource {
                 return Err(BackupError::Refused(what));
             }
             catalog = catalog.or(content.catalog);
-            shards.push(ShardSource { root: content.root, to: content.to });
+            // A shard may have taken its cut before it heard that the last slot that left it is another one's.
+            let root = content.root.of(shard, identity.slot_count, &owners).map_err(|what| damage(&name, &what))?;
+            shards.push(ShardSource { root, to: content.to });
         }
         Ok(Self { identity, placement, cut, catalog, shards })
     }

@@ -1,0 +1,211 @@
+//! A slot comes to this shard: it is read from the checkpoint that it left with, as a start would, and named in this shard's
+//! root together with the files that hold its rows. It serves when the placement says so.
+
+use super::Shard;
+use super::moves::{Export, MoveItem, Waiting};
+use crate::jobs::Job;
+use crate::parcel::Item;
+use gristmill_base::ids::{ShardId, SlotId, Ssn, Term};
+use gristmill_base::placement::part_of_moved;
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use gristmill_state::slot::Slot;
+
+/// Items for a slot that comes, which are kept until it is here. More are dropped: their senders begin again.
+const ITEMS_MAX: usize = 65_536;
+
+/// How far it is.
+#[derive(Debug)]
+enum Phase {
+    /// Its checkpoint is being read.
+    Loading,
+    /// The next root is to name it.
+    Unnamed(Box<Slot>),
+    /// A root that names it is being written.
+    Naming(Box<Slot>),
+    /// The root names it.
+    Named(Box<Slot>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct MoveIn {
+    number: u64,
+    export: Export,
+    phase: Phase,
+    pub(super) waiting: Waiting,
+    /// What other shards said to it, having heard of the placement before this one.
+    items: Vec<(ShardId, Item)>,
+}
+
+impl MoveIn {
+    pub(super) fn slot(&self) -> SlotId {
+        self.export.slot
+    }
+
+    /// Whether a root that names it is wanted now.
+    pub(super) fn wants_root(&self) -> bool {
+        matches!(self.phase, Phase::Unnamed(_))
+    }
+
+    /// Keeps what was said to it.
+    pub(super) fn keep(&mut self, from: ShardId, item: Item) {
+        if self.items.len() < ITEMS_MAX {
+            self.items.push((from, item));
+        }
+    }
+
+    /// A root that names it is being written, or could not be.
+    fn is_being_named(&mut self, named: bool) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Loading);
+        self.phase = match phase {
+            Phase::Unnamed(slot) if named => Phase::Naming(slot),
+            Phase::Naming(slot) if !named => Phase::Unnamed(slot),
+            other => other,
+        };
+    }
+}
+
+impl Shard {
+    /// Begins to take a slot.
+    pub(super) fn move_in(&mut self, number: u64, export: Export) {
+        if number <= self.moves.over {
+            return;
+        }
+        if self.moves.coming.is_some() {
+            // The leader has ended the move before, and its word of how is on the way.
+            reached("slot came before the end of the last move was known");
+            self.moves.next = Some((number, Box::new(export)));
+            return;
+        }
+        let (slot, mark) = (export.slot, export.mark);
+        if self.log.0.failed().is_some() {
+            return self.fail_move(number, "the log of the shard that gets it has failed");
+        }
+        let directory = self.log.0.config().identity;
+        let part = (part_of_moved(slot, self.config.slot_count), Box::new(export.part.clone()));
+        self.new_jobs.push(Job::LoadSlot { directory, slot, mark, part, wall_micros: self.engine_micros });
+        let (phase, waiting) = (Phase::Loading, Waiting::default());
+        self.moves.coming = Some(MoveIn { number, export, phase, waiting, items: Vec::new() });
+    }
+
+    /// The checkpoint of a slot that comes was read.
+    pub(super) fn slot_loaded(&mut self, slot: SlotId, number: u64, loaded: Result<Box<Slot>, String>) {
+        let is_it = |coming: &&mut MoveIn| {
+            matches!(coming.phase, Phase::Loading) && (coming.slot(), coming.export.mark.number) == (slot, number)
+        };
+        let Some(coming) = self.moves.coming.as_mut().filter(is_it) else { return };
+        let number = coming.number;
+        let state = match loaded {
+            Ok(state) => state,
+            Err(what) => {
+                self.drop_coming(number);
+                return self.fail_move(number, what);
+            }
+        };
+        let ssn = state.last_ssn();
+        coming.phase = Phase::Unnamed(state);
+        let (mark, part) = (coming.export.mark, coming.export.part.clone());
+        let of_slot = part_of_moved(slot, self.config.slot_count);
+        self.moves.parts[usize::from(slot.0)] = of_slot;
+        self.share(of_slot, &part);
+        self.store.renew(of_slot, &part);
+        self.checkpoints.take(slot, mark);
+        self.checkpoints.manifest_mut().take_part(of_slot, part);
+        self.checkpoints.root_is_due();
+        if planted::is(Bug::PlacementBeforeSlotIn) {
+            self.tell_leader(MoveItem::In(number, ssn));
+        }
+    }
+
+    /// A root is being written, or could not be: if it names a slot that comes.
+    pub(super) fn coming_is_named(&mut self, named: bool) {
+        if let Some(coming) = &mut self.moves.coming {
+            coming.is_being_named(named);
+        }
+    }
+
+    /// The root is durable: if it names a slot that comes, the leader hears it.
+    pub(super) fn root_names_coming(&mut self) {
+        let Some(coming) = &mut self.moves.coming else { return };
+        let phase = std::mem::replace(&mut coming.phase, Phase::Loading);
+        let told: Option<(u64, Ssn)>;
+        (coming.phase, told) = match phase {
+            Phase::Naming(slot) => {
+                let ssn = slot.last_ssn();
+                (Phase::Named(slot), Some((coming.number, ssn)))
+            }
+            other => (other, None),
+        };
+        if let Some((number, ssn)) = told {
+            self.tell_leader(MoveItem::In(number, ssn));
+        }
+    }
+
+    /// A slot does not come after all. Who waited for it asks its owner.
+    pub(super) fn drop_coming(&mut self, number: u64) {
+        let Some(mut coming) = self.moves.coming.take_if(|coming| coming.number == number) else { return };
+        if !matches!(coming.phase, Phase::Loading) {
+            reached("slot that came dropped");
+            self.drop_files_of(coming.export.slot);
+            self.checkpoints.root_is_due();
+        }
+        for request in coming.waiting.take() {
+            self.request(request);
+        }
+        self.next_move_in();
+    }
+
+    /// A slot that came while another one was on its way is taken now.
+    fn next_move_in(&mut self) {
+        if let Some((number, export)) = self.moves.next.take() {
+            self.move_in(number, *export);
+        }
+    }
+
+    /// The slot is this shard's: it serves under the term of the move.
+    pub(super) fn adopt_slot(&mut self, slot: SlotId, term: Term) {
+        let Some(coming) = self.moves.coming.take_if(|coming| coming.export.slot == slot) else {
+            unreachable!("the placement gives only what this shard has taken: slot {slot}")
+        };
+        let MoveIn { export, phase, mut waiting, items, .. } = coming;
+        let (Phase::Named(mut state) | Phase::Naming(mut state) | Phase::Unnamed(mut state)) = phase else {
+            unreachable!("slot {slot} was read before its root was written")
+        };
+        reached("slot taken from another shard");
+        self.moves.came += 1;
+        self.raise_engine_time(export.engine_micros);
+        state.take_over(term, self.now_nanos, self.engine_micros);
+        state.restart_channels(|_| 0);
+        if planted::is(Bug::MoveForgetsSessions) {
+            state.forget_sessions();
+        }
+        for (session, pos, responder) in export.waiting {
+            state.attach(session, pos, responder);
+        }
+        let channels: Vec<SlotId> = state.outbox.keys().copied().collect();
+        let lanes: Vec<_> = state.lanes.keys().copied().collect();
+        self.settling.hops = self.settling.hops.max(export.hops);
+        self.slots[usize::from(slot.0)] = Some(state);
+        self.begin_feeds_of(lanes, &export.cursors);
+        self.blocked.extend(channels.into_iter().map(|to| (slot, to)));
+        self.bury_in(slot, 0);
+        self.note_timers();
+        self.mark_ready(slot);
+        for (from, item) in items {
+            self.item(from, item);
+        }
+        for request in waiting.take() {
+            self.request(request);
+        }
+        self.next_move_in();
+    }
+
+    /// Engine time never goes back for a slot, wherever it was.
+    fn raise_engine_time(&mut self, micros: u64) {
+        if micros > self.engine_micros {
+            self.engine_micros = micros;
+            self.in_step = Some((self.now_nanos, micros));
+        }
+    }
+}
