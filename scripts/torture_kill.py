@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""SIGKILL, again and again: during recovery, checkpoints, flushes into the store and merges.
+"""SIGKILL, again and again: during recovery, checkpoints, flushes into the store, merges and backups.
 
 As torture_power.py without a disk that forgets: the page cache stays, so what a killed server wrote and did not flush is
 there, and the next start must make it durable before it shows it. A client outside holds the ledger. After each kill
-`gristmill data verify` must find nothing damaged and nothing lost, for a kill damages nothing.
+`gristmill data verify` must find nothing damaged and nothing lost, for a kill damages nothing. Some kills fall into a backup,
+of the server or of who makes it; later ones into the same folder must end well, and the newest is restored and served at the end.
 
 Run by `make torture-kill`; needs no root. Status 0: it held; 1: it did not; 70: it could not be found out; 130: interrupted.
 """
@@ -14,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from torture_power import Campaign, Children, make_room, prepared, run_to_its_end, say
+from torture_power import Campaign, Children, Server, make_room, prepared, run_to_its_end, say
 
 
 def arguments():
@@ -44,12 +45,55 @@ class Kills(Campaign):
     def __init__(self, args):
         super().__init__(args, lambda children: Plain(args.work, children))
         self.recoveries = 0
+        self.backups = args.work / "backups"
+        # Backups that ended well, and those that a kill fell into.
+        self.kept, self.broken = 0, 0
 
-    def verify(self):
+    def data(self, *words):
+        """`gristmill data` with these words, to its end."""
+        command = [self.args.gristmill, "data", *words, "--output", "json"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    def verify(self, folder=None):
         """What is wrong with the files, or none."""
-        found = subprocess.run([self.args.gristmill, "data", "verify", self.device.mount / "data", "--output", "json"],
-                               capture_output=True, text=True, timeout=300)
+        found = self.data("verify", folder or self.device.mount / "data")
         return None if found.returncode == 0 else f"data verify, status {found.returncode}: {found.stdout}{found.stderr}"
+
+    def kill_backup(self, server):
+        """Begins a backup and kills the server or the backup in the middle of it. What is wrong, or none."""
+        command = [self.args.gristmill, "data", "backup", self.device.mount / "data", self.backups, "--output", "json"]
+        backup = self.children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(self.chance.uniform(0, 0.3))
+        (server if self.chance.random() < 0.7 else backup).kill()
+        said = backup.communicate(timeout=60)[0]
+        if backup.returncode == 0:
+            self.kept += 1
+        else:
+            self.broken += 1
+        return f"the backup ended with status {backup.returncode}: {said}" if backup.returncode in (1, 70) else None
+
+    def back_up(self):
+        """A backup of the files at rest, over whatever broken ones have left. What is wrong, or none."""
+        made = self.data("backup", self.device.mount / "data", self.backups)
+        if made.returncode != 0:
+            return f"data backup, status {made.returncode}: {made.stdout}{made.stderr}"
+        self.kept += 1
+        return self.verify(self.backups)
+
+    def restore(self):
+        """Restores the newest backup and serves it. What is wrong, or none."""
+        folder = self.args.work / "restored"
+        made = self.data("restore", self.backups, folder)
+        if made.returncode != 0:
+            return f"data restore, status {made.returncode}: {made.stdout}{made.stderr}"
+        if wrong := self.verify(folder):
+            return wrong
+        log = self.args.work / "restored.log"
+        server = Server(self.children, self.args.gristmill, folder, self.shards, log, self.more)
+        try:
+            return self.refusal(server) if server.wait_ready() is None else self.check(server)[0]
+        finally:
+            server.kill()
 
     def kill_recoveries(self):
         """Kills the server while it comes up, a few times. What is wrong, or none."""
@@ -78,16 +122,22 @@ class Kills(Campaign):
             hold = self.begin_hold(server, 30)
             seconds = self.chance.uniform(0.1, 3.0)
             time.sleep(seconds)
+            into = ""
+            if self.chance.random() < 0.4:
+                into = ", in a backup"
+                if wrong := self.kill_backup(server):
+                    return wrong
             server.kill()
             held = self.end_hold(hold)
-            say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s, killed after {seconds:.2f} s, {held['acked']:,} acked, "
+            say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s, killed after {seconds:.2f} s{into}, {held['acked']:,} acked, "
                 f"{held['unknown']:,} unknown; {self.shards} shards, {files} files of the store up to job {job} before")
             return None
         finally:
             self.device.clear()
 
     def last_look(self):
-        return self.look()
+        # What is looked at was stopped, so the backup has all that was acked.
+        return self.look() or self.back_up() or self.restore()
 
 
 def main():
@@ -99,7 +149,8 @@ def main():
     if wrong:
         say(f"FAILED behind kill {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)
-    say(f"held: {args.cycles} kills under load, {campaign.recoveries} of recoveries, {campaign.acked:,} acked, nothing lost")
+    say(f"held: {args.cycles} kills under load, {campaign.recoveries} of recoveries, {campaign.broken} of backups, "
+        f"{campaign.acked:,} acked, nothing lost")
     shutil.rmtree(args.work)
 
 

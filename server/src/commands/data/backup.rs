@@ -20,7 +20,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -118,17 +118,17 @@ fn running(dir: &Path, dest: &Path) -> Result<(BackupReport, u64), Failed> {
         }
     });
     let done = copy_held(dir, dest, &mut client, cut);
-    end(stop, holding);
-    // It would end by itself.
+    drop(stop);
+    // A server that does not answer, or has given the cut up, is not asked twice more, each time for as long as a request may
+    // take: cut and holder end by themselves.
+    if done.as_ref().is_err_and(|told| [Exit::Unreachable, Exit::TimeOut].contains(&told.exit)) {
+        return done.map(|report| (report, cut));
+    }
+    let _ = holding.join();
     let ended = client.backup(BackupStep::End, cut);
     let report = done?;
     ended.map_err(failed)?;
     Ok((report, cut))
-}
-
-fn end(stop: Sender<()>, holding: thread::JoinHandle<()>) {
-    drop(stop);
-    let _ = holding.join();
 }
 
 fn copy_held(dir: &Path, dest: &Path, client: &mut Client, cut: u64) -> Result<BackupReport, Failed> {
