@@ -200,6 +200,14 @@ pub const EXPIRE_SESSIONS_MAX: usize = 1 << 12;
 pub const RUN_INPUTS_MAX: usize = 256;
 /// Bytes of payload that one run takes at most (one input is always taken).
 pub const RUN_BYTES_MAX: usize = 1 << 20;
+/// Engine microseconds before a timer comes due in which it is read from files, and not given up: reading takes far less, also
+/// where many come due at once.
+pub const TIMERS_AHEAD_MICROS: u64 = 10_000_000;
+/// Timers of one slot that wait in memory and come due before those in files, beyond which no more are read from files; one
+/// read brings [`TIMERS_READ_MAX`].
+pub const TIMERS_WAITING_MAX: usize = 1_024;
+/// See [`TIMERS_WAITING_MAX`].
+pub const TIMERS_READ_MAX: usize = 256;
 /// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
 pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
 /// Hops of a message from grain to grain, so that a loop between grains ends.

@@ -111,6 +111,9 @@ pub enum Bug {
     MovedRowsRemoved = 63,
     /// Who sends to a slot does not send again what the shard may have had that the slot left.
     SendersGoOnAfterMove = 64,
+    /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
+    /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
+    TimersOfTwoViews = 74,
 }
 
 impl Bug {

@@ -24,6 +24,10 @@ pub struct Tuning {
     pub debt_runs: usize,
     /// See [`STORE_LAST_SHARE`](crate::limits::STORE_LAST_SHARE).
     pub last_share: u64,
+    /// See [`TIMERS_AHEAD_MICROS`](crate::limits::TIMERS_AHEAD_MICROS).
+    pub timers_ahead_micros: u64,
+    /// See [`TIMERS_WAITING_MAX`](crate::limits::TIMERS_WAITING_MAX).
+    pub timers_waiting: usize,
 }
 
 impl Tuning {
@@ -38,6 +42,8 @@ impl Tuning {
         turn_rows_bytes: crate::limits::TURN_ROWS_BYTES,
         debt_runs: crate::limits::STORE_DEBT_RUNS,
         last_share: crate::limits::STORE_LAST_SHARE,
+        timers_ahead_micros: crate::limits::TIMERS_AHEAD_MICROS,
+        timers_waiting: crate::limits::TIMERS_WAITING_MAX,
     };
 }
 

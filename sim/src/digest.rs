@@ -1,7 +1,7 @@
 //! The digest of a data directory's state: what must be the same however often, and at whichever core count, the same
 //! bytes are recovered.
 
-use crate::rows::{WholeGrain, grains_of};
+use crate::rows::{TimerRows, WholeGrain, rows_of};
 use crate::trace::TraceHash;
 use gristmill_base::ids::SlotId;
 use gristmill_core::Shard;
@@ -20,7 +20,7 @@ pub fn digest_of<'a>(
     let mut hash = TraceHash::default();
     for id in (0..slot_count).map(SlotId) {
         match shards.clone().find_map(|shard| Some((shard, shard.slot(id)?))) {
-            Some((shard, slot)) => digest_slot(&mut hash, slot, &grains_of(shard, id, bytes_of)?),
+            Some((shard, slot)) => digest_slot(&mut hash, slot, &rows_of(shard, id, bytes_of)?),
             None => hash.mix(u64::MAX),
         }
     }
@@ -28,7 +28,7 @@ pub fn digest_of<'a>(
 }
 
 /// Mixes in a slot: everything that its records say, but not where its lanes' bytes lie.
-fn digest_slot(hash: &mut TraceHash, slot: &Slot, rows: &[WholeGrain]) {
+fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGrain>, TimerRows)) {
     hash.mix(slot.last_ssn().0);
     hash.mix(slot.session_floor().0);
     hash.mix(slot.session_count() as u64);
@@ -41,7 +41,7 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot, rows: &[WholeGrain]) {
             say(hash, format_args!("{} {:?}", row.seq, row.target));
         }
     }
-    for (key, row) in slot.timers.iter() {
+    for (key, row) in timers {
         say(hash, format_args!("{key:?} {row:?}"));
     }
     for (key, lane) in &slot.lanes {

@@ -25,6 +25,21 @@ pub struct WholeGrain {
 /// # Errors
 /// Damage, with the file's path.
 pub fn grains_of(shard: &Shard, slot: SlotId, bytes_of: &dyn Fn(&str) -> Vec<u8>) -> Result<Vec<WholeGrain>, String> {
+    rows_of(shard, slot, bytes_of).map(|(grains, _)| grains)
+}
+
+/// Rows of timers by their keys.
+pub type TimerRows = BTreeMap<Vec<u8>, Row>;
+
+/// The same, and the rows of timers.
+///
+/// # Errors
+/// As [`grains_of`].
+pub fn rows_of(
+    shard: &Shard,
+    slot: SlotId,
+    bytes_of: &dyn Fn(&str) -> Vec<u8>,
+) -> Result<(Vec<WholeGrain>, TimerRows), String> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let rows = shard.rows_of(slot, &mut |path, wanted| {
         let bytes = files.entry(path.to_owned()).or_insert_with(|| bytes_of(path));
@@ -32,17 +47,19 @@ pub fn grains_of(shard: &Shard, slot: SlotId, bytes_of: &dyn Fn(&str) -> Vec<u8>
         bytes[from..(from + wanted.bytes).min(bytes.len())].to_vec()
     })?;
     let mut grains: BTreeMap<(TableId, Vec<u8>), WholeGrain> = BTreeMap::new();
-    for (key, row) in rows {
-        let key = RowKey::decode(&key).map_err(|error| format!("a row's key: {error}"))?;
+    let mut timers = BTreeMap::new();
+    for (bytes, row) in rows {
+        let key = RowKey::decode(&bytes).map_err(|error| format!("a row's key: {error}"))?;
         match key {
             RowKey::Grain(_, table, key) => entry(&mut grains, table, &key).value = Some(row),
             RowKey::Entry(_, table, key, map, at) => {
                 entry(&mut grains, table, &key).maps.entry(map).or_default().insert(at.to_vec(), row);
             }
+            RowKey::Timer(..) => drop(timers.insert(bytes.clone(), row)),
             other => return Err(format!("{other:?} is no row of a grain")),
         }
     }
-    Ok(grains.into_values().collect())
+    Ok((grains.into_values().collect(), timers))
 }
 
 fn entry<'a>(

@@ -25,7 +25,7 @@ pub type TimerKey = (GrainAddress, Box<str>);
 
 impl TimerRow {
     /// Adds the content of its row in the store; the generation is the row's ssn.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_varint(self.due_micros);
         out.put_varint(self.handler.0.into());
         out.put_bytes(&self.payload);
@@ -35,7 +35,7 @@ impl TimerRow {
     ///
     /// # Errors
     /// It is none of a timer.
-    pub(crate) fn decode(generation: Ssn, content: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(generation: Ssn, content: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Reader::new(content);
         let row = Self {
             due_micros: from.varint()?,
@@ -67,19 +67,92 @@ pub struct Replaced {
     pub is_stored: bool,
 }
 
-/// All timers of a slot. Every row is in `due` under its own time, unless it has been handed out already.
+/// A place in the index of due times.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beyond {
+    /// Its time, engine microseconds.
+    pub micros: u64,
+    /// The key of its row.
+    pub key: Vec<u8>,
+}
+
+/// Memory of a timer beside its names and payload, about: its parts of the nodes of two trees.
+const TIMER_BYTES: usize = 160;
+
+/// The timers of a slot that are in memory. Every row is in `due` under its own time, unless it has been handed out already.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Timers {
     rows: BTreeMap<TimerKey, Kept>,
     /// Times of the rows that have not been handed out since they were set or since the restart.
     due: BTreeSet<(u64, TimerKey)>,
+    /// Timers from here on, in the order of the index of due times, may be in files alone.
+    beyond: Option<Beyond>,
+    /// Memory of all of them, bytes, about.
+    bytes: usize,
+}
+
+fn timer_bytes((grain, name): &TimerKey, row: &TimerRow) -> usize {
+    TIMER_BYTES + 2 * (grain.key.len() + name.len()) + row.payload.len()
 }
 
 impl Timers {
-    /// Timers that are set.
+    /// Timers that are set and in memory.
     #[must_use]
     pub fn count(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Memory of all of them, bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// From where on timers may be in files alone.
+    #[must_use]
+    pub fn beyond(&self) -> Option<&Beyond> {
+        self.beyond.as_ref()
+    }
+
+    /// Says from where on timers may be in files alone.
+    pub fn set_beyond(&mut self, from: Option<Beyond>) {
+        self.beyond = from;
+    }
+
+    /// Whether at least so many wait that come due before a time.
+    #[must_use]
+    pub fn waits_before(&self, micros: u64, count: usize) -> bool {
+        self.due.iter().nth(count.saturating_sub(1)).is_some_and(|(due, _)| *due < micros)
+    }
+
+    /// Gives up timers that files hold, those that come due last first, down to `from_micros`: looks at `most`, until `bytes` are
+    /// free. A record up to `flushed` has set those that files hold. Returns their times and names, the memory that is
+    /// free, and how many it looked at.
+    pub fn evict(
+        &mut self,
+        from_micros: u64,
+        flushed: Ssn,
+        most: usize,
+        bytes: usize,
+    ) -> (Vec<(u64, TimerKey)>, usize, usize) {
+        let (mut gone, mut freed, mut looked) = (Vec::new(), 0, 0);
+        for (due, key) in self.due.iter().rev().take(most) {
+            if *due < from_micros || freed >= bytes {
+                break;
+            }
+            looked += 1;
+            let row = &self.rows[key].row;
+            if row.generation <= flushed {
+                freed += timer_bytes(key, row);
+                gone.push((*due, key.clone()));
+            }
+        }
+        for due in &gone {
+            self.due.remove(due);
+            self.rows.remove(&due.1);
+        }
+        self.bytes -= freed;
+        (gone, freed, looked)
     }
 
     /// Sets a timer; the one that it replaces. Rows of records up to `since` are in files, or are being taken there. With
@@ -88,6 +161,7 @@ impl Timers {
         let due_micros = row.due_micros;
         let old = self.cancel(&key, since);
         let is_stored = old.as_ref().map_or(may_be_stored, |old| old.is_stored);
+        self.bytes += timer_bytes(&key, &row);
         self.due.insert((due_micros, key.clone()));
         self.rows.insert(key, Kept { row, is_stored });
         old
@@ -95,6 +169,7 @@ impl Timers {
 
     /// Takes a timer whose row a file holds.
     pub fn load(&mut self, key: TimerKey, row: TimerRow) {
+        self.bytes += timer_bytes(&key, &row);
         self.due.insert((row.due_micros, key.clone()));
         self.rows.insert(key, Kept { row, is_stored: true });
     }
@@ -102,6 +177,7 @@ impl Timers {
     /// Cancels a timer, if it is set; what it was.
     pub fn cancel(&mut self, key: &TimerKey, since: Ssn) -> Option<Replaced> {
         let Kept { row, is_stored } = self.rows.remove(key)?;
+        self.bytes -= timer_bytes(key, &row);
         let TimerRow { due_micros, generation, .. } = row;
         self.due.remove(&(due_micros, key.clone()));
         Some(Replaced { due_micros, generation, is_stored: is_stored || generation <= since })

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const CACHE_BYTES: usize = 1 << 20;
 
 impl Shard {
-    /// The rows of grains and maps of a slot by their keys: what memory holds, and what files hold beyond that. `read` brings
+    /// The rows of timers, grains and maps of a slot by their keys: what memory holds, and what files hold beyond that. `read` brings
     /// bytes of a file of the data directory, fewer where it ends.
     ///
     /// # Errors
@@ -25,12 +25,12 @@ impl Shard {
     ) -> Result<BTreeMap<Vec<u8>, Row>, String> {
         let Some(state) = self.slot(slot) else { return Ok(BTreeMap::new()) };
         let mut rows = BTreeMap::new();
-        if !state.is_whole() {
+        if !state.is_whole() || state.timers.beyond().is_some() {
             let number = self.part_of(slot);
             let directory = self.log.0.config().identity;
             let view = self.checkpoints.manifest().groups[&number].view(1);
             let mut blocks = Blocks::new(directory, CACHE_BYTES);
-            let range = KeyRange::of_grain_rows(slot);
+            let range = KeyRange::of_timers_and_grains(slot);
             let mut walk = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
             let deleted = state.deleted();
             while let Err(stop) = walk.step(&deleted, &view, &mut blocks) {
@@ -55,6 +55,12 @@ impl Shard {
                 Some((row.key.clone(), Row { ssn: row.ssn, bytes: value.as_slice().into() }))
             });
             rows.extend(stored);
+        }
+        for ((grain, name), row) in state.timers.iter() {
+            let key = RowKey::Timer(slot, grain.table, (&*grain.key).into(), name.as_bytes().into());
+            let mut content = Vec::new();
+            row.encode(&mut content);
+            rows.insert(key.encode(), Row { ssn: row.generation, bytes: content.into() });
         }
         for (_, grain) in state.grains.iter() {
             let (table, key) = (grain.table, &*grain.key);

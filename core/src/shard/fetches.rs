@@ -14,7 +14,9 @@ use gristmill_base::sometimes::reached;
 use gristmill_state::grain::RangeKey;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
-use gristmill_state::store::{Access, FileKind, Part, RangeRead, RowKey, RowRead, Stop, StoredRow, file_path};
+use gristmill_state::store::{
+    Access, FileKind, Part, RangeRead, RowKey, RowRead, Stop, StoredRow, TimerRead, file_path,
+};
 
 /// Fetches that are under way at most; reads beyond them are refused for capacity, runs wait.
 pub(super) const FETCHES_MAX: usize = 8_192;
@@ -30,6 +32,8 @@ pub(super) enum What {
     Range(RangeRead),
     /// A shard's part of a scan.
     Scan(Box<Scan>),
+    /// Timers that come due soon.
+    Timers(Box<TimerRead>),
 }
 
 /// Who waits for it.
@@ -43,6 +47,8 @@ pub(super) enum Then {
     Run(u64, Option<RangeKey>),
     /// A scan.
     Scan(ScanTo),
+    /// Timers, which nothing waits for.
+    Timers,
 }
 
 /// A fetch under way.
@@ -105,6 +111,7 @@ impl What {
             }
             Self::Range(read) => read.step(&slot.deleted(), view, blocks),
             Self::Scan(scan) => scan.step(slot, view, blocks),
+            Self::Timers(read) => read.step(&slot.deleted(), view, blocks),
         }
     }
 
@@ -113,6 +120,7 @@ impl What {
             Self::Row(read, _) => read.fill(directory, bytes),
             Self::Range(read) => read.fill(directory, bytes),
             Self::Scan(scan) => scan.fill(directory, bytes),
+            Self::Timers(read) => read.fill(directory, bytes),
         };
         filled.map_err(|damage| damage.to_string())
     }
@@ -163,6 +171,7 @@ impl Shard {
             Then::Read(request) | Then::Range(request, ..) => self.request(request),
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_has_moved(to),
+            Then::Timers => {}
         }
     }
 
@@ -227,6 +236,7 @@ impl Shard {
                 self.run_fetched(run, |fetched| fetched.put_range(key, read.into_page()))
             }
             (What::Scan(scan), Then::Scan(to)) => return self.scan_on(scan, to),
+            (What::Timers(read), Then::Timers) => self.timers_read(slot, *read),
             (what, then) => unreachable!("{then:?} does not wait for {what:?}"),
         }
         None
@@ -261,6 +271,7 @@ impl Shard {
             }
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(Code::Damaged, what)),
+            Then::Timers => self.timers_not_read(fetch.slot),
         }
     }
 }

@@ -41,6 +41,7 @@ pub mod settle;
 mod status;
 mod store_damage;
 mod store_reads;
+mod timers;
 mod traced;
 mod turn;
 mod upkeep;

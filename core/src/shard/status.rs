@@ -18,7 +18,7 @@ impl Shard {
         for slot in slots {
             grains += slot.grains.count();
             outbox += slot.outbox_rows;
-            timers += slot.timers.iter().count();
+            timers += slot.timers.count();
             sessions += slot.session_count();
             parked += slot.parked_grains;
             queued += slot.queued_inputs;

@@ -1,4 +1,4 @@
-//! What must happen from time to time: timers, cursors that moved without a commit, stuck grains, idle sessions.
+//! What must happen from time to time: cursors that moved without a commit, stuck grains, idle sessions.
 
 use super::Shard;
 use gristmill_base::ids::SlotId;
@@ -7,8 +7,6 @@ use gristmill_base::sometimes::reached;
 use gristmill_state::grain::GrainId;
 use gristmill_state::input::StreamId;
 
-/// Timers that one slot fires per turn.
-const TIMERS_PER_TURN: usize = 256;
 /// Pause between two rounds of upkeep, nanoseconds.
 const UPKEEP_NANOS: u64 = 20_000_000;
 
@@ -28,6 +26,7 @@ impl Shard {
         }
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
         self.keep_budget();
+        self.read_timers();
         self.retry_blocked();
         self.cover_feeds();
         self.retry_reads();
@@ -48,35 +47,8 @@ impl Shard {
         self.retain();
     }
 
-    fn slots_here(&self) -> Vec<SlotId> {
+    pub(super) fn slots_here(&self) -> Vec<SlotId> {
         self.slots.iter().flatten().map(|slot| slot.id).collect()
-    }
-
-    fn fire_timers(&mut self) {
-        let (micros, nanos) = (self.engine_micros, self.now_nanos);
-        if self.next_timer_micros > micros {
-            return;
-        }
-        for slot in self.slots_here() {
-            if self.slot_mut(slot).fire_due(micros, nanos, TIMERS_PER_TURN) > 0 {
-                self.mark_ready(slot);
-            }
-        }
-        self.note_timers();
-    }
-
-    /// Looks up when the next timer of any slot comes due.
-    pub(super) fn note_timers(&mut self) {
-        self.next_timer_micros =
-            self.slots.iter().flatten().filter_map(|slot| slot.timers.next_due()).min().unwrap_or(u64::MAX);
-    }
-
-    /// When the next timer comes due, by the monotonic clock.
-    pub(super) fn next_timer_nanos(&self) -> u64 {
-        if self.next_timer_micros == u64::MAX {
-            return u64::MAX;
-        }
-        self.now_nanos.saturating_add(self.next_timer_micros.saturating_sub(self.engine_micros).saturating_mul(1_000))
     }
 
     fn record_far_cursors(&mut self) {

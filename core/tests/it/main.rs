@@ -15,6 +15,7 @@ mod residence;
 mod retention;
 mod rig;
 mod store;
+mod timers;
 mod traced;
 mod typed;
 

@@ -163,6 +163,8 @@ impl Knobs {
         self.boot.resident_bytes_max = one_of(&mut rng, &[0, 0, 4 << 10, 64 << 10, usize::MAX]);
         self.boot.cache_bytes = one_of(&mut rng, &[0, 4 << 10, 64 << 10, 1 << 20]);
         self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
+        self.tuning.timers_ahead_micros = one_of(&mut rng, &[3_000, 30_000, Tuning::DEFAULT.timers_ahead_micros]);
+        self.tuning.timers_waiting = one_of(&mut rng, &[1, Tuning::DEFAULT.timers_waiting]);
     }
 
     /// How large lane files and their chunks are: follows from what was drawn, so that it takes no draw.

@@ -26,7 +26,7 @@ impl Run {
         if said["settled"] != true {
             return Err(format!("the app does not settle: {text}; {}", self.complaint()));
         }
-        let has_timers = self.machine.slots().iter().any(|slot| slot.timers.iter().next().is_some());
+        let has_timers = self.machine.slots().iter().any(|slot| slot.has_timers());
         if has_timers || !self.is_over() {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Run {
         let slots = self.machine.slots();
         let still = slots.iter().all(|slot| {
             slot.outbox_rows == 0
-                && slot.timers.iter().next().is_none()
+                && !slot.has_timers()
                 && slot
                     .grains
                     .iter()

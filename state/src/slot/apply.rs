@@ -117,11 +117,7 @@ impl Slot {
             self.touch(consumed.stream);
         }
         for fired in fired {
-            let key = (grain.clone(), fired.name);
-            // In a replay files may have given an older one: it was gone when a flush came by that begins after it.
-            if self.timers.get(&key).is_some_and(|row| row.generation <= fired.generation) {
-                self.cancel_timer(&key, ssn);
-            }
+            self.timer_fired(&(grain.clone(), fired.name), fired.generation, ssn);
         }
         self.apply_mutations(&grain, mutations, ssn);
         for sent in sent {
@@ -157,7 +153,8 @@ impl Slot {
         }
         let id = self.grains.find_or_make(grain.table, &grain.key);
         for mutation in mutations {
-            if mutation == Mutation::NoGrain && self.grains.get(id).timer_count() > 0 {
+            let may_have_timers = || self.grains.get(id).timer_count() > 0 || self.timers.beyond().is_some();
+            if mutation == Mutation::NoGrain && may_have_timers() {
                 self.cancel_timers_of(grain, ssn);
             }
             self.change(id, mutation, ssn);

@@ -85,7 +85,8 @@ impl Dirty {
         self.deleted.put(key.encode(), Version { ssn, content: Content::Deleted });
     }
 
-    fn no_range(&mut self, range: KeyRange, ssn: Ssn) {
+    /// Takes note of a range of rows that are gone.
+    pub(super) fn no_range(&mut self, range: KeyRange, ssn: Ssn) {
         self.deleted.delete_range(RangeTombstone { range, ssn });
     }
 

@@ -29,6 +29,10 @@ const VERSION_2: u16 = 2;
 const VERSION_3: u16 = 3;
 const VERSION_4: u16 = 4;
 
+/// Bits of the byte that says what of a slot waits in rows.
+const HAS_WORK: u8 = 1;
+const HAS_TIMERS: u8 = 2;
+
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
 
@@ -79,7 +83,9 @@ impl Slot {
         self.dump_sessions(&mut out);
         self.dump_channels(&mut out);
         self.dump_parked(&mut out);
-        out.put_u8(u8::from(self.has_work_rows()));
+        let has_rows = !self.backlog.is_empty() || self.outbox_rows > 0;
+        let waits = if has_rows { HAS_WORK } else { 0 };
+        out.put_u8(waits | if self.has_timers() { HAS_TIMERS } else { 0 });
         self.dump_lanes(&mut out, extra);
         out.put_varint(self.counters.len() as u64);
         for (name, value) in &self.counters {
@@ -137,11 +143,6 @@ impl Slot {
             self.address(id).encode(out);
             work.parked.iter().for_each(|parked| parked.encode(out));
         }
-    }
-
-    /// Whether it has timers, a backlog or messages that wait.
-    fn has_work_rows(&self) -> bool {
-        self.timers.count() > 0 || !self.backlog.is_empty() || self.outbox_rows > 0
     }
 
     fn dump_lanes(&self, out: &mut Vec<u8>, extra: &NewExtents) {
@@ -234,7 +235,11 @@ impl Slot {
                 self.parked_grains += 1;
             }
         }
-        self.has_work_in_files = from.u8()? != 0;
+        let has = from.u8()?;
+        if has & !(HAS_WORK | HAS_TIMERS) != 0 {
+            return Err(DecodeError::Unknown { what: "kind of what waits", found: has.into() });
+        }
+        (self.has_work_in_files, self.has_timers_in_files) = (has & HAS_WORK != 0, has & HAS_TIMERS != 0);
         Ok(())
     }
 

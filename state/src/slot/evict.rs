@@ -59,13 +59,13 @@ impl Slot {
     /// Memory of rows and grains, of what is noted for flushes and taken by one, bytes, about.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        self.row_bytes + self.grains.slab_bytes() + self.note_bytes()
+        self.row_bytes + self.timers.bytes() + self.grains.slab_bytes() + self.note_bytes()
     }
 
-    /// The part of it that are rows, beside their grains.
+    /// The part of it that are rows, beside their grains, and timers.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
-        self.row_bytes
+        self.row_bytes + self.timers.bytes()
     }
 
     /// The part of it that are notes.
@@ -151,8 +151,18 @@ impl Slot {
 
     /// Gives up rows that are in files and were not used for a while, from where the last call ended: looks at `most` grains
     /// and entries at most, until `bytes` are free. A grain that was used since the hand came by last keeps its value, and its
-    /// entries if they are few; entries are not told apart.
+    /// entries if they are few; entries are not told apart. Timers that come due late go
+    /// first.
     pub fn evict(&mut self, most: usize, bytes: usize) -> Evicted {
+        let (looked, timers, timer_bytes) = self.evict_timers(most, bytes);
+        let mut done = self.evict_rows(most.saturating_sub(looked), bytes.saturating_sub(timer_bytes));
+        done.looked += looked;
+        done.rows += timers;
+        done.bytes += timer_bytes;
+        done
+    }
+
+    fn evict_rows(&mut self, most: usize, bytes: usize) -> Evicted {
         let mut done = Evicted::default();
         // Once round at most, counted in grains: some go meanwhile, none comes.
         let mut grains_left = self.grains.count();

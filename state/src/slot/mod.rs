@@ -105,6 +105,12 @@ pub struct Slot {
     backlog: BTreeMap<u64, GrainId>,
     /// Volatile: whether files hold timers, backlog rows or messages of it that were not loaded.
     has_work_in_files: bool,
+    /// Volatile: whether files hold timers of it, as its dump says.
+    has_timers_in_files: bool,
+    /// Volatile: whether timers are being read from files; none is given up meanwhile.
+    is_reading_timers: bool,
+    /// Volatile: until when timers have fired, engine microseconds.
+    fired_micros: u64,
     /// Volatile: whether records of the log may follow that files know already.
     is_replaying: bool,
     /// Volatile: backlog rows below it are in files, or are being taken there.
@@ -147,6 +153,9 @@ impl Slot {
             next_backlog: 1,
             backlog: BTreeMap::new(),
             has_work_in_files: false,
+            has_timers_in_files: false,
+            is_reading_timers: false,
+            fired_micros: 0,
             is_replaying: false,
             backlog_taken: 1,
             ready: Default::default(),
@@ -414,6 +423,7 @@ impl Slot {
 
     /// Queues the timers that came due; says how many.
     pub fn fire_due(&mut self, now_micros: u64, now_nanos: u64, limit: usize) -> usize {
+        self.fired_micros = self.fired_micros.max(now_micros);
         for count in 0..limit {
             let Some(((grain, name), generation)) = self.timers.take_due(now_micros) else { return count };
             let id = self.grains.find_or_make(grain.table, &grain.key);
@@ -456,6 +466,7 @@ impl Slot {
         self.moved.clear();
         self.queued_inputs = 0;
         self.is_replaying = false;
+        self.fired_micros = now_micros;
         for stream in self.streams.values_mut() {
             if !stream.done().is_empty() {
                 reached("done set at a restart");

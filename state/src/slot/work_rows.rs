@@ -1,5 +1,6 @@
 //! Rows that are none of grains: timers, the backlog, the outbox. They lie in the store as those of grains do, so a checkpoint
-//! writes what changed of them; a slot has all of them in memory.
+//! writes what changed of them. A slot has its backlog and its outbox in memory, and timers that come due soon; those that come
+//! due later may be in files alone, and are read in time. Setting or cancelling one of these does not read it.
 //!
 //! Rows of the backlog and the outbox have ascending numbers, so a flush takes those from the last one's end on, and needs no
 //! notes. What is gone is noted only where files may hold it: timers that are set and fire between two flushes, messages
@@ -9,12 +10,13 @@ use super::Slot;
 use super::flush::{DirtyRows, Taking};
 use crate::input::{GrainAddress, Origin, StreamId, Target};
 use crate::record::{Spilled, TimerChange};
-use crate::store::RowKey;
-use crate::timers::{Replaced, TimerKey, TimerRow};
+use crate::store::{KeyRange, RowKey, TimerPage, TimerRead};
+use crate::timers::{Beyond, Replaced, TimerKey, TimerRow};
 use gristmill_base::codec::{DecodeError, Reader};
 use gristmill_base::ids::{SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
+use gristmill_base::tuning::tuning;
 use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
 
@@ -52,7 +54,7 @@ impl Slot {
     fn set_timer(&mut self, key: TimerKey, row: TimerRow) {
         let (due_micros, ssn, since) = (row.due_micros, row.generation, self.dirty.since);
         // What was cancelled before a flush that is under way is deleted in files only if it is still gone when that comes by.
-        let may_be_stored = self.is_replaying || self.taking.is_some();
+        let may_be_stored = self.is_replaying || self.taking.is_some() || self.timers.beyond().is_some();
         let old = self.timers.set(key.clone(), row, since, may_be_stored);
         if old.is_none() {
             self.count_timers(&key.0, 1);
@@ -67,9 +69,24 @@ impl Slot {
 
     /// Cancels a timer, if it is set.
     pub(super) fn cancel_timer(&mut self, key: &TimerKey, ssn: Ssn) {
-        if let Some(old) = self.timers.cancel(key, self.dirty.since) {
-            self.count_timers(&key.0, -1);
-            self.note_no_timer(key, &old, ssn);
+        match self.timers.cancel(key, self.dirty.since) {
+            Some(old) => {
+                self.count_timers(&key.0, -1);
+                self.note_no_timer(key, &old, ssn);
+            }
+            // What its time was is not known: that row of the index is dropped when it is read.
+            None if self.timers.beyond().is_some() && !planted::is(Bug::CancelledTimerComesBack) => {
+                self.dirty.no_row(&timer_key(self.id, key), ssn);
+            }
+            None => {}
+        }
+    }
+
+    /// A timer has fired, unless it was set again since. In a replay files may have given an older one: it was gone when a flush
+    /// came by that begins after it.
+    pub(super) fn timer_fired(&mut self, key: &TimerKey, generation: Ssn, ssn: Ssn) {
+        if self.timers.get(key).is_none_or(|row| row.generation <= generation) {
+            self.cancel_timer(key, ssn);
         }
     }
 
@@ -78,6 +95,92 @@ impl Slot {
         for key in self.timers.of_grain(grain) {
             self.cancel_timer(&key, ssn);
         }
+        if self.timers.beyond().is_some() {
+            let range = KeyRange::of_grain_timers(self.id, grain.table, &grain.key);
+            self.dirty.no_range(range, ssn);
+        }
+    }
+
+    /// Whether a timer may be set, in memory or in files.
+    #[must_use]
+    pub fn has_timers(&self) -> bool {
+        self.timers.count() > 0 || self.timers.beyond().is_some()
+    }
+
+    /// Gives up timers that come due later than in [`TIMERS_AHEAD_MICROS`](gristmill_base::limits::TIMERS_AHEAD_MICROS): looks at `most`, until `bytes` are free.
+    /// Returns how many it looked at, how many it gave up, and the memory that this freed.
+    pub(super) fn evict_timers(&mut self, most: usize, bytes: usize) -> (usize, usize, usize) {
+        if self.is_reading_timers {
+            return (0, 0, 0);
+        }
+        let from = self.fired_micros.saturating_add(tuning().timers_ahead_micros);
+        let flushed = if planted::is(Bug::DirtyRowEvicted) { self.last_ssn } else { self.flushed };
+        let (gone, freed, looked) = self.timers.evict(from, flushed, most, bytes);
+        let first =
+            gone.iter().map(|(due, key)| Beyond { micros: *due, key: due_key(self.id, *due, key).encode() }).min();
+        if let Some(first) = first {
+            reached("timers evicted");
+            let beyond = self.timers.beyond().cloned().filter(|beyond| *beyond < first);
+            self.timers.set_beyond(Some(beyond.unwrap_or(first)));
+        }
+        for (_, (grain, _)) in &gone {
+            self.count_timers(grain, -1);
+            if let Some(id) = self.grains.find(grain.table, &grain.key) {
+                self.grains.forget_if_empty(id);
+            }
+        }
+        (looked, gone.len(), freed)
+    }
+
+    /// Whether timers are to be read from files now: some may come due soon, and few wait in memory. [`Self::timers_read`] or
+    /// [`Self::timers_not_read`] ends what begins then.
+    pub fn begin_reading_timers(&mut self, now_micros: u64) -> Option<TimerRead> {
+        let from = self.timers.beyond()?;
+        let is_soon = from.micros <= now_micros.saturating_add(tuning().timers_ahead_micros);
+        if self.is_reading_timers || !is_soon || self.timers.waits_before(from.micros, tuning().timers_waiting) {
+            return None;
+        }
+        let read = TimerRead::new(self.id, from.key.clone());
+        self.is_reading_timers = true;
+        Some(read)
+    }
+
+    /// Timers cannot be read now.
+    pub fn timers_not_read(&mut self) {
+        self.is_reading_timers = false;
+    }
+
+    /// Takes timers that were read, in the turn in which the last of them was. What was set since, or cancelled, is newer.
+    pub fn timers_read(&mut self, read: TimerRead) {
+        self.is_reading_timers = false;
+        // A page for what the slot was before it left and came back says nothing of where this one stands.
+        if self.timers.beyond().is_none_or(|beyond| beyond.key != read.from()) {
+            return;
+        }
+        let ssn = self.last_ssn;
+        let TimerPage { rows, next } = read.into_page();
+        for (due, index, found) in rows {
+            let Ok(RowKey::Due(_, _, table, grain, name)) = RowKey::decode(&index) else { continue };
+            let Ok(name) = std::str::from_utf8(&name) else { continue };
+            let key: TimerKey = (GrainAddress { table, key: (&*grain).into() }, name.into());
+            if self.timers.get(&key).is_some() {
+                continue;
+            }
+            let bytes = timer_key(self.id, &key).encode();
+            let row = found.filter(|row| !self.is_deleted(&bytes, row.ssn));
+            let row = row.and_then(|row| TimerRow::decode(row.ssn, &row.value).ok());
+            match row.filter(|row| row.due_micros == due) {
+                Some(row) => {
+                    reached("timer read from files");
+                    self.load_timer(key, row);
+                }
+                None => {
+                    reached("stale row of the index of timers");
+                    self.dirty.no_row(&due_key(self.id, due, &key), ssn);
+                }
+            }
+        }
+        self.timers.set_beyond(next.map(|(micros, key)| Beyond { micros, key }));
     }
 
     fn note_no_timer(&mut self, key: &TimerKey, old: &Replaced, ssn: Ssn) {
@@ -287,6 +390,13 @@ impl Slot {
         }
         self.backlog.insert(row.n, id);
         self.grains.work_or_new(id).backlog.insert(row.n, row);
+    }
+
+    /// Files hold all timers of the slot, if it has any. To be called before anything is replayed.
+    pub fn leave_timers_in_files(&mut self) {
+        if self.has_timers_in_files {
+            self.timers.set_beyond(Some(Beyond { micros: 0, key: KeyRange::of_due(self.id).from }));
+        }
     }
 
     /// Whether files hold rows that are to be given to [`Self::load_row`], those of [`KeyRange::of_work`](crate::store::KeyRange::of_work), before anything is

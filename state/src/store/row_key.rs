@@ -73,10 +73,16 @@ impl KeyRange {
         Self::of_prefix(head(slot, SLOT))
     }
 
-    /// What a slot has beside the rows of grains, the index of its timers excepted.
+    /// What waits in a slot, timers excepted: its messages and its backlog.
     #[must_use]
     pub fn of_work(slot: SlotId) -> Self {
-        Self { from: head(slot, SLOT), to: head(slot, DUE) }
+        Self { from: head(slot, SLOT), to: head(slot, TIMER) }
+    }
+
+    /// The rows of a slot's timers and grains.
+    #[must_use]
+    pub fn of_timers_and_grains(slot: SlotId) -> Self {
+        Self { from: head(slot, TIMER), to: Self::of_slot(slot).to }
     }
 
     /// The rows of a slot's grains.

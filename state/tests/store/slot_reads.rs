@@ -2,10 +2,12 @@
 
 use crate::rig::{DIRECTORY, Disk};
 use gristmill_base::ids::{SlotId, Ssn};
+use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
 use gristmill_state::store::{
     Access, Blocks, Direction, KeyRange, Memory, Part, RangeRead, RowKey, RowRead, Stop, StoredRow, View, Wanted,
 };
+use gristmill_state::timers::TimerRow;
 use std::collections::BTreeMap;
 
 /// Drives a read that may lack blocks or values.
@@ -93,4 +95,30 @@ pub(crate) fn rows(disk: &Disk, view: &View, id: SlotId, slot: &Slot, page: usiz
         }
     }
     (all, present)
+}
+
+/// A timer by slot, grain and name, with the record that set it and its time.
+type Timer = ((SlotId, GrainAddress, Box<str>), (Ssn, u64));
+
+/// All timers of a slot: those of files, unless memory says otherwise.
+pub(crate) fn timers(disk: &Disk, view: &View, id: SlotId, slot: &Slot) -> Vec<Timer> {
+    let mut all = BTreeMap::new();
+    if slot.timers.beyond().is_some() {
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let mut read = RangeRead::new(KeyRange::of_timers(id), Direction::Forward, usize::MAX, usize::MAX);
+        let fill = |read: &mut RangeRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+        let deleted = slot.deleted();
+        drive(disk, &mut blocks, &mut read, |read, blocks| read.step(&deleted, view, blocks), fill);
+        for row in read.rows() {
+            let Ok(RowKey::Timer(_, table, grain, name)) = RowKey::decode(&row.key) else { panic!("no timer") };
+            let name = String::from_utf8(name.into_owned()).expect("names are text");
+            let key = (id, GrainAddress { table, key: grain.into_owned().into() }, name.into());
+            let timer = TimerRow::decode(row.ssn, row.value.as_deref().expect("timers have contents"));
+            all.insert(key, (row.ssn, timer.expect("it was encoded").due_micros));
+        }
+    }
+    for ((grain, name), row) in slot.timers.iter() {
+        all.insert((id, grain.clone(), name.clone()), (row.generation, row.due_micros));
+    }
+    all.into_iter().collect()
 }

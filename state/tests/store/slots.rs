@@ -3,7 +3,7 @@
 
 use crate::rig::{DIRECTORY, Disk, SMALL, drive};
 use crate::slot_model::{Log, Model, Pruned, Written};
-use crate::slot_reads::{row, rows, stored_row};
+use crate::slot_reads::{row, rows, stored_row, timers};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId};
 use gristmill_state::grain::{Grain, Queued};
@@ -11,8 +11,8 @@ use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, St
 use gristmill_state::record::{Control, Mutation, Outcome, PutRow, RecordKind, TimerChange};
 use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
 use gristmill_state::store::{
-    Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest, Memory,
-    Merge, MergeStep, RowKey, open_value, plan, value_wanted,
+    Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest,
+    Memory, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,13 @@ struct World {
     under_way: Option<UnderWay>,
     received: BTreeMap<SlotId, (u64, u64)>,
     pruned: Pruned,
+    /// Engine time, microseconds.
+    now: u64,
+    /// Changes with the files.
+    views: u64,
+    /// Timers that are being read, and what of the files is in memory for that.
+    reading: Option<(SlotId, TimerRead)>,
+    blocks: Blocks,
     options: FileOptions,
     /// Whether starts leave rows in files.
     is_lazy: bool,
@@ -89,6 +96,10 @@ impl World {
             under_way: None,
             received: BTreeMap::new(),
             pruned: BTreeMap::new(),
+            now: 0,
+            views: 1,
+            reading: None,
+            blocks: Blocks::new(DIRECTORY, 0),
             options: if is_small { small } else { FileOptions::TOP },
             is_lazy: is_small,
             page: if is_small { 1 } else { 4 },
@@ -129,10 +140,55 @@ impl World {
         slot.prune(to, *cursor);
     }
 
-    /// Fires the next timer, and handles all that waits for its grain.
+    /// Begins to read timers that come due soon, if there are some, or goes on with that for so many reads; whether more
+    /// is to be read.
+    fn read_timers(&mut self, id: SlotId, reads: usize) -> bool {
+        if self.reading.is_none() {
+            let slot = self.slots.get_mut(&id).expect("the world has it");
+            let Some(read) = slot.begin_reading_timers(self.now) else { return false };
+            self.reading = Some((id, read));
+        }
+        let (id, mut read) = self.reading.take().expect("it was just begun");
+        let view = self.current.manifest.groups[&GROUP].view(self.views);
+        for _ in 0..reads {
+            let slot = self.slots.get_mut(&id).expect("the world has it");
+            match read.step(&slot.deleted(), &view, &mut self.blocks) {
+                Ok(()) => {
+                    slot.timers_read(read);
+                    return true;
+                }
+                Err(Stop::Miss(wanted)) if wanted.part == Part::Value => {
+                    read.fill(DIRECTORY, &self.disk.read(wanted)).expect("nothing is damaged");
+                }
+                Err(Stop::Miss(wanted)) => {
+                    let bytes = self.disk.read(wanted);
+                    self.blocks.fill(wanted, &bytes, Access::Point).expect("nothing is damaged");
+                }
+                Err(Stop::Pause) => {}
+                Err(Stop::Damage(damage)) => panic!("{damage}"),
+            }
+        }
+        self.reading = Some((id, read));
+        true
+    }
+
+    /// Time goes on: fires the next timer of a slot, and handles all that waits for its grain.
     fn fire(&mut self, id: SlotId) {
+        self.now += 3_000_000;
+        while self.reading.is_some() || self.read_timers(id, 1_000) {
+            self.read_timers(id, 1_000);
+        }
+        let model = Model::of(&self.log, &self.pruned);
+        let now = self.now;
         let (slot, log) = self.slot(id);
-        if slot.fire_due(u64::MAX, 0, 1) == 0 {
+        for ((of, grain, name), (_, due)) in model.timers {
+            let is_here = slot.timers.get(&(grain, name)).is_some();
+            assert!(
+                is_here || of != id || due > now,
+                "a timer of slot {id} that is due at {due} is not in memory at {now}"
+            );
+        }
+        if slot.fire_due(now, 0, 1) == 0 {
             return;
         }
         let is_timer = |queued: &Queued| matches!(queued, Queued::Timer(..));
@@ -226,6 +282,7 @@ impl World {
             marks.insert(id, mark);
         }
         self.current.manifest.groups.get_mut(&GROUP).expect("the world has it").flushed(&built, &marks);
+        self.views += 1;
     }
 
     fn write_run(&mut self, memory: Memory) -> Built {
@@ -270,6 +327,7 @@ impl World {
             }
         };
         self.current.manifest.groups.get_mut(&GROUP).expect("the world has it").merged(&found, &built);
+        self.views += 1;
     }
 
     fn publish(&mut self) {
@@ -282,6 +340,9 @@ impl World {
     fn crash(&mut self) {
         self.log.records.truncate(self.log.durable);
         self.under_way = None;
+        self.reading = None;
+        self.blocks = Blocks::new(DIRECTORY, 0);
+        self.views += 1;
         self.current = self.published.clone();
         let named: BTreeSet<_> = self.current.manifest.files().map(|(_, file, kind)| (file, kind)).collect();
         self.disk.files.retain(|file, _| named.contains(file));
@@ -302,6 +363,7 @@ impl World {
         }
         for slot in self.slots.values_mut().filter(|_| self.is_lazy) {
             slot.leave_rows_in_files();
+            slot.leave_timers_in_files();
         }
         for (bytes, ssn, value) in self.stored_rows() {
             let key = RowKey::decode(&bytes).expect("keys of rows");
@@ -319,7 +381,7 @@ impl World {
         }
         self.log.durable = self.log.records.len();
         for (id, slot) in &mut self.slots {
-            slot.take_over(Term(slot.term().0 + 1), 0, 0);
+            slot.take_over(Term(slot.term().0 + 1), 0, self.now);
             slot.restart_channels(|to| self.pruned.get(&(*id, to)).copied().unwrap_or(0));
             let of = |stream| slot.stream(stream).map_or(0, |stream| stream.cursor());
             self.received.insert(*id, (of(CHANNEL), of(StreamId::Session(SESSION))));
@@ -364,9 +426,7 @@ impl World {
                 let found = row(&self.disk, &view, slot, &key);
                 assert_eq!(found.as_ref(), wanted.rows.get(&key.encode()), "{key:?}");
             }
-            for ((grain, name), row) in slot.timers.iter() {
-                found.timers.insert((*id, grain.clone(), name.clone()), (row.generation, row.due_micros));
-            }
+            found.timers.extend(timers(&self.disk, &view, *id, slot));
             for (place, work) in slot.grains.with_work() {
                 found.backlog.extend(work.backlog.keys().map(|n| ((*id, *n), slot.address(place))));
             }
@@ -427,6 +487,7 @@ enum Event {
     Send(SlotId, SlotId, usize),
     Prune(SlotId, SlotId, u64),
     Fire(SlotId),
+    ReadTimers(SlotId),
     Flush(usize),
     FailFlush,
     FailDump,
@@ -480,7 +541,9 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 fn timer() -> impl Strategy<Value = TimerChange> {
     let name = || prop_oneof![Just(Box::from("t")), Just(Box::from("u"))];
     prop_oneof![
-        2 => (name(), 1..9_u64).prop_map(|(name, due_micros)| {
+        // Those of later times are given up, and read again.
+        2 => (name(), 0..9_u64).prop_map(|(name, due)| {
+            let due_micros = due * due * 1_000_000;
             TimerChange::Set { name, due_micros, handler: HandlerId(1), payload: [1].into() }
         }),
         1 => name().prop_map(TimerChange::Cancel),
@@ -500,6 +563,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (slot(), receiver(), 1..4_usize).prop_map(|(slot, to, count)| Event::Send(slot, to, count)),
         3 => (slot(), receiver(), 1..5_u64).prop_map(|(slot, to, count)| Event::Prune(slot, to, count)),
         3 => slot().prop_map(Event::Fire),
+        4 => slot().prop_map(Event::ReadTimers),
         1 => (slot(), 1..3_u32).prop_map(|(slot, table)| Event::Bury(slot, TableId(table))),
         30 => prop_oneof![Just(1_usize), Just(200), Just(5_000)].prop_map(Event::Flush),
         1 => Just(Event::FailFlush),
@@ -528,6 +592,7 @@ fn run(events: Vec<Event>, is_small: bool) {
             Event::Send(slot, to, count) => world.send(slot, to, count),
             Event::Prune(slot, to, count) => world.prune(slot, to, count),
             Event::Fire(slot) => world.fire(slot),
+            Event::ReadTimers(slot) => drop(world.read_timers(slot, 1)),
             Event::Flush(bytes) => world.flush(bytes),
             Event::FailFlush => world.fail_flush(),
             Event::FailDump => world.fail_dump(),
@@ -613,4 +678,45 @@ fn the_hand_goes_on_behind_a_grain_that_is_gone() {
     let rows: usize = (0..10).map(|_| slot.evict(100, usize::MAX).rows).sum();
     assert_eq!(rows, 49);
     world.check();
+}
+
+/// Timers are read, and after so many reads one is cancelled and that is flushed.
+fn cancelled_while_read(reads: usize) {
+    let mut world = World::new(true);
+    let id = SLOTS[0];
+    for key in GRAINS {
+        let due_micros = 30_000_000;
+        let set = TimerChange::Set { name: "t".into(), due_micros, handler: HandlerId(1), payload: [1].into() };
+        world.commit(id, GrainAddress { table: TableId(1), key: key.into() }, vec![], vec![set]);
+    }
+    world.check_files();
+    world.crash();
+    world.now = 25_000_000;
+    for _ in 0..reads {
+        world.read_timers(id, 1);
+    }
+    let grain = GrainAddress { table: TableId(1), key: b"".as_slice().into() };
+    world.commit(id, grain, vec![], vec![TimerChange::Cancel("t".into())]);
+    world.check_files();
+    while world.reading.is_some() || world.read_timers(id, 1) {
+        world.read_timers(id, 1_000);
+    }
+    let slot = &world.slots[&id];
+    assert_eq!((slot.timers.count(), slot.timers.beyond()), (4, None));
+    world.check();
+}
+
+#[test]
+fn timers_that_are_cancelled_while_they_are_read_stay_so() {
+    (0..40).for_each(cancelled_while_read);
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn timers_of_two_views_are_found() {
+    use gristmill_base::planted::{Bug, plant};
+    plant(Some(Bug::TimersOfTwoViews));
+    let found = (0..40).any(|reads| std::panic::catch_unwind(|| cancelled_while_read(reads)).is_err());
+    plant(None);
+    assert!(found);
 }

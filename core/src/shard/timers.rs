@@ -1,0 +1,79 @@
+//! Timers of a shard's slots: firing those that are due, and reading those that come due soon from files.
+
+use super::Shard;
+use super::fetches::{Fetch, Then, What};
+use gristmill_base::ids::SlotId;
+use gristmill_state::store::TimerRead;
+
+/// Timers that one slot fires per turn.
+const TIMERS_PER_TURN: usize = 256;
+/// How long timers are not read after files could not be read, nanoseconds.
+const RETRY_NANOS: u64 = 1_000_000_000;
+
+impl Shard {
+    pub(super) fn fire_timers(&mut self) {
+        let (micros, nanos) = (self.engine_micros, self.now_nanos);
+        if self.next_timer_micros > micros {
+            return;
+        }
+        for slot in self.slots_here() {
+            if self.slot_mut(slot).fire_due(micros, nanos, TIMERS_PER_TURN) > 0 {
+                self.mark_ready(slot);
+            }
+        }
+        self.note_timers();
+    }
+
+    /// Looks up when the next timer of any slot comes due.
+    pub(super) fn note_timers(&mut self) {
+        self.next_timer_micros =
+            self.slots.iter().flatten().filter_map(|slot| slot.timers.next_due()).min().unwrap_or(u64::MAX);
+    }
+
+    /// When the next timer comes due, by the monotonic clock.
+    pub(super) fn next_timer_nanos(&self) -> u64 {
+        if self.next_timer_micros == u64::MAX {
+            return u64::MAX;
+        }
+        self.now_nanos.saturating_add(self.next_timer_micros.saturating_sub(self.engine_micros).saturating_mul(1_000))
+    }
+
+    /// Reads timers that come due soon and may be in files alone; one page of each slot at a time.
+    pub(super) fn read_timers(&mut self) {
+        if self.now_nanos < self.residence.read_timers_nanos {
+            return;
+        }
+        let now = self.engine_micros;
+        for at in 0..self.slots.len() {
+            if self.fetches.is_full() {
+                return;
+            }
+            let Some(slot) = self.slots[at].as_deref_mut() else { continue };
+            let id = slot.id;
+            if let Some(read) = slot.begin_reading_timers(now) {
+                self.fetch(Fetch { slot: id, what: What::Timers(Box::new(read)), then: Then::Timers });
+            }
+        }
+    }
+
+    /// Timers were read. Those of a slot that is sealed for a move are read again, here or where it goes.
+    pub(super) fn timers_read(&mut self, slot: SlotId, read: TimerRead) {
+        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return self.end_reading_timers(slot) };
+        state.timers_read(read);
+        let due = state.timers.next_due().unwrap_or(u64::MAX);
+        self.next_timer_micros = self.next_timer_micros.min(due);
+    }
+
+    /// Timers cannot be read: they are, later. Until then those of the slot that are not in memory do not fire.
+    pub(super) fn timers_not_read(&mut self, slot: SlotId) {
+        self.end_reading_timers(slot);
+        self.residence.read_timers_nanos = self.now_nanos + RETRY_NANOS;
+    }
+
+    fn end_reading_timers(&mut self, slot: SlotId) {
+        let sealed = self.moves.out.as_mut().and_then(|out| out.sealed.as_deref_mut()).filter(|state| state.id == slot);
+        if let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut().or(sealed) {
+            state.timers_not_read();
+        }
+    }
+}
