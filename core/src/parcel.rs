@@ -151,6 +151,11 @@ pub enum Item {
         /// Streams of slots of the receiver, and up to which position.
         needs: Vec<Need>,
     },
+    /// A slot has moved since a round began, so that its cut, or what that asks for, is not looked at any more. To the leader.
+    SettleAgain {
+        /// Which round.
+        key: RoundKey,
+    },
     /// What a cut needed of this shard is handled, durably.
     SettleMet {
         /// Which round.

@@ -51,6 +51,8 @@ struct Merging {
     /// When the last step began, and when the next one may; monotonic nanoseconds.
     began_nanos: u64,
     not_before_nanos: u64,
+    /// Whether its part has gone since, so that what it makes is for nobody.
+    is_void: bool,
 }
 
 /// What the shard knows of flushes and merges. Invariants: at most one group is open and one merge under way; no root is
@@ -97,6 +99,18 @@ impl Groups {
         self.taking = None;
         if let Some(open) = &mut self.open {
             open.rows.forget_last();
+        }
+    }
+
+    /// Other files are there than before: a merge may be due.
+    pub(super) fn files_changed(&mut self) {
+        self.in_order_until_nanos = 0;
+    }
+
+    /// A part has gone, and may come again with other files.
+    pub(super) fn part_has_gone(&mut self, part: u16) {
+        if let Some(merging) = self.merging.as_mut().filter(|merging| merging.plan.group == part) {
+            merging.is_void = true;
         }
     }
 
@@ -269,7 +283,7 @@ impl Shard {
         let config = self.log.0.config();
         let job = StoreJob::merge(config.identity, job, &plan, SEGMENTS_KEPT * config.segment_bytes);
         let job = Some(Box::new(job));
-        self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now });
+        self.groups.merging = Some(Merging { plan, job, began_nanos: now, not_before_nanos: now, is_void: false });
     }
 
     /// Takes note that merges work, if no group's fails.
@@ -295,7 +309,7 @@ impl Shard {
     }
 
     fn merged(&mut self, done: Result<Built, StoreError>) {
-        let Merging { plan, .. } = self.groups.merging.take().expect("a merge is under way");
+        let Merging { plan, is_void, .. } = self.groups.merging.take().expect("a merge is under way");
         let built = match done {
             Ok(built) => built,
             Err(error) => {
@@ -314,7 +328,8 @@ impl Shard {
         reached(if plan.into == Level::Last { "merge into the last level" } else { "merge into a tier" });
         self.groups.merges += 1;
         self.groups.merged_bytes += bytes_of(&built);
-        let Some(group) = self.checkpoints.manifest_mut().groups.get_mut(&plan.group) else {
+        let group = self.checkpoints.manifest_mut().groups.get_mut(&plan.group);
+        let Some(group) = group.filter(|_| !is_void) else {
             reached("merge of a part that moved away");
             let sorted = built.files.iter().map(|file| (file.number, FileKind::Sorted));
             let values = built.values.iter().map(|(file, _)| (*file, FileKind::Values));

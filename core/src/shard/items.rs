@@ -51,6 +51,7 @@ impl Shard {
             Item::StatusPart { gather, json } => self.status_part(gather, json),
             Item::SettleCut { key, app, until_nanos } => self.settle_cut(key, app, until_nanos),
             Item::SettleAsk { key, until_nanos, needs } => self.settle_ask(from, key, until_nanos, needs),
+            Item::SettleAgain { key } => self.settle_round_again(key),
             Item::SettleMet { key } => self.settle_met(key),
             Item::SettleDrained { key, drained } => self.settle_drained(key, *drained),
             Item::Cut(number) => self.cut_begun(number),

@@ -113,6 +113,7 @@ impl Shard {
         self.checkpoints.take(slot, mark);
         self.checkpoints.manifest_mut().take_part(of_slot, part);
         self.checkpoints.root_is_due();
+        self.groups.files_changed();
         if planted::is(Bug::PlacementBeforeSlotIn) {
             self.tell_leader(MoveItem::In(number, ssn));
         }

@@ -276,6 +276,7 @@ impl Shard {
         }
         let group = manifest.groups.remove(&part).expect("it was just looked at");
         self.store.forget_part(part);
+        self.groups.part_has_gone(part);
         let sorted = group.files().map(|file| (file.number, FileKind::Sorted));
         let values = group.values.keys().map(|file| (*file, FileKind::Values));
         self.part_lets_go(part, sorted.chain(values));

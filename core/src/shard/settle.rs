@@ -19,7 +19,7 @@ use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_state::input::StreamId;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names a round of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,14 +239,28 @@ impl Shard {
 
     /// A slot has moved: cuts that were taken before say nothing of where it is, so every question begins again.
     pub(super) fn settle_again(&mut self) {
-        self.settling.parts.clear();
-        self.settling.asks.clear();
+        let parts = std::mem::take(&mut self.settling.parts).into_keys();
+        let asks = std::mem::take(&mut self.settling.asks).into_iter().map(|ask| ask.key);
+        let keys: BTreeSet<RoundKey> = parts.chain(asks).collect();
+        // Of each question the leader hears it, which may have begun the round after it had heard of the move.
+        for key in keys {
+            self.say(key.leader, Item::SettleAgain { key });
+        }
         let numbers: Vec<u64> = self.settling.questions.keys().copied().collect();
         for number in numbers {
             if let Some(question) = self.settling.questions.get_mut(&number) {
                 question.before = None;
             }
             self.next_round(number);
+        }
+    }
+
+    /// A shard does not look at a round of a question any more: unless another one has begun, one begins now.
+    pub(super) fn settle_round_again(&mut self, key: RoundKey) {
+        if let Some(question) = self.settling.questions.get_mut(&key.number).filter(|it| it.round == key.round) {
+            reached("round of a question begun again after a move");
+            question.before = None;
+            self.next_round(key.number);
         }
     }
 

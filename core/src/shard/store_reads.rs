@@ -189,6 +189,10 @@ impl StoreReads {
             return;
         }
         let file = (wanted.file, kind_of(wanted));
+        // A part that let it go may have another one beside it that names it: what is wanted is of a view that counts.
+        if let Some(open) = self.files.get_mut(&file) {
+            (open.is_left, open.group) = (false, group);
+        }
         match self.files.get_mut(&file) {
             Some(OpenFile { id: Some(id), in_flight, .. }) => {
                 let id = *id;
