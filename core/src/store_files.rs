@@ -101,6 +101,8 @@ enum Work {
     Rows(u128, u64, DirtyRows),
     Flush(Box<Flush>),
     Merge(Box<Merge>),
+    /// It is done; whether it was a merge.
+    Ended(bool),
 }
 
 /// What a step of a [`StoreJob`] brought.
@@ -136,17 +138,20 @@ impl StoreJob {
     /// Whether it is a merge.
     #[must_use]
     pub fn is_merge(&self) -> bool {
-        matches!(self.work, Work::Merge(_))
+        matches!(self.work, Work::Merge(_) | Work::Ended(true))
     }
 
     /// Goes on until about so many bytes were read and written. Not to be called after [`StoreStep::Done`], nor with
     /// another disk. Blocking.
     pub fn step(&mut self, files: &mut Files<'_>, bytes: usize) -> StoreStep {
-        match self.go_on(files, bytes) {
-            Ok(None) => StoreStep::More,
-            Ok(Some(built)) => StoreStep::Done(self.open.end(files, Ok(built))),
-            Err(error) => StoreStep::Done(self.open.end(files, Err(error))),
-        }
+        let done = match self.go_on(files, bytes) {
+            Ok(None) => return StoreStep::More,
+            Ok(Some(built)) => self.open.end(files, Ok(built)),
+            Err(error) => self.open.end(files, Err(error)),
+        };
+        // Rows and blocks are given back here, where it holds up no shard.
+        self.work = Work::Ended(self.is_merge());
+        StoreStep::Done(done)
     }
 
     fn go_on(&mut self, files: &mut Files<'_>, bytes: usize) -> Result<Option<Built>, StoreError> {
@@ -170,6 +175,7 @@ impl StoreJob {
                         return Ok(Some(built));
                     }
                 },
+                Work::Ended(_) => unreachable!("a job that has ended goes no further"),
                 Work::Merge(merge) => {
                     match merge.step(STEP_BYTES).map_err(|it| self.open.damage(it, FileKind::Sorted))? {
                         MergeStep::Read(wanted) => {
