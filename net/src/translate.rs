@@ -69,6 +69,7 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
             event_micros: it.event_time.cast_unsigned(),
         },
         WireOperation::Backup(it) => Operation::Backup { step: backup_step(it.step), cut: it.cut },
+        WireOperation::MoveSlot(it) => Operation::Move { slot: it.slot, to: it.to },
         WireOperation::AppSettle(it) => Operation::Settle { name: it.app.to_owned(), wait_millis: it.wait_millis },
         WireOperation::Ingest(it) => Operation::Ingest(ingest(it)),
         WireOperation::Offsets(it) => Operation::Offsets {

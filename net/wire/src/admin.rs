@@ -1,6 +1,7 @@
 //! Operations on apps. None is sequenced: each may be sent again and then changes nothing more.
 
 use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{ShardId, SlotId};
 use gristmill_base::limits::{APP_FILE_BYTES_MAX, NAME_BYTES_MAX};
 
 use crate::fields::{read_bool, write_bytes};
@@ -125,5 +126,25 @@ impl Backup {
     pub(crate) fn write(self, to: &mut Vec<u8>) {
         to.put_u8(self.step as u8);
         to.put_u64(self.cut);
+    }
+}
+
+/// A slot that is to go to another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveSlot {
+    /// The slot.
+    pub slot: SlotId,
+    /// The shard.
+    pub to: ShardId,
+}
+
+impl MoveSlot {
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { slot: SlotId(from.u16()?), to: ShardId(from.u16()?) })
+    }
+
+    pub(crate) fn write(self, to: &mut Vec<u8>) {
+        to.put_u16(self.slot.0);
+        to.put_u16(self.to.0);
     }
 }

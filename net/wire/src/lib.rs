@@ -26,7 +26,7 @@ mod table;
 mod topic;
 mod writer;
 
-pub use admin::{AppDelete, AppLoad, AppSettle, Backup, BackupStep, Describe};
+pub use admin::{AppDelete, AppLoad, AppSettle, Backup, BackupStep, Describe, MoveSlot};
 pub use answer::{Answer, Answers};
 pub use deframer::Deframer;
 pub use fields::Sequence;

@@ -55,6 +55,8 @@ opcodes! {
     AppSettle = 9, "app_settle";
     /// A step of a backup of the data directory.
     Backup = 10, "backup";
+    /// Moves a slot to another shard.
+    MoveSlot = 11, "move_slot";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.

@@ -2,7 +2,7 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppSettle, Backup, Describe};
+use crate::admin::{AppDelete, AppLoad, AppSettle, Backup, Describe, MoveSlot};
 use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
@@ -33,6 +33,8 @@ pub enum Operation<'a> {
     AppSettle(AppSettle<'a>),
     /// A step of a backup. Answered by `Reply::Json`.
     Backup(Backup),
+    /// Moves a slot to another shard. Answered by `Reply::Json`.
+    MoveSlot(MoveSlot),
     /// Appends an event. Answered by `Reply::Produced`.
     Produce(Produce<'a>),
     /// Reads events. Answered by `Reply::Read`.
@@ -92,6 +94,7 @@ impl<'a> Operation<'a> {
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
+            OpCode::MoveSlot => Self::MoveSlot(MoveSlot::read(&mut from)?),
             OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
             OpCode::Invoke => Self::Invoke(Invoke::read(&mut from)?),
             OpCode::Void => Self::Void(Void::read(&mut from)?),
@@ -122,6 +125,10 @@ impl<'a> Operation<'a> {
             }
             Self::AppSettle(operation) => operation.write(to),
             Self::Backup(operation) => {
+                operation.write(to);
+                Ok(())
+            }
+            Self::MoveSlot(operation) => {
                 operation.write(to);
                 Ok(())
             }
@@ -159,6 +166,7 @@ impl<'a> Operation<'a> {
             Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
             Self::Backup(_) => OpCode::Backup,
+            Self::MoveSlot(_) => OpCode::MoveSlot,
             Self::Ingest(_) => OpCode::Ingest,
             Self::Get(_) => OpCode::Get,
             Self::Put(_) => OpCode::Put,

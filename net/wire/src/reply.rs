@@ -88,7 +88,8 @@ impl<'a> Reply<'a> {
             | OpCode::AppDelete
             | OpCode::TopicList
             | OpCode::AppSettle
-            | OpCode::Backup => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
+            | OpCode::Backup
+            | OpCode::MoveSlot => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
         };
         from.end()?;
         Ok(reply)

@@ -47,7 +47,7 @@ impl<'a> Operation<'a> {
     pub fn route(&self) -> Route<'a> {
         match self {
             Self::Hello(_) | Self::Ping | Self::Describe(_) | Self::AppList | Self::TopicList => Route::Here,
-            Self::AppLoad(_) | Self::AppDelete(_) | Self::Backup(_) => Route::Control,
+            Self::AppLoad(_) | Self::AppDelete(_) | Self::Backup(_) | Self::MoveSlot(_) => Route::Control,
             Self::Status | Self::AppSettle(_) => Route::Everywhere,
             Self::Scan(scan) if scan.shard_local => Route::Here,
             Self::Scan(_) => Route::Everywhere,

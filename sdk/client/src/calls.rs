@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gristmill_base::ids::{LaneId, Offset, SlotId, TaskId, TopicId};
+use gristmill_base::ids::{LaneId, Offset, ShardId, SlotId, TaskId, TopicId};
 use gristmill_wire::{LaneOffsets, RecordsBuf, Status};
 
 use crate::client::{Client, Ticket};
@@ -403,6 +403,16 @@ impl Client {
     /// Another backup is under way, the cut is not held, or the server cannot be asked.
     pub fn backup(&mut self, step: crate::wire::BackupStep, cut: u64) -> Result<String, Error> {
         self.call(OwnedOperation::Backup { step, cut }).and_then(json)
+    }
+
+    /// Moves a slot to another shard: the JSON object says `slot`, `from`, `to`, whether it was `moved` (it may be there), and
+    /// for how long its requests waited (`paused_us`).
+    ///
+    /// # Errors
+    /// Another move, a backup or a change of the apps is under way, it could not be handed over in time, or the server cannot
+    /// be asked.
+    pub fn move_slot(&mut self, slot: SlotId, to: ShardId) -> Result<String, Error> {
+        self.call(OwnedOperation::MoveSlot { slot, to }).and_then(json)
     }
 
     /// Submits records of a bounded input, all for lanes of one slot; without records it asks how far the input has come

@@ -1,6 +1,6 @@
 //! Operations that own their keys and values, so that they can be sent again.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SlotId, TableId, TaskId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, ShardId, SlotId, TableId, TaskId, TopicId};
 use gristmill_wire as wire;
 use gristmill_wire::{DecodeError, HeadersBuf, Operation, Sequence};
 
@@ -49,6 +49,8 @@ pub enum OwnedOperation {
     AppSettle { app: String, wait_millis: u32 },
     /// See [`wire::Backup`].
     Backup { step: wire::BackupStep, cut: u64 },
+    /// See [`wire::MoveSlot`].
+    MoveSlot { slot: SlotId, to: ShardId },
     /// See [`wire::Describe`].
     Describe { app: String },
     /// See [`wire::Operation::AppList`].
@@ -119,6 +121,7 @@ impl OwnedOperation {
                 Operation::AppSettle(wire::AppSettle { app, wait_millis: *wait_millis })
             }
             Self::Backup { step, cut } => Operation::Backup(wire::Backup { step: *step, cut: *cut }),
+            Self::MoveSlot { slot, to } => Operation::MoveSlot(wire::MoveSlot { slot: *slot, to: *to }),
             Self::Describe { app } => Operation::Describe(wire::Describe { app }),
             Self::AppList => Operation::AppList,
             Self::TopicList => Operation::TopicList,

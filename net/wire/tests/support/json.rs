@@ -98,6 +98,7 @@ fn fields(operation: &Operation<'_>) -> Value {
             "headers": headers(&o.headers),
         }),
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
+        Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
         Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
         Operation::Ingest(o) => json!({
             "topic": o.topic.0, "input": o.input.0, "slot": o.slot.0, "end": o.end, "prev": o.prev,

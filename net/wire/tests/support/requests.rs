@@ -1,9 +1,12 @@
 //! One of every operation.
 
-use gristmill_base::ids::{HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, SlotId, TableId, TaskId, TopicId};
+use gristmill_base::ids::{
+    HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
+};
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest, Invoke,
-    MapDelete, MapGet, MapPut, Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence, Void,
+    MapDelete, MapGet, MapPut, MoveSlot, Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence,
+    Void,
 };
 
 use super::{Content, Sample, request};
@@ -60,6 +63,7 @@ fn connection() -> Vec<Sample> {
             "the logs of cut 2 are copied",
             Operation::Backup(Backup { step: BackupStep::LogsCopied, cut: 2 }),
         ),
+        request("move-slot", "slot 94 to shard 1", Operation::MoveSlot(MoveSlot { slot: SlotId(94), to: ShardId(1) })),
         request(
             "void",
             "position 300 of slot 94 will not be used",

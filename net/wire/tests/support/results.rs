@@ -85,6 +85,7 @@ fn documents() -> Vec<Sample> {
         json_reply("ok-status", "one object; members may be added", OpCode::Status, r#"{"unsettled":0}"#),
         json_reply("ok-app-settle", "it has settled", OpCode::AppSettle, r#"{"settled":true,"parked":0,"grains":[]}"#),
         json_reply("ok-backup", "a cut is held", OpCode::Backup, r#"{"cut":2,"start":7,"lease_ms":30000}"#),
+        json_reply("ok-move-slot", "it has moved", OpCode::MoveSlot, r#"{"slot":94,"from":0,"to":1,"moved":true}"#),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),

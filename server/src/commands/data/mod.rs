@@ -2,6 +2,7 @@
 
 mod backup;
 mod inspect;
+mod rebalance;
 mod restore;
 mod verify;
 
@@ -39,6 +40,9 @@ enum What {
     /// Copy a data directory, also while a server runs on it: everything that was acknowledged before, and nothing by
     /// halves. The folder may hold earlier backups of it; then only what is new is copied.
     Backup(backup::Arguments),
+    /// Move slots between the shards of a running server: one that is named, or as many as it takes to give every shard its
+    /// share.
+    Rebalance(rebalance::Arguments),
     /// Make a data directory of a backup: verified first, with an id of its own, so that nothing takes it for the one that
     /// was backed up.
     Restore(restore::Arguments),
@@ -62,6 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         What::Verify(directory) => verify::run(directory),
         What::Inspect { directory, rows } => inspect::run(directory, *rows),
         What::Backup(arguments) => backup::run(arguments),
+        What::Rebalance(arguments) => rebalance::run(arguments),
         What::Restore(arguments) => restore::run(arguments),
     }
 }
