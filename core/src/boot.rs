@@ -353,7 +353,10 @@ fn read_log(
     match &content.manifest {
         Some(manifest) => {
             rows::check_files(files, identity, manifest)?;
-            let stays = |group: &Group| layout::stays_together(group, identity.slot_count, config.shard_count);
+            // With as many shards as before every part stays where it is, moved slots and what they have left too.
+            let is_same = placement.shard_count == config.shard_count;
+            let stays =
+                |group: &Group| is_same || layout::stays_together(group, identity.slot_count, config.shard_count);
             rows::load_rows(files, identity, manifest, &mut slots, stays)?;
         }
         None => content.manifest = Some(layout::manifest(identity, shard, 0, &here)),

@@ -154,8 +154,9 @@ impl Slot {
     /// entries if they are few; entries are not told apart. Timers that come due late go
     /// first.
     pub fn evict(&mut self, most: usize, bytes: usize) -> Evicted {
-        let (looked, timers, timer_bytes) = self.evict_timers(most, bytes);
-        let mut done = self.evict_rows(most.saturating_sub(looked), bytes.saturating_sub(timer_bytes));
+        // Half of the looks are left to rows: timers that may not go yet are looked at in vain again and again.
+        let (looked, timers, timer_bytes) = self.evict_timers(most.div_ceil(2), bytes);
+        let mut done = self.evict_rows(most.saturating_sub(looked).max(1), bytes.saturating_sub(timer_bytes));
         done.looked += looked;
         done.rows += timers;
         done.bytes += timer_bytes;

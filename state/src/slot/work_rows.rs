@@ -135,6 +135,8 @@ impl Slot {
     /// Whether timers are to be read from files now: some may come due soon, and few wait in memory. [`Self::timers_read`] or
     /// [`Self::timers_not_read`] ends what begins then.
     pub fn begin_reading_timers(&mut self, now_micros: u64) -> Option<TimerRead> {
+        // Where none comes due, nothing is fired for long; what is given up must not come due at once all the same.
+        self.fired_micros = self.fired_micros.max(now_micros);
         let from = self.timers.beyond()?;
         let is_soon = from.micros <= now_micros.saturating_add(tuning().timers_ahead_micros);
         if self.is_reading_timers || !is_soon || self.timers.waits_before(from.micros, tuning().timers_waiting) {
