@@ -93,6 +93,8 @@ pub enum Bug {
     CutAfterItems = 37,
     /// A cut for a backup does not hold the files that it names.
     CutHoldsNothing = 38,
+    /// A cut for a backup names files that no root names yet, whose names others get after a crash.
+    CutAheadOfRoot = 39,
     /// A timer that was set is not taken by the next flush.
     TimerNotFlushed = 70,
     /// A timer that was cancelled or has fired gets no tombstone: its row in older files comes back.
@@ -118,7 +120,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 50] = [
+    pub const ALL: [Bug; 51] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -155,6 +157,7 @@ impl Bug {
         Bug::UnloadedCountsAsAbsent,
         Bug::CutAfterItems,
         Bug::CutHoldsNothing,
+        Bug::CutAheadOfRoot,
         Bug::RetentionBeforeHandled,
         Bug::LaneFilesBeforeRoot,
         Bug::SkippedIsHandled,

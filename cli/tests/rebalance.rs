@@ -6,6 +6,7 @@ use gristmill_base::datatype::decode_u64;
 use gristmill_client::{Client, Config, OwnedOperation, OwnedReply};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -72,6 +73,17 @@ fn move_slots(data: &str) {
     assert!(even.contains("has its share"), "{even}");
 }
 
+/// A backup of the running server, restored: files of the store that two shards name are in it once.
+fn back_up(folder: &Folder, data: &str) -> PathBuf {
+    let (backups, restored) = (folder.0.join("backups"), folder.0.join("restored"));
+    let [to, new] = [&backups, &restored].map(|path| path.to_str().expect("it is UTF-8"));
+    for arguments in [&["data", "backup", data, to][..], &["data", "verify", to], &["data", "restore", to, new]] {
+        let (status, told) = run(arguments);
+        assert_eq!(status, 0, "{arguments:?}: {told}");
+    }
+    restored
+}
+
 #[test]
 fn slots_move_under_load_and_nobody_notices() {
     let folder = Folder::new("rebalance");
@@ -90,11 +102,12 @@ fn slots_move_under_load_and_nobody_notices() {
     });
     moved.unwrap_or_else(|panic| resume_unwind(panic));
     assert_eq!(counts.len() as u64, KEYS);
+    let restored = back_up(&folder, &text);
     server.signal("KILL");
     server.wait();
     // With the same number of shards the slots are where they were; with another one they are not.
-    for shards in [2, 1] {
-        server = Server::start(&data, shards);
+    for (data, shards) in [(&data, 2), (&data, 1), (&restored, 2)] {
+        server = Server::start(data, shards);
         let mut again = client(server.port());
         for (key, known) in &counts {
             let table = again.table("loadgen/counter").expect("the app is loaded").id;

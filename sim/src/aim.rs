@@ -17,8 +17,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         // The time between append and flush is what these get wrong: it is long.
         Bug::LeaveBeforeDurable | Bug::TrimOnUndurableAck | Bug::CheckpointAheadOfDurable | Bug::AckBeforeFlush => {
             knobs.boot.flush_spacing_nanos = 20_000_000;
-            knobs.boot.checkpoint_bytes = 64 << 10;
-            knobs.boot.segment_bytes = 64 << 10;
+            checkpoint_often(knobs);
             knobs.job_nanos = 100_000;
             knobs.padding = 1_500;
             knobs.crash_turns = 300;
@@ -31,7 +30,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         }
         Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
-        Bug::CutAfterItems | Bug::CutHoldsNothing => aim_at_cut(bug, knobs),
+        Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
         Bug::TimerNotFlushed | Bug::CancelledTimerComesBack | Bug::BacklogRowComesBack | Bug::OutboxRowForgotten => {
             aim_at_waiting(bug, knobs)
         }
@@ -90,8 +89,7 @@ fn aim_at_moves(bug: Bug, knobs: &mut Knobs) {
     }
     (knobs.rots, knobs.rests, knobs.rehomes, knobs.reloads) = (0, 0, 0, 0);
     knobs.boot.shard_count = knobs.boot.shard_count.max(2);
-    knobs.boot.checkpoint_bytes = 64 << 10;
-    knobs.boot.segment_bytes = 64 << 10;
+    checkpoint_often(knobs);
     knobs.padding = 1_500;
     knobs.job_nanos = 100_000;
     knobs.boot.resident_bytes_max = 0;
@@ -109,18 +107,26 @@ fn aim_at_cut(bug: Bug, knobs: &mut Knobs) {
         knobs.mesh_parcels = 256;
     } else {
         // What is replaced goes while it is copied.
-        knobs.boot.checkpoint_bytes = 64 << 10;
-        knobs.boot.segment_bytes = 64 << 10;
+        checkpoint_often(knobs);
         knobs.padding = 1_500;
         knobs.job_nanos = 100_000;
     }
+    if bug == Bug::CutAheadOfRoot {
+        // Flushes that no root names for long, and a crash after each backup.
+        (knobs.crashes, knobs.crash_turns, knobs.job_nanos) = (40, 2_500, 3_000_000);
+    }
+}
+
+/// Logs are short, so checkpoints follow each other.
+fn checkpoint_often(knobs: &mut Knobs) {
+    knobs.boot.checkpoint_bytes = 64 << 10;
+    knobs.boot.segment_bytes = 64 << 10;
 }
 
 /// Lane files are new with their first checkpoint, and the next try of a checkpoint finds them there.
 fn aim_at_folder(knobs: &mut Knobs) {
     knobs.faults.flush_fails = 30_000;
-    knobs.boot.checkpoint_bytes = 64 << 10;
-    knobs.boot.segment_bytes = 64 << 10;
+    checkpoint_often(knobs);
     knobs.padding = 1_500;
 }
 
@@ -135,8 +141,7 @@ fn is_of_retention(bug: Bug) -> bool {
 
 /// Checkpoints all the time, and crashes behind them.
 fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
-    knobs.boot.checkpoint_bytes = 64 << 10;
-    knobs.boot.segment_bytes = 64 << 10;
+    checkpoint_often(knobs);
     knobs.padding = 1_500;
     knobs.job_nanos = 100_000;
     knobs.crash_turns = 300;
@@ -151,8 +156,7 @@ fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
 
 /// Small chunks that are filed soon, and runs that take longer than that.
 fn aim_at_retention(bug: Bug, knobs: &mut Knobs) {
-    knobs.boot.checkpoint_bytes = 64 << 10;
-    knobs.boot.segment_bytes = 64 << 10;
+    checkpoint_often(knobs);
     knobs.boot.lane_sizes = LaneSizes { chunk_bytes: 400, file_bytes: 4 << 10 };
     knobs.padding = 1_500;
     knobs.job_nanos = 100_000;

@@ -98,6 +98,8 @@ pub(super) struct Checkpoints {
     /// `None` while a root is being written.
     root: Option<RootFile>,
     content: RootContent,
+    /// What the durable root says. Numbers that it does not know are given again after a crash, to other files.
+    durable: RootContent,
     next_number: u64,
     /// Made, not handed over yet.
     dumped: Option<Dumped>,
@@ -127,6 +129,7 @@ impl Checkpoints {
         let next_number = content.marks.values().map(|mark| mark.number).max().unwrap_or(0) + 1;
         Self {
             root: Some(root),
+            durable: content.clone(),
             content,
             next_number,
             dumped: None,
@@ -145,6 +148,15 @@ impl Checkpoints {
     /// Files that count, those included that the next root will name, and from where on the log is kept.
     pub(super) fn content(&self) -> &RootContent {
         &self.content
+    }
+
+    /// What a backup names: the content of the root that is being written, since files that only an older one names may be
+    /// gone, or else of the durable one. Whether the first is so.
+    pub(super) fn root_content(&self) -> (&RootContent, bool) {
+        if planted::is(Bug::CutAheadOfRoot) {
+            return (&self.content, false);
+        }
+        self.publishing.as_ref().map_or((&self.durable, false), |(content, _)| (content, true))
     }
 
     /// Files that count no longer were held and are not any more: a root is made with which they go.
@@ -450,12 +462,15 @@ impl Shard {
             self.checkpoints.stale.append(&mut remove);
             self.checkpoints.root_due = true;
             self.coming_is_named(false);
+            self.cut_is_rooted(false);
             self.pause_checkpoints(Work::Root);
             return;
         }
         self.root_names_coming();
         self.log.0.free_before(content.log_from);
         self.checkpoints.content.log_from = content.log_from;
+        self.checkpoints.durable = content;
+        self.cut_is_rooted(true);
     }
 
     /// Tries nothing of checkpoints for a while, after work of them that failed.

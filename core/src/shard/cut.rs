@@ -26,8 +26,10 @@ struct Taken {
     number: u64,
     /// Last record that belongs to it.
     to: Lsn,
-    /// Not written down yet: that waits until the record is durable.
+    /// Not written down yet: that waits until the record is durable, and the root whose files it names.
     unwritten: Option<Box<CutContent>>,
+    /// Whether that root is still being written.
+    awaits_root: bool,
 }
 
 /// A backup that this shard leads.
@@ -147,13 +149,14 @@ impl Shard {
         }
         self.log.0.hold_segments(!planted::is(Bug::CutHoldsNothing));
         let to = self.log.0.appended().0;
-        let published = self.checkpoints.content();
-        // The newest checkpoints and files, of which all are durable, and the log as far back as it is kept for the root.
+        // What a start would find now. Newer files are durable too, but no root names them: after a crash others get their
+        // names, and the next backup would take those of this one for them.
+        let (published, awaits_root) = self.checkpoints.root_content();
         let (time_micros, shard, term) = (self.engine_micros, Some(self.config.shard), self.moves.owners.term());
         let root = RootContent { time_micros, shard, term, ..published.clone() };
         let catalog = (self.config.shard == LEADER).then(|| self.catalog.to_bytes());
         let content = CutContent { boot: self.config.boot, cut: number, to, root, catalog };
-        self.checkpoints.cuts.taken = Some(Taken { number, to, unwritten: Some(Box::new(content)) });
+        self.checkpoints.cuts.taken = Some(Taken { number, to, unwritten: Some(Box::new(content)), awaits_root });
         reached("cut for a backup");
         if self.log.0.has_undurable() {
             reached("cut for a backup before its records were durable");
@@ -176,7 +179,8 @@ impl Shard {
                 taken.unwritten = None;
                 let number = taken.number;
                 self.say(LEADER, Item::CutWritten(number, Err(what)));
-            } else if self.log.0.durable().covers(taken.to)
+            } else if !taken.awaits_root
+                && self.log.0.durable().covers(taken.to)
                 && let Some(content) = taken.unwritten.take()
             {
                 let log = self.log.0.config();
@@ -186,6 +190,17 @@ impl Shard {
             }
         }
         self.expire_backup();
+    }
+
+    /// The root that was being written is durable, or could not be written, and with it the cut that names its files.
+    pub(super) fn cut_is_rooted(&mut self, is_durable: bool) {
+        let Some(taken) = self.checkpoints.cuts.taken.as_mut().filter(|taken| taken.awaits_root) else { return };
+        taken.awaits_root = false;
+        reached("cut for a backup while a root was being written");
+        if !is_durable && taken.unwritten.take().is_some() {
+            let number = taken.number;
+            self.say(LEADER, Item::CutWritten(number, Err("its root could not be written".to_owned())));
+        }
     }
 
     fn expire_backup(&mut self) {

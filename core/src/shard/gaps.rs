@@ -110,10 +110,13 @@ impl Shard {
         let told_to = told.as_ref().map(|(home, _)| *home);
         let time = self.engine_micros;
         let (slot, log) = self.slot_and_log(to);
+        let before = slot.skipped_of(stream);
         let (accepted, lsn) = slot.skip(log, (stream, prev, pos), time, told);
+        // Positions between that are done already were not skipped.
+        let positions = slot.skipped_of(stream) - before;
         if let Some(lsn) = lsn {
             self.retention.gaps.records += 1;
-            self.retention.gaps.positions += pos.saturating_sub(received);
+            self.retention.gaps.positions += positions;
             self.after_record(to, lsn);
             self.rows_added(to, told_to, lsn);
         }

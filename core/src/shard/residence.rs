@@ -46,8 +46,6 @@ pub(super) struct Residence {
     /// Rows that were given up, and that were read from files.
     pub(super) evicted: u64,
     pub(super) taken_back: u64,
-    /// Before this no timers are read from files, monotonic nanoseconds.
-    pub(super) read_timers_nanos: u64,
 }
 
 impl Shard {

@@ -59,6 +59,8 @@ struct Question {
     catalog_version: u64,
     until_nanos: u64,
     round: u32,
+    /// The last round that counts for nothing, because a slot moved in it: it was not drained by one set of owners.
+    void: u32,
     /// Shards that have not drained this round.
     missing: u16,
     /// What was added up to the cut before, and up to this one.
@@ -144,6 +146,7 @@ impl Shard {
             catalog_version: self.shown.version,
             until_nanos: self.now_nanos + millis * 1_000_000,
             round: 0,
+            void: 0,
             missing: 0,
             before: None,
             now: Drained::nothing(),
@@ -225,11 +228,14 @@ impl Shard {
         let same = question.before == Some(question.now.added) && question.catalog_version == version;
         let same = same || planted::is(Bug::SettledAfterOneRound);
         let same = same && !question.is_mixed;
-        question.before = Some(question.now.added).filter(|_| !question.is_mixed);
+        question.before = Some(question.now.added);
         question.catalog_version = version;
         let topics = self.catalog.app(&question.app).map_or(0, |app| app.topics.len());
-        let far = question.round > rounds_max(question.now.hops, topics);
-        if question.is_mixed || !same && !far {
+        let far = question.round - question.void > rounds_max(question.now.hops, topics);
+        if question.is_mixed {
+            return self.begin_again(key.number);
+        }
+        if !same && !far {
             return self.next_round(key.number);
         }
         reached(if same { "settled: nothing was added" } else { "settled under other load" });
@@ -248,19 +254,24 @@ impl Shard {
         }
         let numbers: Vec<u64> = self.settling.questions.keys().copied().collect();
         for number in numbers {
-            if let Some(question) = self.settling.questions.get_mut(&number) {
-                question.before = None;
-            }
-            self.next_round(number);
+            self.begin_again(number);
         }
+    }
+
+    /// Begins a question again: what its rounds have found so far was of other owners.
+    fn begin_again(&mut self, number: u64) {
+        if let Some(question) = self.settling.questions.get_mut(&number) {
+            question.before = None;
+            question.void = question.round;
+        }
+        self.next_round(number);
     }
 
     /// A shard does not look at a round of a question any more: unless another one has begun, one begins now.
     pub(super) fn settle_round_again(&mut self, key: RoundKey) {
-        if let Some(question) = self.settling.questions.get_mut(&key.number).filter(|it| it.round == key.round) {
+        if self.settling.questions.get(&key.number).is_some_and(|question| question.round == key.round) {
             reached("round of a question begun again after a move");
-            question.before = None;
-            self.next_round(key.number);
+            self.begin_again(key.number);
         }
     }
 

@@ -7,8 +7,8 @@ use gristmill_state::store::TimerRead;
 
 /// Timers that one slot fires per turn.
 const TIMERS_PER_TURN: usize = 256;
-/// How long timers are not read after files could not be read, nanoseconds.
-const RETRY_NANOS: u64 = 1_000_000_000;
+/// How long timers of a slot are not read after its files could not be read, microseconds.
+const RETRY_MICROS: u64 = 1_000_000;
 
 impl Shard {
     pub(super) fn fire_timers(&mut self) {
@@ -40,9 +40,6 @@ impl Shard {
 
     /// Reads timers that come due soon and may be in files alone; one page of each slot at a time.
     pub(super) fn read_timers(&mut self) {
-        if self.now_nanos < self.residence.read_timers_nanos {
-            return;
-        }
         let now = self.engine_micros;
         for at in 0..self.slots.len() {
             if self.fetches.is_full() {
@@ -58,22 +55,27 @@ impl Shard {
 
     /// Timers were read. Those of a slot that is sealed for a move are read again, here or where it goes.
     pub(super) fn timers_read(&mut self, slot: SlotId, read: TimerRead) {
-        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return self.end_reading_timers(slot) };
-        state.timers_read(read);
+        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else {
+            return self.end_reading_timers(slot, 0);
+        };
+        if let Err(what) = state.timers_read(read) {
+            self.notices.push(format!("timers of slot {slot} that lie in files are damaged and do not fire: {what}"));
+            return self.timers_not_read(slot);
+        }
+        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return };
         let due = state.timers.next_due().unwrap_or(u64::MAX);
         self.next_timer_micros = self.next_timer_micros.min(due);
     }
 
     /// Timers cannot be read: they are, later. Until then those of the slot that are not in memory do not fire.
     pub(super) fn timers_not_read(&mut self, slot: SlotId) {
-        self.end_reading_timers(slot);
-        self.residence.read_timers_nanos = self.now_nanos + RETRY_NANOS;
+        self.end_reading_timers(slot, self.engine_micros + RETRY_MICROS);
     }
 
-    fn end_reading_timers(&mut self, slot: SlotId) {
+    fn end_reading_timers(&mut self, slot: SlotId, again_micros: u64) {
         let sealed = self.moves.out.as_mut().and_then(|out| out.sealed.as_deref_mut()).filter(|state| state.id == slot);
         if let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut().or(sealed) {
-            state.timers_not_read();
+            state.timers_not_read(again_micros);
         }
     }
 }

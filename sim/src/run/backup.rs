@@ -44,10 +44,11 @@ impl Backups {
     /// Those of a seed, by dice of its own. None where files rot: what is damaged is copied as it is.
     pub(super) fn draw(options: &Options, knobs: &Knobs) -> Self {
         let mut rng = SimRng::new(options.seed ^ 0x6261_636b);
-        let is_aimed = matches!(options.aim, Some(Bug::CutAfterItems | Bug::CutHoldsNothing));
+        let is_aimed = matches!(options.aim, Some(Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot));
         let some = (is_aimed || options.seed % 5 == 3) && knobs.rots == 0 && knobs.rests == 0;
         let left = if some { 1 + rng.below(3) as u32 } else { 0 };
-        Self { rng, left: if is_aimed { left + 4 } else { left }, to: None, under_way: None }
+        let more = if options.aim == Some(Bug::CutAheadOfRoot) { 40 } else { 4 };
+        Self { rng, left: if is_aimed { left + more } else { left }, to: None, under_way: None }
     }
 
     /// The machine went down, and who copied with it.

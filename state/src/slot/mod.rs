@@ -109,6 +109,8 @@ pub struct Slot {
     has_timers_in_files: bool,
     /// Volatile: whether timers are being read from files; none is given up meanwhile.
     is_reading_timers: bool,
+    /// Volatile: before this engine time, microseconds, files are not asked for timers: they could not be read.
+    read_timers_not_before_micros: u64,
     /// Volatile: until when timers have fired, engine microseconds.
     fired_micros: u64,
     /// Volatile: whether records of the log may follow that files know already.
@@ -155,6 +157,7 @@ impl Slot {
             has_work_in_files: false,
             has_timers_in_files: false,
             is_reading_timers: false,
+            read_timers_not_before_micros: 0,
             fired_micros: 0,
             is_replaying: false,
             backlog_taken: 1,

@@ -85,6 +85,12 @@ impl Slot {
         self.skipped.iter().map(|(id, skipped)| (*id, skipped))
     }
 
+    /// How many positions of a stream were skipped.
+    #[must_use]
+    pub fn skipped_of(&self, stream: StreamId) -> u64 {
+        self.skipped.get(&stream).map_or(0, |skipped| skipped.positions)
+    }
+
     /// Whether a position was skipped for good.
     pub(super) fn has_skipped(&self, stream: StreamId, pos: u64) -> bool {
         !self.skipped.is_empty()

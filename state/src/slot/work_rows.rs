@@ -10,7 +10,7 @@ use super::Slot;
 use super::flush::{DirtyRows, Taking};
 use crate::input::{GrainAddress, Origin, StreamId, Target};
 use crate::record::{Spilled, TimerChange};
-use crate::store::{KeyRange, RowKey, TimerPage, TimerRead};
+use crate::store::{KeyRange, RowKey, StoredRow, TimerPage, TimerRead};
 use crate::timers::{Beyond, Replaced, TimerKey, TimerRow};
 use gristmill_base::codec::{DecodeError, Reader};
 use gristmill_base::ids::{SlotId, Ssn};
@@ -139,7 +139,12 @@ impl Slot {
         self.fired_micros = self.fired_micros.max(now_micros);
         let from = self.timers.beyond()?;
         let is_soon = from.micros <= now_micros.saturating_add(tuning().timers_ahead_micros);
-        if self.is_reading_timers || !is_soon || self.timers.waits_before(from.micros, tuning().timers_waiting) {
+        let is_paused = now_micros < self.read_timers_not_before_micros;
+        if self.is_reading_timers
+            || is_paused
+            || !is_soon
+            || self.timers.waits_before(from.micros, tuning().timers_waiting)
+        {
             return None;
         }
         let read = TimerRead::new(self.id, from.key.clone());
@@ -147,31 +152,32 @@ impl Slot {
         Some(read)
     }
 
-    /// Timers cannot be read now.
-    pub fn timers_not_read(&mut self) {
+    /// Timers cannot be read now: not before `again_micros` of engine time are they asked for again.
+    pub fn timers_not_read(&mut self, again_micros: u64) {
         self.is_reading_timers = false;
+        self.read_timers_not_before_micros = again_micros;
     }
 
     /// Takes timers that were read, in the turn in which the last of them was. What was set since, or cancelled, is newer.
-    pub fn timers_read(&mut self, read: TimerRead) {
+    ///
+    /// # Errors
+    /// A row that is none, by its words; nothing was taken then.
+    pub fn timers_read(&mut self, read: TimerRead) -> Result<(), String> {
         self.is_reading_timers = false;
         // A page for what the slot was before it left and came back says nothing of where this one stands.
         if self.timers.beyond().is_none_or(|beyond| beyond.key != read.from()) {
-            return;
+            return Ok(());
         }
         let ssn = self.last_ssn;
         let TimerPage { rows, next } = read.into_page();
-        for (due, index, found) in rows {
-            let Ok(RowKey::Due(_, _, table, grain, name)) = RowKey::decode(&index) else { continue };
-            let Ok(name) = std::str::from_utf8(&name) else { continue };
-            let key: TimerKey = (GrainAddress { table, key: (&*grain).into() }, name.into());
-            if self.timers.get(&key).is_some() {
+        let rows = rows.into_iter().map(|(due, index, found)| self.timer_of(due, &index, found));
+        let rows: Vec<(u64, TimerKey, Option<TimerRow>)> = rows.collect::<Result<_, _>>()?;
+        for (due, key, row) in rows {
+            let held = self.timers.get(&key).map(|held| held.due_micros);
+            if held == Some(due) {
                 continue;
             }
-            let bytes = timer_key(self.id, &key).encode();
-            let row = found.filter(|row| !self.is_deleted(&bytes, row.ssn));
-            let row = row.and_then(|row| TimerRow::decode(row.ssn, &row.value).ok());
-            match row.filter(|row| row.due_micros == due) {
+            match row.filter(|row| held.is_none() && row.due_micros == due) {
                 Some(row) => {
                     reached("timer read from files");
                     self.load_timer(key, row);
@@ -183,6 +189,25 @@ impl Slot {
             }
         }
         self.timers.set_beyond(next.map(|(micros, key)| Beyond { micros, key }));
+        Ok(())
+    }
+
+    /// What a row of the index of timers means, and the timer's own row if it is there still.
+    fn timer_of(
+        &self,
+        due: u64,
+        index: &[u8],
+        found: Option<StoredRow>,
+    ) -> Result<(u64, TimerKey, Option<TimerRow>), String> {
+        let RowKey::Due(_, _, table, grain, name) = RowKey::decode(index).map_err(|error| error.to_string())? else {
+            return Err("a row in the index of timers is of another kind".to_owned());
+        };
+        let name = std::str::from_utf8(&name).map_err(|error| format!("the name of a timer: {error}"))?;
+        let key: TimerKey = (GrainAddress { table, key: (&*grain).into() }, name.into());
+        let bytes = timer_key(self.id, &key).encode();
+        let row = found.filter(|row| !self.is_deleted(&bytes, row.ssn));
+        let row = row.map(|row| TimerRow::decode(row.ssn, &row.value)).transpose();
+        Ok((due, key, row.map_err(|error| format!("the row of a timer: {error}"))?))
     }
 
     fn note_no_timer(&mut self, key: &TimerKey, old: &Replaced, ssn: Ssn) {

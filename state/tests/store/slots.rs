@@ -154,7 +154,7 @@ impl World {
             let slot = self.slots.get_mut(&id).expect("the world has it");
             match read.step(&slot.deleted(), &view, &mut self.blocks) {
                 Ok(()) => {
-                    slot.timers_read(read);
+                    slot.timers_read(read).expect("rows of timers are whole");
                     return true;
                 }
                 Err(Stop::Miss(wanted)) if wanted.part == Part::Value => {

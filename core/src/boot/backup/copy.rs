@@ -216,12 +216,15 @@ impl Backup {
             self.tasks.push_back(Task::Slot(*slot, *mark));
         }
         let manifests = what.shards.iter().filter_map(|shard| shard.root.manifest.as_ref());
+        // A file that a moved slot shares with the part it has left is named twice.
+        let mut store: BTreeMap<String, u64> = BTreeMap::new();
         for (group, files) in manifests.flat_map(|manifest| &manifest.groups) {
             let sorted = files.files().map(|file| (file_path(*group, file.number, FileKind::Sorted), file.bytes));
             let values = files.values.iter().map(|(file, bytes)| (file_path(*group, *file, FileKind::Values), *bytes));
-            for (path, bytes) in sorted.chain(values) {
-                self.add(Copy { file: path.clone(), path, bytes, length: bytes, tail: None });
-            }
+            store.extend(sorted.chain(values));
+        }
+        for (path, bytes) in store {
+            self.add(Copy { file: path.clone(), path, bytes, length: bytes, tail: None });
         }
         Ok(())
     }
