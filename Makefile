@@ -50,10 +50,10 @@ test: ## everything that must hold before a change is taken: TEST_STEPS of the M
 sim: ## simulate SEEDS=1000 seeds of every workload
 	cargo run --package gristmill-sim -- --seeds 1..$$(($(SEEDS) + 1)) --stats
 
-simulate: ## the simulation of make test: SEEDS_TEST=200 seeds, every planted bug, crash points of the engine
-	cargo run --package gristmill-sim -- --seeds 1..$$(($(SEEDS_TEST) + 1)) --stats
-	cargo run --package gristmill-sim -- --planted all
-	cargo run --package gristmill-sim -- --crash-points
+simulate: ## the simulation of make test: SEEDS_TEST=200 seeds, and beside them every planted bug and crash points of the engine
+	cargo build --package gristmill-sim
+	@sim=$(TARGET_DIR)/debug/gristmill-sim; $$sim --seeds 1..$$(($(SEEDS_TEST) + 1)) --stats & seeds=$$!; status=0; \
+		{ $$sim --planted all && $$sim --crash-points; } || status=$$?; wait $$seeds && exit $$status
 
 planted: ## find every planted bug by simulation
 	cargo run --package gristmill-sim -- --planted all
