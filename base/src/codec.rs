@@ -60,6 +60,43 @@ pub struct Short {
     len: usize,
 }
 
+/// A number as [`Put::put_varint`] writes it, for who adds it more than once.
+#[derive(Clone, Copy, Debug)]
+pub struct Varint {
+    bytes: [u8; VARINT_BYTES_MAX],
+    len: usize,
+}
+
+/// Seven bits a byte.
+const VARINT_BYTES_MAX: usize = 10;
+
+impl Varint {
+    /// The bytes of `value`.
+    #[inline]
+    #[must_use]
+    pub fn new(value: u64) -> Self {
+        let mut bytes = [0; VARINT_BYTES_MAX];
+        let len = varint_bytes(value);
+        if value < 1 << 56 {
+            bytes[..8].copy_from_slice(&varint_word(value, len).to_le_bytes());
+        } else {
+            let mut rest = value;
+            for byte in &mut bytes[..len] {
+                *byte = rest as u8 | 0x80;
+                rest >>= 7;
+            }
+            bytes[len - 1] &= 0x7f;
+        }
+        Self { bytes, len }
+    }
+}
+
+/// The bytes of a number below 2^56, which has so many, as a word.
+#[inline]
+fn varint_word(value: u64, bytes: usize) -> u64 {
+    spread(value) | (0x8080_8080_8080_8080 & ((1 << (8 * (bytes - 1))) - 1))
+}
+
 /// Room of a [`Short`]: six varints of full length, and what surrounds them.
 const SHORT_BYTES: usize = 80;
 
@@ -76,6 +113,15 @@ impl Short {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// Adds a number whose bytes are known.
+    ///
+    /// # Panics
+    /// There is no room.
+    #[inline]
+    pub fn put_known(&mut self, number: &Varint) {
+        self.put(number.bytes, number.len);
     }
 
     /// Adds the first `count` of `bytes`.
@@ -112,8 +158,7 @@ impl Put for Short {
         }
         if value < 1 << 56 {
             let bytes = varint_bytes(value);
-            let going_on = 0x8080_8080_8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
-            return self.put((spread(value) | going_on).to_le_bytes(), bytes);
+            return self.put(varint_word(value, bytes).to_le_bytes(), bytes);
         }
         while value >= 0x80 {
             self.put([value as u8 | 0x80], 1);
@@ -401,6 +446,9 @@ mod tests {
             alone.put_varint(value);
             assert_eq!(alone.len(), varint_bytes(value), "{value:#x}");
             assert_eq!(short.as_slice(), long, "{value:#x}");
+            let mut known = Short::default();
+            known.put_known(&Varint::new(value));
+            assert_eq!(known.as_slice(), alone, "{value:#x}");
         }
     }
 

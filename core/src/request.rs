@@ -473,6 +473,15 @@ impl Refusal {
     }
 }
 
+impl Request {
+    /// What it is, with nothing left here that is to be done: for who has it in a list.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let operation = std::mem::replace(&mut self.operation, Operation::Status);
+        Self { responder: self.responder, session: self.session, class: self.class, operation }
+    }
+}
+
 impl Operation {
     /// How many inputs it brings, about: by it bulk is bounded.
     #[must_use]

@@ -13,7 +13,7 @@ use gristmill_base::limits::{
 };
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
 use gristmill_wire::{
-    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, OpCode, Operation as WireOperation, Reply,
+    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, OpCode, OpenFrame, Operation as WireOperation, Reply,
     Request as WireRequest, ResultWriter, Status,
 };
 use std::mem;
@@ -97,10 +97,12 @@ struct Desk {
     /// Bytes that the next reads are expected to bring: of the largest result of late. It starts at the largest value,
     /// so that what a client can have outstanding grows only as its results show how small they are.
     read_bytes: usize,
-    /// Results in the order of their coming; written together once a turn.
+    /// What the connection itself says; written once a turn, behind the results of that turn.
     queued: Vec<Queued>,
-    /// Whole frames that wait for the socket.
+    /// Frames that wait for the socket. All are whole where a turn has ended.
     output: Vec<u8>,
+    /// The last of them, while results of a turn are added.
+    open: OpenFrame,
     /// Bytes of `output` that the socket was given, piece by piece.
     output_taken: usize,
     /// Bytes of the buffer that the socket has; 0 while it has none.
@@ -132,6 +134,7 @@ impl Connection {
             read_bytes: VALUE_BYTES_MAX,
             queued: Vec::new(),
             output: Vec::new(),
+            open: OpenFrame::default(),
             output_taken: 0,
             sending: 0,
             spare: Vec::new(),
@@ -214,8 +217,10 @@ impl Connection {
         taken
     }
 
-    /// Takes in the answer of the shard to the operation with this tag.
-    pub fn settle(&mut self, tag: u64, outcome: Result<Answer, Refusal>) {
+    /// Takes in the answer of the shard to the operation with this tag. `output_max`: waiting bytes of replies beyond which
+    /// a read is answered with a refusal for capacity; a client whose other results go a frame beyond it is given up, and
+    /// finds them again in its session.
+    pub fn settle(&mut self, tag: u64, outcome: Result<Answer, Refusal>, output_max: usize, counters: &mut Counters) {
         let tag = Tag::unpack(tag);
         let desk = &mut self.desk;
         assert!(desk.in_flight > 0, "an operation is answered once");
@@ -240,7 +245,7 @@ impl Connection {
                 if tag.code == OpCode::Hello && desk.phase == Phase::Greeting {
                     desk.phase = Phase::Fresh;
                 }
-                desk.queued.push(Queued::Outcome(tag, outcome));
+                desk.write_outcome(tag, &outcome, output_max, counters);
             }
         }
     }
@@ -254,12 +259,11 @@ impl Connection {
         }
     }
 
-    /// Writes what is queued and says what is to be done. `output_max`: waiting bytes of replies beyond which a read is
-    /// answered with a refusal for capacity; a client whose other results go a frame beyond it is given up, and finds
-    /// them again in its session. `stop`: nothing more is taken from any client.
+    /// Completes what is written and says what is to be done. `output_max`: as for [`Self::settle`]. `stop`: nothing more
+    /// is taken from any client.
     pub fn actions(&mut self, greeting: &Greeting, output_max: usize, stop: bool, counters: &mut Counters) -> Actions {
         let desk = &mut self.desk;
-        desk.write(greeting, output_max, counters);
+        desk.write_rest(greeting);
         let mut actions = Actions::default();
         if desk.phase == Phase::Closed {
             return actions;
@@ -553,20 +557,26 @@ impl Desk {
 
     fn forget_output(&mut self) {
         self.output = Vec::new();
+        self.open = OpenFrame::default();
         self.output_taken = 0;
         self.queued = Vec::new();
     }
 
-    /// Writes all queued results as frames.
-    fn write(&mut self, greeting: &Greeting, output_max: usize, counters: &mut Counters) {
-        if self.queued.is_empty() || self.phase == Phase::Closed {
-            self.queued.clear();
+    /// Writes an answer of the shard.
+    fn write_outcome(
+        &mut self,
+        tag: Tag,
+        outcome: &Result<Answer, Refusal>,
+        output_max: usize,
+        counters: &mut Counters,
+    ) {
+        if self.phase == Phase::Closed {
             return;
         }
-        let mut unread = self.output_bytes();
-        let mut writer = ResultWriter::new(&mut self.output);
-        for queued in self.queued.drain(..) {
-            if let Queued::Outcome(tag, Ok(answer)) = &queued {
+        let unread = self.output_bytes();
+        let mut writer = ResultWriter::go_on(&mut self.output, mem::take(&mut self.open));
+        match outcome {
+            Ok(answer) => {
                 let bytes = translate::answer_bytes(answer);
                 if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
                     counters.unread_refused += 1;
@@ -575,17 +585,26 @@ impl Desk {
                          {output_max}; take them and ask again"
                     );
                     writer.failure(tag.correlation, &Failure::new(Status::Capacity, &message));
-                    continue;
+                } else {
+                    translate::write_outcome(&mut writer, tag, outcome);
                 }
-                unread += bytes;
-            } else if let Queued::Outcome(tag, Err(refusal)) = &queued
-                && let Some(named) = fault::note(&mut self.fault, (self.shard, self.conn, self.session), *tag, refusal)
-            {
-                writer.failure(tag.correlation, &Failure::new(Status::Internal, &named));
-                continue;
             }
+            Err(refusal) => match fault::note(&mut self.fault, (self.shard, self.conn, self.session), tag, refusal) {
+                Some(named) => writer.failure(tag.correlation, &Failure::new(Status::Internal, &named)),
+                None => translate::write_outcome(&mut writer, tag, outcome),
+            },
+        }
+        self.open = writer.leave();
+    }
+
+    /// Writes what the connection itself says, and completes the frames.
+    fn write_rest(&mut self, greeting: &Greeting) {
+        let mut writer = ResultWriter::go_on(&mut self.output, mem::take(&mut self.open));
+        if self.phase == Phase::Closed {
+            self.queued.clear();
+        }
+        for queued in self.queued.drain(..) {
             match queued {
-                Queued::Outcome(tag, outcome) => translate::write_outcome(&mut writer, tag, &outcome),
                 Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
                 Queued::Welcome(correlation, session, key) => {
                     write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session, key)));

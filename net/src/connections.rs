@@ -228,14 +228,15 @@ impl Connections {
     /// come together, as its frame was taken; it is looked up once for all that do.
     pub fn reply(&mut self, replies: impl Iterator<Item = Reply>) {
         let mut replies = replies.peekable();
-        while let Some(first) = replies.next() {
-            let conn = first.responder.conn;
-            let together = std::iter::once(first)
-                .chain(std::iter::from_fn(|| replies.next_if(|reply| reply.responder.conn == conn)));
+        while let Some(conn) = replies.peek().map(|reply| reply.responder.conn) {
+            let (output_max, counters) = (output_max(&self.sums, &self.shares), &mut self.counters);
+            let mut next = || replies.next_if(|reply| reply.responder.conn == conn);
             match self.members.get_mut(&conn) {
-                None => together.for_each(drop),
+                None => while next().is_some() {},
                 Some(member) => self.sums.around(&mut member.connection, |connection| {
-                    together.for_each(|reply| connection.settle(reply.responder.tag, reply.outcome));
+                    while let Some(reply) = next() {
+                        connection.settle(reply.responder.tag, reply.outcome, output_max, counters);
+                    }
                 }),
             }
             self.enlist(conn);
@@ -247,8 +248,7 @@ impl Connections {
         for conn in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&conn) else { continue };
             member.touched = false;
-            let full = self.sums.output > self.shares.output;
-            let output_max = if full { CONNECTION_OUTPUT_BYTES_SLOW } else { CONNECTION_OUTPUT_BYTES_MAX };
+            let output_max = output_max(&self.sums, &self.shares);
             let (greeting, stopping, counters) = (&self.greeting, self.stopping, &mut self.counters);
             let actions =
                 self.sums.around(&mut member.connection, |it| it.actions(greeting, output_max, stopping, counters));
@@ -322,6 +322,11 @@ impl Connections {
             ("net_output_bytes_waiting", self.sums.output as u64),
         ]);
     }
+}
+
+/// Bytes of results that may wait for one client.
+fn output_max(sums: &Held, shares: &Shares) -> usize {
+    if sums.output > shares.output { CONNECTION_OUTPUT_BYTES_SLOW } else { CONNECTION_OUTPUT_BYTES_MAX }
 }
 
 /// What one connection, or all, hold.

@@ -1,15 +1,11 @@
-//! Results of one connection between their coming and the next frame.
+//! What a connection itself says, between its coming and the next frame.
 
-use crate::translate::Tag;
 use gristmill_base::ids::{SessionId, SessionKey};
-use gristmill_core::request::{Answer, Refusal};
 use gristmill_wire::Status;
 
 /// A result that is not written yet.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    /// From the shard.
-    Outcome(Tag, Result<Answer, Refusal>),
     /// Hello was good; the session that it has, and its key.
     Welcome(u32, SessionId, SessionKey),
     /// Of ping.

@@ -69,6 +69,17 @@ impl Grains {
         KeyHash(self.hasher.hash_one(key))
     }
 
+    /// The grain with that key, which is likely that one: [`Self::prefetch_grain`] has just named it.
+    #[inline]
+    #[must_use]
+    pub fn find_likely(&self, table: TableId, key: &[u8], hash: KeyHash, likely: Option<GrainId>) -> Option<GrainId> {
+        let grain = likely.and_then(|id| self.slab.get(id.0 as usize)?.as_ref());
+        if grain.is_some_and(|grain| grain.table == table && *grain.key == *key) {
+            return likely;
+        }
+        self.find_hashed(table, key, hash)
+    }
+
     /// First step of warming the caches for a key: asks for its line of the index.
     pub fn prefetch_index(&self, table: TableId, hash: KeyHash) {
         if let Some(index) = self.index(table) {

@@ -185,6 +185,9 @@ fn value(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
 }
 
 impl StreamId {
+    /// First byte of a session's, whose number follows.
+    pub(crate) const SESSION: u8 = 3;
+
     /// Adds its bytes.
     pub fn encode(self, out: &mut impl Put) {
         match self {
@@ -198,7 +201,7 @@ impl StreamId {
                 out.put_varint(slot.0.into());
             }
             Self::Session(session) => {
-                out.put_u8(3);
+                out.put_u8(Self::SESSION);
                 out.put_varint(session.0);
             }
             Self::Task(task) => {
@@ -219,7 +222,7 @@ impl StreamId {
                 lane: LaneId(from.varint_as("lane")?),
             },
             2 => Self::Slot(SlotId(from.varint_as("slot")?)),
-            3 => Self::Session(SessionId(from.varint()?)),
+            Self::SESSION => Self::Session(SessionId(from.varint()?)),
             4 => Self::Task(TaskId(from.varint_as("task")?)),
             found => return Err(DecodeError::Unknown { what: "stream kind", found: found.into() }),
         })

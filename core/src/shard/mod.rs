@@ -250,8 +250,10 @@ pub struct Shard {
     held: VecDeque<Held>,
     /// As many of them were there when the turn began, if it is traced.
     held_traced: usize,
-    /// May leave at the end of this turn, in order.
+    /// May leave at the end of this turn, in order; no replies of this shard's connections.
     leaving: Vec<Leaving>,
+    /// Of this shard's connections, and may leave at the end of this turn.
+    replies: Vec<Reply>,
     crowd: turn::Crowd,
     /// Whether the process is over its memory budget.
     process_short: bool,
@@ -406,6 +408,7 @@ impl Shard {
             held: VecDeque::new(),
             held_traced: 0,
             leaving: Vec::new(),
+            replies: Vec::new(),
             crowd: turn::Crowd::default(),
             process_short: false,
             memory_short: false,

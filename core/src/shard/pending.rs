@@ -59,8 +59,8 @@ impl Shard {
     /// What a read waited for is there: the client's read, or the runs that wait for it, are made again from the start.
     pub(super) fn fetched(&mut self, ticket: u64) {
         if let Some(at) = self.missed_reads.iter().position(|(missed, ..)| *missed == ticket) {
-            let (_, slot, request) = self.missed_reads.remove(at);
-            return self.read(Spot { slot, hash: None }, request);
+            let (_, slot, mut request) = self.missed_reads.remove(at);
+            return self.read(Spot::of(slot), &mut request);
         }
         let waiting: Vec<u64> =
             self.pending_runs.iter().filter(|(_, run)| run.fetch == Some(ticket)).map(|(run, _)| *run).collect();

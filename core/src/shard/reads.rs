@@ -50,8 +50,8 @@ pub(super) struct RangeAsk {
 }
 
 impl Shard {
-    /// Answers a read of a slot of this shard.
-    pub(super) fn read(&mut self, spot: Spot, request: Request) {
+    /// Answers a read of a slot of this shard. What is left of `request` means nothing.
+    pub(super) fn read(&mut self, spot: Spot, request: &mut Request) {
         let responder = request.responder;
         if self.read_bytes >= TURN_READ_BYTES_MAX {
             let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
@@ -61,7 +61,7 @@ impl Shard {
         if let Some(ticket) = self.dice.as_mut().filter(|_| may_miss).and_then(|dice| dice.roll()) {
             gristmill_base::sometimes::reached("client read missed");
             self.new_jobs.push(Job::Nothing(ticket));
-            self.missed_reads.push((ticket, spot.slot, request));
+            self.missed_reads.push((ticket, spot.slot, request.take()));
             return;
         }
         if let Err(refusal) = self.try_read(spot, request, InFiles::Unread) {
@@ -70,25 +70,25 @@ impl Shard {
     }
 
     /// Makes a read of a row again, for which files were looked into: the row is in memory now, or it `is_absent`.
-    pub(super) fn read_again(&mut self, slot: SlotId, request: Request, is_absent: bool) {
+    pub(super) fn read_again(&mut self, slot: SlotId, mut request: Request, is_absent: bool) {
         let responder = request.responder;
         let files = if is_absent { InFiles::Absent } else { InFiles::Taken };
-        if let Err(refusal) = self.try_read(Spot { slot, hash: None }, request, files) {
+        if let Err(refusal) = self.try_read(Spot::of(slot), &mut request, files) {
             self.reply(Lsn(0), responder, Err(refusal));
         }
     }
 
-    fn try_read(&mut self, spot: Spot, request: Request, files: InFiles) -> Result<(), Refusal> {
+    fn try_read(&mut self, spot: Spot, request: &mut Request, files: InFiles) -> Result<(), Refusal> {
         let (slot, responder) = (spot.slot, request.responder);
         if let Operation::Offsets { .. } = request.operation {
-            return self.offsets(slot, request);
+            return self.offsets(slot, request.take());
         }
         match &request.operation {
             Operation::Get { table, key } => {
                 self.table_for(*table, key)?;
                 if !self.get(spot, responder, *table, key, files) {
                     let row = What::row(&RowKey::Grain(slot, *table, (&**key).into()));
-                    return self.fetch_read(slot, row, Then::Read(request));
+                    return self.fetch_read(slot, row, Then::Read(request.take()));
                 }
                 return Ok(());
             }
@@ -98,7 +98,7 @@ impl Shard {
                 let address = GrainAddress { table: *table, key: (&**key).into() };
                 if !self.map_get(slot, responder, &address, *map, entry, files) {
                     let row = What::row(&RowKey::Entry(slot, *table, (&**key).into(), *map, (&**entry).into()));
-                    return self.fetch_read(slot, row, Then::Read(request));
+                    return self.fetch_read(slot, row, Then::Read(request.take()));
                 }
                 return Ok(());
             }
@@ -106,11 +106,11 @@ impl Shard {
                 self.map_for(*table, *map, key)?;
                 let address = GrainAddress { table: *table, key: (&**key).into() };
                 let ask = RangeAsk { map: *map, from: from.clone(), to: to.clone(), limit: *limit, reverse: *reverse };
-                return self.range(slot, request, address, ask);
+                return self.range(slot, request.take(), address, ask);
             }
             _ => {}
         }
-        match request.operation {
+        match request.take().operation {
             Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
                 self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
                 let lane = LaneKey { topic, lane };
@@ -150,7 +150,7 @@ impl Shard {
     /// Answers with a grain's value; false if only files can tell it.
     fn get(
         &mut self,
-        Spot { slot, hash }: Spot,
+        Spot { slot, hash, likely }: Spot,
         responder: Responder,
         table: TableId,
         key: &[u8],
@@ -158,7 +158,7 @@ impl Shard {
     ) -> bool {
         let state = self.slot_mut(slot);
         let hash = hash.unwrap_or_else(|| state.grains.hash(key));
-        let id = state.grains.find_hashed(table, key, hash);
+        let id = state.grains.find_likely(table, key, hash, likely);
         if let Some(id) = id
             && files == InFiles::Unread
         {

@@ -25,21 +25,34 @@ impl Shard {
 
     /// Sends a reply once the log is durable up to `lsn`; 0 for at once.
     pub(super) fn reply(&mut self, lsn: Lsn, responder: Responder, outcome: Result<Answer, Refusal>) {
-        self.hold(lsn, Leaving::Reply(Reply { responder, outcome }));
+        self.read_bytes += outcome.as_ref().map_or(0, Answer::weight);
+        let reply = Reply { responder, outcome };
+        if self.visible().covers(lsn) {
+            return self.leave(Leaving::Reply(reply));
+        }
+        self.hold(lsn, Leaving::Reply(reply));
     }
 
     /// Says an item to another shard once the log is durable up to `lsn`.
     pub(super) fn say_after(&mut self, lsn: Lsn, to: ShardId, item: Item) {
-        self.hold(lsn, Leaving::Item(to, Box::new(item)));
+        let item = Leaving::Item(to, Box::new(item));
+        if self.visible().covers(lsn) {
+            return self.leave(item);
+        }
+        self.hold(lsn, item);
     }
 
+    /// At the end of this turn. Replies of this shard's own connections wait apart, since most are: they go as they lie.
+    #[inline]
+    fn leave(&mut self, what: Leaving) {
+        match what {
+            Leaving::Reply(reply) if reply.responder.shard == self.config.shard => self.replies.push(reply),
+            what => self.leaving.push(what),
+        }
+    }
+
+    /// Until the log is durable up to `lsn`, which it is not.
     fn hold(&mut self, lsn: Lsn, what: Leaving) {
-        if let Leaving::Reply(reply) = &what {
-            self.read_bytes += reply.outcome.as_ref().map_or(0, Answer::weight);
-        }
-        if self.visible().covers(lsn) {
-            return self.leaving.push(what);
-        }
         // A read of an older record than the last one held waits for that one: for the same flush, or the next.
         let lsn = lsn.max(self.held.back().map_or(Lsn(0), |held| held.lsn));
         self.held.push_back(Held { lsn, what });
@@ -135,13 +148,19 @@ impl Shard {
                 what => self.leaving.push(what),
             }
         }
-        for what in std::mem::take(&mut self.leaving) {
+        if outbox.replies.is_empty() {
+            std::mem::swap(&mut outbox.replies, &mut self.replies);
+        } else {
+            outbox.replies.append(&mut self.replies);
+        }
+        let mut leaving = std::mem::take(&mut self.leaving);
+        for what in leaving.drain(..) {
             match what {
                 Leaving::Item(to, item) => self.say(to, *item),
-                Leaving::Reply(reply) if reply.responder.shard == self.config.shard => outbox.replies.push(reply),
                 Leaving::Reply(reply) => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
             }
         }
+        self.leaving = leaving;
     }
 
     /// The log has failed: what waits for it is answered "unknown", and never otherwise by this process.
@@ -149,7 +168,7 @@ impl Shard {
         let durable = self.log.0.durable();
         for held in std::mem::take(&mut self.held) {
             match held.what {
-                what if durable.covers(held.lsn) => self.leaving.push(what),
+                what if durable.covers(held.lsn) => self.leave(what),
                 Leaving::Item(to, item) => {
                     if let Item::ScanPart { gather, .. } = *item {
                         let what = "the log of a shard has failed; its grains cannot be shown";
@@ -160,7 +179,7 @@ impl Shard {
                 Leaving::Reply(mut reply) => {
                     let message = "the shard's log has failed; whether the operation took effect is not known";
                     reply.outcome = Err(Refusal::new(Code::Failed, message));
-                    self.leaving.push(Leaving::Reply(reply));
+                    self.leave(Leaving::Reply(reply));
                 }
             }
         }

@@ -7,6 +7,7 @@ use gristmill_base::ids::{Lsn, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::limits::SHARD_COUNT_MAX;
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::sometimes::reached;
+use gristmill_state::grain::GrainId;
 use gristmill_state::grains::KeyHash;
 
 /// By how much the time of a session's id may be ahead of the clock, in milliseconds and so in sessions; never more than
@@ -25,16 +26,25 @@ pub(super) struct Spot {
     pub(super) slot: SlotId,
     /// Hash of the grain's key there, if somebody has worked it out.
     pub(super) hash: Option<KeyHash>,
+    /// The grain that it is for, as far as the hash tells: it may be another one, and may be gone.
+    pub(super) likely: Option<GrainId>,
+}
+
+impl Spot {
+    /// A slot of this shard, of which nothing more is known.
+    pub(super) fn of(slot: SlotId) -> Self {
+        Self { slot, hash: None, likely: None }
+    }
 }
 
 impl Shard {
     /// Takes an operation of a client, from a connection of this shard or of another.
-    pub(super) fn request(&mut self, request: Request) {
+    pub(super) fn request(&mut self, mut request: Request) {
         self.counts.requests += 1;
         match self.place_of(&request.operation) {
             Some(slot) if self.moves.paused == Some(slot) => self.wait_for_slot(slot, request),
             Some(slot) if !self.owns(slot) => self.pass_on(slot, request),
-            Some(slot) => self.keyed(Spot { slot, hash: None }, request),
+            Some(slot) => self.keyed(Spot::of(slot), &mut request),
             None => self.unkeyed(request),
         }
     }
@@ -51,11 +61,12 @@ impl Shard {
         self.say(owner, Item::Request(Box::new(request)));
     }
 
-    /// Takes an operation of a client of which it is known that it belongs here.
-    pub(super) fn request_at(&mut self, spot: Spot, request: Request) {
+    /// Takes an operation of a client of which it is known that it belongs here. What is left of it means nothing: the
+    /// commonest ones are done where they lie, since moving one costs as much as a look into an index.
+    pub(super) fn request_at(&mut self, spot: Spot, request: &mut Request) {
         self.counts.requests += 1;
         if self.moves.paused == Some(spot.slot) {
-            return self.wait_for_slot(spot.slot, request);
+            return self.wait_for_slot(spot.slot, request.take());
         }
         self.keyed(spot, request);
     }
@@ -90,14 +101,16 @@ impl Shard {
         }
     }
 
-    fn keyed(&mut self, spot: Spot, request: Request) {
+    fn keyed(&mut self, spot: Spot, request: &mut Request) {
         if self.activity.is_sampled() {
             self.activity.sample_operation(&request.operation);
         }
         if request.operation.sequence().is_some() {
             self.sequenced(spot, request);
-        } else if let Operation::Ingest(ingest) = request.operation {
-            self.ingest(request.responder, request.class, ingest);
+        } else if let Operation::Ingest(_) = request.operation {
+            let Request { responder, class, operation, .. } = request.take();
+            let Operation::Ingest(ingest) = operation else { unreachable!("it was just looked at") };
+            self.ingest(responder, class, ingest);
         } else {
             self.read(spot, request);
         }

@@ -4,7 +4,7 @@ use super::store_reads::StoreReads;
 use super::warm::WARM_REQUESTS;
 use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
-use crate::request::Responder;
+use crate::request::{Request, Responder};
 use gristmill_base::env::Now;
 use gristmill_base::ids::ShardId;
 use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
@@ -43,18 +43,23 @@ impl Shard {
         (self.read_bytes, self.scans) = (0, 0);
         self.take_in(inbox);
         self.release();
-        let mut requests = std::mem::take(&mut inbox.requests).into_iter();
-        while !requests.as_slice().is_empty() {
-            let spots = self.warm(requests.as_slice());
-            for (request, spot) in requests.by_ref().take(WARM_REQUESTS).zip(spots) {
+        self.take_requests(&mut inbox.requests);
+        self.go_on(outbox);
+        self.give_out(inbox.traced, outbox);
+    }
+
+    fn take_requests(&mut self, requests: &mut Vec<Request>) {
+        for group in requests.chunks_mut(WARM_REQUESTS) {
+            let mut spots = [None; WARM_REQUESTS];
+            self.warm(group, &mut spots);
+            for (request, spot) in group.iter_mut().zip(spots) {
                 match spot {
                     Some(spot) => self.request_at(spot, request),
-                    None => self.request(request),
+                    None => self.request(request.take()),
                 }
             }
         }
-        self.go_on(outbox);
-        self.give_out(inbox.traced, outbox);
+        requests.clear();
     }
 
     /// Sums up what waits, over all slots. That touches memory of every slot, so a turn with nothing but requests, of

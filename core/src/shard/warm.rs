@@ -10,7 +10,6 @@ use crate::request::{Operation, Request};
 use gristmill_base::ids::TableId;
 use gristmill_base::placement::slot_of;
 use gristmill_state::grain::GrainId;
-use gristmill_state::slot::Slot;
 
 /// Requests that are warmed together: what they need fits the first caches.
 pub(super) const WARM_REQUESTS: usize = 32;
@@ -19,25 +18,25 @@ pub(super) const WARM_REQUESTS: usize = 32;
 const WARM_LEAST: usize = 8;
 
 impl Shard {
-    /// Asks for what the first requests of `requests` will need. Says where those lead that belong here and are about
-    /// one grain, as far as it looked.
-    pub(super) fn warm(&self, requests: &[Request]) -> [Option<Spot>; WARM_REQUESTS] {
-        let mut spots = [None; WARM_REQUESTS];
-        let requests = &requests[..requests.len().min(WARM_REQUESTS)];
+    /// Asks for what a group of requests will need. Says where those lead that belong here and are about one grain, as far
+    /// as it looked.
+    pub(super) fn warm(&self, requests: &[Request], spots: &mut [Option<Spot>; WARM_REQUESTS]) {
         if requests.len() < WARM_LEAST {
-            return spots;
+            return;
         }
-        for (request, spot) in requests.iter().zip(&mut spots) {
+        for (request, spot) in requests.iter().zip(&mut *spots) {
             *spot = self.warm_index(request);
         }
-        let mut grains = [None; WARM_REQUESTS];
-        for ((request, spot), grain) in requests.iter().zip(&spots).zip(&mut grains) {
-            *grain = spot.as_ref().and_then(|spot| self.warm_grain(request, spot));
+        for (request, spot) in requests.iter().zip(&mut *spots) {
+            if let Some(spot) = spot {
+                spot.likely = self.warm_grain(request, spot);
+            }
         }
-        for (slot, grain) in grains.into_iter().flatten() {
-            slot.grains.prefetch_bytes(grain);
+        for spot in spots.iter().flatten() {
+            if let (Some(slot), Some(grain)) = (self.slot(spot.slot), spot.likely) {
+                slot.grains.prefetch_bytes(grain);
+            }
         }
-        spots
     }
 
     /// Asks for the lines of the indexes.
@@ -50,17 +49,17 @@ impl Shard {
         if request.operation.sequence().is_some() {
             slot.sessions().prefetch_index(request.session);
         }
-        Some(Spot { slot: id, hash: Some(hash) })
+        Some(Spot { slot: id, hash: Some(hash), likely: None })
     }
 
     /// Asks for the grain and the session.
-    fn warm_grain(&self, request: &Request, spot: &Spot) -> Option<(&Slot, GrainId)> {
+    fn warm_grain(&self, request: &Request, spot: &Spot) -> Option<GrainId> {
         let slot = self.slot(spot.slot)?;
         if request.operation.sequence().is_some() {
             slot.sessions().prefetch_session(request.session);
         }
         let (table, _) = grain_of(&request.operation)?;
-        Some((slot, slot.grains.prefetch_grain(table, spot.hash?)?))
+        slot.grains.prefetch_grain(table, spot.hash?)
     }
 }
 

@@ -16,6 +16,7 @@ use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, St
 use gristmill_state::record::{Event, Mutation, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::Draft;
+use std::mem::take;
 
 /// What a record needs beside an operation, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 64 << 10;
@@ -31,20 +32,22 @@ enum Fit {
 }
 
 impl Shard {
-    /// Handles a sequenced operation of a slot of this shard.
-    pub(super) fn sequenced(&mut self, spot: Spot, request: Request) {
+    /// Handles a sequenced operation of a slot of this shard. What is left of `request` means nothing.
+    pub(super) fn sequenced(&mut self, spot: Spot, request: &mut Request) {
         let Some(sequence) = request.operation.sequence() else { return };
         if request.class.is_bulk() {
             self.bulk.took(1);
         }
-        let Request { operation, session, class, .. } = &request;
+        let Request { operation, session, class, .. } = &*request;
         let frees =
             matches!(operation, Operation::Delete { .. } | Operation::MapDelete { .. } | Operation::Void { .. });
         if let Err((code, message)) = self.admit(spot.slot, *session, sequence, *class, frees) {
             return self.refuse(request.responder, code, message);
         }
-        let Some(request) = self.put_at_once(spot, request) else { return };
-        let (slot, Request { responder, session, class, operation }) = (spot.slot, request);
+        if self.put_at_once(spot, request) {
+            return;
+        }
+        let (slot, Request { responder, session, class, operation }) = (spot.slot, request.take());
         if let Operation::Produce { topic, .. } = &operation
             && self.catalog.topic(*topic).is_none()
         {
@@ -229,34 +232,34 @@ impl Shard {
         }
     }
 
-    /// Does a put at an idle grain that is the next operation of its session, the short way. Gives back what has to go
-    /// the long way, which tells what is wrong with it.
-    fn put_at_once(&mut self, spot: Spot, request: Request) -> Option<Request> {
+    /// Does a put at an idle grain that is the next operation of its session, the short way. Whether it was one: else it
+    /// is as it was, and has to go the long way, which tells what is wrong with it.
+    fn put_at_once(&mut self, spot: Spot, request: &mut Request) -> bool {
         let (table, key) = match &request.operation {
             Operation::Put { table, key, .. } | Operation::MapPut { table, key, .. } => (*table, key),
-            _ => return Some(request),
+            _ => return false,
         };
         if self.fit_row(&request.operation).is_err() {
-            return Some(request);
+            return false;
         }
         let time = self.engine_micros;
         let (state, log) = self.slot_and_log(spot.slot);
         let hash = spot.hash.unwrap_or_else(|| state.grains.hash(key));
-        let grain = state.grains.find_hashed(table, key, hash);
+        let grain = state.grains.find_likely(table, key, hash, spot.likely);
         if grain.is_some_and(|id| !state.grains.get(id).is_idle()) {
-            return Some(request);
+            return false;
         }
-        let Some(Sequence { seq, ack }) = request.operation.sequence() else { return Some(request) };
-        let Some(at) = state.next_position(request.session, seq, ack) else { return Some(request) };
-        let (key, row) = match request.operation {
-            Operation::Put { key, value, .. } => (key, PutRow::Value(value)),
-            Operation::MapPut { map, key, entry, value, .. } => (key, PutRow::Entry(map, entry, value)),
+        let Some(Sequence { seq, ack }) = request.operation.sequence() else { return false };
+        let Some(at) = state.next_position(request.session, seq, ack) else { return false };
+        let (key, row) = match &mut request.operation {
+            Operation::Put { key, value, .. } => (key, PutRow::Value(take(value))),
+            Operation::MapPut { map, key, entry, value, .. } => (key, PutRow::Entry(*map, take(entry), take(value))),
             other => unreachable!("{other:?} was told apart above"),
         };
-        let lsn = state.put_at_once(log, grain, (table, &key), at, row, time);
+        let lsn = state.put_at_once(log, grain, (table, key), at, row, time);
         self.counts.inputs += 1;
         self.reply(lsn, request.responder, Ok(Answer::Done));
-        None
+        true
     }
 
     /// Checks names, types and sizes of a put.

@@ -43,4 +43,4 @@ pub use route::Route;
 pub use status::{Position, Retry, Status};
 pub use table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
 pub use topic::{Headers, HeadersBuf, Offsets, Produce, Read};
-pub use writer::{RESULT_HEADER_BYTES, RequestWriter, ResultWriter};
+pub use writer::{OpenFrame, RESULT_HEADER_BYTES, RequestWriter, ResultWriter};

@@ -160,17 +160,37 @@ impl<'v> RequestWriter<'v> {
     pub fn finish(self) {}
 }
 
-/// Writes results; the frames are complete once it is finished or dropped.
+/// Writes results; the frames are complete once it is finished or dropped, but not if it [leaves](Self::leave) one open.
 #[derive(Debug)]
 pub struct ResultWriter<'v> {
     frames: FrameWriter<'v>,
+}
+
+/// Where the last frame of some bytes begins that takes more results, and how many it has. While it is open these bytes go
+/// to nobody, and stay where they are.
+#[derive(Debug, Default)]
+pub struct OpenFrame {
+    start: usize,
+    items: usize,
 }
 
 impl<'v> ResultWriter<'v> {
     /// Appends to `out`, behind what is there.
     #[must_use]
     pub fn new(out: &'v mut Vec<u8>) -> Self {
-        Self { frames: FrameWriter { out, kind: FrameKind::Results, start: 0, items: 0 } }
+        Self::go_on(out, OpenFrame::default())
+    }
+
+    /// Appends to `out`, to the frame that was left open there.
+    #[must_use]
+    pub fn go_on(out: &'v mut Vec<u8>, OpenFrame { start, items }: OpenFrame) -> Self {
+        Self { frames: FrameWriter { out, kind: FrameKind::Results, start, items } }
+    }
+
+    /// Leaves the last frame open, for more.
+    #[must_use]
+    pub fn leave(mut self) -> OpenFrame {
+        OpenFrame { start: self.frames.start, items: std::mem::take(&mut self.frames.items) }
     }
 
     fn ok(
@@ -323,6 +343,25 @@ mod tests {
         drop(writer);
         assert_eq!(&bytes[..6], b"before");
         assert_eq!(frames(&bytes[6..], FrameKind::Requests), [FRAME_OPERATIONS_MAX, 1]);
+    }
+
+    #[test]
+    fn a_frame_left_open_takes_more_and_ends_as_one() {
+        let (mut at_once, mut in_parts) = (b"before".to_vec(), b"before".to_vec());
+        let count = FRAME_OPERATIONS_MAX as u32 + 3;
+        let mut writer = ResultWriter::new(&mut at_once);
+        (0..count).for_each(|correlation| writer.empty(correlation));
+        writer.finish();
+        let mut open = OpenFrame::default();
+        for correlation in 0..count {
+            let mut writer = ResultWriter::go_on(&mut in_parts, open);
+            writer.empty(correlation);
+            open = writer.leave();
+        }
+        assert_ne!(at_once, in_parts);
+        ResultWriter::go_on(&mut in_parts, open).finish();
+        assert_eq!(at_once, in_parts);
+        assert_eq!(frames(&in_parts[6..], FrameKind::Results), [FRAME_OPERATIONS_MAX, 3]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::Outcome;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
-use gristmill_base::codec::{DecodeError, Put, Reader, Short};
+use gristmill_base::codec::{DecodeError, Put, Reader, Short, Varint};
 use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn, TableId};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
@@ -264,16 +264,18 @@ impl Commit {
         short.put_varint(key.len() as u64);
         out.extend_from_slice(short.as_slice());
         out.extend_from_slice(key);
+        let (id, position) = (Varint::new(session.0), Varint::new(pos));
         let mut short = Short::default();
-        short.put_varint(0);
+        short.put_u8(0);
         short.put_varint(time_micros);
-        short.put_varint(1);
-        StreamId::Session(session).encode(&mut short);
+        short.put_u8(1);
+        short.put_u8(StreamId::SESSION);
+        short.put_known(&id);
         // The cursor after it, and the one position that it consumes.
-        short.put_varint(pos);
-        short.put_varint(1);
-        short.put_varint(pos);
-        short.put_varint(1);
+        short.put_known(&position);
+        short.put_u8(1);
+        short.put_known(&position);
+        short.put_u8(1);
         let value = match row {
             PutRow::Value(value) => {
                 short.put_u8(1);
@@ -293,9 +295,9 @@ impl Commit {
         out.extend_from_slice(short.as_slice());
         out.extend_from_slice(value);
         let mut short = Short::default();
-        short.put_varint(1);
-        short.put_varint(session.0);
-        short.put_varint(pos);
+        short.put_u8(1);
+        short.put_known(&id);
+        short.put_known(&position);
         Outcome::Done.encode(&mut short);
         out.extend_from_slice(short.as_slice());
     }

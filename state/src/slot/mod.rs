@@ -285,6 +285,10 @@ impl Slot {
     /// The log position of the record `ssn` of this slot, which may be durable already; 0 if it is for certain.
     #[must_use]
     pub fn lsn_of(&self, ssn: Ssn) -> Lsn {
+        // Most that is read was written long ago.
+        if self.undurable.front().is_none_or(|(first, _)| *first > ssn) {
+            return Lsn(0);
+        }
         let at = self.undurable.partition_point(|(known, _)| *known < ssn);
         match self.undurable.get(at) {
             Some((known, lsn)) if *known == ssn => *lsn,
