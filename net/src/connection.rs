@@ -1,10 +1,12 @@
 //! One connection of the native protocol: bytes in, requests out; replies in, bytes out. Holds no socket and no clock.
 
+mod results;
+
 use crate::counters::Counters;
-use crate::fault::{self, Fault};
+use crate::fault::Fault;
 use crate::greeting::{Greeting, refuse_hello};
 use crate::queued::Queued;
-use crate::translate::{self, Tag, is_read, write_small};
+use crate::translate::{self, Tag, is_read};
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{ConnId, SessionId, ShardId};
 use gristmill_base::limits::{
@@ -13,10 +15,9 @@ use gristmill_base::limits::{
 };
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
 use gristmill_wire::{
-    CORRELATION_NONE, Deframer, Failure, Frame, FrameKind, OpCode, OpenFrame, Operation as WireOperation, Reply,
-    Request as WireRequest, ResultWriter, Status,
+    CORRELATION_NONE, Deframer, Frame, FrameKind, OpCode, OpenFrame, Operation as WireOperation,
+    Request as WireRequest, Status,
 };
-use std::mem;
 
 /// Received bytes that may wait behind a frame that cannot be taken yet, before reading stops.
 const BEHIND_BYTES_MAX: usize = 256 << 10;
@@ -426,26 +427,6 @@ impl Desk {
         self.output.len() - self.output_taken + self.sending
     }
 
-    /// The next buffer for the socket. What fits one goes without a copy.
-    fn take_piece(&mut self) -> Vec<u8> {
-        let left = self.output.len() - self.output_taken;
-        if self.output_taken == 0 && left <= PIECE_BYTES {
-            return mem::replace(&mut self.output, mem::take(&mut self.spare));
-        }
-        let end = self.output_taken + left.min(PIECE_BYTES);
-        let piece = self.output[self.output_taken..end].to_vec();
-        self.output_taken = end;
-        if end == self.output.len() {
-            self.output = Vec::new();
-            self.output_taken = 0;
-        } else if end >= CONNECTION_OUTPUT_BYTES_SLOW && end >= self.output.len() / 2 {
-            // Results that go on coming never let it run empty; what is gone must not be kept.
-            self.output.drain(..end);
-            self.output_taken = 0;
-        }
-        piece
-    }
-
     /// Takes the operations of a frame until one must wait: the bytes of those taken, and why no more were.
     fn take_operations(
         &mut self,
@@ -560,60 +541,5 @@ impl Desk {
         self.open = OpenFrame::default();
         self.output_taken = 0;
         self.queued = Vec::new();
-    }
-
-    /// Writes an answer of the shard.
-    fn write_outcome(
-        &mut self,
-        tag: Tag,
-        outcome: &Result<Answer, Refusal>,
-        output_max: usize,
-        counters: &mut Counters,
-    ) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        let unread = self.output_bytes();
-        let mut writer = ResultWriter::go_on(&mut self.output, mem::take(&mut self.open));
-        match outcome {
-            Ok(answer) => {
-                let bytes = translate::answer_bytes(answer);
-                if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
-                    counters.unread_refused += 1;
-                    let message = format!(
-                        "{unread} bytes of results wait for this client and {bytes} more are too many, allowed are \
-                         {output_max}; take them and ask again"
-                    );
-                    writer.failure(tag.correlation, &Failure::new(Status::Capacity, &message));
-                } else {
-                    translate::write_outcome(&mut writer, tag, outcome);
-                }
-            }
-            Err(refusal) => match fault::note(&mut self.fault, (self.shard, self.conn, self.session), tag, refusal) {
-                Some(named) => writer.failure(tag.correlation, &Failure::new(Status::Internal, &named)),
-                None => translate::write_outcome(&mut writer, tag, outcome),
-            },
-        }
-        self.open = writer.leave();
-    }
-
-    /// Writes what the connection itself says, and completes the frames.
-    fn write_rest(&mut self, greeting: &Greeting) {
-        let mut writer = ResultWriter::go_on(&mut self.output, mem::take(&mut self.open));
-        if self.phase == Phase::Closed {
-            self.queued.clear();
-        }
-        for queued in self.queued.drain(..) {
-            match queued {
-                Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
-                Queued::Welcome(correlation, session, key) => {
-                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session, key)));
-                }
-                Queued::Refused(correlation, status, message) => {
-                    writer.failure(correlation, &Failure::new(status, &message));
-                }
-            }
-        }
-        writer.finish();
     }
 }

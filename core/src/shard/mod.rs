@@ -183,6 +183,15 @@ enum Leaving {
     Item(ShardId, Box<Item>),
 }
 
+/// What may leave at the end of this turn.
+#[derive(Debug, Default)]
+struct Departures {
+    /// To this shard's own connections. Most replies are: they go as they lie.
+    replies: Vec<Reply>,
+    /// Everything else, in order.
+    others: Vec<Leaving>,
+}
+
 /// A cursor to be reported to its sender once it is durable.
 #[derive(Debug)]
 struct ReportDue {
@@ -250,10 +259,7 @@ pub struct Shard {
     held: VecDeque<Held>,
     /// As many of them were there when the turn began, if it is traced.
     held_traced: usize,
-    /// May leave at the end of this turn, in order; no replies of this shard's connections.
-    leaving: Vec<Leaving>,
-    /// Of this shard's connections, and may leave at the end of this turn.
-    replies: Vec<Reply>,
+    departures: Departures,
     crowd: turn::Crowd,
     /// Whether the process is over its memory budget.
     process_short: bool,
@@ -407,8 +413,7 @@ impl Shard {
             now_nanos: 0,
             held: VecDeque::new(),
             held_traced: 0,
-            leaving: Vec::new(),
-            replies: Vec::new(),
+            departures: Departures::default(),
             crowd: turn::Crowd::default(),
             process_short: false,
             memory_short: false,

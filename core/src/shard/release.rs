@@ -42,12 +42,12 @@ impl Shard {
         self.hold(lsn, item);
     }
 
-    /// At the end of this turn. Replies of this shard's own connections wait apart, since most are: they go as they lie.
+    /// At the end of this turn.
     #[inline]
     fn leave(&mut self, what: Leaving) {
         match what {
-            Leaving::Reply(reply) if reply.responder.shard == self.config.shard => self.replies.push(reply),
-            what => self.leaving.push(what),
+            Leaving::Reply(reply) if reply.responder.shard == self.config.shard => self.departures.replies.push(reply),
+            what => self.departures.others.push(what),
         }
     }
 
@@ -145,22 +145,22 @@ impl Shard {
             let held = self.held.pop_front().expect("it was just looked at");
             match held.what {
                 Leaving::Reply(reply) if reply.responder.shard == self.config.shard => outbox.replies.push(reply),
-                what => self.leaving.push(what),
+                what => self.departures.others.push(what),
             }
         }
         if outbox.replies.is_empty() {
-            std::mem::swap(&mut outbox.replies, &mut self.replies);
+            std::mem::swap(&mut outbox.replies, &mut self.departures.replies);
         } else {
-            outbox.replies.append(&mut self.replies);
+            outbox.replies.append(&mut self.departures.replies);
         }
-        let mut leaving = std::mem::take(&mut self.leaving);
-        for what in leaving.drain(..) {
+        let mut others = std::mem::take(&mut self.departures.others);
+        for what in others.drain(..) {
             match what {
                 Leaving::Item(to, item) => self.say(to, *item),
                 Leaving::Reply(reply) => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
             }
         }
-        self.leaving = leaving;
+        self.departures.others = others;
     }
 
     /// The log has failed: what waits for it is answered "unknown", and never otherwise by this process.
@@ -173,7 +173,7 @@ impl Shard {
                     if let Item::ScanPart { gather, .. } = *item {
                         let what = "the log of a shard has failed; its grains cannot be shown";
                         let why = Box::new(Refusal::new(Code::Failed, what));
-                        self.leaving.push(Leaving::Item(to, Box::new(Item::ScanFailed { gather, why })));
+                        self.departures.others.push(Leaving::Item(to, Box::new(Item::ScanFailed { gather, why })));
                     }
                 }
                 Leaving::Reply(mut reply) => {
