@@ -201,6 +201,9 @@ pub trait Disk {
 
     /// Waits until something has finished, then polls. Returns at once if nothing is in flight.
     fn wait(&mut self, done: &mut Vec<Completion>);
+
+    /// Between two pieces of work of a job, a tenth of a millisecond each: lets others have the core that need it.
+    fn give_way(&mut self) {}
 }
 
 /// Time. Read once a turn by the loop and handed in as [`Now`].

@@ -41,6 +41,11 @@ impl<'a> Files<'a> {
         self.disk.close(file);
     }
 
+    /// See [`Disk::give_way`].
+    pub fn give_way(&mut self) {
+        self.disk.give_way();
+    }
+
     /// Does one operation and waits for it.
     ///
     /// # Errors

@@ -23,6 +23,14 @@ impl Sessions {
         self.find(id).map(SessionPlace)
     }
 
+    /// As [`Self::place`], where it is likely that one: [`Self::prefetch_session`] has just named it.
+    #[inline]
+    #[must_use]
+    pub fn place_likely(&self, id: SessionId, likely: Option<SessionPlace>) -> Option<SessionPlace> {
+        let found = likely.and_then(|place| self.slab.get(place.0));
+        if found.is_some_and(|session| session.id == id) { likely } else { self.place(id) }
+    }
+
     /// The session at a place, to change.
     pub fn at_mut(&mut self, place: SessionPlace) -> &mut Session {
         &mut self.slab[place.0]
@@ -65,11 +73,11 @@ impl Sessions {
         self.index.prefetch(hash(id));
     }
 
-    /// Second step: asks for the session.
-    pub fn prefetch_session(&self, id: SessionId) {
-        if let Some(at) = self.index.find(hash(id), |_| true) {
-            prefetch(&self.slab[at as usize]);
-        }
+    /// Second step: asks for the session, and says where it stands as far as its hash tells.
+    pub fn prefetch_session(&self, id: SessionId) -> Option<SessionPlace> {
+        let at = self.index.find(hash(id), |_| true)? as usize;
+        prefetch(&self.slab[at]);
+        Some(SessionPlace(at))
     }
 
     /// Puts a session in, in place of one with its id.
@@ -137,7 +145,11 @@ mod tests {
             sessions.remove(id(n));
         }
         sessions.prefetch_index(id(1));
-        sessions.prefetch_session(id(1));
+        let likely = sessions.prefetch_session(id(1));
+        for n in 0..500 {
+            let found = sessions.place_likely(id(n), likely).map(|place| sessions.at(place).id);
+            assert_eq!(found, (n % 2 == 1).then_some(id(n)));
+        }
         for n in 0..500 {
             assert_eq!(sessions.get(id(n)).map(|session| session.id), (n % 2 == 1).then_some(id(n)));
         }

@@ -150,7 +150,7 @@ impl Shard {
     /// Answers with a grain's value; false if only files can tell it.
     fn get(
         &mut self,
-        Spot { slot, hash, likely }: Spot,
+        Spot { slot, hash, likely, .. }: Spot,
         responder: Responder,
         table: TableId,
         key: &[u8],

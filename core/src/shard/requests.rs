@@ -9,6 +9,7 @@ use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_base::sometimes::reached;
 use gristmill_state::grain::GrainId;
 use gristmill_state::grains::KeyHash;
+use gristmill_state::sessions::SessionPlace;
 
 /// By how much the time of a session's id may be ahead of the clock, in milliseconds and so in sessions; never more than
 /// half of the idle time.
@@ -28,12 +29,14 @@ pub(super) struct Spot {
     pub(super) hash: Option<KeyHash>,
     /// The grain that it is for, as far as the hash tells: it may be another one, and may be gone.
     pub(super) likely: Option<GrainId>,
+    /// Where the client's session stands in the slot, as far as its hash tells.
+    pub(super) session: Option<SessionPlace>,
 }
 
 impl Spot {
     /// A slot of this shard, of which nothing more is known.
     pub(super) fn of(slot: SlotId) -> Self {
-        Self { slot, hash: None, likely: None }
+        Self { slot, hash: None, likely: None, session: None }
     }
 }
 

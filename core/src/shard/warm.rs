@@ -9,7 +9,6 @@ use super::requests::Spot;
 use crate::request::{Operation, Request};
 use gristmill_base::ids::TableId;
 use gristmill_base::placement::slot_of;
-use gristmill_state::grain::GrainId;
 
 /// Requests that are warmed together: what they need fits the first caches.
 pub(super) const WARM_REQUESTS: usize = 32;
@@ -29,7 +28,7 @@ impl Shard {
         }
         for (request, spot) in requests.iter().zip(&mut *spots) {
             if let Some(spot) = spot {
-                spot.likely = self.warm_grain(request, spot);
+                self.warm_grain(request, spot);
             }
         }
         for spot in spots.iter().flatten() {
@@ -49,17 +48,18 @@ impl Shard {
         if request.operation.sequence().is_some() {
             slot.sessions().prefetch_index(request.session);
         }
-        Some(Spot { slot: id, hash: Some(hash), likely: None })
+        Some(Spot { hash: Some(hash), ..Spot::of(id) })
     }
 
     /// Asks for the grain and the session.
-    fn warm_grain(&self, request: &Request, spot: &Spot) -> Option<GrainId> {
-        let slot = self.slot(spot.slot)?;
+    fn warm_grain(&self, request: &Request, spot: &mut Spot) {
+        let Some(slot) = self.slot(spot.slot) else { return };
         if request.operation.sequence().is_some() {
-            slot.sessions().prefetch_session(request.session);
+            spot.session = slot.sessions().prefetch_session(request.session);
         }
-        let (table, _) = grain_of(&request.operation)?;
-        slot.grains.prefetch_grain(table, spot.hash?)
+        if let (Some((table, _)), Some(hash)) = (grain_of(&request.operation), spot.hash) {
+            spot.likely = slot.grains.prefetch_grain(table, hash);
+        }
     }
 }
 

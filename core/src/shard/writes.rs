@@ -250,7 +250,7 @@ impl Shard {
             return false;
         }
         let Some(Sequence { seq, ack }) = request.operation.sequence() else { return false };
-        let Some(at) = state.next_position(request.session, seq, ack) else { return false };
+        let Some(at) = state.next_position(request.session, seq, ack, spot.session) else { return false };
         let (key, row) = match &mut request.operation {
             Operation::Put { key, value, .. } => (key, PutRow::Value(take(value))),
             Operation::MapPut { map, key, entry, value, .. } => (key, PutRow::Entry(*map, take(entry), take(value))),

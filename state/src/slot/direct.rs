@@ -25,8 +25,14 @@ impl Slot {
     /// An operation's position, if it is the next one of its session, with nothing of the session under way in this slot;
     /// or the first one of a session that may begin here.
     #[must_use]
-    pub fn next_position(&self, session: SessionId, pos: u64, ack: u64) -> Option<SessionPosition> {
-        let place = self.sessions.place(session);
+    pub fn next_position(
+        &self,
+        session: SessionId,
+        pos: u64,
+        ack: u64,
+        likely: Option<SessionPlace>,
+    ) -> Option<SessionPosition> {
+        let place = self.sessions.place_likely(session, likely);
         let is_next = match place {
             Some(place) => self.sessions.at(place).is_next(pos),
             None => pos == 1 && session >= self.session_floor && self.sessions.len() < SLOT_SESSIONS_MAX,

@@ -216,7 +216,7 @@ impl World {
         let pos = *pos;
         let (slot, log) = self.slot(id);
         let place = slot.grains.find(grain.table, &grain.key);
-        let at = slot.next_position(SESSION, pos, pos - 1).expect("it is the next one");
+        let at = slot.next_position(SESSION, pos, pos - 1, None).expect("it is the next one");
         slot.put_at_once(log, place, (grain.table, &grain.key), at, row, 1);
     }
 
