@@ -46,6 +46,11 @@ pub const LANE_CHUNK_BYTES: usize = 4 << 20;
 pub const LANE_FILE_BYTES: u64 = 64 << 20;
 /// What compaction of a lane counts for a key in memory, beside its own bytes.
 pub const COMPACTION_KEY_BYTES: usize = 48;
+/// Memory that keys may take in the compaction of a shard, of which there is one at a time: a million of 16 bytes. A lane with
+/// more of them is compacted in several turns.
+pub const COMPACTION_KEYS_BYTES: usize = 64 << 20;
+/// For how long a tombstone stays after a compaction has seen it, if its topic does not say: what users of Kafka expect.
+pub const DELETE_RETENTION_HOURS_DEFAULT: u64 = 24;
 /// Ranges of a stream that hard retention has skipped which its slot remembers one by one; older ones are counted alone.
 pub const SKIPPED_RANGES_MAX: usize = 64;
 /// Longest pause between the starts of two flushes that may be set: beyond it every write would be slow.

@@ -89,6 +89,14 @@ pub enum Bug {
     SkippedWithoutRecord = 51,
     /// A gap record moves a cursor past inputs that were accepted and still wait.
     GapSwallowsAccepted = 52,
+    /// Compaction of a lane takes the last event of a key too.
+    CompactionTakesLast = 80,
+    /// A tombstone goes with the first compaction that sees it.
+    TombstoneGoesAtOnce = 81,
+    /// Compaction takes events that were handed to a subscription and that it has not handled durably.
+    CompactionBeforeHandled = 82,
+    /// Files that compaction replaces are removed at once, not with a root that names a checkpoint without them.
+    CompactedFilesBeforeRoot = 83,
     /// A shard takes its cut for a backup after it has handled what a shard said that had taken its own.
     CutAfterItems = 37,
     /// A cut for a backup does not hold the files that it names.
@@ -120,7 +128,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 51] = [
+    pub const ALL: [Bug; 55] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -163,6 +171,10 @@ impl Bug {
         Bug::SkippedIsHandled,
         Bug::SkippedWithoutRecord,
         Bug::GapSwallowsAccepted,
+        Bug::CompactionTakesLast,
+        Bug::TombstoneGoesAtOnce,
+        Bug::CompactionBeforeHandled,
+        Bug::CompactedFilesBeforeRoot,
         Bug::TimerNotFlushed,
         Bug::CancelledTimerComesBack,
         Bug::BacklogRowComesBack,

@@ -28,6 +28,8 @@ pub struct Tuning {
     pub timers_ahead_micros: u64,
     /// See [`TIMERS_WAITING_MAX`](crate::limits::TIMERS_WAITING_MAX).
     pub timers_waiting: usize,
+    /// See [`COMPACTION_KEYS_BYTES`](crate::limits::COMPACTION_KEYS_BYTES).
+    pub compaction_keys_bytes: usize,
 }
 
 impl Tuning {
@@ -44,6 +46,7 @@ impl Tuning {
         last_share: crate::limits::STORE_LAST_SHARE,
         timers_ahead_micros: crate::limits::TIMERS_AHEAD_MICROS,
         timers_waiting: crate::limits::TIMERS_WAITING_MAX,
+        compaction_keys_bytes: crate::limits::COMPACTION_KEYS_BYTES,
     };
 }
 

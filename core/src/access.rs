@@ -247,7 +247,10 @@ impl<'a> RunAccess<'a> {
             return Err(Failure::new("a message to a topic appends an event: its operation is put"));
         };
         check_type("an event's key", entry.key, &key, KEY_BYTES_MAX)?;
-        check_type("an event's value", entry.value, &value, VALUE_BYTES_MAX)?;
+        // In a compacted topic an event without a value deletes its key.
+        if !(entry.compact && value.is_empty()) {
+            check_type("an event's value", entry.value, &value, VALUE_BYTES_MAX)?;
+        }
         let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
         let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
         self.effects.sent.push((home, Target::Lane(lane, self.class, key.into(), value.into())));

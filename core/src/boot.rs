@@ -18,7 +18,9 @@ mod unapplied;
 mod verify;
 mod warm;
 
-pub use inspect::{FileSum, Inspected, InspectedFile, InspectedShard, InspectedTable, InspectedWaiting, inspect};
+pub use inspect::{
+    FileSum, Inspected, InspectedChunks, InspectedFile, InspectedShard, InspectedTable, InspectedWaiting, inspect,
+};
 pub use placement::{FoundShard, Placement, SlotMove};
 pub(crate) use rows::load_moved;
 pub use seeds::ShardSeed;
@@ -248,7 +250,7 @@ pub fn recover(
     }
     // Both copies of everything that names files say the same now: what they do not name, no start will look for.
     let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
-    let kept = sweep::kept_from(logs.iter().flat_map(|recovered| recovered.slots.values()));
+    let kept = sweep::kept(logs.iter().flat_map(|recovered| recovered.slots.values()));
     notices.extend(sweep::sweep(&mut files, &next, &roots, (&catalog, &kept))?);
     let owners = Arc::new(next.owners(identity.slot_count)?);
     let mut seeds = seeds::seeds(config, &identity, (&next, &owners), (&catalog, catalog_root), logs, now, &secret);

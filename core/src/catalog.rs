@@ -12,8 +12,8 @@ use gristmill_state::lane::Keep;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
-/// Version of the archive. The one before is read too.
-pub const CATALOG_VERSION: u32 = 2;
+/// Version of the archive. Those before are read too.
+pub const CATALOG_VERSION: u32 = 3;
 
 /// A topic.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Topic {
     pub hard: bool,
     /// Whether all but the last event of each key may go.
     pub compact: bool,
+    /// For how long a tombstone stays after a compaction has seen it first, microseconds; 0 if nothing is compacted.
+    pub tombstone_micros: u64,
 }
 
 /// A sorted map of a table.
@@ -201,10 +203,11 @@ impl Catalog {
         aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
         let catalog = match version {
             CATALOG_VERSION => rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned),
-            1 => old::read(&aligned),
+            2 => old::read_2(&aligned),
+            1 => old::read_1(&aligned),
             _ => {
                 let message =
-                    format!("catalog of version {version}; this program reads versions 1 and {CATALOG_VERSION}");
+                    format!("catalog of version {version}; this program reads versions 1 to {CATALOG_VERSION}");
                 return Err(CatalogError(message));
             }
         };
@@ -373,7 +376,8 @@ impl Topic {
             keep_micros: retention.and_then(|it| it.time).map(|time| time.as_micros() as u64),
             keep_bytes: retention.and_then(|it| it.bytes),
             hard: retention.is_some_and(|it| it.hard),
-            compact: spec.compact,
+            compact: spec.compact.is_some(),
+            tombstone_micros: spec.compact.map_or(0, |it| it.delete_retention.as_micros() as u64),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
 
 use crate::boot::load_moved;
+use crate::compact_job::{CompactJob, CompactStep};
 use crate::shard::{CheckpointMark, CutContent};
 use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
@@ -49,6 +50,8 @@ pub enum Job {
     Checkpoint(Box<CheckpointWrite>),
     /// Go on with a flush or a merge of the store.
     Store(Box<StoreJob>),
+    /// Go on with a compaction of a lane.
+    Compact(Box<CompactJob>),
     /// Publish the shard's root, then remove files that it no longer names.
     Root {
         /// The two-copy root.
@@ -118,6 +121,8 @@ pub enum JobDone {
     Checkpoint(SlotId, u64, Result<(), DiskError>),
     /// A step of a flush or a merge.
     Store(Box<StoreJob>, StoreStep),
+    /// A step of a compaction.
+    Compact(Box<CompactJob>, CompactStep),
     /// The root is published.
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.
@@ -181,10 +186,14 @@ pub fn chunk_words(lane: LaneKey, extent: Extent) -> String {
 }
 
 impl Job {
-    /// Whether it is a step of a merge, which nobody waits for.
+    /// Whether it is a step of a merge or a compaction, which nobody waits for.
     #[must_use]
     pub fn is_merge(&self) -> bool {
-        matches!(self, Self::Store(job) if job.is_merge())
+        match self {
+            Self::Store(job) => job.is_merge(),
+            Self::Compact(_) => true,
+            _ => false,
+        }
     }
 
     /// Does the work. Blocking; on a background executor, or a step of the simulator.
@@ -199,6 +208,10 @@ impl Job {
             Self::Store(mut job) => {
                 let step = job.step(&mut files, STORE_STEP_BYTES);
                 JobDone::Store(job, step)
+            }
+            Self::Compact(mut job) => {
+                let step = job.step(&mut files);
+                JobDone::Compact(job, step)
             }
             Self::Root { mut root, bytes, remove } => {
                 let done = store_root(&mut files, &mut root, &bytes, &remove);
@@ -255,7 +268,7 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
     files.create_file(SLOTS_DIR, &name, &write.bytes)
 }
 
-fn write_chunk(files: &mut Files<'_>, write: &ChunkWrite) -> Result<(), DiskError> {
+pub(crate) fn write_chunk(files: &mut Files<'_>, write: &ChunkWrite) -> Result<(), DiskError> {
     let Place { file, position } = write.chunk.extent.place;
     let path = lane_path(write.lane, file);
     let is_first = position == 0;

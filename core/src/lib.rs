@@ -6,6 +6,7 @@ pub mod access;
 pub mod appfile;
 pub mod boot;
 pub mod catalog;
+pub mod compact_job;
 pub mod host;
 pub mod jobs;
 pub mod measures;

@@ -13,6 +13,9 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     if is_of_retention(bug) {
         return aim_at_retention(bug, knobs);
     }
+    if is_of_compaction(bug) {
+        return aim_at_compaction(bug, knobs);
+    }
     match bug {
         // The time between append and flush is what these get wrong: it is long.
         Bug::LeaveBeforeDurable | Bug::TrimOnUndurableAck | Bug::CheckpointAheadOfDurable | Bug::AckBeforeFlush => {
@@ -137,6 +140,24 @@ fn is_of_retention(bug: Bug) -> bool {
     let bugs =
         [RetentionBeforeHandled, LaneFilesBeforeRoot, SkippedIsHandled, SkippedWithoutRecord, GapSwallowsAccepted];
     bugs.contains(&bug)
+}
+
+fn is_of_compaction(bug: Bug) -> bool {
+    use Bug::{CompactedFilesBeforeRoot, CompactionBeforeHandled, CompactionTakesLast, TombstoneGoesAtOnce};
+    [CompactionTakesLast, TombstoneGoesAtOnce, CompactionBeforeHandled, CompactedFilesBeforeRoot].contains(&bug)
+}
+
+/// Small files that are closed soon. What is handled late is handed over early.
+fn aim_at_compaction(bug: Bug, knobs: &mut Knobs) {
+    checkpoint_often(knobs);
+    knobs.boot.lane_sizes = LaneSizes { chunk_bytes: 400, file_bytes: 4 << 10 };
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    knobs.operations = knobs.operations.max(100);
+    if bug == Bug::CompactionBeforeHandled {
+        (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000);
+        knobs.think_nanos = 10_000_000;
+    }
 }
 
 /// Checkpoints all the time, and crashes behind them.

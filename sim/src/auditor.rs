@@ -1,6 +1,7 @@
 //! The auditor: what clients were promised, and whether it is kept. Knows nothing of how the engine works.
 
 mod earlier;
+mod holes;
 mod starts;
 
 use crate::machine::Machine;
@@ -92,6 +93,8 @@ pub struct Auditor {
     starts: BTreeMap<(&'static str, u16), Floors>,
     /// Append times of events that were read, microseconds.
     times: BTreeMap<Place, u64>,
+    /// What there is to know of topics that are compacted.
+    holes: holes::Holes,
     /// Counts in maps that were read, and which only grow.
     counts: BTreeMap<MapKey, Counts>,
     /// Counts what was learned: what a read that begins at a moment must show was learned up to it.
@@ -177,6 +180,7 @@ impl Auditor {
         self.ends.clear();
         self.starts.clear();
         self.times.clear();
+        self.holes.forget();
         self.counts.clear();
     }
 

@@ -174,6 +174,10 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             Bug::IngestPositionApart | Bug::SettledAfterOneRound => "words",
             Bug::RetentionBeforeHandled | Bug::LaneFilesBeforeRoot => "kept",
             Bug::SkippedIsHandled | Bug::SkippedWithoutRecord | Bug::GapSwallowsAccepted => "hard",
+            Bug::CompactionTakesLast
+            | Bug::TombstoneGoesAtOnce
+            | Bug::CompactionBeforeHandled
+            | Bug::CompactedFilesBeforeRoot => "facts",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

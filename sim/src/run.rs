@@ -144,6 +144,9 @@ impl Run {
         // A client that sends again what is still on its way must not send more than the network carries.
         let least = if knobs.padding > 100 { 1_000 } else { 24 };
         knobs.piece_bytes = [24, 300, 5_000][wire.below(3) as usize].max(least);
+        if options.workload == "facts" {
+            knobs.file_often();
+        }
         aim(options.aim, &mut knobs);
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
@@ -240,6 +243,13 @@ impl Run {
                 self.machine.disk.crash_at_op(u64::MAX);
                 let catalog = self.machine.cores[0].shard.catalog().clone();
                 let entry = catalog.app(app.name).ok_or("the app is loaded, but the catalog has no such app")?.clone();
+                self.auditor.compacts(
+                    self.workload
+                        .topics()
+                        .iter()
+                        .copied()
+                        .filter(|name| entry.topics.iter().any(|topic| topic.name == *name && topic.compact)),
+                );
                 self.names = Some(Rc::new(Names::new(entry, self.machine.knobs.boot.slot_count)));
                 return Ok(());
             }
@@ -556,10 +566,10 @@ impl Run {
         Ok(())
     }
 
-    /// Lets time pass in which topics with retention let go of what they may.
+    /// Lets time pass in which topics with retention let go of what they may, and others are compacted.
     fn let_go(&mut self) -> Result<(), String> {
         let names = self.names.as_ref().expect("the app is loaded");
-        if names.topics().iter().all(|topic| topic.keep().is_none()) {
+        if names.topics().iter().all(|topic| topic.keep().is_none() && !topic.compact) {
             return Ok(());
         }
         let until = self.machine.clock.nanos() + LET_GO_NANOS;

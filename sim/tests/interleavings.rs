@@ -142,6 +142,10 @@ interleavings! {
     a_read_before_the_start_is_refused: "read before the start of a lane refused", "kept", 1;
     /// Retention: the start is durable, its files are there still when the machine goes down.
     lane_files_before_the_start_are_removed: "lane file before the start removed at a start", "kept", 1;
+    /// Compaction: a lane has holes, and a crash leaves files that nothing names.
+    a_lane_is_compacted: "lane compacted", "facts", 1;
+    a_compaction_is_for_nobody: "lane compaction was for nobody", "facts", 1;
+    files_of_compactions_are_removed: "file of a compaction removed at a start", "facts", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
     /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.

@@ -52,7 +52,13 @@ fn check_handler(
             Err(place.error("found a topic although on_exhausted is not dead-letter; set it, or drop this key".into()))
         }
         (Some(topic), Some(place)) => {
-            topic_named(app, topic, &place)?;
+            if topic_named(app, topic, &place)?.compact.is_some() {
+                let message = format!(
+                    "found {topic:?}, which is compacted: of several inputs of one key that fail it would keep the last; allowed: a topic \
+                     without compact: true"
+                );
+                return Err(place.error(message));
+            }
             if handler.subscribe.iter().any(|subscribe| subscribe.topic == *topic) {
                 let message = format!("found {topic:?}, to which this handler subscribes; allowed: another topic");
                 return Err(place.error(message));

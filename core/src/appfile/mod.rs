@@ -10,7 +10,7 @@ mod node;
 mod tests;
 
 use gristmill_base::datatype::DataType;
-use gristmill_base::limits::{APP_FILE_BYTES_MAX, LANE_COUNT_DEFAULT};
+use gristmill_base::limits::{APP_FILE_BYTES_MAX, DELETE_RETENTION_HOURS_DEFAULT, LANE_COUNT_DEFAULT};
 use std::fmt;
 use std::time::Duration;
 
@@ -48,8 +48,15 @@ pub struct TopicSpec {
     pub lanes: u16,
     /// How long events are kept; `None`: for ever.
     pub retention: Option<RetentionSpec>,
-    /// Whether all but the last event of each key may go.
-    pub compact: bool,
+    /// How all but the last event of each key go; `None`: they stay.
+    pub compact: Option<CompactSpec>,
+}
+
+/// How a topic is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactSpec {
+    /// For how long an event without a value stays after a compaction has seen it first.
+    pub delete_retention: Duration,
 }
 
 /// How long events are kept. At least one of the bounds is there; what is beyond one of them may go.
@@ -225,12 +232,14 @@ fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
 }
 
 fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {
-    let fields = topic.fields(&["name", "key", "value", "lanes", "retention", "compact"])?;
-    if let Some(compact) = fields.optional("compact")
-        && compact.truth()?
-    {
-        return Err(compact.error("found true: compaction is not supported yet; allowed: false".to_owned()));
+    let fields = topic.fields(&["name", "key", "value", "lanes", "retention", "compact", "delete_retention"])?;
+    let compact = fields.optional("compact").map(|it| it.truth()).transpose()?.unwrap_or(false);
+    let delete_retention = fields.optional("delete_retention");
+    if let Some(given) = delete_retention.as_ref().filter(|_| !compact) {
+        return Err(given.error("found it without compact: true; allowed: both, or neither".to_owned()));
     }
+    let delete_retention = delete_retention.map(|it| it.keep_time()).transpose()?;
+    let delete_retention = delete_retention.unwrap_or(Duration::from_secs(DELETE_RETENTION_HOURS_DEFAULT * 3_600));
     Ok(TopicSpec {
         name: fields.required("name")?.name()?,
         key: fields.required("key")?.key_type()?,
@@ -240,7 +249,7 @@ fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {
             None => LANE_COUNT_DEFAULT,
         },
         retention: fields.optional("retention").map(|it| read_retention(&it)).transpose()?.flatten(),
-        compact: false,
+        compact: compact.then_some(CompactSpec { delete_retention }),
     })
 }
 

@@ -222,12 +222,32 @@ fn retention_that_is_none() {
         ("{bytes: -5}", "retention.bytes: found the number -5"),
         ("{bytes: 99999999TiB}", "retention.bytes: found"),
         ("{time: 7d, hard: soft}", "retention.hard: found \"soft\"; allowed: true, false"),
-        ("none, compact: true", "topics[1].compact: found true: compaction is not supported yet"),
         ("none, compact: 1", "topics[1].compact: found the number 1; allowed: true, false"),
+        ("none, compact: delete", "topics[1].compact: found \"delete\"; allowed: true, false"),
+        ("none, delete_retention: 1h", "topics[1].delete_retention: found it without compact: true; allowed: both"),
+        ("none, compact: false, delete_retention: 1h", "topics[1].delete_retention: found it without compact: true"),
+        ("none, compact: true, delete_retention: 0s", "topics[1].delete_retention: found \"0s\"; allowed: a whole"),
+        ("none, compact: true, delete_retention: none", "delete_retention: found \"none\"; allowed: a whole number"),
+        ("none, compact: true, tombstones: 1h", "unknown key \"tombstones\"; allowed: name, key, value, lanes,"),
+        ("none, compact: true", "found \"rejected\", which is compacted"),
     ] {
         let message = refused("retention: none", &format!("retention: {wrong}"));
         assert!(message.contains(says), "{wrong}: {message}");
     }
+}
+
+#[test]
+fn compaction_is_off_unless_asked_for() {
+    let read = |rest: &str| {
+        let text = WORD_COUNT
+            .replace("name: lines, key: string, value: json", &format!("name: lines, key: string, value: json{rest}"));
+        AppFile::parse(&text, "app.yaml").map(|app| app.topics[0].compact).map_err(|error| error.to_string())
+    };
+    let spec = |seconds| Some(CompactSpec { delete_retention: Duration::from_secs(seconds) });
+    assert_eq!(read(""), Ok(None));
+    assert_eq!(read(", compact: false"), Ok(None));
+    assert_eq!(read(", compact: true"), Ok(spec(86_400)));
+    assert_eq!(read(", compact: true, delete_retention: 90s, retention: {time: 7d, hard: true}"), Ok(spec(90)));
 }
 
 #[test]

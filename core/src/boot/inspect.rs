@@ -5,7 +5,7 @@
 
 use super::layout::log_config;
 use super::rows::GroupRows;
-use super::sweep::{kept_from, unnamed};
+use super::sweep::{kept, unnamed};
 use super::{BootConfig, BootError, Placement, damage, load_slot, missing, read_root, readable};
 use crate::catalog::Catalog;
 use crate::jobs::{LANES_DIR, SLOTS_DIR, checkpoint_name};
@@ -17,6 +17,7 @@ use gristmill_base::placement::Owners;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::{SegmentFile, list_segments};
 use gristmill_io::root::RootFile;
+use gristmill_state::lane::Lane;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Content, FileEntry, Group, Level, RowKey, Run, Sizes};
 use std::collections::BTreeMap;
@@ -84,12 +85,27 @@ pub struct Inspected {
     pub shards: Vec<InspectedShard>,
     /// Files of lanes.
     pub lanes: FileSum,
+    /// What checkpoints name of them.
+    pub chunks: InspectedChunks,
     /// Files that nothing names any more, which a start removes.
     pub unnamed: Vec<String>,
     /// By name, `app/table`, if rows were counted.
     pub tables: Option<BTreeMap<String, InspectedTable>>,
     /// What waits, if rows were counted; what the log holds beyond checkpoints is not among it.
     pub waiting: Option<InspectedWaiting>,
+}
+
+/// Chunks of lanes that checkpoints name. What else lies in their files means nothing any more, or not yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InspectedChunks {
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Lanes that a compaction has been through.
+    pub compacted_lanes: u64,
+    /// Bytes of the chunks that compactions have made.
+    pub compacted_bytes: u64,
+    /// Offsets from the starts of these lanes to the last event of such a chunk, those included that have no event any more.
+    pub compacted_offsets: u64,
 }
 
 /// Rows of what waits.
@@ -103,6 +119,18 @@ pub struct InspectedWaiting {
     pub messages: u64,
     /// Bytes of their keys, as they lie in files, and contents.
     pub bytes: u64,
+}
+
+impl InspectedChunks {
+    fn add(&mut self, lane: &Lane) {
+        let made = || lane.extents().iter().filter(|extent| extent.has_holes);
+        self.bytes += lane.filed_bytes();
+        self.compacted_bytes += made().map(|extent| extent.bytes).sum::<u64>();
+        if let Some(last) = made().next_back() {
+            self.compacted_lanes += 1;
+            self.compacted_offsets += last.last.0 + 1 - lane.start.0;
+        }
+    }
 }
 
 impl FileSum {
@@ -165,7 +193,8 @@ pub fn inspect(disk: &mut dyn Disk, config: &BootConfig, counts_rows: bool) -> R
         (found.tables, found.waiting) = (Some(tables), Some(waiting));
     }
     let slots = look.slots(&roots)?;
-    let lanes = (&catalog, &kept_from(slots.iter()));
+    slots.iter().flat_map(|slot| slot.lanes.values()).for_each(|lane| found.chunks.add(lane));
+    let lanes = (&catalog, &kept(slots.iter()));
     found.unnamed = unnamed(&mut look.files, &placement, &roots.iter().collect::<Vec<_>>(), lanes)?;
     Ok(found)
 }

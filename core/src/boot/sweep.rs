@@ -14,16 +14,18 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
+use gristmill_state::lane::COMPACTED_FILE;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Manifest, group_dir};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// By lane, the lowest file that a checkpoint names.
-pub(super) type KeptFrom = BTreeMap<LaneKey, u32>;
+/// By lane, the lowest file that a checkpoint names, and those of compaction that one names.
+pub(super) type Kept = BTreeMap<LaneKey, (u32, Vec<u32>)>;
 
 /// Of slots as their checkpoints have them.
-pub(super) fn kept_from<'a>(slots: impl Iterator<Item = &'a Slot>) -> KeptFrom {
-    slots.flat_map(|slot| slot.lanes.values()).map(|lane| (lane.key, lane.kept_from())).collect()
+pub(super) fn kept<'a>(slots: impl Iterator<Item = &'a Slot>) -> Kept {
+    let lanes = slots.flat_map(|slot| slot.lanes.values());
+    lanes.map(|lane| (lane.key, (lane.kept_from(), lane.compacted_files().to_vec()))).collect()
 }
 
 /// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
@@ -34,7 +36,7 @@ pub(super) fn sweep(
     files: &mut Files<'_>,
     placement: &Placement,
     roots: &[&RootContent],
-    lanes: (&Catalog, &KeptFrom),
+    lanes: (&Catalog, &Kept),
 ) -> Result<Option<String>, DiskError> {
     let mut sweep = Sweep { files, failed: None };
     for Stale { folder, names, mark } in sweep.stale(placement, roots, lanes) {
@@ -57,7 +59,7 @@ pub(super) fn unnamed(
     files: &mut Files<'_>,
     placement: &Placement,
     roots: &[&RootContent],
-    lanes: (&Catalog, &KeptFrom),
+    lanes: (&Catalog, &Kept),
 ) -> Result<Vec<String>, DiskError> {
     let mut sweep = Sweep { files, failed: None };
     let stale = sweep.stale(placement, roots, lanes);
@@ -109,7 +111,7 @@ impl Sweep<'_, '_> {
         &mut self,
         placement: &Placement,
         roots: &[&RootContent],
-        (catalog, kept): (&Catalog, &KeptFrom),
+        (catalog, kept): (&Catalog, &Kept),
     ) -> Vec<Stale> {
         let mut found = Vec::new();
         let marks = roots.iter().flat_map(|content| &content.marks);
@@ -124,11 +126,12 @@ impl Sweep<'_, '_> {
         }
         let is_buried = |name: &str| lane_file(name).is_some_and(|(lane, _)| catalog.is_deleted_topic(lane.topic));
         found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));
-        let is_passed = |name: &str| {
-            let named = lane_file(name).and_then(|(lane, file)| Some((file, kept.get(&lane)?)));
-            named.is_some_and(|(file, kept)| file < *kept)
-        };
+        let named = |name: &str| lane_file(name).and_then(|(lane, file)| Some((file, kept.get(&lane)?)));
+        let is_passed = |name: &str| named(name).is_some_and(|(file, (kept, _))| file < *kept);
         found.push(self.look(LANES_DIR, "lane file before the start removed at a start", &is_passed));
+        let is_unnamed =
+            |name: &str| named(name).is_some_and(|(file, (_, made))| file >= COMPACTED_FILE && !made.contains(&file));
+        found.push(self.look(LANES_DIR, "file of a compaction removed at a start", &is_unnamed));
         let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
         for layout in self.list("").into_iter().filter(is_left) {
             for shard in self.list(&layout) {

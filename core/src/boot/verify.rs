@@ -8,7 +8,7 @@
 mod store;
 
 use super::layout::{log_config, shard_dir};
-use super::sweep::{kept_from, unnamed};
+use super::sweep::{kept, unnamed};
 use super::{BootConfig, BootError, Placement, crosscheck, damage, load_identity, missing, older, read_log};
 use crate::catalog::Catalog;
 use crate::jobs::{ChunkError, SLOTS_DIR, checkpoint_name, chunk_words, lane_path, load_chunk};
@@ -304,7 +304,7 @@ impl Reader<'_, '_> {
             return self.lost(error);
         }
         let roots: Vec<&RootContent> = logs.iter().map(|recovered| &recovered.content).collect();
-        let kept = kept_from(logs.iter().flat_map(|recovered| recovered.slots.values()));
+        let kept = kept(logs.iter().flat_map(|recovered| recovered.slots.values()));
         match unnamed(&mut self.files, placement, &roots, (catalog, &kept)) {
             Ok(unnamed) => self.verified.unnamed = unnamed,
             Err(error) => return self.lost(error.into()),

@@ -53,7 +53,12 @@ fn app_line(app: &AppEntry) -> Value {
 fn topic_json(topic: &Topic) -> Value {
     json!({"name": topic.name, "id": topic.id, "lanes": topic.lanes,
            "key": data_type(topic.key).name(), "value": data_type(topic.value).name(),
-           "retention": retention_json(topic)})
+           "retention": retention_json(topic), "compact": compact_json(topic)})
+}
+
+/// `null` for a topic that is not compacted.
+fn compact_json(topic: &Topic) -> Value {
+    if topic.compact { json!({"delete_retention_seconds": topic.tombstone_micros / 1_000_000}) } else { Value::Null }
 }
 
 /// `null` for a topic that keeps its events for ever.

@@ -23,7 +23,6 @@ use gristmill_state::lane::{Extent, Lane, LaneSizes};
 use gristmill_state::slot::{NewExtents, Slot};
 use gristmill_state::store::Manifest;
 use std::collections::VecDeque;
-use std::ops::Range;
 
 /// Magic of a checkpoint file.
 const MAGIC: [u8; 4] = *b"GMCK";
@@ -438,9 +437,10 @@ impl Shard {
 
     /// Files of lanes homed in a slot, of which nothing is needed after the slot's last record: they go once a root names a
     /// checkpoint with it.
-    pub(super) fn remove_lane_files(&mut self, slot: SlotId, files: Vec<(LaneKey, Range<u32>)>) {
+    pub(super) fn remove_lane_files(&mut self, slot: SlotId, files: Vec<(LaneKey, Vec<u32>)>) {
         let last = self.slot_mut(slot).last_ssn();
-        let paths = files.into_iter().flat_map(|(lane, files)| files.map(move |file| lane_path(lane, file)));
+        let paths =
+            files.into_iter().flat_map(|(lane, files)| files.into_iter().map(move |file| lane_path(lane, file)));
         let checkpoints = &mut self.checkpoints;
         if checkpoints.content.marks.get(&slot).is_some_and(|mark| mark.ssn >= last)
             || planted::is(Bug::LaneFilesBeforeRoot)
@@ -495,6 +495,7 @@ impl Shard {
             }
             JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
             JobDone::Store(job, step) => self.store_step_done(job, step),
+            JobDone::Compact(job, step) => self.compact_step_done(job, step),
             JobDone::Root(root, done) => self.root_published(root, done),
             JobDone::Catalog(root, done) => self.catalog_stored(root, done),
             JobDone::Placement(root, done) => self.placement_stored(root, done),
@@ -528,12 +529,7 @@ impl Shard {
                 self.feeds_go_on(lane);
                 self.retry_reads();
             }
-            Err(ChunkError::Damaged(what)) => {
-                let next = extent.last.0 + 1;
-                let remedy =
-                    format!("put an undamaged copy of the file back; events from {next} on can be read meanwhile");
-                self.chunk_damaged(lane, extent, format!("{what}; {remedy}"));
-            }
+            Err(ChunkError::Damaged(what)) => self.chunk_damaged(lane, extent, &what),
             Err(ChunkError::Disk(error)) => self.fail_reads(lane, extent, Code::Failed, &error.to_string()),
         }
     }

@@ -43,6 +43,11 @@ impl Damage {
         self.chunks.get(&(lane, extent.place)).filter(|chunk| chunk.extent == extent).map(|chunk| &*chunk.what)
     }
 
+    /// Whether a chunk of a lane is known as damaged.
+    pub(super) fn is_in(&self, lane: LaneKey) -> bool {
+        self.chunks.range((lane, Place { file: 0, position: 0 })..).next().is_some_and(|((other, _), _)| *other == lane)
+    }
+
     /// The damaged chunk of a lane with this event.
     fn at(&self, lane: LaneKey, offset: Offset) -> bool {
         let from = Place { file: 0, position: 0 };
@@ -66,8 +71,12 @@ fn time_of(request: &Request) -> Option<u64> {
 }
 
 impl Shard {
-    /// A chunk turned out to be damaged: what waits for its events hears it, and nothing asks for it again soon.
-    pub(super) fn chunk_damaged(&mut self, lane: LaneKey, extent: Extent, what: String) {
+    /// A chunk turned out to be damaged, as the words say: what waits for its events hears it, and nothing asks for it again
+    /// soon.
+    pub(super) fn chunk_damaged(&mut self, lane: LaneKey, extent: Extent, what: &str) {
+        let next = extent.last.0 + 1;
+        let what =
+            format!("{what}; put an undamaged copy of the file back; events from {next} on can be read meanwhile");
         gristmill_base::sometimes::reached("lane chunk damaged");
         self.fail_reads(lane, extent, Code::Damaged, &what);
         let again_nanos = self.now_nanos + PAUSE_NANOS;

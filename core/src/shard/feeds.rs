@@ -495,15 +495,15 @@ impl Shard {
         lag
     }
 
-    /// Up to where all subscriptions of a lane have handled its events, by their durable records.
-    pub(super) fn handled_by_all(&self, lane: &Lane) -> Offset {
+    /// Up to where all subscriptions of a lane have handled its events, by their durable records. With the planted bug: up to
+    /// where they were handed over.
+    pub(super) fn handled_by_all(&self, lane: &Lane, bug: Bug) -> Offset {
         let mut least = u64::MAX;
         for subscription in self.catalog.subscriptions_of(lane.key.topic) {
             let Some(feed) = self.feeds.get(&(SubscriptionId(subscription.id), lane.key)) else { return Offset(0) };
             for slot in self.candidates(subscription, lane.key) {
                 let destination = feed.destinations.get(&slot).cloned().unwrap_or_default();
-                let planted = planted::is(Bug::RetentionBeforeHandled);
-                least = least.min(if planted { destination.sent } else { destination.reported });
+                least = least.min(if planted::is(bug) { destination.sent } else { destination.reported });
             }
         }
         Offset(least)

@@ -148,10 +148,8 @@ impl Shard {
         let mut stretches: Vec<Stretch> = Vec::new();
         for (position, key, value) in records {
             let refusal = |code, message: String| Refusal::new(code, format!("record {position}: {message}"));
-            let checked =
-                super::writes::check("the event's key", data_type(entry.key), &key, KEY_BYTES_MAX).and_then(|()| {
-                    super::writes::check("the event's value", data_type(entry.value), &value, VALUE_BYTES_MAX)
-                });
+            let checked = super::writes::check("the event's key", data_type(entry.key), &key, KEY_BYTES_MAX)
+                .and_then(|()| super::writes::check_event_value(entry, &value));
             checked.map_err(|error| refusal(error.code, error.message))?;
             let lane = LaneKey { topic, lane: lane_of(&key, lanes) };
             let home = lane_home(topic, lane.lane, lanes, slots);

@@ -53,6 +53,7 @@ impl Shard {
                 ("memory_short", u64::from(self.memory_short)),
                 ("lane_file_bytes", sums.filed_bytes),
                 ("retention_held_lanes", self.retention.held_lanes),
+                ("compacting", u64::from(self.retention.compactions.is_running())),
             ]
             .into_iter()
             .chain(self.disk_gauges())
@@ -74,7 +75,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 22] {
+    fn engine_counts(&self) -> [(&'static str, u64); 25] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -99,6 +100,9 @@ impl Shard {
             ("retention_bytes_removed", self.retention.bytes),
             ("retention_gaps", self.retention.gaps.records),
             ("retention_positions_skipped", self.retention.gaps.positions),
+            ("compactions", self.retention.compactions.count),
+            ("compaction_replaced_bytes", self.retention.compactions.replaced_bytes),
+            ("compaction_written_bytes", self.retention.compactions.written_bytes),
         ]
     }
 

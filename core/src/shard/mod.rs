@@ -8,6 +8,7 @@ mod bulk;
 mod catalog;
 mod channels;
 mod checkpoint;
+mod compaction;
 mod cut;
 mod cut_content;
 mod damage;

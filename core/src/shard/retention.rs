@@ -3,8 +3,10 @@
 //! because the topic is hard ([`super::gaps`]). Files go with a root that names a checkpoint with that start.
 
 use super::Shard;
+use super::compaction::Compactions;
 use super::gaps::Gaps;
 use gristmill_base::ids::{LaneKey, Offset, SlotId};
+use gristmill_base::planted::Bug;
 use gristmill_base::sometimes::reached;
 use gristmill_state::lane::Lane;
 
@@ -25,6 +27,8 @@ pub(super) struct Retention {
     pub(super) held_lanes: u64,
     /// What was skipped for its sake.
     pub(super) gaps: Gaps,
+    /// What compaction does beside it.
+    pub(super) compactions: Compactions,
     /// When the lanes are looked at next, monotonic nanoseconds.
     due_nanos: u64,
     /// Since when files of lanes wait for a root, monotonic nanoseconds; `None` if none do.
@@ -70,12 +74,12 @@ impl Shard {
         let mut held = 0;
         for lane in self.slot(slot).iter().flat_map(|slot| slot.lanes.values()) {
             let Some((_, topic)) = catalog.topic(lane.key.topic) else { continue };
-            let Some(keep) = topic.keep() else { continue };
+            let Some(keep) = topic.keep().filter(|_| !self.retention.compactions.is_of(lane.key)) else { continue };
             let asked = lane.start_asked(keep, self.engine_micros);
             if asked <= lane.start {
                 continue;
             }
-            let allowed = Offset(self.handled_by_all(lane).0.saturating_add(1));
+            let allowed = Offset(self.handled_by_all(lane, Bug::RetentionBeforeHandled).0.saturating_add(1));
             held += u64::from(allowed < asked);
             if topic.hard && allowed < asked {
                 gaps.push((lane.key, asked));

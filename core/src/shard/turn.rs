@@ -158,6 +158,7 @@ impl Shard {
         self.move_step(outbox);
         self.cut_step(outbox);
         self.checkpoint_step(outbox);
+        self.compact_step(outbox);
         self.catalog_step(outbox);
     }
 
@@ -227,6 +228,7 @@ impl Shard {
             .min(timer)
             .min(self.merge_deadline())
             .min(self.checkpoint_deadline())
+            .min(self.retention.compactions.deadline())
             .min(self.checkpoints.cuts.deadline())
             .min(self.moves.deadline())
             .min(self.upkeep_nanos)

@@ -18,6 +18,7 @@ pub(super) enum Work {
     Root,
     Flush,
     Merge,
+    Compaction,
 }
 
 impl Work {
@@ -29,6 +30,7 @@ impl Work {
             Self::Root => "root",
             Self::Flush => "flush of rows",
             Self::Merge => "merge",
+            Self::Compaction => "compaction",
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::release::answer;
 use super::requests::Spot;
-use crate::catalog::{Table, data_type};
+use crate::catalog::{Table, Topic, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::class::InputClass;
 use gristmill_base::datatype::DataType;
@@ -317,7 +317,7 @@ impl Shard {
             Operation::Produce { topic, key, value, headers, event_micros, .. } => {
                 let (_, entry) = self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
                 check("the event's key", data_type(entry.key), &key, KEY_BYTES_MAX)?;
-                check("the event's value", data_type(entry.value), &value, VALUE_BYTES_MAX)?;
+                check_event_value(entry, &value)?;
                 check_count("headers", headers.len(), HEADERS_MAX)?;
                 let lane = LaneKey { topic, lane: lane_of(&key, entry.lanes) };
                 let event_micros = if event_micros == 0 { self.engine_micros } else { event_micros };
@@ -427,6 +427,14 @@ pub(super) fn check(what: &str, wanted: DataType, bytes: &[u8], allowed: usize) 
         ));
     }
     wanted.check(bytes).map_err(|error| Refusal::new(Code::WrongType, format!("{what}: {error}")))
+}
+
+/// A compacted topic takes events without a value, whatever its type is: they delete their key.
+pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refusal> {
+    if topic.compact && value.is_empty() {
+        return Ok(());
+    }
+    check("the event's value", data_type(topic.value), value, VALUE_BYTES_MAX)
 }
 
 fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {

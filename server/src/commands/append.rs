@@ -29,6 +29,9 @@ pub(super) struct Append {
     /// file in the first one and the line in the second one, such as {"doc": FILE, "text": LINE} with doc,text.
     #[arg(long, value_name = "NAME,NAME", requires = "lines", value_parser = members)]
     fields: Option<(String, String)>,
+    /// Append an event without a value. In a topic with compact: true it deletes the key.
+    #[arg(long, conflicts_with = "lines", requires = "key")]
+    tombstone: bool,
     /// The value; with --lines any number of files instead (standard input if there is none, or for -).
     #[arg(value_name = "VALUE|FILE", allow_negative_numbers = true)]
     values: Vec<String>,
@@ -53,12 +56,15 @@ pub(super) fn run(client: &mut Client, append: &Append, format: Format) -> Resul
         let lines = Lines { client, topic, append, appended: 0 };
         return lines.run(format);
     }
-    let [value] = append.values.as_slice() else {
-        let message = format!("{} values; one is wanted (quote it), or --lines with files", append.values.len());
-        return Err(Failed::new(Exit::Usage, message));
+    let value = match append.values.as_slice() {
+        [] if append.tombstone => Vec::new(),
+        [value] if !append.tombstone => typed::encode("the value", topic.value, value)?,
+        values => {
+            let wanted = "one is wanted (quote it), none with --tombstone, or --lines with files";
+            return Err(Failed::new(Exit::Usage, format!("{} values; {wanted}", values.len())));
+        }
     };
     let key = typed::encode("the key", topic.key, append.key.as_deref().unwrap_or_default())?;
-    let value = typed::encode("the value", topic.value, value)?;
     let produced = client.produce(&append.topic, &key, &value).map_err(failed)?;
     let mut printer = Printer::new();
     match format {

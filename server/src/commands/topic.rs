@@ -269,6 +269,12 @@ fn retention(topic: &Value) -> String {
     if bounds.is_empty() { "none".to_owned() } else { bounds.join(", ") }
 }
 
+/// Whether a topic is compacted, and for how long its tombstones stay.
+fn compact(topic: &Value) -> String {
+    let stay = topic["compact"]["delete_retention_seconds"].as_u64();
+    stay.map_or_else(|| "no".to_owned(), |seconds| format!("yes, tombstones {}", time(seconds)))
+}
+
 fn time(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
     let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
@@ -290,10 +296,11 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
         }
         return printer.flush();
     }
-    let mut columns = Columns::new(&["topic", "key", "value", "lanes", "retention"]);
+    let mut columns = Columns::new(&["topic", "key", "value", "lanes", "retention", "compact"]);
     for topic in &topics {
         let name = format!("{}/{}", cell(topic, "app"), cell(topic, "name"));
-        columns.row(vec![name, cell(topic, "key"), cell(topic, "value"), cell(topic, "lanes"), retention(topic)]);
+        let [key, value, lanes] = ["key", "value", "lanes"].map(|of| cell(topic, of));
+        columns.row(vec![name, key, value, lanes, retention(topic), compact(topic)]);
     }
     printer.table(&columns)?;
     printer.flush()
@@ -301,7 +308,7 @@ fn list(client: &mut Client, format: Format) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{When, retention};
+    use super::{When, compact, retention};
     use serde_json::json;
 
     #[test]
@@ -312,6 +319,8 @@ mod tests {
         assert_eq!(show(json!({"seconds": 90, "bytes": null})), "90s");
         assert_eq!(show(json!({"seconds": 90, "bytes": null, "hard": true})), "90s, hard");
         assert_eq!(show(json!({"seconds": null, "bytes": 1_500})), "1500");
+        assert_eq!(compact(&json!({"compact": null})), "no");
+        assert_eq!(compact(&json!({"compact": {"delete_retention_seconds": 86_400}})), "yes, tombstones 1d");
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(crate) fn encode(what: &str, of: DataType, text: &str) -> Result<Vec<u8>, Fa
     of.encode_text(text).map_err(|error| wrong(error.to_string()))
 }
 
-/// What programs read. Bytes that are no text come as `{"hex": "..."}`.
+/// What programs read. Bytes that are no text come as `{"hex": "..."}`, none as null where the type has no value without
+/// bytes: a tombstone.
 pub(super) fn to_json(of: DataType, bytes: &[u8]) -> Value {
     let number = <[u8; 8]>::try_from(bytes).ok();
     match (of, number) {
@@ -25,6 +26,8 @@ pub(super) fn to_json(of: DataType, bytes: &[u8]) -> Value {
         (DataType::I64, Some(bytes)) => decode_i64(bytes).into(),
         (DataType::F64, Some(bytes)) => decode_f64(bytes).into(),
         (DataType::Bool, _) if matches!(bytes, [0 | 1]) => (bytes[0] == 1).into(),
+        (DataType::String | DataType::Bytes, _) => text_or_hex(bytes),
+        _ if bytes.is_empty() => Value::Null,
         (DataType::Json, _) => serde_json::from_slice(bytes).unwrap_or_else(|_| text_or_hex(bytes)),
         _ => text_or_hex(bytes),
     }

@@ -36,6 +36,9 @@ pub(super) const COUNTERS: &[Family] = &[
     ("retention_bytes_removed", "Bytes of lane files that held them"),
     ("retention_gaps", "Records of slots that skip events which hard retention has taken"),
     ("retention_positions_skipped", "Offsets that these records skip; each may have been for the slot"),
+    ("compactions", "Compactions of lanes that count"),
+    ("compaction_replaced_bytes", "Bytes of events that they were made of"),
+    ("compaction_written_bytes", "Bytes of events that they have left of these"),
 ];
 
 /// What rises and falls, of one shard.
@@ -75,6 +78,7 @@ pub(super) const GAUGES: &[Family] = &[
         "retention_held_lanes",
         "Lanes that hold more than their topic's retention asks, because a subscription has not handled it",
     ),
+    ("compacting", "1 while a lane is being compacted"),
 ];
 
 /// What only rises, of the native door of one shard.

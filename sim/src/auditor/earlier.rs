@@ -27,6 +27,7 @@ impl Auditor {
             ends: then.ends.clone(),
             starts: then.starts.clone(),
             times: then.times.clone(),
+            holes: then.holes.clone(),
             counts: then.counts.clone(),
             moment: self.moment,
             cells: self.cells.iter().map(cell).collect(),

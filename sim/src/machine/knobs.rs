@@ -165,6 +165,17 @@ impl Knobs {
         self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
         self.tuning.timers_ahead_micros = one_of(&mut rng, &[3_000, 30_000, Tuning::DEFAULT.timers_ahead_micros]);
         self.tuning.timers_waiting = one_of(&mut rng, &[1, Tuning::DEFAULT.timers_waiting]);
+        self.tuning.compaction_keys_bytes = one_of(&mut rng, &[1, 300, Tuning::DEFAULT.compaction_keys_bytes]);
+    }
+
+    /// Lanes are filed early and in small files, so that they are compacted within a run.
+    pub fn file_often(&mut self) {
+        self.boot.segment_bytes = 64 << 10;
+        self.boot.checkpoint_bytes = self.boot.checkpoint_bytes.min(128 << 10);
+        self.padding = self.padding.max(100);
+        if self.boot.lane_sizes == LaneSizes::default() {
+            self.boot.lane_sizes = LaneSizes { chunk_bytes: 1_000, file_bytes: 8 << 10 };
+        }
     }
 
     /// How large lane files and their chunks are: follows from what was drawn, so that it takes no draw.

@@ -8,6 +8,16 @@ use gristmill_core::request::{Answer, Code, Operation, Refusal};
 /// Times that a read of a chunk may be told that its file is damaged, before it must have been put back.
 const DAMAGE_TRIES_MAX: u32 = 600;
 
+/// A lane, as it was read.
+struct LaneShown {
+    /// Its first offset that is there; behind its end if there is none.
+    first: u64,
+    /// The offset behind its last one.
+    end: u64,
+    /// Offsets and append times of its events.
+    events: Vec<(u64, u64)>,
+}
+
 impl Run {
     /// Reads every lane to its end; if nothing is appended any more, holds what the server says of places in them too.
     pub(super) fn read_lanes(&mut self, is_settled: bool) -> Result<(), String> {
@@ -17,19 +27,19 @@ impl Run {
             let (id, lanes) = names.topic(topic);
             for lane in 0..lanes {
                 let key = LaneKey { topic: id, lane: LaneId(lane) };
-                let (first, times) = self.read_lane(topic, key)?;
+                let read = self.read_lane(topic, key)?;
                 if is_settled {
-                    self.hold_offsets(topic, key, first, &times)?;
+                    self.hold_offsets(topic, key, &read)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Reads a lane to its end: its first offset, and the append times of its events.
-    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<(u64, Vec<u64>), String> {
+    /// Reads a lane to its end.
+    fn read_lane(&mut self, topic: &'static str, key: LaneKey) -> Result<LaneShown, String> {
         let mut from = Offset(0);
-        let (mut first, mut times) = (1, Vec::new());
+        let (mut first, mut events_shown) = (1, Vec::new());
         loop {
             let (topic_id, lane, wait_millis) = (key.topic, key.lane, 0);
             let read = Operation::Read { topic: topic_id, lane, from, max_events: 50, max_bytes: 1 << 20, wait_millis };
@@ -37,7 +47,7 @@ impl Run {
             if matches!(&answer, Err(refusal) if refusal.code == Code::Gone) {
                 // Retention was quicker: once more, from where the lane begins now.
                 self.begins(topic, key, from.0 + 1)?;
-                (from, times) = (Offset(0), Vec::new());
+                (from, events_shown) = (Offset(0), Vec::new());
                 continue;
             }
             let answer = answer.map_err(|refusal| format!("P1: {topic}-{} cannot be read: {refusal:?}", key.lane))?;
@@ -45,12 +55,20 @@ impl Run {
             if from == Offset(0) {
                 first = events.first().map_or(*next, |event| event.offset).0;
             }
-            times.extend(events.iter().map(|event| event.append_micros));
+            events_shown.extend(events.iter().map(|event| (event.offset.0, event.append_micros)));
             let (end, next) = (*end, *next);
             let act = Act::Read(topic, key.lane.0, from.0);
             self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
             if next >= end {
-                return Ok((first, times));
+                if self.auditor.is_compacted(topic) {
+                    let ask = Operation::Offsets { topic: topic_id, lane, time_micros: None };
+                    let Ok(Answer::Offsets { start, .. }) = self.ask_mending(&ask)? else {
+                        return Err(format!("{topic}-{lane} was read, but its offsets are refused"));
+                    };
+                    self.begins(topic, key, start.0)?;
+                    self.auditor.lane_read(topic, key.lane.0, (start.0, end.0), &events_shown);
+                }
+                return Ok(LaneShown { first, end: end.0, events: events_shown });
             }
             if next <= from {
                 return Err(format!("{topic}-{} cannot be read from {from}, although it ends at {end}", key.lane));
@@ -65,26 +83,31 @@ impl Run {
         self.auditor.begins(topic, key.lane.0, start, keep)
     }
 
-    /// Asks where a lane was at some times; `times` are those of its events from `first` on. Meanwhile it may begin later.
-    fn hold_offsets(&mut self, topic: &'static str, key: LaneKey, first: u64, times: &[u64]) -> Result<(), String> {
-        if !times.is_sorted() {
-            return Err(format!("append times of {topic}-{} go back: {times:?}", key.lane));
+    /// Asks where a lane was at some times. Meanwhile it may begin later, or be compacted.
+    fn hold_offsets(&mut self, topic: &'static str, key: LaneKey, shown: &LaneShown) -> Result<(), String> {
+        let LaneShown { first, end, events } = shown;
+        if !events.is_sorted_by_key(|(_, time)| *time) {
+            return Err(format!("append times of {topic}-{} go back: {events:?}", key.lane));
         }
-        let of = |at: usize| times.get(at).copied();
-        let asked = [None, of(0), of(times.len() / 2), of(times.len() / 3).map(|time| time + 1), Some(u64::MAX)];
+        let is_compacted = self.auditor.is_compacted(topic);
+        let of = |at: usize| events.get(at).map(|(_, time)| *time);
+        let asked = [None, of(0), of(events.len() / 2), of(events.len() / 3).map(|time| time + 1), Some(u64::MAX)];
         for time_micros in asked {
             let ask = Operation::Offsets { topic: key.topic, lane: key.lane, time_micros };
             let answer = self.ask_mending(&ask)?;
             let asked = format!("{topic}-{} at {time_micros:?}", key.lane);
-            let Ok(Answer::Offsets { start, .. }) = answer else {
+            let Ok(Answer::Offsets { start, end: told, at: found }) = answer else {
                 return Err(format!("offsets of {asked}: {answer:?}"));
             };
-            let end = Offset(first + times.len() as u64);
-            let at = |micros| first + times.partition_point(|time| *time < micros) as u64;
-            let at = Offset(time_micros.map_or(0, |micros| at(micros).max(start.0)));
-            let expected = Ok(Answer::Offsets { start, end, at });
-            if answer != expected || start.0 < first.max(self.auditor.known_start(topic, key.lane.0)) {
-                return Err(format!("offsets of {asked}: {answer:?} instead of {expected:?}, first {first}"));
+            let since = |micros| events.get(events.partition_point(|(_, time)| *time < micros)).map_or(*end, |it| it.0);
+            let at = time_micros.map_or(0, |micros| since(micros).max(start.0));
+            // What was there may be compacted by now.
+            let fits = found.0 == at || is_compacted && time_micros.is_some() && (at..=*end).contains(&found.0);
+            let least = self.auditor.known_start(topic, key.lane.0).max(if is_compacted { 0 } else { *first });
+            if told.0 != *end || !fits || start.0 < least {
+                return Err(format!(
+                    "offsets of {asked}: {answer:?}, expected {at} of {start} to {end}, first {first}"
+                ));
             }
             self.begins(topic, key, start.0)?;
         }

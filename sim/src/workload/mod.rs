@@ -1,6 +1,7 @@
 //! What the simulated clients do, with apps whose state says which inputs it has handled.
 
 pub mod bank;
+pub mod facts;
 pub mod words;
 
 use crate::auditor::{Auditor, MapKey};
@@ -289,9 +290,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "words" => Some(Box::<words::Words>::default()),
         "kept" => Some(Box::new(bank::Bank::kept())),
         "hard" => Some(Box::new(bank::Bank::hard())),
+        "facts" => Some(Box::<facts::Facts>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 4] = ["bank", "words", "kept", "hard"];
+pub const NAMES: [&str; 5] = ["bank", "words", "kept", "hard", "facts"];

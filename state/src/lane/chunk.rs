@@ -129,14 +129,18 @@ impl Chunks {
         std::mem::take(&mut self.done)
     }
 
-    /// Adds the next event.
-    pub(super) fn add(&mut self, event: &LaneEvent) {
+    /// Adds the next event. Of a tombstone in a chunk with holes it says since when a compaction has had it, engine
+    /// microseconds.
+    pub(super) fn add(&mut self, event: &LaneEvent, since: u64) {
         let before = self.body.len();
         if self.has_holes {
             self.body.put_varint(event.offset.0);
         }
         self.body.put_varint(event.append_micros);
         event.event.encode(&mut self.body);
+        if self.has_holes && event.event.value.is_empty() {
+            self.body.put_varint(since);
+        }
         if before > 0 && self.body.len() > self.sizes.chunk_bytes {
             let own = self.body.split_off(before);
             self.close();
@@ -173,8 +177,18 @@ impl Chunks {
 
 /// The events of a chunk.
 pub(super) fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeError> {
-    let mut from = Reader::new(body);
     let mut events = Vec::new();
+    decode_each(extent, body, |event, _| events.push(event))?;
+    Ok(events)
+}
+
+/// The events of a chunk one by one, and since when a compaction has had each, if it is a tombstone that one has.
+pub(super) fn decode_each(
+    extent: Extent,
+    body: &[u8],
+    mut each: impl FnMut(LaneEvent, Option<u64>),
+) -> Result<(), DecodeError> {
+    let mut from = Reader::new(body);
     let mut next = extent.first.0;
     while next <= extent.last.0 {
         let offset = if extent.has_holes { from.varint()? } else { next };
@@ -184,14 +198,39 @@ pub(super) fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>
         next = offset + 1;
         let append_micros = from.varint()?;
         let event = Event::decode(&mut from)?;
-        events.push(LaneEvent {
-            offset: Offset(offset),
-            append_micros,
-            hash: key_hash(&event.key),
-            lsn: Lsn(0),
-            event,
-        });
+        let since = if extent.has_holes && event.value.is_empty() { Some(from.varint()?) } else { None };
+        let hash = key_hash(&event.key);
+        each(LaneEvent { offset: Offset(offset), append_micros, hash, lsn: Lsn(0), event }, since);
     }
-    from.end()?;
-    Ok(events)
+    from.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::class::InputClass;
+
+    #[test]
+    fn golden_bytes_of_a_chunk_with_holes() {
+        let event = |offset: u64, append_micros, value: &[u8]| {
+            let (key, value, headers) = ([b'k'].into(), value.into(), Vec::new());
+            let event = Event { event_micros: 7, class: InputClass::Live, key, value, headers };
+            let hash = key_hash(&event.key);
+            LaneEvent { offset: Offset(offset), append_micros, hash, lsn: Lsn(0), event }
+        };
+        let place = Place { file: COMPACTED_FILE | 3, position: 0 };
+        let mut chunks = Chunks::new(place, LaneSizes::default());
+        chunks.set_holes(true);
+        let events = [event(5, 100, b"v"), event(9, 101, b"")];
+        events.iter().for_each(|event| chunks.add(event, 200));
+        let Chunk { extent, body } = chunks.finish().remove(0);
+        // Offset, append time, event time, key, value, headers; of the tombstone since when a compaction has had it.
+        assert_eq!(body, *b"\x05\x64\x07\x01k\x01v\x00\x09\x65\x07\x01k\x00\x00\xc8\x01");
+        assert_eq!((extent.first, extent.last, extent.times), (Offset(5), Offset(9), Some((100, 101))));
+        let mut found = Vec::new();
+        decode_each(extent, &body, |event, since| found.push((event, since))).unwrap();
+        let [value, tombstone] = events;
+        assert_eq!(found, [(value, None), (tombstone, Some(200))]);
+        assert!((0..body.len()).all(|end| decode_chunk(extent, &body[..end]).is_err()));
+    }
 }

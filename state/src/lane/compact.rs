@@ -7,18 +7,40 @@
 //! its key, up to the last event that it has learned of. What lies behind that stays as it was and is learned by the next
 //! one. So it needs no more memory for many keys than for few, only more turns. Keys are kept whole: two are never taken
 //! for one.
+//!
+//! A tombstone, an event without a value, stays when a compaction sees it for the first time, and goes with one that begins
+//! so long after that one as the topic says. Who reads a lane from its beginning to its end within that time sees of each
+//! key its last event, or the tombstone, or nothing.
 
-use super::chunk::{Chunks, decode_chunk};
+use super::chunk::{COMPACTED_FILE, Chunks, decode_chunk, decode_each};
 use super::{Chunk, Extent, Lane, LaneEvent, LaneSizes, Place};
 use ahash::AHashMap;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{LaneKey, Offset};
 use gristmill_base::limits::COMPACTION_KEY_BYTES;
+use gristmill_base::planted::{self, Bug};
+
+/// What a compaction may do.
+#[derive(Clone, Copy, Debug)]
+pub struct CompactionBounds {
+    /// The last event that all subscriptions have handled: later ones stay as they are.
+    pub handled: Offset,
+    /// Engine time, microseconds.
+    pub now_micros: u64,
+    /// How long a tombstone stays after a compaction has seen it first, microseconds.
+    pub tombstone_micros: u64,
+    /// How large chunks become.
+    pub sizes: LaneSizes,
+    /// Memory that keys with their places may take, of which at least one event is learned.
+    pub keys_bytes: usize,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Compaction {
     lane: LaneKey,
+    /// The file that it writes.
+    file: u32,
     /// Chunks that are written again, oldest first.
     sources: Vec<Extent>,
     /// How many of them are through, in this pass.
@@ -30,58 +52,79 @@ pub struct Compaction {
     bytes_max: usize,
     /// The last event that was learned of; `None` during the first pass.
     until: Option<Offset>,
-    /// Events without a value that were appended before, engine microseconds, are not written.
+    /// Engine time of its beginning, microseconds.
+    began_micros: u64,
+    /// Tombstones that a compaction has had since then, or longer, are not written; engine microseconds.
     tombstones_before: u64,
     out: Chunks,
     written: Vec<Extent>,
 }
 
 impl Lane {
-    /// A compaction of the chunks up to `handled` into a file of its own, if it is worth it: if the chunks that none has
-    /// seen have as many bytes as the others, and those of one chunk. The newest chunk is never among them. A key with its
-    /// place takes memory of `bytes_max`, of which at least one event is learned.
-    #[must_use]
-    pub fn compaction(
-        &self,
-        handled: Offset,
-        file: u32,
-        tombstones_before: u64,
-        sizes: LaneSizes,
-        bytes_max: usize,
-    ) -> Option<Compaction> {
-        let older = self.extents.len().saturating_sub(1);
-        let allowed = self.extents[..older].iter().take_while(|extent| extent.last <= handled);
-        let sources: Vec<Extent> = allowed.copied().collect();
-        let bytes = |is_seen: bool| -> u64 {
-            sources.iter().filter(|extent| extent.has_holes == is_seen).map(|extent| extent.bytes).sum()
+    /// A compaction into a file of its own, if one is worth it: if the chunks that none has seen have as many bytes as the
+    /// others, and those of one chunk. What lies in the newest file is never touched. If the compaction would be worth it
+    /// but for that, the next chunk begins another file. No checkpoint of the lane may be under way.
+    pub fn compaction(&mut self, bounds: CompactionBounds) -> Option<Compaction> {
+        let newest = self.extents.last()?.place.file;
+        let closed = self.extents.iter().take_while(|extent| extent.place.file != newest).count();
+        let sizes = bounds.sizes;
+        let Some(at) = self.worth(closed, &bounds) else {
+            if self.next.file == newest && self.worth(self.extents.len(), &bounds).is_some() {
+                self.next = self.next.next_file();
+            }
+            return None;
         };
-        let is_worth_it = bytes(false) >= bytes(true).max(sizes.chunk_bytes as u64);
-        let at = sources.iter().position(|extent| !extent.has_holes)?;
-        let out = Chunks::new(Place { file, position: 0 }, LaneSizes { file_bytes: u64::MAX, ..sizes });
-        is_worth_it.then(|| Compaction {
+        // Each compaction moves the next chunk into another file, so no two have the same number.
+        let file = COMPACTED_FILE | self.next.file;
+        self.next = self.next.next_file();
+        let sources = self.extents[..closed].iter().take_while(|extent| extent.last <= bounds.handled);
+        Some(Compaction {
             lane: self.key,
+            file,
             at,
-            sources,
+            sources: sources.copied().collect(),
             last: AHashMap::new(),
             bytes: 0,
-            bytes_max,
+            bytes_max: bounds.keys_bytes,
             until: None,
-            tombstones_before,
-            out,
+            began_micros: bounds.now_micros,
+            tombstones_before: bounds.now_micros.saturating_sub(bounds.tombstone_micros),
+            out: Chunks::new(Place { file, position: 0 }, LaneSizes { file_bytes: u64::MAX, ..sizes }),
             written: Vec::new(),
         })
+    }
+
+    /// Whether a compaction of the first chunks, so many, is worth it: the first one that none has seen.
+    fn worth(&self, count: usize, bounds: &CompactionBounds) -> Option<usize> {
+        let extents = || self.extents[..count].iter().take_while(|extent| extent.last <= bounds.handled);
+        let bytes = |is_seen: bool| -> u64 {
+            extents().filter(|extent| extent.has_holes == is_seen).map(|extent| extent.bytes).sum()
+        };
+        let is_worth_it = bytes(false) >= bytes(true).max(bounds.sizes.chunk_bytes as u64);
+        extents().position(|extent| !extent.has_holes).filter(|_| is_worth_it)
     }
 
     /// Takes what a compaction has written for what it was made of. Says whether that is what the lane has: not so if its
     /// start has moved meanwhile.
     pub fn compacted(&mut self, compaction: &Compaction) -> bool {
         let Compaction { sources, written, .. } = compaction;
-        if !self.extents.starts_with(sources) || self.key != compaction.lane || !compaction.is_over() {
+        // Times of chunks may have become known meanwhile.
+        let is_same = self.extents.len() > sources.len()
+            && self
+                .extents
+                .iter()
+                .zip(sources)
+                .all(|(own, source)| (own.place, own.last) == (source.place, source.last));
+        if !is_same || self.key != compaction.lane || !compaction.is_over() {
             return false;
         }
         self.extents.splice(..sources.len(), written.iter().copied());
         self.filed_bytes = self.extents.iter().map(|extent| extent.bytes).sum();
-        self.loaded.retain(|(extent, _)| !sources.contains(extent));
+        let extents = &self.extents;
+        self.loaded.retain(|(loaded, _)| extents.iter().any(|extent| extent.place == loaded.place));
+        if !written.is_empty() {
+            self.compacted.push(compaction.file);
+        }
         true
     }
 }
@@ -91,6 +134,25 @@ impl Compaction {
     #[must_use]
     pub fn lane(&self) -> LaneKey {
         self.lane
+    }
+
+    /// Number of the file that it writes.
+    #[must_use]
+    pub fn file(&self) -> u32 {
+        self.file
+    }
+
+    /// The last event that it may look at.
+    #[must_use]
+    pub fn last(&self) -> Offset {
+        self.sources.last().map_or(Offset(0), |extent| extent.last)
+    }
+
+    /// Bytes of the chunks that it is made of, and of those that it has written so far.
+    #[must_use]
+    pub fn moved_bytes(&self) -> (u64, u64) {
+        let sum = |extents: &[Extent]| extents.iter().map(|extent| extent.bytes).sum();
+        (sum(&self.sources), sum(&self.written))
     }
 
     /// The chunk that it wants to be given next; `None`: all that it writes was given out.
@@ -111,16 +173,19 @@ impl Compaction {
     /// The body is not what the extent says.
     pub fn take(&mut self, body: &[u8]) -> Result<Vec<Chunk>, DecodeError> {
         let Some(extent) = self.wants() else { return Ok(Vec::new()) };
-        let events = decode_chunk(extent, body)?;
-        self.at += 1;
         let Some(until) = self.until else {
+            let events = decode_chunk(extent, body)?;
+            self.at += 1;
             self.learn(extent, events);
             return Ok(Vec::new());
         };
-        for event in &events {
+        let mut events = Vec::new();
+        decode_each(extent, body, |event, since| events.push((event, since)))?;
+        self.at += 1;
+        for (event, since) in &events {
             self.out.set_holes(event.offset <= until);
-            if event.offset > until || self.stays(event) {
-                self.out.add(event);
+            if event.offset > until || self.stays(event, *since) {
+                self.out.add(event, since.unwrap_or(self.began_micros));
             }
         }
         let mut chunks = self.out.take_full();
@@ -128,6 +193,8 @@ impl Compaction {
             let place = Place { file: 0, position: 0 };
             let out = std::mem::replace(&mut self.out, Chunks::new(place, LaneSizes::default()));
             chunks.extend(out.finish());
+            // Keys are given back here, where it holds up no shard.
+            self.last = AHashMap::new();
         }
         self.written.extend(chunks.iter().map(|chunk| chunk.extent));
         Ok(chunks)
@@ -158,16 +225,20 @@ impl Compaction {
 
     /// Whether an event is the last of its key, as far as was learned, and no tombstone whose time is over. What was before
     /// a tombstone is not written with it, so it may go when nobody needs to hear of it any more.
-    fn stays(&self, LaneEvent { offset, append_micros, event, .. }: &LaneEvent) -> bool {
+    fn stays(&self, LaneEvent { offset, event, .. }: &LaneEvent, since: Option<u64>) -> bool {
+        let is_over = since.is_some_and(|since| since <= self.tombstones_before);
+        if event.value.is_empty() && (is_over || planted::is(Bug::TombstoneGoesAtOnce)) {
+            return false;
+        }
         let last = self.last.get(&event.key);
-        last.is_none_or(|last| last <= offset) && !(event.value.is_empty() && *append_micros < self.tombstones_before)
+        last.is_none_or(|last| if planted::is(Bug::CompactionTakesLast) { last < offset } else { last <= offset })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::{COMPACTED_FILE, LaneRead};
+    use crate::lane::LaneRead;
     use crate::record::Event;
     use gristmill_base::class::InputClass;
     use gristmill_base::codec::Reader;
@@ -227,23 +298,32 @@ mod tests {
         }
     }
 
-    /// One compaction; says how many events it may have looked at, or 0 if there was none.
-    fn compact(lane: &mut Lane, disk: &mut Disk, number: u32, handled: u64, before: u64, bytes: usize) -> bool {
-        let file = COMPACTED_FILE + number;
-        let Some(mut job) = lane.compaction(Offset(handled), file, before, SIZES, bytes) else { return false };
+    /// What a compaction of this test may do.
+    fn bounds(handled: u64, now_micros: u64, tombstone_micros: u64, keys_bytes: usize) -> CompactionBounds {
+        CompactionBounds { handled: Offset(handled), now_micros, tombstone_micros, sizes: SIZES, keys_bytes }
+    }
+
+    /// One compaction, if there is one.
+    fn compact(lane: &mut Lane, disk: &mut Disk, bounds: CompactionBounds) -> bool {
+        let Some(mut job) = lane.compaction(bounds) else { return false };
+        assert!(disk.keys().all(|(file, _)| *file != job.file()), "file {} was there", job.file());
         let mut steps = 0;
         while let Some(extent) = job.wants() {
             let chunks = job.take(body(disk, extent)).unwrap();
-            assert!(job.bytes <= bytes.max(3 + COMPACTION_KEY_BYTES), "{} of {bytes}", job.bytes);
+            assert!(job.bytes <= bounds.keys_bytes.max(3 + COMPACTION_KEY_BYTES), "{} of {bounds:?}", job.bytes);
             write(disk, &chunks);
             steps += 1;
             assert!(steps < 10_000);
         }
+        let (made_of, written) = job.moved_bytes();
+        let before = lane.filed_bytes();
         assert!(lane.compacted(&job), "nothing else has changed it");
+        assert_eq!(lane.filed_bytes(), before - made_of + written);
         let mut bytes = Vec::new();
         lane.store(&[], &mut bytes);
         let again = Lane::stored(&mut Reader::new(&bytes), false).unwrap();
-        assert_eq!(again.extents(), lane.extents());
+        assert_eq!((again.extents(), again.next), (lane.extents(), lane.next));
+        assert!(again.compacted.iter().eq(lane.compacted.last()) || written == 0);
         true
     }
 
@@ -252,24 +332,28 @@ mod tests {
         fn the_last_event_of_each_key_stays_and_nothing_that_is_needed_goes(
             parts in prop::collection::vec(prop::collection::vec((0_u8..12, prop::bool::weighted(0.2)), 1..40), 1..8),
             handled_share in 0_u64..=100,
-            before_share in 0_u64..=100,
+            tombstone_micros in 0_u64..900,
             keys in 1_usize..14,
         ) {
             let mut lane = Lane::new(LaneKey { topic: TopicId(1), lane: LaneId(0) });
             let (mut disk, mut events) = (Disk::new(), Vec::new());
-            let mut highest = 0;
-            for (number, part) in parts.iter().enumerate() {
+            // When there were compactions, and up to where.
+            let mut made: Vec<(u64, u64)> = Vec::new();
+            for part in &parts {
                 append(&mut lane, part);
                 events.extend(part.iter().copied());
                 file(&mut lane, &mut disk);
                 let end = events.len() as u64;
-                let (handled, before) = (end * handled_share / 100, 10 * end * before_share / 100);
+                let (handled, now) = (end * handled_share / 100, 10 * end);
+                let newest = lane.extents().last().unwrap().place.file;
+                let untouched: Vec<Extent> = lane.extents().iter().copied().filter(|it| it.place.file == newest).collect();
                 let mut tries = 0;
-                while compact(&mut lane, &mut disk, number as u32 * 1_000 + tries, handled, before, keys * (3 + COMPACTION_KEY_BYTES)) {
-                    highest = highest.max(handled);
+                while compact(&mut lane, &mut disk, bounds(handled, now, tombstone_micros, keys * (3 + COMPACTION_KEY_BYTES))) {
+                    made.push((now, handled));
                     tries += 1;
                     prop_assert!(tries < 900, "compactions come to an end");
                 }
+                prop_assert!(lane.extents().ends_with(&untouched), "the newest file is never touched");
                 let found = all(&mut lane, &disk);
                 prop_assert!(found.is_sorted());
                 let there: BTreeMap<u64, (u8, bool)> = found.iter().map(|(at, key, gone)| (*at, (*key, *gone))).collect();
@@ -277,17 +361,20 @@ mod tests {
                 for (at, (key, _)) in (1..).zip(&events) {
                     last.insert(*key, at);
                 }
+                let highest = made.iter().map(|(_, handled)| *handled).max().unwrap_or(0);
+                let is_old = |at: u64| {
+                    let seen = made.iter().find(|(_, handled)| *handled >= at);
+                    seen.is_some_and(|(seen, _)| made.iter().any(|(then, _)| seen + tombstone_micros <= *then))
+                };
                 for (at, (key, is_tombstone)) in (1_u64..).zip(&events) {
                     match there.get(&at) {
                         Some(it) => prop_assert_eq!(it, &(*key, *is_tombstone)),
                         None => {
                             prop_assert!(at <= highest, "{at} is needed");
-                            let is_old = *is_tombstone && 10 * at < before;
-                            prop_assert!(last[key] > at || is_old, "{at} was the last of {key}");
+                            prop_assert!(last[key] > at || *is_tombstone && is_old(at), "{at} was the last of {key}");
                         }
                     }
                 }
-                prop_assert!(there.contains_key(&end), "the newest chunk is never touched");
             }
         }
     }
@@ -300,17 +387,39 @@ mod tests {
         append(&mut lane, &events);
         file(&mut lane, &mut disk);
         let before = lane.filed_bytes();
-        let newest = lane.extents().last().unwrap().first.0;
-        assert!(compact(&mut lane, &mut disk, 1, 400, 0, 1 << 20));
-        assert!(lane.filed_bytes() < before / 20, "{before}, now {}", lane.filed_bytes());
+        let newest = lane.extents().last().unwrap().place.file;
+        let newest = lane.extents().iter().find(|extent| extent.place.file == newest).unwrap().first.0;
+        assert!(compact(&mut lane, &mut disk, bounds(400, 0, 0, 1 << 20)));
+        assert!(lane.filed_bytes() < before / 15, "{before}, now {}", lane.filed_bytes());
         let offsets: Vec<u64> = all(&mut lane, &disk).iter().map(|it| it.0).collect();
         assert_eq!(offsets, (newest - 5..=400).collect::<Vec<_>>());
         assert_eq!(lane.first_since(10 * (newest - 5)), crate::lane::LaneSearch::At(Offset(newest - 5)));
-        assert!(
-            lane.compaction(Offset(400), COMPACTED_FILE + 2, 0, SIZES, 1 << 20).is_none(),
-            "there is nothing to do"
-        );
-        lane.move_start(Offset(newest - 2));
-        assert_eq!(all(&mut lane, &disk)[0].0, newest - 2);
+        assert!(lane.compaction(bounds(400, 0, 0, 1 << 20)).is_none(), "there is nothing to do");
+        let (replaced, made) = (lane.release_files(), lane.compacted_files().to_vec());
+        assert_eq!(replaced.len(), replaced.last().unwrap().to_owned() as usize, "all but the newest of normal ones");
+        assert!(lane.files().contains(&made[0]) && made.len() == 1);
+        lane.move_start(Offset(newest));
+        assert_eq!((all(&mut lane, &disk)[0].0, lane.release_files()), (newest, made));
+    }
+
+    #[test]
+    fn a_tombstone_is_there_for_whoever_saw_what_was_before_it() {
+        let mut lane = Lane::new(LaneKey { topic: TopicId(1), lane: LaneId(0) });
+        let mut disk = Disk::new();
+        let more = |lane: &mut Lane, disk: &mut Disk| {
+            append(lane, &(0..60).map(|n| (n as u8 % 5, false)).collect::<Vec<_>>());
+            file(lane, disk);
+        };
+        append(&mut lane, &[(77, false), (77, true)]);
+        let mut is_there = |now: u64| {
+            more(&mut lane, &mut disk);
+            assert!(compact(&mut lane, &mut disk, bounds(u64::MAX, now, 1_000, 1 << 20)));
+            all(&mut lane, &disk).iter().filter(|(_, key, _)| *key == 77).map(|it| it.0).collect::<Vec<_>>()
+        };
+        // However old the tombstone is, nobody could know before the first compaction that what was before it goes.
+        assert_eq!(is_there(50_000), [2]);
+        assert_eq!(is_there(50_900), [2], "later compactions do not begin to count anew");
+        assert_eq!(is_there(50_999), [2]);
+        assert!(is_there(51_000).is_empty());
     }
 }

@@ -9,7 +9,7 @@ mod retain;
 mod stored;
 
 pub use chunk::{COMPACTED_FILE, Chunk, Extent, LaneSizes, Place};
-pub use compact::Compaction;
+pub use compact::{Compaction, CompactionBounds};
 pub use retain::Keep;
 
 use crate::record::Event;
@@ -19,7 +19,6 @@ use gristmill_base::ids::{LaneKey, Lsn, Offset};
 use gristmill_base::placement::key_hash;
 use gristmill_base::position::Durable;
 use std::collections::VecDeque;
-use std::ops::Range;
 
 /// An event at its place in the lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +82,10 @@ pub struct Lane {
     filed_bytes: u64,
     /// Where the next chunk may begin; behind all extents.
     next: Place,
-    /// The lowest file that may be named by something that counts.
+    /// The lowest file that may be named by something that counts; of compaction's another list.
     kept_from: u32,
+    /// Files of compaction that may be named by something that counts.
+    compacted: Vec<u32>,
     /// Volatile: the highest file that a checkpoint was to write, whether or not it was made to the end.
     planned: u32,
     /// Recently read extents, newest last.
@@ -106,6 +107,9 @@ impl Lane {
         let end = extents.last().map_or(Offset(start.0 - 1), |extent| extent.last);
         let normal = extents.iter().find(|extent| !extent.place.is_compacted());
         let kept_from = normal.map_or(next.file, |extent| extent.place.file);
+        let compacted = extents.iter().map(|extent| extent.place).filter(|place| place.is_compacted());
+        let mut compacted: Vec<u32> = compacted.map(|place| place.file).collect();
+        compacted.dedup();
         Self {
             key,
             start,
@@ -117,6 +121,7 @@ impl Lane {
             extents,
             next,
             kept_from,
+            compacted,
             planned: 0,
             loaded: VecDeque::new(),
             tail_bytes: 0,
@@ -264,7 +269,7 @@ impl Lane {
             self.next.position > 0 && self.extents.last().is_none_or(|last| last.place.file != self.next.file);
         let mut chunks = Chunks::new(if is_left { self.next.next_file() } else { self.next }, sizes);
         for offset in self.filed().0 + 1..=self.end.0 {
-            chunks.add(self.in_tail(Offset(offset)).expect("what is not filed is in the tail"));
+            chunks.add(self.in_tail(Offset(offset)).expect("what is not filed is in the tail"), 0);
         }
         chunks.finish()
     }
@@ -275,10 +280,17 @@ impl Lane {
         self.kept_from
     }
 
+    /// Files of compaction that may be named by something that counts.
+    #[must_use]
+    pub fn compacted_files(&self) -> &[u32] {
+        &self.compacted
+    }
+
     /// All files that it may have: what goes with it.
     #[must_use]
-    pub fn files(&self) -> Range<u32> {
-        self.kept_from..self.next.file.max(self.planned) + 1
+    pub fn files(&self) -> Vec<u32> {
+        let normal = self.kept_from..self.next.file.max(self.planned) + 1;
+        normal.chain(self.compacted.iter().copied()).collect()
     }
 
     /// Takes note of a chunk that a checkpoint is about to write. Should the lane go before it counts, or should it fail, its

@@ -2,7 +2,6 @@
 
 use super::{Extent, Lane};
 use gristmill_base::ids::Offset;
-use std::ops::Range;
 
 /// How much of a lane is kept. What neither bound lets go of stays; what one of them does goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,12 +68,14 @@ impl Lane {
 
     /// Files that hold nothing of the lane any more, each named once by a lane in memory. They may be removed when a root
     /// names a checkpoint with the lane as it is now. No checkpoint of it may be under way.
-    pub fn release_files(&mut self) -> Range<u32> {
+    pub fn release_files(&mut self) -> Vec<u32> {
         // The next chunk begins a file of its own if there is no other one in its file: see `next_chunks`.
         let empty = self.next.file + u32::from(self.next.position > 0);
         let normal = self.extents.iter().find(|extent| !extent.place.is_compacted());
         let needed = normal.map_or(empty, |extent| extent.place.file).max(self.kept_from);
-        std::mem::replace(&mut self.kept_from, needed)..needed
+        let normal = std::mem::replace(&mut self.kept_from, needed)..needed;
+        let named = |file: u32| self.extents.iter().any(|extent| extent.place.file == file);
+        normal.chain(self.compacted.extract_if(.., |file| !named(*file))).collect()
     }
 
     /// Whether a chunk is still one of the lane's.
@@ -99,6 +100,7 @@ mod tests {
     use gristmill_base::class::InputClass;
     use gristmill_base::codec::Reader;
     use gristmill_base::ids::{LaneId, LaneKey, Lsn, TopicId};
+    use std::ops::Range;
 
     fn append(lane: &mut Lane, offsets: Range<u64>) {
         for n in offsets {
@@ -172,13 +174,13 @@ mod tests {
         let again = Lane::stored(&mut Reader::new(&bytes), false).unwrap();
         assert_eq!((again.start, again.end(), again.extents.len()), (Offset(9), Offset(40), 12));
         assert_eq!(again.filed_bytes(), lane.filed_bytes() + new[0].bytes);
-        assert_eq!((lane.release_files(), again.kept_from()), (1..3, 3));
-        assert_eq!((lane.release_files(), lane.files()), (3..3, 3..9));
+        assert_eq!((lane.release_files(), again.kept_from()), (vec![1, 2], 3));
+        assert_eq!((lane.release_files(), lane.files()), (vec![], (3..9).collect()));
         let large = lane.next_chunks(LaneSizes { chunk_bytes: 1, file_bytes: 1 });
         large.iter().for_each(|chunk| lane.plan(chunk.extent));
         assert_eq!(
             lane.files(),
-            3..large.last().unwrap().extent.place.file + 1,
+            (3..large.last().unwrap().extent.place.file + 1).collect::<Vec<_>>(),
             "what an unfinished checkpoint wrote goes too"
         );
     }
@@ -188,7 +190,7 @@ mod tests {
         let mut lane = lane();
         lane.move_start(Offset(35));
         assert_eq!((lane.start, lane.extents.len(), lane.filed(), lane.end()), (Offset(35), 0, Offset(34), Offset(40)));
-        assert_eq!(lane.release_files(), 1..9);
+        assert_eq!(lane.release_files(), (1..9).collect::<Vec<_>>());
         let chunks = lane.next_chunks(LaneSizes::default());
         assert_eq!((chunks[0].extent.first, chunks[0].extent.place.file), (Offset(35), 9), "a new file");
         lane.file(chunks[0].extent);

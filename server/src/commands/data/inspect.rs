@@ -3,7 +3,9 @@
 use super::super::output::{Columns, Format, Printer, grouped};
 use super::{Directory, mebibytes, take, unread};
 use crate::exit::Failed;
-use gristmill_core::boot::{BootConfig, FileSum, Inspected, InspectedFile, InspectedShard, InspectedWaiting, inspect};
+use gristmill_core::boot::{
+    BootConfig, FileSum, Inspected, InspectedChunks, InspectedFile, InspectedShard, InspectedWaiting, inspect,
+};
 use gristmill_io::log::SegmentFile;
 use gristmill_io::posix::PosixDisk;
 use gristmill_state::store::{FileKind, Level, LevelSize, Sizes, file_path};
@@ -63,7 +65,21 @@ fn text(printer: &mut Printer, found: &Inspected) -> Result<(), Failed> {
             mebibytes(live)
         ))?;
     }
-    printer.line(&format!("{} lane files, {} MiB", grouped(lanes.files), mebibytes(lanes.bytes)))?;
+    printer.line(&format!(
+        "{} lane files, {} MiB, of which {} MiB are events that checkpoints name",
+        grouped(lanes.files),
+        mebibytes(lanes.bytes),
+        mebibytes(found.chunks.bytes)
+    ))?;
+    if found.chunks.compacted_lanes > 0 {
+        let InspectedChunks { compacted_lanes, compacted_bytes, compacted_offsets, .. } = found.chunks;
+        printer.line(&format!(
+            "{} lanes are compacted: {} MiB are left of the events of {} offsets",
+            grouped(compacted_lanes),
+            mebibytes(compacted_bytes),
+            grouped(compacted_offsets)
+        ))?;
+    }
     match unnamed.len() {
         0 => Ok(()),
         count => printer.line(&format!("{count} files that nothing names: the next start removes them")),
@@ -119,9 +135,12 @@ fn as_json(found: &Inspected) -> Value {
     let waiting = found
         .waiting
         .map(|it| json!({"timers": it.timers, "backlog": it.backlog, "messages": it.messages, "bytes": it.bytes}));
+    let InspectedChunks { bytes, compacted_lanes, compacted_bytes, compacted_offsets } = found.chunks;
+    let chunks = json!({"bytes": bytes, "compacted_lanes": compacted_lanes, "compacted_bytes": compacted_bytes,
+                        "compacted_offsets": compacted_offsets});
     json!({
         "directory": format!("{:032x}", found.directory), "slots": found.slots, "starts": found.starts,
-        "layout": found.layout, "shards": shards, "lanes": sum(found.lanes), "unnamed": found.unnamed,
+        "layout": found.layout, "shards": shards, "lanes": sum(found.lanes), "chunks": chunks, "unnamed": found.unnamed,
         "store_bytes": found.store_bytes(), "tables": tables, "waiting": waiting, "live_bytes": found.live_bytes(),
         "space_amplification": amplification(found),
     })

@@ -1,0 +1,264 @@
+//! Facts about few keys, in a topic that is compacted: most events are superseded soon, some delete their key. Two tables
+//! subscribe to it, one of which is slow. Their grains note each event that they handle, by its offset, so what was in a hole
+//! of a lane is known without the lane.
+
+use super::{Act, Names, Workload};
+use crate::auditor::{Auditor, Fate, MapKey};
+use crate::machine::Machine;
+use crate::rng::SimRng;
+use gristmill_base::datatype::decode_u64;
+use gristmill_base::placement::lane_of;
+use gristmill_sdk::{App, Cause, Context, Failure, Input, Reply};
+use std::collections::BTreeMap;
+
+const FILE: &str = r"app: facts
+language: rust
+topics:
+  - {name: facts, key: string, value: bytes, lanes: 2, compact: true, delete_retention: 1s, retention: none}
+tables:
+  - name: quick
+    key: string
+    maps:
+      - {id: 0, name: seen, key: string, value: u64}
+      - {id: 1, name: last, key: string, value: u64}
+    handlers:
+      - name: take
+        subscribe: [{name: quick, topic: facts}]
+  - name: slow
+    key: string
+    maps:
+      - {id: 0, name: seen, key: string, value: u64}
+      - {id: 1, name: last, key: string, value: u64}
+    handlers:
+      - name: take
+        subscribe: [{name: slow, topic: facts}]
+        retry: {attempts: 10000, backoff: 1ms, max: 20ms}
+";
+
+const LANES: u16 = 2;
+/// For how long tombstones stay: hardly, or for as long as any run lasts.
+const STAY: [&str; 2] = ["1s", "36500d"];
+/// What retention does beside compaction.
+const KEEPS: [&str; 6] = ["none", "none", "none", "{time: 2s}", "{bytes: 6KiB}", "{bytes: 60KiB}"];
+
+/// See the module.
+pub struct Facts {
+    file: &'static str,
+    /// Whether tombstones go at all.
+    tombstones_go: bool,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self { file: FILE, tombstones_go: true }
+    }
+}
+
+fn note(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    let Cause::Event { offset, .. } = input.cause else { return Err(Failure::new("no event")) };
+    let mut what = format!("o{offset}|{}", id_of(input.payload));
+    if context.map_get_u64("last", b"offset")? >= offset {
+        what = format!("DISORDER {offset}");
+    }
+    context.map_put_u64("last", b"offset", offset)?;
+    let count = context.map_get_u64("seen", what.as_bytes())? + 1;
+    context.map_put_u64("seen", what.as_bytes(), count)?;
+    Ok(Reply::none())
+}
+
+fn note_slowly(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    let Cause::Event { offset, .. } = input.cause else { return Err(Failure::new("no event")) };
+    if (context.now_micros() / 700 + offset).is_multiple_of(3) {
+        return Err(Failure::new("not at this time of the day"));
+    }
+    note(input, context)
+}
+
+/// The number of the operation that appended a value; 0 for a tombstone, which has none.
+fn id_of(value: &[u8]) -> u64 {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    text.split('|').next().and_then(|id| id.parse().ok()).unwrap_or(0)
+}
+
+impl Workload for Facts {
+    fn draw(&mut self, rng: &mut SimRng) {
+        let stay = STAY[rng.below(STAY.len() as u64) as usize];
+        let keep = KEEPS[rng.below(KEEPS.len() as u64) as usize];
+        self.tombstones_go = stay == STAY[0];
+        let file = FILE.replace("delete_retention: 1s", &format!("delete_retention: {stay}"));
+        let file = file.replace("retention: none", &format!("retention: {keep}"));
+        // Of each run one, for as long as the process lives.
+        self.file = Box::leak(file.into_boxed_str());
+    }
+
+    fn app(&self) -> App {
+        App::new("facts", self.file).each("quick", "take", note).each("slow", "take", note_slowly)
+    }
+
+    fn handlers_append(&self) -> bool {
+        false
+    }
+
+    fn topics(&self) -> &'static [&'static str] {
+        &["facts"]
+    }
+
+    fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act {
+        let key = match rng.below(5) {
+            0 => format!("k{client}-{}", rng.below(20)),
+            _ => format!("k{}", rng.below(6)),
+        };
+        match rng.below(100) {
+            0..=11 => Act::Produce("facts", key, Vec::new()),
+            12..=84 => Act::Produce("facts", key, format!("{id}|{}", "x".repeat(padding)).into_bytes()),
+            85..=94 => Act::Read("facts", rng.below(LANES.into()) as u16, rng.between(0, 60)),
+            _ => Act::Range(["quick", "slow"][rng.below(2) as usize], "seen", key),
+        }
+    }
+
+    fn most(&self, _: &MapKey, _: &[u8]) -> u64 {
+        1
+    }
+
+    fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
+        let (quick, slow) = (handled(machine, names, "quick")?, handled(machine, names, "slow")?);
+        for (place, fact) in &quick {
+            if slow.get(place) != Some(fact) {
+                return Err(format!(
+                    "P4: {place:?} was {fact:?} for one subscription, and {:?} for another",
+                    slow.get(place)
+                ));
+            }
+        }
+        for lane in 0..LANES {
+            // Offsets are given without a gap, and each is of one event, so each was handled once.
+            let end = auditor.shown_end("facts", lane);
+            let missed =
+                (1..end).find(|offset| !quick.contains_key(&(lane, *offset)) || !slow.contains_key(&(lane, *offset)));
+            if let Some(offset) = missed {
+                return Err(format!(
+                    "P4: event {offset} of facts-{lane} was never handled by all; the lane ends at {end}"
+                ));
+            }
+            if let Some((place, fact)) =
+                quick.range((lane, end)..(lane + 1, 0)).chain(slow.range((lane, end)..(lane + 1, 0))).next()
+            {
+                return Err(format!("P2: {fact:?} was handled as {place:?}, but the lane ends at {end}"));
+            }
+        }
+        check_operations(auditor, &quick)?;
+        for (lane, offset, key, value) in auditor.events_of("facts") {
+            let told = Fact { key: String::from_utf8_lossy(key).into_owned(), id: id_of(value) };
+            if quick.get(&(lane, offset)) != Some(&told) {
+                return Err(format!(
+                    "P1: {offset} of facts-{lane} was told as {told:?}, and handled as something else"
+                ));
+            }
+        }
+        self.check_holes(machine, auditor, &quick)
+    }
+}
+
+/// An event, as a grain has noted it.
+#[derive(Debug, PartialEq, Eq)]
+struct Fact {
+    key: String,
+    /// 0: a tombstone.
+    id: u64,
+}
+
+/// Lane and offset.
+type Handled = BTreeMap<(u16, u64), Fact>;
+
+/// What the grains of a table have handled.
+fn handled(machine: &Machine, names: &Names, table: &str) -> Result<Handled, String> {
+    let mut found = Handled::new();
+    let (of, map) = (names.table(table).id, names.map(table, "seen"));
+    for grain in machine.all_grains()?.iter().filter(|grain| grain.table.0 == of) {
+        let key = String::from_utf8_lossy(&grain.key).into_owned();
+        let lane = lane_of(&grain.key, LANES).0;
+        for (entry, row) in grain.maps.get(&map).into_iter().flatten() {
+            let entry = String::from_utf8_lossy(entry).into_owned();
+            let count = <[u8; 8]>::try_from(&*row.bytes).map_or(0, decode_u64);
+            let parsed = entry.strip_prefix('o').and_then(|rest| rest.split_once('|'));
+            let parsed = parsed.and_then(|(offset, id)| Some((offset.parse().ok()?, id.parse().ok()?)));
+            let Some((offset, id)) = parsed.filter(|_| count == 1) else {
+                return Err(format!("P3, P4: {table}/{key} has noted {entry} {count} times"));
+            };
+            if let Some(other) = found.insert((lane, offset), Fact { key: key.clone(), id }) {
+                return Err(format!("P4: {offset} of facts-{lane} was handled as {other:?} and as {id} of {key}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Each operation has the effect that its client knows of.
+fn check_operations(auditor: &Auditor, handled: &Handled) -> Result<(), String> {
+    let mut facts: BTreeMap<u64, u64> = BTreeMap::new();
+    // Of tombstones: how many there are of a key, and how many there may be.
+    let mut tombstones: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for fact in handled.values() {
+        match fact.id {
+            0 => tombstones.entry(&fact.key).or_default().0 += 1,
+            id => *facts.entry(id).or_default() += 1,
+        }
+    }
+    for (id, issued) in &auditor.operations {
+        let Act::Produce(_, key, value) = &issued.act else { continue };
+        let (least, most) = match issued.fate {
+            Fate::Acked(_) => (1, 1),
+            Fate::Unknown => (0, 1),
+            Fate::Refused(_) => (0, 0),
+        };
+        if value.is_empty() {
+            let of_key = tombstones.entry(key).or_default();
+            (of_key.1, of_key.2) = (of_key.1 + least, of_key.2 + most);
+            continue;
+        }
+        let count = facts.remove(id).unwrap_or(0);
+        if !(least..=most).contains(&count) {
+            return Err(format!(
+                "P1, P4: event {id} was handled {count} times, and its client knows {:?}",
+                issued.fate
+            ));
+        }
+    }
+    if let Some(id) = facts.keys().next() {
+        return Err(format!("P2: event {id} was handled, and never sent"));
+    }
+    match tombstones.iter().find(|(_, (count, least, most))| !(least..=most).contains(&count)) {
+        Some((key, counts)) => Err(format!("P1, P4: tombstones of {key}, at least and at most: {counts:?}")),
+        None => Ok(()),
+    }
+}
+
+impl Facts {
+    /// Each offset that somebody found empty is explained by a later event of its key, or was a tombstone whose time is over.
+    fn check_holes(&self, machine: &Machine, auditor: &Auditor, handled: &Handled) -> Result<(), String> {
+        let mut newest: BTreeMap<(u16, &str), u64> = BTreeMap::new();
+        for ((lane, offset), fact) in handled {
+            let newest = newest.entry((*lane, &fact.key)).or_default();
+            *newest = (*newest).max(*offset);
+        }
+        let now = machine.cores.iter().map(|core| core.shard.engine_micros()).max().unwrap_or(0);
+        // Retention has taken what lies before the start.
+        let holes = auditor.holes("facts").filter(|(lane, offset)| *offset >= auditor.known_start("facts", *lane));
+        for (lane, offset) in holes {
+            let fact = handled
+                .get(&(lane, offset))
+                .ok_or_else(|| format!("P4: hole {offset} of facts-{lane} was never handled"))?;
+            if newest[&(lane, fact.key.as_str())] > offset {
+                continue;
+            }
+            if fact.id > 0 {
+                return Err(format!("P1: {offset} of facts-{lane} is the last of {}, and is not there", fact.key));
+            }
+            let appended = auditor.append_micros("facts", lane, offset).unwrap_or(0);
+            if !self.tombstones_go || appended + 1_000_000 > now {
+                return Err(format!("P1: the tombstone {offset} of facts-{lane}, of {}, is gone too early", fact.key));
+            }
+        }
+        Ok(())
+    }
+}
