@@ -213,6 +213,11 @@ pub const TIMERS_AHEAD_MICROS: u64 = 10_000_000;
 pub const TIMERS_WAITING_MAX: usize = 1_024;
 /// See [`TIMERS_WAITING_MAX`].
 pub const TIMERS_READ_MAX: usize = 256;
+/// Backlog rows at the head of a grain's queue that memory keeps once files hold them, the rest lying in files alone; when fewer
+/// than half of them are left as many are read. A few runs take so many, so that reading goes on beside them.
+pub const BACKLOG_AHEAD_ROWS: usize = 1_024;
+/// Bytes of inputs at which that ends sooner.
+pub const BACKLOG_AHEAD_BYTES: usize = 1 << 20;
 /// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
 pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
 /// Hops of a message from grain to grain, so that a loop between grains ends.

@@ -111,6 +111,10 @@ pub enum Bug {
     BacklogRowComesBack = 72,
     /// Messages that wait for their receivers are in no flush.
     OutboxRowForgotten = 73,
+    /// Backlog rows that were read from files are read again once they are taken.
+    BacklogPageReadTwice = 75,
+    /// Backlog rows that were read from files are not queued.
+    BacklogPageSkipped = 76,
     /// A shard goes on serving a slot after the placement gave it to another one.
     MovedSlotServed = 60,
     /// The placement gives a slot to a shard whose root does not name it yet.
@@ -128,7 +132,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 55] = [
+    pub const ALL: [Bug; 57] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -179,6 +183,8 @@ impl Bug {
         Bug::CancelledTimerComesBack,
         Bug::BacklogRowComesBack,
         Bug::OutboxRowForgotten,
+        Bug::BacklogPageReadTwice,
+        Bug::BacklogPageSkipped,
         Bug::MovedSlotServed,
         Bug::PlacementBeforeSlotIn,
         Bug::MoveForgetsSessions,

@@ -30,6 +30,8 @@ pub struct Tuning {
     pub timers_waiting: usize,
     /// See [`COMPACTION_KEYS_BYTES`](crate::limits::COMPACTION_KEYS_BYTES).
     pub compaction_keys_bytes: usize,
+    /// See [`BACKLOG_AHEAD_ROWS`](crate::limits::BACKLOG_AHEAD_ROWS).
+    pub backlog_ahead: usize,
 }
 
 impl Tuning {
@@ -47,6 +49,7 @@ impl Tuning {
         timers_ahead_micros: crate::limits::TIMERS_AHEAD_MICROS,
         timers_waiting: crate::limits::TIMERS_WAITING_MAX,
         compaction_keys_bytes: crate::limits::COMPACTION_KEYS_BYTES,
+        backlog_ahead: crate::limits::BACKLOG_AHEAD_ROWS,
     };
 }
 

@@ -102,7 +102,7 @@ fn raw(root: &Path) -> Result<Raw, BootError> {
             raw.sessions += slot.session_count();
             raw.extents += slot.lanes.values().map(|lane| lane.extents().len()).sum::<usize>();
             let works = slot.grains.iter().filter_map(|(_, grain)| grain.work());
-            raw.backlog += works.map(|work| work.backlog.len()).sum::<usize>();
+            raw.backlog += works.map(|work| work.backlog_count() as usize).sum::<usize>();
         }
     }
     Ok(raw)

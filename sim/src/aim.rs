@@ -34,9 +34,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
-        Bug::TimerNotFlushed | Bug::CancelledTimerComesBack | Bug::BacklogRowComesBack | Bug::OutboxRowForgotten => {
-            aim_at_waiting(bug, knobs)
-        }
+        bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
             knobs.bulk = 50;
@@ -160,6 +158,15 @@ fn aim_at_compaction(bug: Bug, knobs: &mut Knobs) {
     }
 }
 
+fn is_of_waiting(bug: Bug) -> bool {
+    use Bug::{
+        BacklogPageReadTwice, BacklogPageSkipped, BacklogRowComesBack, CancelledTimerComesBack, OutboxRowForgotten,
+        TimerNotFlushed,
+    };
+    let of_backlogs = [BacklogRowComesBack, BacklogPageReadTwice, BacklogPageSkipped];
+    of_backlogs.contains(&bug) || [TimerNotFlushed, CancelledTimerComesBack, OutboxRowForgotten].contains(&bug)
+}
+
 /// Checkpoints all the time, and crashes behind them.
 fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
     checkpoint_often(knobs);
@@ -167,8 +174,12 @@ fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
     knobs.job_nanos = 100_000;
     knobs.crash_turns = 300;
     knobs.crashes = 12;
-    if bug == Bug::BacklogRowComesBack {
+    let is_of_pages = matches!(bug, Bug::BacklogPageReadTwice | Bug::BacklogPageSkipped);
+    if bug == Bug::BacklogRowComesBack || is_of_pages {
         (knobs.pending, knobs.pending_nanos) = (100_000, 4_000_000_000);
+    }
+    if is_of_pages {
+        knobs.tuning.backlog_ahead = 1;
     }
     if bug == Bug::OutboxRowForgotten {
         knobs.mesh_nanos = 2_000_000;

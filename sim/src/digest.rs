@@ -1,10 +1,11 @@
 //! The digest of a data directory's state: what must be the same however often, and at whichever core count, the same
 //! bytes are recovered.
 
-use crate::rows::{TimerRows, WholeGrain, rows_of};
+use crate::rows::{Backlogs, TimerRows, WholeGrain, backlogs_of, rows_of};
 use crate::trace::TraceHash;
 use gristmill_base::ids::SlotId;
 use gristmill_core::Shard;
+use gristmill_state::grain::Work;
 use gristmill_state::slot::Slot;
 use std::fmt::Write;
 
@@ -20,7 +21,10 @@ pub fn digest_of<'a>(
     let mut hash = TraceHash::default();
     for id in (0..slot_count).map(SlotId) {
         match shards.clone().find_map(|shard| Some((shard, shard.slot(id)?))) {
-            Some((shard, slot)) => digest_slot(&mut hash, slot, &rows_of(shard, id, bytes_of)?),
+            Some((shard, slot)) => {
+                let backlogs = backlogs_of(shard, id, bytes_of)?;
+                digest_slot(&mut hash, slot, &rows_of(shard, id, bytes_of)?, &backlogs);
+            }
             None => hash.mix(u64::MAX),
         }
     }
@@ -28,7 +32,7 @@ pub fn digest_of<'a>(
 }
 
 /// Mixes in a slot: everything that its records say, but not where its lanes' bytes lie.
-fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGrain>, TimerRows)) {
+fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGrain>, TimerRows), backlogs: &Backlogs) {
     hash.mix(slot.last_ssn().0);
     hash.mix(slot.session_floor().0);
     hash.mix(slot.session_count() as u64);
@@ -51,10 +55,13 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGra
     let mut grains: Vec<_> = slot.grains.iter().map(|(_, grain)| grain).collect();
     grains.sort_by(|left, right| (left.table, &*left.key).cmp(&(right.table, &*right.key)));
     for grain in grains {
-        let backlog = grain.work().map(|work| &work.backlog).filter(|backlog| !backlog.is_empty());
-        if backlog.is_some() || grain.parked().is_some() {
-            say(hash, format_args!("{} {:?} {backlog:?} {:?}", grain.table, grain.key, grain.parked()));
+        let count = grain.work().map_or(0, Work::backlog_count);
+        if count > 0 || grain.parked().is_some() {
+            say(hash, format_args!("{} {:?} {count} {:?}", grain.table, grain.key, grain.parked()));
         }
+    }
+    for row in backlogs {
+        say(hash, format_args!("{row:?}"));
     }
     for grain in rows {
         say(hash, format_args!("{grain:?}"));

@@ -4,7 +4,9 @@
 use gristmill_base::ids::{MapId, SlotId, TableId};
 use gristmill_core::Shard;
 use gristmill_state::grain::Row;
-use gristmill_state::store::RowKey;
+use gristmill_state::input::GrainAddress;
+use gristmill_state::record::Spilled;
+use gristmill_state::store::{RowKey, Wanted};
 use std::collections::BTreeMap;
 
 /// A grain.
@@ -40,12 +42,8 @@ pub fn rows_of(
     slot: SlotId,
     bytes_of: &dyn Fn(&str) -> Vec<u8>,
 ) -> Result<(Vec<WholeGrain>, TimerRows), String> {
-    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let rows = shard.rows_of(slot, &mut |path, wanted| {
-        let bytes = files.entry(path.to_owned()).or_insert_with(|| bytes_of(path));
-        let from = (wanted.offset as usize).min(bytes.len());
-        bytes[from..(from + wanted.bytes).min(bytes.len())].to_vec()
-    })?;
+    let mut pieces = Pieces::new(bytes_of);
+    let rows = shard.rows_of(slot, &mut |path, wanted| pieces.read(path, wanted))?;
     let mut grains: BTreeMap<(TableId, Vec<u8>), WholeGrain> = BTreeMap::new();
     let mut timers = BTreeMap::new();
     for (bytes, row) in rows {
@@ -60,6 +58,36 @@ pub fn rows_of(
         }
     }
     Ok((grains.into_values().collect(), timers))
+}
+
+/// Backlog rows by their numbers, with their grains.
+pub type Backlogs = BTreeMap<u64, (GrainAddress, Spilled)>;
+
+/// The backlogs of a slot.
+///
+/// # Errors
+/// As [`grains_of`].
+pub fn backlogs_of(shard: &Shard, slot: SlotId, bytes_of: &dyn Fn(&str) -> Vec<u8>) -> Result<Backlogs, String> {
+    let mut pieces = Pieces::new(bytes_of);
+    shard.backlogs_of(slot, &mut |path, wanted| pieces.read(path, wanted))
+}
+
+/// Files of which pieces are read.
+struct Pieces<'a> {
+    files: BTreeMap<String, Vec<u8>>,
+    bytes_of: &'a dyn Fn(&str) -> Vec<u8>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(bytes_of: &'a dyn Fn(&str) -> Vec<u8>) -> Self {
+        Self { files: BTreeMap::new(), bytes_of }
+    }
+
+    fn read(&mut self, path: &str, wanted: Wanted) -> Vec<u8> {
+        let bytes = self.files.entry(path.to_owned()).or_insert_with(|| (self.bytes_of)(path));
+        let from = (wanted.offset as usize).min(bytes.len());
+        bytes[from..(from + wanted.bytes).min(bytes.len())].to_vec()
+    }
 }
 
 fn entry<'a>(

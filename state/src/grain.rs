@@ -4,6 +4,7 @@ mod change;
 
 pub(crate) use change::{Change, Changed, allocated};
 
+use crate::backlog::BacklogRest;
 use crate::input::{Bytes, Input, Origin, StreamId};
 use crate::key::Key;
 use crate::record::{Parked, Spilled};
@@ -32,6 +33,8 @@ pub enum Queued {
     Stream(StreamId, u64, Input),
     /// A row of the backlog.
     Backlog(u64),
+    /// All rows of the backlog that lie in files alone: those of [`Work::rest`]. They come before what follows.
+    Rest,
     /// A timer came due. Valid only while its row has this generation.
     Timer(Box<str>, Ssn),
     /// Nothing: the input of a stream that has ended since, or what a planted bug left behind.
@@ -52,8 +55,10 @@ pub struct Running {
 pub struct Work {
     /// Inputs in order; backlog rows come before what was queued after them.
     pub queue: VecDeque<Queued>,
-    /// Durable copies of spilled inputs, by number; each is in `queue` as `Backlog`.
+    /// Durable copies of spilled inputs that are in memory, by number; each is in `queue` as `Backlog`.
     pub backlog: BTreeMap<u64, Spilled>,
+    /// Those that lie in files alone, if there are some; they are in `queue` as `Rest`.
+    pub rest: Option<Box<BacklogRest>>,
     /// Set while the grain must not run.
     pub parked: Option<Parked>,
     /// The run that holds the head of the queue, at most one.
@@ -160,6 +165,7 @@ impl Work {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
             && self.backlog.is_empty()
+            && self.rest.is_none()
             && self.parked.is_none()
             && self.running.is_none()
             && !self.listed_live
@@ -173,9 +179,18 @@ impl Work {
         InputClass::from(self.bulk == self.queue.len())
     }
 
-    /// The class of a queued entry. Timers are live, whoever set them.
+    /// How many rows its backlog has, wherever they are.
+    #[must_use]
+    pub fn backlog_count(&self) -> u64 {
+        self.backlog.len() as u64 + self.rest.as_ref().map_or(0, |rest| rest.count)
+    }
+
+    /// The class of a queued entry. Timers are live, whoever set them; so are rows in files, unless all of them are bulk.
     #[must_use]
     pub fn class_of(&self, queued: &Queued) -> InputClass {
+        if matches!(queued, Queued::Rest) {
+            return InputClass::from(self.rest.as_ref().is_some_and(|rest| !rest.has_live));
+        }
         self.input_of(queued).map_or(InputClass::Live, |input| input.class)
     }
 
@@ -195,20 +210,20 @@ impl Work {
         match queued {
             Queued::Stream(_, _, input) => Some(input),
             Queued::Backlog(n) => self.backlog.get(n).map(|row| &row.input),
-            Queued::Timer(..) | Queued::Nothing => None,
+            Queued::Timer(..) | Queued::Rest | Queued::Nothing => None,
         }
     }
 }
 
 impl Queued {
-    /// What a commit of this input consumes; nothing for one whose stream has ended.
+    /// What a commit of this input consumes; nothing for one whose stream has ended, and for what has to be read first.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         match self {
             Self::Stream(stream, pos, _) => Some(Origin::Stream(*stream, *pos)),
             Self::Backlog(n) => Some(Origin::Backlog(*n)),
             Self::Timer(name, generation) => Some(Origin::Timer(name.clone(), *generation)),
-            Self::Nothing => None,
+            Self::Rest | Self::Nothing => None,
         }
     }
 }

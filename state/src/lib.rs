@@ -3,6 +3,7 @@
 //! Decides and applies; never waits, opens no socket and reads no clock. Records go to a [`record::Journal`], which in
 //! production is the shard's log.
 
+pub mod backlog;
 pub mod grain;
 pub mod grains;
 pub mod input;

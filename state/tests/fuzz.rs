@@ -8,8 +8,8 @@ use gristmill_base::ids::{
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
 use gristmill_state::lane::{Chunk, Lane, LaneSizes};
 use gristmill_state::record::{
-    AppendRecord, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record, Sent, Spilled,
-    StoredReply, TimerChange,
+    AppendRecord, BacklogRange, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record, Sent,
+    Spilled, StoredReply, TimerChange,
 };
 use gristmill_state::slot::{NewExtents, Slot};
 use gristmill_state::store::{
@@ -76,7 +76,7 @@ fn commit() -> Commit {
             Consumed { stream: topic, cursor: 4, positions: vec![4, 6, 9] },
             Consumed { stream: StreamId::Session(SessionId(77)), cursor: 1, positions: vec![1] },
         ],
-        backlog: Some((1, 2)),
+        backlog: Some(BacklogRange { first: 1, last: 2, count: 2 }),
         fired: vec![Fired { name: "tick".into(), generation: Ssn(5) }],
         mutations: vec![
             Mutation::Value(b"value"[..].into()),

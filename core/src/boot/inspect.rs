@@ -320,7 +320,7 @@ fn count(
             }
             Some(RowKey::Timer(..)) => (waiting.timers, waiting.bytes) = (waiting.timers + 1, waiting.bytes + bytes),
             Some(RowKey::Due(..)) => waiting.bytes += bytes,
-            Some(RowKey::Backlog(..)) => {
+            Some(RowKey::Backlog(..) | RowKey::OldBacklog(..)) => {
                 (waiting.backlog, waiting.bytes) = (waiting.backlog + 1, waiting.bytes + bytes);
             }
             Some(RowKey::Outbox(..)) => {

@@ -165,7 +165,7 @@ fn open_end(
 }
 
 /// Gives slots that were loaded from their checkpoints the rows that the manifest's files hold of them, where their group
-/// does not stay as it is. Otherwise the rows of grains, and timers, stay in files until something needs them.
+/// does not stay as it is. Otherwise the rows of grains, timers and backlogs stay in files until something needs them.
 ///
 /// # Errors
 /// Damage, or what the disk says.
@@ -185,9 +185,9 @@ pub(super) fn load_rows(
                 let Some(state) = slots.get_mut(slot) else { continue };
                 state.leave_rows_in_files();
                 state.leave_timers_in_files();
-                if state.wants_work_rows() {
-                    reached("backlog or messages read from files at a start");
-                    let rows = GroupRows::of(identity.directory, *number, group, KeyRange::of_work(*slot));
+                if let Some(range) = state.work_to_load() {
+                    reached("messages read from files at a start");
+                    let rows = GroupRows::of(identity.directory, *number, group, range);
                     load_all(files, rows, slots)?;
                 }
             }

@@ -4,8 +4,11 @@ use super::Shard;
 use crate::store_files::kind_of;
 use gristmill_base::ids::SlotId;
 use gristmill_state::grain::Row;
+use gristmill_state::input::GrainAddress;
+use gristmill_state::record::Spilled;
+use gristmill_state::slot::Slot;
 use gristmill_state::store::{
-    Access, Blocks, Direction, FileKind, KeyRange, RangeRead, RowKey, Stop, Wanted, file_path,
+    Access, Blocks, Direction, FileKind, KeyRange, RangeRead, RangeRow, RowKey, Stop, Wanted, file_path,
 };
 use std::collections::BTreeMap;
 
@@ -26,35 +29,11 @@ impl Shard {
         let Some(state) = self.slot(slot) else { return Ok(BTreeMap::new()) };
         let mut rows = BTreeMap::new();
         if !state.is_whole() || state.timers.beyond().is_some() {
-            let number = self.part_of(slot);
-            let directory = self.log.0.config().identity;
-            let view = self.checkpoints.manifest().groups[&number].view(1);
-            let mut blocks = Blocks::new(directory, CACHE_BYTES);
-            let range = KeyRange::of_timers_and_grains(slot);
-            let mut walk = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
-            let deleted = state.deleted();
-            while let Err(stop) = walk.step(&deleted, &view, &mut blocks) {
-                let wanted = match stop {
-                    Stop::Miss(wanted) => wanted,
-                    Stop::Pause => continue,
-                    Stop::Damage(damage) => {
-                        return Err(format!("{}: {damage}", file_path(number, damage.file, FileKind::Sorted)));
-                    }
-                };
-                let kind = kind_of(wanted);
-                let path = file_path(number, wanted.file, kind);
-                let bytes = read(&path, wanted);
-                let filled = match kind {
-                    FileKind::Values => walk.fill(directory, &bytes),
-                    FileKind::Sorted => blocks.fill(wanted, &bytes, Access::Scan),
-                };
-                filled.map_err(|damage| format!("{path}: {damage}"))?;
-            }
-            let stored = walk.rows().iter().filter_map(|row| {
+            let stored = self.stored_of(state, KeyRange::of_timers_and_grains(slot), read)?.into_iter();
+            rows.extend(stored.filter_map(|row| {
                 let value = row.value.as_ref()?;
                 Some((row.key.clone(), Row { ssn: row.ssn, bytes: value.as_slice().into() }))
-            });
-            rows.extend(stored);
+            }));
         }
         for ((grain, name), row) in state.timers.iter() {
             let key = RowKey::Timer(slot, grain.table, (&*grain.key).into(), name.as_bytes().into());
@@ -75,5 +54,66 @@ impl Shard {
             }
         }
         Ok(rows)
+    }
+
+    /// The backlog rows of a slot by their numbers, with their grains, wherever they are.
+    ///
+    /// # Errors
+    /// As [`Self::rows_of`]; a row that is none.
+    pub fn backlogs_of(
+        &self,
+        slot: SlotId,
+        read: &mut dyn FnMut(&str, Wanted) -> Vec<u8>,
+    ) -> Result<BTreeMap<u64, (GrainAddress, Spilled)>, String> {
+        let Some(state) = self.slot(slot) else { return Ok(BTreeMap::new()) };
+        let mut rows = BTreeMap::new();
+        if !state.with_rests().is_empty() {
+            for row in self.stored_of(state, KeyRange::of_backlogs(slot), read)? {
+                let malformed = |error| format!("a backlog row: {error}");
+                let Ok(RowKey::Backlog(_, table, grain, n)) = RowKey::decode(&row.key) else {
+                    return Err("a row among backlogs is none".to_owned());
+                };
+                let value = row.value.unwrap_or_default();
+                let row = Spilled::of_row(n, &value).map_err(malformed)?;
+                rows.insert(n, (GrainAddress { table, key: grain.into_owned().into() }, row));
+            }
+        }
+        for (id, work) in state.grains.with_work() {
+            rows.extend(work.backlog.iter().map(|(n, row)| (*n, (state.address(id), row.clone()))));
+        }
+        Ok(rows)
+    }
+
+    /// What files hold of a range of a slot's rows.
+    fn stored_of(
+        &self,
+        state: &Slot,
+        range: KeyRange,
+        read: &mut dyn FnMut(&str, Wanted) -> Vec<u8>,
+    ) -> Result<Vec<RangeRow>, String> {
+        let number = self.part_of(state.id);
+        let directory = self.log.0.config().identity;
+        let view = self.checkpoints.manifest().groups[&number].view(1);
+        let mut blocks = Blocks::new(directory, CACHE_BYTES);
+        let mut walk = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
+        let deleted = state.deleted();
+        while let Err(stop) = walk.step(&deleted, &view, &mut blocks) {
+            let wanted = match stop {
+                Stop::Miss(wanted) => wanted,
+                Stop::Pause => continue,
+                Stop::Damage(damage) => {
+                    return Err(format!("{}: {damage}", file_path(number, damage.file, FileKind::Sorted)));
+                }
+            };
+            let kind = kind_of(wanted);
+            let path = file_path(number, wanted.file, kind);
+            let bytes = read(&path, wanted);
+            let filled = match kind {
+                FileKind::Values => walk.fill(directory, &bytes),
+                FileKind::Sorted => blocks.fill(wanted, &bytes, Access::Scan),
+            };
+            filled.map_err(|damage| format!("{path}: {damage}"))?;
+        }
+        Ok(walk.into_page().rows)
     }
 }

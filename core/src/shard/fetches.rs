@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
 use gristmill_base::ids::SlotId;
 use gristmill_base::sometimes::reached;
+use gristmill_state::backlog::BacklogRead;
 use gristmill_state::grain::RangeKey;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
@@ -34,6 +35,8 @@ pub(super) enum What {
     Scan(Box<Scan>),
     /// Timers that come due soon.
     Timers(Box<TimerRead>),
+    /// Rows of a backlog.
+    Backlog(Box<BacklogRead>),
 }
 
 /// Who waits for it.
@@ -49,6 +52,8 @@ pub(super) enum Then {
     Scan(ScanTo),
     /// Timers, which nothing waits for.
     Timers,
+    /// The grain whose backlog it is.
+    Backlog,
 }
 
 /// A fetch under way.
@@ -112,6 +117,7 @@ impl What {
             Self::Range(read) => read.step(&slot.deleted(), view, blocks),
             Self::Scan(scan) => scan.step(slot, view, blocks),
             Self::Timers(read) => read.step(&slot.deleted(), view, blocks),
+            Self::Backlog(read) => read.step(&slot.deleted(), view, blocks),
         }
     }
 
@@ -121,6 +127,7 @@ impl What {
             Self::Range(read) => read.fill(directory, bytes),
             Self::Scan(scan) => scan.fill(directory, bytes),
             Self::Timers(read) => read.fill(directory, bytes),
+            Self::Backlog(read) => read.fill(directory, bytes),
         };
         filled.map_err(|damage| damage.to_string())
     }
@@ -171,7 +178,7 @@ impl Shard {
             Then::Read(request) | Then::Range(request, ..) => self.request(request),
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_has_moved(to),
-            Then::Timers => {}
+            Then::Timers | Then::Backlog => {}
         }
     }
 
@@ -237,6 +244,7 @@ impl Shard {
             }
             (What::Scan(scan), Then::Scan(to)) => return self.scan_on(scan, to),
             (What::Timers(read), Then::Timers) => self.timers_read(slot, *read),
+            (What::Backlog(read), Then::Backlog) => self.backlog_read(slot, &read),
             (what, then) => unreachable!("{then:?} does not wait for {what:?}"),
         }
         None
@@ -272,6 +280,7 @@ impl Shard {
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(Code::Damaged, what)),
             Then::Timers => self.timers_not_read(fetch.slot),
+            Then::Backlog => self.backlog_not_read(fetch.slot, &fetch.what),
         }
     }
 }

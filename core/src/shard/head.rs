@@ -15,6 +15,8 @@ pub(super) enum Head {
     Call(HandlerId, usize),
     /// A timer that was set again or cancelled: it is dropped.
     Stale,
+    /// Rows of the backlog that have to be read first.
+    Rest,
     /// What a planted bug left.
     Nothing,
 }
@@ -36,6 +38,9 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
     if matches!(front, Queued::Nothing) {
         return Head::Nothing;
     }
+    if matches!(front, Queued::Rest) {
+        return Head::Rest;
+    }
     if is_stale(state, grain, front) {
         return Head::Stale;
     }
@@ -50,7 +55,7 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
         .take_while(|queued| {
             let fits = bytes < most.bytes;
             bytes += work.input_of(queued).map_or(64, Input::weight);
-            fits && !matches!(queued, Queued::Nothing)
+            fits && !matches!(queued, Queued::Rest | Queued::Nothing)
                 && !is_stale(state, grain, queued)
                 && handler_of(state, grain, queued) == first
                 && work.class_of(queued) == class

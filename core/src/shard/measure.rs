@@ -25,6 +25,9 @@ impl Shard {
             sums.grain_bytes += slot.grains.slab_bytes() as u64;
             sums.note_bytes += slot.note_bytes() as u64;
             sums.row_bytes += slot.row_bytes() as u64;
+            sums.backlog_bytes += slot.backlog_bytes() as u64;
+            let (held, filed) = slot.backlog_counts();
+            (sums.backlog_rows, sums.backlog_rows_filed) = (sums.backlog_rows + held, sums.backlog_rows_filed + filed);
             sums.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
             sums.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
             for (name, value) in &slot.counters {
@@ -45,6 +48,8 @@ impl Shard {
                 ("queued_events", lag),
                 ("queued_inputs", sums.inputs),
                 ("queued_messages", sums.messages),
+                ("backlog_rows", sums.backlog_rows),
+                ("backlog_rows_filed", sums.backlog_rows_filed),
                 ("bulk_inputs", self.bulk.under_way() as u64),
                 ("queued_replies", self.held.len() as u64),
                 ("queued_records", log.appended().0.0 - log.durable().0.0),
@@ -63,6 +68,7 @@ impl Shard {
                 ("queued_inputs", sums.input_bytes),
                 ("grain_slab", sums.grain_bytes),
                 ("rows", sums.row_bytes),
+                ("backlogs", sums.backlog_bytes),
                 ("flush_notes", sums.note_bytes),
                 ("block_cache", self.store.bytes().0 as u64),
                 ("store_indexes", self.store.bytes().1 as u64),
@@ -172,6 +178,11 @@ struct Sums {
     grain_bytes: u64,
     note_bytes: u64,
     row_bytes: u64,
+    backlog_bytes: u64,
+    /// In memory.
+    backlog_rows: u64,
+    /// In files alone.
+    backlog_rows_filed: u64,
     lane_bytes: u64,
     /// Of chunks in lane files.
     filed_bytes: u64,

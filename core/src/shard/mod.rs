@@ -4,6 +4,7 @@
 mod activity;
 mod admin;
 mod all_rows;
+mod backlogs;
 mod bulk;
 mod catalog;
 mod channels;

@@ -120,7 +120,7 @@ impl Shard {
         (residence.bytes, residence.movable_bytes, residence.grains) = (0, 0, 0);
         for slot in slots {
             residence.bytes += slot.resident_bytes();
-            residence.movable_bytes += slot.row_bytes() + slot.note_bytes();
+            residence.movable_bytes += slot.row_bytes() + slot.waiting_bytes() + slot.note_bytes();
             residence.grains += slot.grains.count();
         }
     }

@@ -89,6 +89,7 @@ impl Shard {
         match head(state, grain, work, most) {
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
+            Head::Rest => self.read_backlog(slot, grain),
             Head::Stale | Head::Nothing => {
                 reached("stale timer dropped");
                 state.drop_head(grain);
@@ -315,6 +316,7 @@ impl Shard {
         self.counts.bulk_inputs += if is_bulk { count as u64 } else { 0 };
         self.committed(slot, committed);
         self.rows_added(slot, to, lsn);
+        self.read_backlog(slot, grain);
     }
 
     /// Responses to those who asked for them, and how each input ended.

@@ -27,6 +27,7 @@ impl Shard {
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
         self.keep_budget();
         self.read_timers();
+        self.read_backlogs();
         self.retry_blocked();
         self.cover_feeds();
         self.retry_reads();

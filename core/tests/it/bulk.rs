@@ -245,5 +245,5 @@ fn who_waits_for_a_turn_is_not_spilled_and_who_fails_is() {
 /// Inputs of a slot in backlogs.
 fn backlog(slot: &gristmill_state::slot::Slot) -> usize {
     let works = slot.grains.iter().filter_map(|(_, grain)| grain.work());
-    works.map(|work| work.backlog.len()).sum()
+    works.map(|work| work.backlog_count() as usize).sum()
 }

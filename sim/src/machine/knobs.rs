@@ -164,6 +164,7 @@ impl Knobs {
         self.boot.cache_bytes = one_of(&mut rng, &[0, 4 << 10, 64 << 10, 1 << 20]);
         self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
         self.tuning.timers_ahead_micros = one_of(&mut rng, &[3_000, 30_000, Tuning::DEFAULT.timers_ahead_micros]);
+        self.tuning.backlog_ahead = one_of(&mut rng, &[1, 2, 3, 10, Tuning::DEFAULT.backlog_ahead]);
         self.tuning.timers_waiting = one_of(&mut rng, &[1, Tuning::DEFAULT.timers_waiting]);
         self.tuning.compaction_keys_bytes = one_of(&mut rng, &[1, 300, Tuning::DEFAULT.compaction_keys_bytes]);
     }

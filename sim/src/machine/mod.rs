@@ -18,7 +18,7 @@ use crate::host::{Dice, SimHost};
 use crate::link::Links;
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
-use crate::rows::{WholeGrain, grains_of};
+use crate::rows::{WholeGrain, backlogs_of, grains_of};
 use crate::trace::TraceHash;
 use crate::workload::Names;
 use gristmill_base::env::{Clock, Rng};
@@ -27,6 +27,8 @@ use gristmill_base::sometimes::reached;
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Reply, Request};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
+use gristmill_state::input::GrainAddress;
+use gristmill_state::record::Spilled;
 use gristmill_state::slot::Slot;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -423,6 +425,20 @@ impl Machine {
         let mut all = Vec::new();
         for slot in (0..self.knobs.boot.slot_count).map(SlotId) {
             all.extend(self.grains(slot)?.iter().cloned());
+        }
+        Ok(all)
+    }
+
+    /// All rows of backlogs, wherever they lie, with their grains.
+    ///
+    /// # Errors
+    /// Damage that nobody made.
+    pub fn all_backlogs(&self) -> Result<Vec<(GrainAddress, Spilled)>, String> {
+        let mut all = Vec::new();
+        for slot in (0..self.knobs.boot.slot_count).map(SlotId) {
+            let Some(core) = self.cores.iter().find(|core| core.shard.slot(slot).is_some()) else { continue };
+            let rows = backlogs_of(&core.shard, slot, &|path| self.undamaged(path));
+            all.extend(rows.map_err(|what| format!("P8: nobody damaged this: {what}"))?.into_values());
         }
         Ok(all)
     }

@@ -19,9 +19,9 @@ use crate::rng::SimRng;
 use crate::rows::WholeGrain;
 use events::check_event;
 use gristmill_base::datatype::decode_u64;
+use gristmill_base::ids::TableId;
 use gristmill_core::request::Answer;
 use gristmill_sdk::{App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send};
-use gristmill_state::grain::Grain;
 use gristmill_state::input::GrainOperation;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -396,8 +396,8 @@ impl Sums {
         for grain in machine.all_grains()? {
             sums.add_rows(names, &grain);
         }
-        for slot in machine.slots() {
-            slot.grains.iter().for_each(|(_, grain)| sums.add_backlog(names, grain));
+        for (grain, row) in machine.all_backlogs()? {
+            sums.add_backlog(names, grain.table, &row.input);
         }
         Ok(sums)
     }
@@ -423,16 +423,14 @@ impl Sums {
         }
     }
 
-    fn add_backlog(&mut self, names: &Names, grain: &Grain) {
-        if ["kv", "temps", "?"].contains(&names.table_name(grain.table)) {
+    fn add_backlog(&mut self, names: &Names, table: TableId, input: &gristmill_state::input::Input) {
+        if ["kv", "temps", "?"].contains(&names.table_name(table)) {
             return;
         }
-        for spilled in grain.work().into_iter().flat_map(|work| work.backlog.values()) {
-            if let GrainOperation::Call(_, payload) = &spilled.input.operation
-                && let Ok(Order { id, amount, .. }) = order(payload)
-            {
-                *self.parked.entry(id).or_default() += amount;
-            }
+        if let GrainOperation::Call(_, payload) = &input.operation
+            && let Ok(Order { id, amount, .. }) = order(payload)
+        {
+            *self.parked.entry(id).or_default() += amount;
         }
     }
 

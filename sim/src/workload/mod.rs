@@ -77,7 +77,7 @@ impl Names {
         let grains = slot.grains.iter().map(|(_, grain)| grain);
         let mut grains = grains.filter(|grain| !is_mine(grain.table.0)).filter(|grain| {
             // What waits for a parked grain stays: nothing unparks one yet.
-            let waits = |work: &Work| work.parked.is_none() && !(work.queue.is_empty() && work.backlog.is_empty());
+            let waits = |work: &Work| work.parked.is_none() && !(work.queue.is_empty() && work.backlog_count() == 0);
             grain.work().is_some_and(waits)
         });
         let row = rows

@@ -90,10 +90,22 @@ pub struct StoredReply {
     pub outcome: Outcome,
 }
 
+/// Backlog rows of a grain that a commit consumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogRange {
+    /// Number of the first.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// How many they are: numbers between these may be of other grains, or gone. 0 in records of older versions, which do not
+    /// say it; all rows that these consume are in memory when they are applied.
+    pub count: u64,
+}
+
 /// An input moved to the backlog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spilled {
-    /// Its number in the grain's backlog, dense.
+    /// Its number; numbers ascend within a slot.
     pub n: u64,
     /// Where it came from; never a timer.
     pub origin: Origin,
@@ -123,8 +135,8 @@ pub struct Commit {
     pub time_micros: u64,
     /// Stream positions consumed.
     pub consumed: Vec<Consumed>,
-    /// Backlog rows consumed, first to last inclusive.
-    pub backlog: Option<(u64, u64)>,
+    /// Backlog rows consumed.
+    pub backlog: Option<BacklogRange>,
     /// Timers consumed.
     pub fired: Vec<Fired>,
     /// Changes of rows, in order.
@@ -156,7 +168,9 @@ mod has {
     pub(super) const SPILLED: u16 = 1 << 8;
     pub(super) const PARKED: u16 = 1 << 9;
     pub(super) const UNPARKED: u16 = 1 << 10;
-    pub(super) const ALL: u16 = (1 << 11) - 1;
+    /// How many rows of the backlog are consumed follows their numbers.
+    pub(super) const COUNTED: u16 = 1 << 11;
+    pub(super) const ALL: u16 = (1 << 12) - 1;
 }
 
 impl Commit {
@@ -184,6 +198,7 @@ impl Commit {
         let bit = |present: bool, bit: u16| if present { bit } else { 0 };
         bit(!self.consumed.is_empty(), has::CONSUMED)
             | bit(self.backlog.is_some(), has::BACKLOG)
+            | bit(self.backlog.is_some_and(|rows| rows.count > 0), has::COUNTED)
             | bit(!self.fired.is_empty(), has::FIRED)
             | bit(!self.mutations.is_empty(), has::MUTATIONS)
             | bit(!self.sent.is_empty(), has::SENT)
@@ -205,9 +220,12 @@ impl Commit {
         if mask & has::CONSUMED != 0 {
             encode_consumed(&self.consumed, out);
         }
-        if let Some((first, last)) = self.backlog {
-            out.put_varint(first);
-            out.put_varint(last);
+        if let Some(rows) = self.backlog {
+            out.put_varint(rows.first);
+            out.put_varint(rows.last);
+            if rows.count > 0 {
+                out.put_varint(rows.count);
+            }
         }
         if mask & has::FIRED != 0 {
             list(out, &self.fired, |out, fired| {
@@ -337,7 +355,13 @@ impl Commit {
             commit.consumed = decode_consumed(from)?;
         }
         if mask & has::BACKLOG != 0 {
-            commit.backlog = Some((from.varint()?, from.varint()?));
+            let (first, last) = (from.varint()?, from.varint()?);
+            let count = if mask & has::COUNTED != 0 { from.varint()? } else { 0 };
+            // The last number leaves room for one behind it.
+            if first > last || last == u64::MAX {
+                return Err(DecodeError::Unknown { what: "last of some backlog rows", found: last });
+            }
+            commit.backlog = Some(BacklogRange { first, last, count });
         }
         if mask & has::FIRED != 0 {
             commit.fired = items(from, |from| Ok(Fired { name: name(from)?, generation: Ssn(from.varint()?) }))?;
@@ -512,6 +536,20 @@ impl TimerChange {
 }
 
 impl Spilled {
+    /// The row of a backlog with that number and content.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of_row(n: u64, content: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(content);
+        let row = Self::decode(&mut from)?;
+        from.end()?;
+        if row.n != n {
+            return Err(DecodeError::Unknown { what: "number of a backlog row", found: row.n });
+        }
+        Ok(row)
+    }
+
     /// Adds its bytes. Shared with checkpoints.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_varint(self.n);

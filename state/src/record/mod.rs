@@ -9,7 +9,9 @@ mod gap;
 mod outcome;
 
 pub use append::{AppendRecord, Event};
-pub use commit::{Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange};
+pub use commit::{
+    BacklogRange, Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange,
+};
 pub use control::Control;
 pub use gap::Gap;
 pub use outcome::Outcome;

@@ -3,9 +3,9 @@
 
 use super::Slot;
 use crate::grain::{Change, Queued};
-use crate::input::{GrainAddress, Origin, StreamId};
+use crate::input::{GrainAddress, StreamId};
 use crate::outbox::OutboxRow;
-use crate::record::{AppendRecord, Commit, Control, Mutation, Record, Spilled};
+use crate::record::{AppendRecord, Commit, Control, Mutation, Record};
 use crate::session::KeptReply;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
@@ -159,31 +159,6 @@ impl Slot {
             }
             self.change(id, mutation, ssn);
         }
-    }
-
-    fn apply_backlog(&mut self, grain: &GrainAddress, consumed: Option<(u64, u64)>, spilled: Vec<Spilled>, ssn: Ssn) {
-        if consumed.is_none() && spilled.is_empty() {
-            return;
-        }
-        let id = self.grains.find_or_make(grain.table, &grain.key);
-        for row in &spilled {
-            self.next_backlog = self.next_backlog.max(row.n + 1);
-            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
-                self.sessions.get_or_begin(session).spill(pos);
-            }
-        }
-        let work = self.grains.work_or_new(id);
-        if let Some((first, last)) = consumed {
-            let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
-            for n in &rows {
-                work.backlog.remove(n);
-                self.backlog.remove(n);
-            }
-            rows.into_iter().for_each(|n| self.note_no_backlog(n, ssn));
-        }
-        let work = self.grains.work_or_new(id);
-        self.backlog.extend(spilled.iter().map(|row| (row.n, id)));
-        work.backlog.extend(spilled.into_iter().map(|row| (row.n, row)));
     }
 
     /// Applies an append.

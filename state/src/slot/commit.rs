@@ -5,8 +5,8 @@ use crate::grain::{GrainId, Queued};
 use crate::input::{GrainAddress, Origin, Responder, StreamId, Target};
 use crate::outbox::Channel;
 use crate::record::{
-    AppendRecord, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked, RecordKind, Sent, StoredReply,
-    TimerChange,
+    AppendRecord, BacklogRange, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked, RecordKind, Sent,
+    StoredReply, TimerChange,
 };
 use crate::stream::Offered;
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
@@ -129,9 +129,11 @@ impl Slot {
                 if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
                     commit.replies.push(StoredReply { session, pos, outcome });
                 }
-                commit.backlog = Some(commit.backlog.map_or((n, n), |(first, _)| (first, n)));
+                let (first, count) = commit.backlog.map_or((n, 0), |rows| (rows.first, rows.count));
+                commit.backlog = Some(BacklogRange { first, last: n, count: count + 1 });
             }
             Queued::Timer(name, generation) => commit.fired.push(Fired { name, generation }),
+            Queued::Rest => unreachable!("rows that lie in files alone are read before a run takes them"),
             Queued::Nothing => {}
         }
     }

@@ -5,6 +5,7 @@
 //! before the record `ssn` is durable. The file around it adds magic, identity and CRC32C.
 
 use super::Slot;
+use crate::backlog::BacklogRest;
 use crate::grain::{Grain, Row};
 use crate::input::{Bytes, GrainAddress, StreamId, Target};
 use crate::lane::{Extent, Lane};
@@ -19,19 +20,24 @@ use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 4 held timers, the backlog and the outbox;
+/// Version of the layout that is written. Older ones are read as well: version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
 /// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
 /// grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 5;
+pub const CHECKPOINT_VERSION: u16 = 6;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
 const VERSION_3: u16 = 3;
 const VERSION_4: u16 = 4;
+const VERSION_5: u16 = 5;
 
 /// Bits of the byte that says what of a slot waits in rows.
 const HAS_WORK: u8 = 1;
 const HAS_TIMERS: u8 = 2;
+
+/// Bits of the byte that says what of a grain waits.
+const IS_PARKED: u8 = 1;
+const HAS_BACKLOG: u8 = 2;
 
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
@@ -82,9 +88,8 @@ impl Slot {
         self.dump_streams(&mut out);
         self.dump_sessions(&mut out);
         self.dump_channels(&mut out);
-        self.dump_parked(&mut out);
-        let has_rows = !self.backlog.is_empty() || self.outbox_rows > 0;
-        let waits = if has_rows { HAS_WORK } else { 0 };
+        self.dump_waiting(&mut out);
+        let waits = if self.outbox_rows > 0 { HAS_WORK } else { 0 };
         out.put_u8(waits | if self.has_timers() { HAS_TIMERS } else { 0 });
         self.dump_lanes(&mut out, extra);
         out.put_varint(self.counters.len() as u64);
@@ -135,13 +140,17 @@ impl Slot {
         }
     }
 
-    fn dump_parked(&self, out: &mut Vec<u8>) {
+    fn dump_waiting(&self, out: &mut Vec<u8>) {
         let mut kept = self.grains.with_work();
-        kept.retain(|(_, work)| work.parked.is_some());
+        kept.retain(|(_, work)| work.parked.is_some() || work.backlog_count() > 0);
         out.put_varint(kept.len() as u64);
         for (id, work) in kept {
             self.address(id).encode(out);
+            let rest = self.rest_of(work);
+            let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+            out.put_u8(bit(work.parked.is_some(), IS_PARKED) | bit(rest.is_some(), HAS_BACKLOG));
             work.parked.iter().for_each(|parked| parked.encode(out));
+            rest.iter().for_each(|rest| rest.encode(out));
         }
     }
 
@@ -160,7 +169,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -182,7 +191,7 @@ impl Slot {
         if version <= VERSION_4 {
             slot.load_old_work(from, version)?;
         } else {
-            slot.load_work(from)?;
+            slot.load_work(from, version)?;
         }
         for _ in 0..from.count(1)? {
             let lane = Lane::stored(from, version == VERSION_1)?;
@@ -212,13 +221,15 @@ impl Slot {
                 slot.all_is_dirty();
             }
             VERSION_2..=VERSION_4 => slot.all_work_is_dirty(),
-            _ => slot.backlog_taken = slot.next_backlog,
+            // Its backlog lies in rows of another kind.
+            VERSION_5 => (slot.backlog_taken, slot.backlog_filed) = (0, 0),
+            _ => (slot.backlog_taken, slot.backlog_filed) = (slot.next_backlog, slot.next_backlog),
         }
         Ok(slot)
     }
 
-    /// What the slot knows of channels and parked grains; their rows lie in files.
-    fn load_work(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    /// What the slot knows of channels, parked grains and backlogs; their rows lie in files.
+    fn load_work(&mut self, from: &mut Reader<'_>, version: u16) -> Result<(), DecodeError> {
         for _ in 0..from.count(1)? {
             let to = SlotId(from.varint_as("slot")?);
             let next = from.varint()?;
@@ -229,10 +240,20 @@ impl Slot {
         }
         for _ in 0..from.count(1)? {
             let address = GrainAddress::decode(from)?;
-            let parked = Parked::decode(from)?;
+            let waits = if version == VERSION_5 { IS_PARKED } else { from.u8()? };
+            if waits == 0 || waits & !(IS_PARKED | HAS_BACKLOG) != 0 {
+                return Err(DecodeError::Unknown { what: "kind of what waits for a grain", found: waits.into() });
+            }
             let id = self.grains.find_or_make(address.table, &address.key);
-            if self.grains.work_or_new(id).parked.replace(parked).is_none() {
-                self.parked_grains += 1;
+            if waits & IS_PARKED != 0 {
+                let parked = Parked::decode(from)?;
+                if self.grains.work_or_new(id).parked.replace(parked).is_none() {
+                    self.parked_grains += 1;
+                }
+            }
+            if waits & HAS_BACKLOG != 0 {
+                let rest = BacklogRest::decode(from, self.next_backlog)?;
+                self.load_rest(id, rest);
             }
         }
         let has = from.u8()?;

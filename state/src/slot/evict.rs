@@ -59,13 +59,19 @@ impl Slot {
     /// Memory of rows and grains, of what is noted for flushes and taken by one, bytes, about.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        self.row_bytes + self.timers.bytes() + self.grains.slab_bytes() + self.note_bytes()
+        self.row_bytes() + self.waiting_bytes() + self.grains.slab_bytes() + self.note_bytes()
     }
 
     /// The part of it that are rows, beside their grains, and timers.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
         self.row_bytes + self.timers.bytes()
+    }
+
+    /// The part of it that waits: backlog rows.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.backlog_bytes()
     }
 
     /// The part of it that are notes.
@@ -155,11 +161,15 @@ impl Slot {
     /// first.
     pub fn evict(&mut self, most: usize, bytes: usize) -> Evicted {
         // Half of the looks are left to rows: timers that may not go yet are looked at in vain again and again.
-        let (looked, timers, timer_bytes) = self.evict_timers(most.div_ceil(2), bytes);
-        let mut done = self.evict_rows(most.saturating_sub(looked).max(1), bytes.saturating_sub(timer_bytes));
+        let (looked, timers, timer_bytes) = self.evict_timers(most.div_ceil(4), bytes);
+        let left = bytes.saturating_sub(timer_bytes);
+        let (waiting, backlog, backlog_bytes) = self.evict_backlogs(most.div_ceil(4), left);
+        let (looked, rows) = (looked + waiting, timers + backlog);
+        let left = left.saturating_sub(backlog_bytes);
+        let mut done = self.evict_rows(most.saturating_sub(looked).max(1), left);
         done.looked += looked;
-        done.rows += timers;
-        done.bytes += timer_bytes;
+        done.rows += rows;
+        done.bytes += timer_bytes + backlog_bytes;
         done
     }
 

@@ -298,6 +298,7 @@ impl Slot {
     pub fn flush_published(&mut self) {
         if let Some(taking) = self.taking.take() {
             self.flushed = taking.mark;
+            self.backlog_is_filed(taking.work.backlog.2);
         }
     }
 
@@ -326,7 +327,7 @@ impl Slot {
     }
 
     /// Takes a row that a file holds; to be called behind [`Self::load`] for every row of the slot, or for every one of
-    /// [`KeyRange::of_work`](crate::store::KeyRange::of_work), in the order of their keys. Rows may be newer than the metadata.
+    /// [`Self::work_to_load`], in the order of their keys. Rows may be newer than the metadata.
     ///
     /// # Errors
     /// The row is malformed, or not of this slot.

@@ -3,6 +3,7 @@
 
 mod accept;
 mod apply;
+mod backlog;
 mod commit;
 mod direct;
 mod dirty;
@@ -101,9 +102,17 @@ pub struct Slot {
     pub queued_inputs: usize,
     /// Grains that are parked.
     pub parked_grains: usize,
-    /// Volatile: rows of backlogs, by number, and the grain of each.
+    /// Volatile: rows of backlogs in memory, by number, and the grain of each.
     backlog: BTreeMap<u64, GrainId>,
-    /// Volatile: whether files hold timers, backlog rows or messages of it that were not loaded.
+    /// Volatile: memory of these rows, bytes.
+    backlog_bytes: usize,
+    /// Volatile: grains with backlog rows that lie in files alone.
+    resting: BTreeSet<GrainId>,
+    /// Volatile: backlog rows below it are in files that reads find, so memory may give them up.
+    backlog_filed: u64,
+    /// Volatile: from which number on backlog rows are looked at next where memory is short.
+    backlog_hand: u64,
+    /// Volatile: whether files hold messages that were not loaded, or a backlog as older versions wrote it.
     has_work_in_files: bool,
     /// Volatile: whether files hold timers of it, as its dump says.
     has_timers_in_files: bool,
@@ -154,6 +163,10 @@ impl Slot {
             counters: BTreeMap::new(),
             next_backlog: 1,
             backlog: BTreeMap::new(),
+            backlog_bytes: 0,
+            resting: BTreeSet::new(),
+            backlog_filed: 1,
+            backlog_hand: 0,
             has_work_in_files: false,
             has_timers_in_files: false,
             is_reading_timers: false,
@@ -236,15 +249,6 @@ impl Slot {
     #[must_use]
     pub fn next_backlog(&self) -> u64 {
         self.next_backlog
-    }
-
-    /// Whether a backlog row with a lower number waits for a grain of such a table that is not parked.
-    #[must_use]
-    pub fn backlog_waits(&self, before: u64, is_wanted: impl Fn(TableId) -> bool) -> bool {
-        self.backlog.range(..before).any(|(_, id)| {
-            let grain = self.grains.get(*id);
-            grain.parked().is_none() && is_wanted(grain.table)
-        })
     }
 
     /// Most hops of the messages that wait.
@@ -409,8 +413,9 @@ impl Slot {
         if let Queued::Stream(_, _, input) = &queued {
             self.begins_to_wait(input);
         }
-        self.queued_inputs += 1;
         let work = self.grains.work_or_new(id);
+        let rest = work.rest.as_ref().filter(|_| matches!(queued, Queued::Rest));
+        self.queued_inputs += rest.map_or(1, |rest| rest.count as usize);
         if work.queue.is_empty() {
             work.waiting_since_nanos = now_nanos;
             work.fetched = None;
@@ -487,10 +492,14 @@ impl Slot {
             self.outbox.values_mut().for_each(Channel::reissue);
         }
         let works = self.grains.with_work().into_iter();
-        let waiting: Vec<(GrainId, Vec<u64>)> =
-            works.map(|(id, work)| (id, work.backlog.keys().copied().collect())).collect();
+        let waiting: Vec<(GrainId, bool, Vec<u64>)> =
+            works.map(|(id, work)| (id, work.rest.is_some(), work.backlog.keys().copied().collect())).collect();
         self.backlog.clear();
-        for (id, rows) in waiting {
+        for (id, has_rest, rows) in waiting {
+            if has_rest {
+                reached("backlog left in files at a restart");
+                self.enqueue(id, Queued::Rest, now_nanos);
+            }
             for n in rows {
                 self.backlog.insert(n, id);
                 reached("backlog at a restart");

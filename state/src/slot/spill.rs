@@ -3,10 +3,11 @@
 use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued, Running, Work};
 use crate::input::{Input, Origin, Responder, StreamId};
-use crate::record::{Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
+use crate::record::{BacklogRange, Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use crate::stream::Stream;
 use gristmill_base::ids::SessionId;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -77,7 +78,8 @@ impl Slot {
     }
 
     /// Parks a grain: answers the session inputs that wait with `parked`, those in its backlog too, without copying
-    /// them, and spills the rest, as much of it as [`Self::spill`] does. All replies depend on the last record.
+    /// them, and spills the rest, as much of it as [`Self::spill`] does. What files hold of its backlog leaves memory. All
+    /// replies depend on the last record.
     pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked, bytes_max: usize) -> Committed {
         let address = self.address(id);
         let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
@@ -89,6 +91,7 @@ impl Slot {
         let mut committed =
             self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], park, Some(id));
         replies.append(&mut committed.replies);
+        self.give_up_backlog(id, 0, usize::MAX);
         Committed { lsn: committed.lsn, replies }
     }
 
@@ -105,7 +108,7 @@ impl Slot {
         let reason = &parked.reason[..parked.reason.floor_char_boundary(REPLY_REASON_BYTES_MAX)];
         let count_max = (bytes_max / (reason.len() + 64)).max(1);
         let work = self.grains.get_mut(id).work_mut().expect("a grain is parked because of an input");
-        let ranges = session_ranges(&work.backlog, count_max);
+        let mut ranges = session_ranges(&work.backlog, count_max);
         let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
         let before = work.queue.len();
         let mut waiting = Vec::new();
@@ -120,14 +123,20 @@ impl Slot {
             _ => true,
         });
         work.count_bulk();
-        self.queued_inputs -= before - work.queue.len();
+        let in_files = work.rest.as_ref().map_or_else(Vec::new, |rest| rest.session_ranges(count_max));
+        if !in_files.is_empty() {
+            reached("session input in files answered as parked");
+        }
+        self.queued_inputs -= before - work.queue.len() + in_files.iter().map(Vec::len).sum::<usize>();
+        ranges.extend(in_files);
         left.iter().for_each(|input| self.ends_to_wait(input));
         let from_queue = waiting.chunks(count_max).map(|chunk| (false, chunk));
         let mut replies = Vec::new();
         for (backlog, chunk) in ranges.iter().map(|range| (true, &range[..])).chain(from_queue) {
             let mut commit = Commit::new(address.clone(), 0, parked.since_micros);
             if backlog {
-                commit.backlog = Some((chunk[0].0, chunk[chunk.len() - 1].0));
+                let (first, last) = (chunk[0].0, chunk[chunk.len() - 1].0);
+                commit.backlog = Some(BacklogRange { first, last, count: chunk.len() as u64 });
             }
             for (_, session, pos) in chunk.iter().copied() {
                 if !backlog {
@@ -157,7 +166,7 @@ impl Slot {
         let in_flight = work.running.map_or(0, |running: Running| running.count);
         let queue = std::mem::take(&mut work.queue);
         if queue.iter().take(in_flight).any(|queued| matches!(queued, Queued::Stream(..))) {
-            gristmill_base::sometimes::reached("spill with a run in flight");
+            reached("spill with a run in flight");
         }
         let mut relabelled = VecDeque::with_capacity(queue.len());
         let mut again = Vec::new();

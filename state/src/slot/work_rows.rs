@@ -1,6 +1,7 @@
 //! Rows that are none of grains: timers, the backlog, the outbox. They lie in the store as those of grains do, so a checkpoint
-//! writes what changed of them. A slot has its backlog and its outbox in memory, and timers that come due soon; those that come
-//! due later may be in files alone, and are read in time. Setting or cancelling one of these does not read it.
+//! writes what changed of them. A slot has its outbox in memory, timers that come due soon, and of backlogs what is handled next;
+//! timers that come due later, and the rest of backlogs ([`super::backlog`]), may be in files alone, and are read in time. Setting
+//! or cancelling one of these timers does not read it.
 //!
 //! Rows of the backlog and the outbox have ascending numbers, so a flush takes those from the last one's end on, and needs no
 //! notes. What is gone is noted only where files may hold it: timers that are set and fire between two flushes, messages
@@ -8,8 +9,8 @@
 
 use super::Slot;
 use super::flush::{DirtyRows, Taking};
-use crate::input::{GrainAddress, Origin, StreamId, Target};
-use crate::record::{Spilled, TimerChange};
+use crate::input::{GrainAddress, Target};
+use crate::record::TimerChange;
 use crate::store::{KeyRange, RowKey, StoredRow, TimerPage, TimerRead};
 use crate::timers::{Beyond, Replaced, TimerKey, TimerRow};
 use gristmill_base::codec::{DecodeError, Reader};
@@ -24,7 +25,7 @@ use std::ops::{Bound, Range};
 #[derive(Debug, Default)]
 pub(super) struct WorkTaking {
     /// Backlog rows: from where on, where it stands, before which number.
-    backlog: (u64, u64, u64),
+    pub(super) backlog: (u64, u64, u64),
     /// The same of each channel of the outbox.
     outbox: Vec<(SlotId, u64, u64, u64)>,
     /// The last timer that was looked at.
@@ -225,13 +226,6 @@ impl Slot {
         grain.set_timer_count(count.expect("a grain has as many timers as are set"));
     }
 
-    /// A backlog row was consumed.
-    pub(super) fn note_no_backlog(&mut self, n: u64, ssn: Ssn) {
-        if n < self.backlog_taken && !planted::is(Bug::BacklogRowComesBack) {
-            self.dirty.no_row(&RowKey::Backlog(self.id, n), ssn);
-        }
-    }
-
     /// The destination `to` has durably consumed everything up to `cursor`: those outbox rows go.
     pub fn prune(&mut self, to: SlotId, cursor: u64) {
         if let Some(channel) = self.outbox.get_mut(&to) {
@@ -287,7 +281,7 @@ impl Slot {
     /// Nothing of these rows is in files that count.
     pub(super) fn all_work_is_dirty(&mut self) {
         self.dirty.timers = self.timers.iter().map(|(key, _)| key.clone()).collect();
-        self.backlog_taken = 0;
+        (self.backlog_taken, self.backlog_filed) = (0, 0);
         self.outbox.values_mut().for_each(|channel| channel.take_again(0));
     }
 
@@ -313,26 +307,6 @@ impl Slot {
             }
         }
         taking.work.timer = noted.last().cloned();
-        true
-    }
-
-    fn take_backlog(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
-        let (_, at, end) = &mut taking.work.backlog;
-        for (n, id) in self.backlog.range(*at..*end) {
-            let grain = self.grains.get(*id);
-            let row =
-                grain.work().and_then(|work| work.backlog.get(n)).expect("a listed row is in its grain's backlog");
-            into.put_encoded(&RowKey::Backlog(self.id, *n), self.last_ssn, |out| {
-                self.address(*id).encode(out);
-                row.encode(out);
-            });
-            reached("backlog row flushed");
-            *at = n + 1;
-            if into.is_through(bytes) {
-                return false;
-            }
-        }
-        *at = *end;
         true
     }
 
@@ -363,7 +337,7 @@ impl Slot {
             RowKey::Due(_, micros, table, grain, name) => {
                 timer(*table, grain, name).is_some_and(|row| row.due_micros == *micros)
             }
-            RowKey::Backlog(_, n) => self.backlog.contains_key(n),
+            RowKey::Backlog(.., n) => self.backlog.contains_key(n),
             RowKey::Outbox(_, to, seq) => self.outbox.get(to).is_some_and(|channel| channel.row(*seq).is_some()),
             _ => false,
         }
@@ -381,15 +355,10 @@ impl Slot {
                 }
                 self.load_timer(key, TimerRow::decode(ssn, content)?);
             }
-            RowKey::Backlog(_, n) if *n < self.next_backlog => {
-                let mut from = Reader::new(content);
-                let grain = GrainAddress::decode(&mut from)?;
-                let row = Spilled::decode(&mut from)?;
-                from.end()?;
-                if row.n != *n {
-                    return Err(DecodeError::Unknown { what: "number of a backlog row", found: row.n });
-                }
-                self.load_backlog(&grain, row);
+            RowKey::OldBacklog(_, n) => self.load_old_backlog_row(*n, content)?,
+            RowKey::Backlog(_, table, grain, n) => {
+                let grain = GrainAddress { table: *table, key: (&**grain).into() };
+                self.load_backlog_row(&grain, *n, content)?;
             }
             RowKey::Outbox(_, to, seq) => {
                 let mut from = Reader::new(content);
@@ -410,15 +379,6 @@ impl Slot {
         self.timers.load(key, row);
     }
 
-    pub(super) fn load_backlog(&mut self, grain: &GrainAddress, row: Spilled) {
-        let id = self.grains.find_or_make(grain.table, &grain.key);
-        if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
-            self.sessions.get_or_begin(session).spill(pos);
-        }
-        self.backlog.insert(row.n, id);
-        self.grains.work_or_new(id).backlog.insert(row.n, row);
-    }
-
     /// Files hold all timers of the slot, if it has any. To be called before anything is replayed.
     pub fn leave_timers_in_files(&mut self) {
         if self.has_timers_in_files {
@@ -426,11 +386,11 @@ impl Slot {
         }
     }
 
-    /// Whether files hold rows that are to be given to [`Self::load_row`], those of [`KeyRange::of_work`](crate::store::KeyRange::of_work), before anything is
-    /// replayed.
+    /// Rows that files hold and that are to be given to [`Self::load_row`] before anything is replayed, if there are some:
+    /// messages, and those that an older version wrote as the backlog.
     #[must_use]
-    pub fn wants_work_rows(&self) -> bool {
-        self.has_work_in_files
+    pub fn work_to_load(&self) -> Option<KeyRange> {
+        self.has_work_in_files.then(|| KeyRange::of_work(self.id))
     }
 
     /// What files hold of these rows is loaded.

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 const SLOT: u8 = 0x10;
 const OUTBOX: u8 = 0x18;
-const BACKLOG: u8 = 0x20;
+const OLD_BACKLOG: u8 = 0x20;
+const BACKLOG: u8 = 0x28;
 const TIMER: u8 = 0x30;
 const DUE: u8 = 0x38;
 const GRAIN: u8 = 0x40;
@@ -25,8 +26,10 @@ pub enum RowKey<'a> {
     Slot(SlotId, Cow<'a, [u8]>),
     /// A message to another slot that waits: that slot, and its number.
     Outbox(SlotId, SlotId, u64),
-    /// A row of the slot's backlog.
-    Backlog(SlotId, u64),
+    /// A row of a backlog as older versions wrote it: its number alone.
+    OldBacklog(SlotId, u64),
+    /// A row of a grain's backlog, with its number.
+    Backlog(SlotId, TableId, Cow<'a, [u8]>, u64),
     /// A timer: grain and name.
     Timer(SlotId, TableId, Cow<'a, [u8]>, Cow<'a, [u8]>),
     /// That a timer may be due then, engine microseconds: its grain and name.
@@ -73,10 +76,10 @@ impl KeyRange {
         Self::of_prefix(head(slot, SLOT))
     }
 
-    /// What waits in a slot, timers excepted: its messages and its backlog.
+    /// What a start reads of a slot: its messages, and its backlog as older versions wrote it.
     #[must_use]
     pub fn of_work(slot: SlotId) -> Self {
-        Self { from: head(slot, SLOT), to: head(slot, TIMER) }
+        Self { from: head(slot, SLOT), to: head(slot, BACKLOG) }
     }
 
     /// The rows of a slot's timers and grains.
@@ -97,10 +100,23 @@ impl KeyRange {
         Self::of_prefix(head(slot, DUE))
     }
 
-    /// The backlog of a slot.
+    /// The messages of a slot.
     #[must_use]
-    pub fn of_backlog(slot: SlotId) -> Self {
+    pub fn of_messages(slot: SlotId) -> Self {
+        Self::of_prefix(head(slot, OUTBOX))
+    }
+
+    /// The backlogs of a slot.
+    #[must_use]
+    pub fn of_backlogs(slot: SlotId) -> Self {
         Self::of_prefix(head(slot, BACKLOG))
+    }
+
+    /// Rows of a grain's backlog, from a number on and before another.
+    #[must_use]
+    pub fn of_backlog(slot: SlotId, table: TableId, grain: &[u8], from: u64, end: u64) -> Self {
+        let key = |number| RowKey::Backlog(slot, table, grain.into(), number).encode();
+        Self { from: key(from), to: key(end) }
     }
 
     /// The timers of a slot.
@@ -280,6 +296,7 @@ impl<'a> RowKey<'a> {
         match self {
             Self::Slot(slot, ..)
             | Self::Outbox(slot, ..)
+            | Self::OldBacklog(slot, ..)
             | Self::Backlog(slot, ..)
             | Self::Timer(slot, ..)
             | Self::Due(slot, ..)
@@ -309,8 +326,12 @@ impl<'a> RowKey<'a> {
                 put_u16(out, to.0);
                 put_u64(out, *number);
             }
-            Self::Backlog(slot, number) => {
-                put_head(out, *slot, BACKLOG);
+            Self::OldBacklog(slot, number) => {
+                put_head(out, *slot, OLD_BACKLOG);
+                put_u64(out, *number);
+            }
+            Self::Backlog(slot, table, grain, number) => {
+                put_grain_head(out, *slot, BACKLOG, *table, grain);
                 put_u64(out, *number);
             }
             Self::Timer(slot, table, grain, name) => {
@@ -368,10 +389,16 @@ impl<'a> RowKey<'a> {
                 from.end()?;
                 Self::Outbox(slot, to, number)
             }
-            BACKLOG => {
+            OLD_BACKLOG => {
                 let number = from.u64()?.swap_bytes();
                 from.end()?;
-                Self::Backlog(slot, number)
+                Self::OldBacklog(slot, number)
+            }
+            BACKLOG => {
+                let (table, grain) = (table(&mut from)?, take_ended(&mut from)?);
+                let number = from.u64()?.swap_bytes();
+                from.end()?;
+                Self::Backlog(slot, table, grain, number)
             }
             TIMER => Self::Timer(slot, table(&mut from)?, take_ended(&mut from)?, from.rest().into()),
             DUE => {
@@ -395,7 +422,10 @@ pub(super) fn key_words(key: &[u8]) -> String {
     match RowKey::decode(key) {
         Ok(RowKey::Slot(slot, part)) => format!("part {} of slot {slot}", text(&part)),
         Ok(RowKey::Outbox(slot, to, number)) => format!("message {number} of slot {slot} to slot {to}"),
-        Ok(RowKey::Backlog(slot, number)) => format!("backlog row {number} of slot {slot}"),
+        Ok(RowKey::OldBacklog(slot, number)) => format!("backlog row {number} of slot {slot}"),
+        Ok(RowKey::Backlog(slot, table, grain, number)) => {
+            format!("backlog row {number} of grain {} of table {table} in slot {slot}", text(&grain))
+        }
         Ok(RowKey::Timer(slot, table, grain, name)) => {
             format!("timer {} of grain {} of table {table} in slot {slot}", text(&name), text(&grain))
         }
@@ -444,10 +474,11 @@ mod tests {
         let slot = (0..3_u16).prop_map(SlotId);
         let table = prop_oneof![Just(TableId(0)), Just(TableId(u32::MAX)), any::<u32>().prop_map(TableId)];
         let map = prop_oneof![Just(MapId(0)), Just(MapId(0xff)), Just(MapId(u16::MAX))];
-        (0..8_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
+        (0..9_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
             match kind {
                 0 => RowKey::Slot(slot, a),
-                1 => RowKey::Backlog(slot, n),
+                1 => RowKey::OldBacklog(slot, n),
+                7 => RowKey::Backlog(slot, table, a, n),
                 2 => RowKey::Timer(slot, table, a, b),
                 3 => RowKey::Grain(slot, table, a),
                 4 => RowKey::Presence(slot, table, a),
@@ -499,7 +530,9 @@ mod tests {
         assert_eq!(entry.encode(), b"\x01\x02\x50\0\0\0\x03a\0\xffb\0\x01\x04\x05k\0");
         let timer = RowKey::Timer(SlotId(1), TableId(3), b"g"[..].into(), b"tick"[..].into());
         assert_eq!(timer.encode(), b"\0\x01\x30\0\0\0\x03g\0\x01tick");
-        assert_eq!(RowKey::Backlog(SlotId(1), 258).encode(), b"\0\x01\x20\0\0\0\0\0\0\x01\x02");
+        assert_eq!(RowKey::OldBacklog(SlotId(1), 258).encode(), b"\0\x01\x20\0\0\0\0\0\0\x01\x02");
+        let backlog = RowKey::Backlog(SlotId(1), TableId(3), b"g"[..].into(), 258);
+        assert_eq!(backlog.encode(), b"\0\x01\x28\0\0\0\x03g\0\x01\0\0\0\0\0\0\x01\x02");
         assert_eq!(RowKey::Grain(SlotId(1), TableId(3), b"g\0"[..].into()).encode(), b"\0\x01\x40\0\0\0\x03g\0");
         assert_eq!(RowKey::Slot(SlotId(1), b"\x01x"[..].into()).encode(), b"\0\x01\x10\x01x");
     }

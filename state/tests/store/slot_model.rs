@@ -3,7 +3,7 @@
 use gristmill_base::ids::{Lsn, MapId, SlotId, Ssn, TableId, Term};
 use gristmill_base::position::Durable;
 use gristmill_state::input::GrainAddress;
-use gristmill_state::record::{Control, Journal, Mutation, Record, RecordKind, TimerChange};
+use gristmill_state::record::{BacklogRange, Control, Journal, Mutation, Record, RecordKind, TimerChange};
 use gristmill_state::store::{KeyRange, RowKey};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,10 +78,16 @@ impl Model {
                             TimerChange::Cancel(name) => model.timers.remove(&(*slot, grain.clone(), name)),
                         };
                     }
-                    if let Some((first, last)) = commit.backlog {
+                    if let Some(BacklogRange { first, last, count }) = commit.backlog {
+                        let before = model.backlog.len();
                         model
                             .backlog
                             .retain(|(of, n), owner| *of != *slot || *n < first || *n > last || *owner != grain);
+                        assert_eq!(
+                            (before - model.backlog.len()) as u64,
+                            count,
+                            "a record says how many rows it consumes"
+                        );
                     }
                     let spilled = commit.spilled.iter().map(|row| ((*slot, row.n), grain.clone()));
                     model.backlog.extend(spilled);
@@ -145,7 +151,9 @@ impl Model {
                     assert!(found.contains_key(&index.encode()), "timer {key:?} is not in the index");
                     work.timers.insert(key, (ssn, due));
                 }
-                RowKey::Backlog(slot, n) => drop(work.backlog.insert((slot, n), self.backlog[&(slot, n)].clone())),
+                RowKey::Backlog(slot, _, _, n) => {
+                    drop(work.backlog.insert((slot, n), self.backlog[&(slot, n)].clone()));
+                }
                 RowKey::Outbox(slot, to, seq) => drop(work.outbox.insert((slot, to, seq))),
                 _ => {}
             }

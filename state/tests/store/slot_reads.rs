@@ -2,6 +2,7 @@
 
 use crate::rig::{DIRECTORY, Disk};
 use gristmill_base::ids::{SlotId, Ssn};
+use gristmill_state::grain::Queued;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
 use gristmill_state::store::{
@@ -11,7 +12,7 @@ use gristmill_state::timers::TimerRow;
 use std::collections::BTreeMap;
 
 /// Drives a read that may lack blocks or values.
-fn drive<R, T>(
+pub(crate) fn drive<R, T>(
     disk: &Disk,
     blocks: &mut Blocks,
     read: &mut R,
@@ -95,6 +96,35 @@ pub(crate) fn rows(disk: &Disk, view: &View, id: SlotId, slot: &Slot, page: usiz
         }
     }
     (all, present)
+}
+
+/// All backlog rows of a slot: those of files, where some lie there alone, and those of memory.
+pub(crate) fn backlog(disk: &Disk, view: &View, id: SlotId, slot: &Slot) -> BTreeMap<(SlotId, u64), GrainAddress> {
+    let mut all = BTreeMap::new();
+    let deleted = slot.deleted();
+    for place in slot.with_rests() {
+        let grain = slot.address(place);
+        let rest = slot.grains.get(place).work().and_then(|work| work.rest.as_deref()).expect("it is listed");
+        let mut blocks = Blocks::new(DIRECTORY, 1 << 20);
+        let range = KeyRange::of_backlog(id, grain.table, &grain.key, rest.from, rest.end);
+        let mut read = RangeRead::new(range, Direction::Forward, usize::MAX, usize::MAX);
+        let fill = |read: &mut RangeRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+        drive(disk, &mut blocks, &mut read, |read, blocks| read.step(&deleted, view, blocks), fill);
+        assert_eq!(read.rows().len() as u64, rest.count, "files hold as many rows as memory says");
+        for row in read.rows() {
+            let Ok(RowKey::Backlog(.., n)) = RowKey::decode(&row.key) else { panic!("no backlog row") };
+            assert!(all.insert((id, n), grain.clone()).is_none());
+        }
+    }
+    for (place, work) in slot.grains.with_work() {
+        let rows = work.backlog.keys().map(|n| ((id, *n), slot.address(place)));
+        rows.for_each(|(n, grain)| assert!(all.insert(n, grain).is_none(), "a row is in memory or in files alone"));
+        let queued =
+            work.queue.iter().filter_map(|queued| if let Queued::Backlog(n) = queued { Some(n) } else { None });
+        assert!(queued.eq(work.backlog.keys()), "rows are queued in order");
+        assert_eq!(work.queue.iter().any(|queued| matches!(queued, Queued::Rest)), work.rest.is_some());
+    }
+    all
 }
 
 /// A timer by slot, grain and name, with the record that set it and its time.

@@ -3,12 +3,13 @@
 
 use crate::rig::{DIRECTORY, Disk, SMALL, drive};
 use crate::slot_model::{Log, Model, Pruned, Written};
-use crate::slot_reads::{row, rows, stored_row, timers};
+use crate::slot_reads::{backlog, row, rows, stored_row, timers};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId};
-use gristmill_state::grain::{Grain, Queued};
+use gristmill_state::backlog::BacklogRead;
+use gristmill_state::grain::{Grain, GrainId, Queued};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId, Target};
-use gristmill_state::record::{Control, Mutation, Outcome, PutRow, RecordKind, TimerChange};
+use gristmill_state::record::{Control, Mutation, Outcome, Parked, PutRow, RecordKind, TimerChange};
 use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
 use gristmill_state::store::{
     Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest,
@@ -180,7 +181,7 @@ impl World {
         }
         let model = Model::of(&self.log, &self.pruned);
         let now = self.now;
-        let (slot, log) = self.slot(id);
+        let (slot, _) = self.slot(id);
         for ((of, grain, name), (_, due)) in model.timers {
             let is_here = slot.timers.get(&(grain, name)).is_some();
             assert!(
@@ -192,12 +193,16 @@ impl World {
             return;
         }
         let is_timer = |queued: &Queued| matches!(queued, Queued::Timer(..));
-        let works = slot.grains.with_work().into_iter();
+        let works = slot.grains.with_work().into_iter().filter(|(_, work)| work.parked.is_none());
         let fired: Vec<_> = works.filter(|(_, work)| work.queue.iter().any(is_timer)).map(|(id, _)| id).collect();
         for place in fired {
-            let waiting = slot.grains.get(place).work().map_or(0, |work| work.queue.len());
-            let draft = Draft { outcomes: vec![Outcome::Done; waiting], ..Draft::default() };
-            slot.commit(log, RecordKind::Run, place, waiting, draft, 0);
+            let address = self.slots[&id].address(place);
+            let work =
+                |world: &Self| world.slots[&id].grain(&address).and_then(Grain::work).map(|work| work.queue.len());
+            let waits = |world: &Self| work(world).is_some_and(|queued| queued > 0);
+            while waits(self) {
+                self.handle_backlog(id, &address, vec![]);
+            }
         }
     }
 
@@ -224,14 +229,9 @@ impl World {
     fn spill_or_handle(&mut self, id: SlotId, address: &GrainAddress, mutations: Vec<Mutation>) {
         let (slot, _) = self.slot(id);
         let work = slot.grain(address).and_then(Grain::work);
-        let waiting = work.map_or(0, |work| work.queue.len());
-        if waiting > 2 {
-            let (slot, log) = self.slot(id);
-            let place = slot.grains.find(address.table, &address.key).expect("it has work");
-            let outcomes = vec![Outcome::Done; waiting];
-            let draft = Draft { mutations, outcomes, ..Draft::default() };
-            slot.commit(log, RecordKind::Run, place, waiting, draft, 0);
-            return;
+        let waiting = work.map_or(0, |work| work.backlog_count());
+        if waiting > 9 {
+            return self.handle_backlog(id, address, mutations);
         }
         let pos = self.accept(id);
         let (slot, log) = self.slot(id);
@@ -239,6 +239,49 @@ impl World {
         let input = Input::new(InputCause::Client, GrainOperation::Call(HandlerId(1), [1].into()));
         slot.enqueue_accepted(place, CHANNEL, pos, input, 0);
         slot.spill(log, place, 0, usize::MAX).expect("there is an input");
+    }
+
+    /// A grain handles what is in memory of its backlog, in order; before that some of the rest is read if there is nothing.
+    fn handle_backlog(&mut self, id: SlotId, address: &GrainAddress, mutations: Vec<Mutation>) {
+        let (slot, _) = self.slot(id);
+        let Some(place) = slot.grains.find(address.table, &address.key) else { return };
+        if slot.grains.get(place).work().is_none_or(|work| work.queue.is_empty()) {
+            return;
+        }
+        if slot.grains.get(place).parked().is_some() {
+            let (slot, log) = self.slot(id);
+            slot.unpark(log, place, 0);
+        }
+        self.read_backlog(id, place);
+        let (slot, log) = self.slot(id);
+        let queue = &slot.grains.get(place).work().expect("it has a backlog").queue;
+        let in_memory = queue.iter().take_while(|queued| !matches!(queued, Queued::Rest));
+        let waiting = in_memory.count().min(3);
+        assert!(waiting > 0, "a grain with backlog has rows to handle");
+        let outcomes = vec![Outcome::Done; waiting];
+        let draft = Draft { mutations, outcomes, ..Draft::default() };
+        slot.commit(log, RecordKind::Run, place, waiting, draft, 0);
+    }
+
+    /// Reads rows of a grain's backlog, if it wants some.
+    fn read_backlog(&mut self, id: SlotId, place: GrainId) {
+        let view = self.current.manifest.groups[&GROUP].view(self.views);
+        let slot = self.slots.get_mut(&id).expect("the world has it");
+        let Some(mut read) = slot.begin_reading_backlog(place, 0) else { return };
+        let fill = |read: &mut BacklogRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+        let step = |read: &mut BacklogRead, blocks: &mut Blocks| read.step(&slot.deleted(), &view, blocks);
+        crate::slot_reads::drive(&self.disk, &mut self.blocks, &mut read, step, fill);
+        slot.backlog_read(&read).expect("no row is missing");
+    }
+
+    /// A grain with a backlog is parked.
+    fn park(&mut self, id: SlotId, address: &GrainAddress) {
+        let (slot, log) = self.slot(id);
+        let Some(place) = slot.grains.find(address.table, &address.key) else { return };
+        if slot.grains.get(place).work().is_some_and(|work| work.backlog_count() > 0 && work.parked.is_none()) {
+            let parked = Parked { reason: "why".into(), attempts: 1, since_micros: 0 };
+            slot.park(log, place, parked, usize::MAX);
+        }
     }
 
     fn bury(&mut self, id: SlotId, table: TableId) {
@@ -368,8 +411,8 @@ impl World {
         for (bytes, ssn, value) in self.stored_rows() {
             let key = RowKey::decode(&bytes).expect("keys of rows");
             let slot = self.slots.get_mut(&key.slot()).expect("rows are of the world's slots");
-            let is_work = KeyRange::of_work(key.slot()).holds(&bytes);
-            if self.is_lazy && !(is_work && slot.wants_work_rows()) {
+            let is_wanted = slot.work_to_load().is_some_and(|range| range.holds(&bytes));
+            if self.is_lazy && !is_wanted {
                 continue;
             }
             slot.load_row(&key, ssn, value.as_deref()).expect("rows are of grains");
@@ -427,9 +470,7 @@ impl World {
                 assert_eq!(found.as_ref(), wanted.rows.get(&key.encode()), "{key:?}");
             }
             found.timers.extend(timers(&self.disk, &view, *id, slot));
-            for (place, work) in slot.grains.with_work() {
-                found.backlog.extend(work.backlog.keys().map(|n| ((*id, *n), slot.address(place))));
-            }
+            found.backlog.extend(backlog(&self.disk, &view, *id, slot));
             for (to, channel) in &slot.outbox {
                 found.outbox.extend(channel.rows().map(|row| (*id, *to, row.seq)));
             }
@@ -483,6 +524,8 @@ enum Event {
     Commit(SlotId, GrainAddress, Vec<Mutation>, Vec<TimerChange>),
     Put(SlotId, GrainAddress, Option<(MapId, usize)>, Vec<u8>),
     Spill(SlotId, GrainAddress, Vec<Mutation>),
+    Handle(SlotId, GrainAddress, Vec<Mutation>),
+    Park(SlotId, GrainAddress),
     Bury(SlotId, TableId),
     Send(SlotId, SlotId, usize),
     Prune(SlotId, SlotId, u64),
@@ -550,6 +593,11 @@ fn timer() -> impl Strategy<Value = TimerChange> {
     ]
 }
 
+/// Grains that have backlogs: few, so that these grow.
+fn busy() -> impl Strategy<Value = GrainAddress> {
+    (0..2_usize).prop_map(|key| GrainAddress { table: TableId(1), key: GRAINS[key].into() })
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let mutations = || proptest::collection::vec(mutation(), 1..4);
     let timers = prop_oneof![3 => Just(vec![]), 1 => timer().prop_map(|change| vec![change])];
@@ -559,7 +607,9 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Commit(slot, grain, mutations, timers)
         }),
         15 => (slot(), grain(), map, value()).prop_map(|(slot, grain, map, value)| Event::Put(slot, grain, map, value)),
-        3 => (slot(), grain(), mutations()).prop_map(|(slot, grain, mutations)| Event::Spill(slot, grain, mutations)),
+        14 => (slot(), busy(), mutations()).prop_map(|(slot, grain, mutations)| Event::Spill(slot, grain, mutations)),
+        5 => (slot(), busy(), mutations()).prop_map(|(slot, grain, mutations)| Event::Handle(slot, grain, mutations)),
+        1 => (slot(), busy()).prop_map(|(slot, grain)| Event::Park(slot, grain)),
         5 => (slot(), receiver(), 1..4_usize).prop_map(|(slot, to, count)| Event::Send(slot, to, count)),
         3 => (slot(), receiver(), 1..5_u64).prop_map(|(slot, to, count)| Event::Prune(slot, to, count)),
         3 => slot().prop_map(Event::Fire),
@@ -579,6 +629,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn run(events: Vec<Event>, is_small: bool) {
+    #[cfg(feature = "planted")]
+    {
+        use gristmill_base::tuning::{Tuning, tune};
+        let backlog_ahead = if is_small { 2 } else { Tuning::DEFAULT.backlog_ahead };
+        tune(Tuning { backlog_ahead, ..Tuning::DEFAULT });
+    }
     let mut world = World::new(is_small);
     for event in events {
         match event {
@@ -588,6 +644,8 @@ fn run(events: Vec<Event>, is_small: bool) {
                 world.put(slot, &grain, PutRow::Entry(map, ENTRIES[key].into(), value.into()));
             }
             Event::Spill(slot, grain, mutations) => world.spill_or_handle(slot, &grain, mutations),
+            Event::Handle(slot, grain, mutations) => world.handle_backlog(slot, &grain, mutations),
+            Event::Park(slot, grain) => world.park(slot, &grain),
             Event::Bury(slot, table) => world.bury(slot, table),
             Event::Send(slot, to, count) => world.send(slot, to, count),
             Event::Prune(slot, to, count) => world.prune(slot, to, count),
@@ -639,6 +697,8 @@ fn planted_bugs_of_flushes_are_found() {
         Bug::CancelledTimerComesBack,
         Bug::BacklogRowComesBack,
         Bug::OutboxRowForgotten,
+        Bug::BacklogPageReadTwice,
+        Bug::BacklogPageSkipped,
     ];
     for bug in bugs {
         let config = Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };

@@ -1,0 +1,64 @@
+//! Backlogs that lie in files: a page of one is read when its grain has few rows left in memory.
+
+use super::Shard;
+use super::fetches::{Fetch, Then, What};
+use gristmill_base::ids::SlotId;
+use gristmill_state::backlog::BacklogRead;
+use gristmill_state::grain::GrainId;
+use gristmill_state::input::GrainAddress;
+
+/// How long a backlog is not read after its files could not be, nanoseconds.
+const RETRY_NANOS: u64 = 1_000_000_000;
+
+impl Shard {
+    /// Reads rows of a grain's backlog, if it wants some.
+    pub(super) fn read_backlog(&mut self, slot: SlotId, grain: GrainId) {
+        let now = self.now_nanos;
+        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return };
+        if !state.has_rest(grain) || self.fetches.is_full() {
+            return;
+        }
+        if let Some(read) = state.begin_reading_backlog(grain, now) {
+            self.fetch(Fetch { slot, what: What::Backlog(Box::new(read)), then: Then::Backlog });
+        }
+    }
+
+    /// Reads what backlogs want that nobody has asked for: after a start, and where files could not be read before.
+    pub(super) fn read_backlogs(&mut self) {
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots[at].as_deref() else { continue };
+            let id = slot.id;
+            for grain in slot.with_rests() {
+                self.read_backlog(id, grain);
+            }
+        }
+    }
+
+    /// Rows of a backlog were read. Those of a slot that is sealed for a move are read again, here or where it goes.
+    pub(super) fn backlog_read(&mut self, slot: SlotId, read: &BacklogRead) {
+        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else {
+            return self.end_reading_backlog(slot, read.grain(), 0);
+        };
+        match state.backlog_read(read) {
+            Ok(()) => self.mark_ready(slot),
+            Err(what) => {
+                self.notices.push(format!("a backlog of slot {slot} that lies in files is damaged and waits: {what}"));
+                self.end_reading_backlog(slot, read.grain(), self.now_nanos + RETRY_NANOS);
+            }
+        }
+    }
+
+    /// A backlog cannot be read: it is, later. Until then its grain waits.
+    pub(super) fn backlog_not_read(&mut self, slot: SlotId, what: &What) {
+        if let What::Backlog(read) = what {
+            self.end_reading_backlog(slot, read.grain(), self.now_nanos + RETRY_NANOS);
+        }
+    }
+
+    fn end_reading_backlog(&mut self, slot: SlotId, grain: &GrainAddress, again_nanos: u64) {
+        let sealed = self.moves.out.as_mut().and_then(|out| out.sealed.as_deref_mut()).filter(|state| state.id == slot);
+        if let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut().or(sealed) {
+            state.backlog_not_read(grain, again_nanos);
+        }
+    }
+}

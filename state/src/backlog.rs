@@ -1,0 +1,136 @@
+//! Backlogs that memory does not hold whole: what it knows of the rows that lie in files alone, and how these are read.
+//!
+//! A grain's queue has the first rows of its backlog, then one entry for all rows that lie in files alone
+//! ([`Queued::Rest`](crate::grain::Queued::Rest)), then what came later.
+
+use crate::input::GrainAddress;
+use crate::store::{Blocks, Damage, Direction, KeyRange, Memory, RangeRead, RangeRow, Stop, View};
+use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::ids::{SessionId, SlotId};
+use std::collections::BTreeMap;
+
+/// Rows of a grain's backlog that lie in files alone. Their numbers are behind those of all rows that come before them in the
+/// queue, and before those of all that come later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BacklogRest {
+    /// None has a lower number.
+    pub from: u64,
+    /// All have lower numbers.
+    pub end: u64,
+    /// How many there are.
+    pub count: u64,
+    /// Whether one of them may be live.
+    pub has_live: bool,
+    /// Those of sessions, by number: session and position. There are as many as clients wait for.
+    pub of_sessions: BTreeMap<u64, (SessionId, u64)>,
+    /// Volatile: whether the first of them are being read.
+    pub is_reading: bool,
+    /// Volatile: monotonic nanoseconds before which they are not read, because they could not be.
+    pub not_before_nanos: u64,
+}
+
+impl BacklogRest {
+    /// Adds its bytes. Its end is that of the slot's numbers in a dump.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.from);
+        out.put_varint(self.count);
+        out.put_u8(self.has_live.into());
+        out.put_varint(self.of_sessions.len() as u64);
+        for (n, (session, pos)) in &self.of_sessions {
+            out.put_varint(*n);
+            out.put_varint(session.0);
+            out.put_varint(*pos);
+        }
+    }
+
+    /// Takes one whose numbers end before `end`.
+    pub(crate) fn decode(from: &mut Reader<'_>, end: u64) -> Result<Self, DecodeError> {
+        let mut rest = Self { from: from.varint()?, end, count: from.varint()?, ..Self::default() };
+        if rest.count == 0 || rest.from >= end || rest.count > end - rest.from {
+            return Err(DecodeError::Unknown { what: "count of backlog rows", found: rest.count });
+        }
+        rest.has_live = from.u8()? != 0;
+        for _ in 0..from.count(3)? {
+            let n = from.varint()?;
+            if !(rest.from..end).contains(&n) {
+                return Err(DecodeError::Unknown { what: "number of a backlog row of a session", found: n });
+            }
+            rest.of_sessions.insert(n, (SessionId(from.varint()?), from.varint()?));
+        }
+        Ok(rest)
+    }
+
+    /// Rows of sessions in ranges that hold no other row of the grain for certain: those whose numbers follow one another. At
+    /// most `count_max` rows each.
+    pub(crate) fn session_ranges(&self, count_max: usize) -> Vec<Vec<(u64, SessionId, u64)>> {
+        let mut ranges: Vec<Vec<(u64, SessionId, u64)>> = Vec::new();
+        for (n, (session, pos)) in &self.of_sessions {
+            let row = (*n, *session, *pos);
+            match ranges.last_mut() {
+                Some(range) if range.len() < count_max && range.last().is_some_and(|last| last.0 + 1 == *n) => {
+                    range.push(row);
+                }
+                _ => ranges.push(vec![row]),
+            }
+        }
+        ranges
+    }
+}
+
+/// Reading the first rows of a [`BacklogRest`]: a page of a range. What a page says is of one moment, that of its last step.
+#[derive(Debug)]
+pub struct BacklogRead {
+    grain: GrainAddress,
+    from: u64,
+    end: u64,
+    rows: RangeRead,
+}
+
+impl BacklogRead {
+    /// Of a grain, from a number on and before another: until it has `rows_max` rows, or rows of `bytes_max` bytes.
+    #[must_use]
+    pub fn new(
+        slot: SlotId,
+        grain: GrainAddress,
+        (from, end): (u64, u64),
+        (rows_max, bytes_max): (usize, usize),
+    ) -> Self {
+        let range = KeyRange::of_backlog(slot, grain.table, &grain.key, from, end);
+        let rows = RangeRead::new(range, Direction::Forward, rows_max, bytes_max);
+        Self { grain, from, end, rows }
+    }
+
+    /// Goes on until the page is complete; see [`RangeRead::step`].
+    ///
+    /// # Errors
+    /// What it lacks, that it pauses, or damage.
+    pub fn step(&mut self, deleted: &[&Memory], view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
+        self.rows.step(deleted, view, blocks)
+    }
+
+    /// Takes the record of the value that was wanted.
+    ///
+    /// # Errors
+    /// It is not that value's.
+    pub fn fill(&mut self, directory: u128, bytes: &[u8]) -> Result<(), Damage> {
+        self.rows.fill(directory, bytes)
+    }
+
+    /// Whose backlog it is.
+    #[must_use]
+    pub fn grain(&self) -> &GrainAddress {
+        &self.grain
+    }
+
+    /// From which number on it reads.
+    #[must_use]
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// The rows, in order, and the number before which there are no others; nothing if it has not read so far.
+    #[must_use]
+    pub fn page(&self) -> (&[RangeRow], Option<u64>) {
+        (self.rows.rows(), self.rows.is_all().then_some(self.end))
+    }
+}

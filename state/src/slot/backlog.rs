@@ -1,0 +1,426 @@
+//! Backlogs of a slot: in memory as far as they are handled soon, the rest in files alone. See [`crate::backlog`].
+//!
+//! A row may be given up once files hold it. Of a grain that runs its first rows stay, and when few of them are left a page of
+//! the rest is read; of a parked grain none stays. Commits consume rows by their numbers and read none for that.
+
+use super::Slot;
+use super::flush::{DirtyRows, Taking};
+use crate::backlog::{BacklogRead, BacklogRest};
+use crate::grain::{GrainId, Queued, Work};
+use crate::input::{GrainAddress, Origin, StreamId};
+use crate::record::{BacklogRange, Spilled};
+use crate::store::{KeyRange, RangeRow, RowKey};
+use gristmill_base::codec::{DecodeError, Reader};
+use gristmill_base::ids::{Ssn, TableId};
+use gristmill_base::limits::BACKLOG_AHEAD_BYTES;
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
+use gristmill_base::tuning::tuning;
+use std::collections::VecDeque;
+
+/// Memory of a backlog row beside its input, about: its parts of the nodes of two trees, and its entry in the queue.
+const ROW_BYTES: usize = 256;
+
+fn row_bytes(row: &Spilled) -> usize {
+    ROW_BYTES + row.input.weight()
+}
+
+impl Slot {
+    /// Applies what the record `ssn` says of a grain's backlog.
+    pub(super) fn apply_backlog(
+        &mut self,
+        grain: &GrainAddress,
+        consumed: Option<BacklogRange>,
+        spilled: Vec<Spilled>,
+        ssn: Ssn,
+    ) {
+        if consumed.is_none() && spilled.is_empty() {
+            return;
+        }
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        if let Some(range) = consumed {
+            self.consume_backlog(id, range, ssn);
+        }
+        for row in spilled {
+            self.next_backlog = self.next_backlog.max(row.n + 1);
+            self.hold_backlog(id, row);
+        }
+    }
+
+    /// Takes a row into memory.
+    fn hold_backlog(&mut self, id: GrainId, row: Spilled) {
+        if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+            self.sessions.get_or_begin(session).spill(pos);
+        }
+        self.backlog_bytes += row_bytes(&row);
+        self.backlog.insert(row.n, id);
+        self.grains.work_or_new(id).backlog.insert(row.n, row);
+    }
+
+    fn consume_backlog(&mut self, id: GrainId, range: BacklogRange, ssn: Ssn) {
+        let BacklogRange { first, last, count } = range;
+        let work = self.grains.work_or_new(id);
+        let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
+        for n in &rows {
+            let row = work.backlog.remove(n).expect("it was just listed");
+            self.backlog_bytes -= row_bytes(&row);
+            self.backlog.remove(n);
+        }
+        let left = count.saturating_sub(rows.len() as u64);
+        self.note_no_backlog(id, &rows, ssn);
+        if left > 0 {
+            self.consume_rest(id, range, left, ssn);
+        }
+    }
+
+    /// Consumes `left` rows of a range that lie in files alone. None is read: in a replay they are not known, and nobody asks.
+    fn consume_rest(&mut self, id: GrainId, BacklogRange { first, last, .. }: BacklogRange, left: u64, ssn: Ssn) {
+        let work = self.grains.work_or_new(id);
+        let rest = work.rest.as_deref_mut().filter(|rest| rest.count >= left);
+        let Some(rest) = rest else { panic!("a commit consumes {left} backlog rows that are not there") };
+        let known: Vec<u64> = rest.of_sessions.range(first..=last).map(|(n, _)| *n).collect();
+        for n in &known {
+            rest.of_sessions.remove(n);
+        }
+        rest.count -= left;
+        let are_known = known.len() as u64 == left;
+        if !are_known {
+            // They are consumed in their order.
+            rest.from = rest.from.max(last + 1);
+        }
+        self.end_rest_if_empty(id);
+        if are_known {
+            return self.note_no_backlog(id, &known, ssn);
+        }
+        if !planted::is(Bug::BacklogRowComesBack) {
+            let grain = self.grains.get(id);
+            let range = KeyRange::of_backlog(self.id, grain.table, &grain.key, first, last + 1);
+            self.dirty.no_range(range, ssn);
+        }
+    }
+
+    fn end_rest_if_empty(&mut self, id: GrainId) {
+        let work = self.grains.work_or_new(id);
+        if work.rest.as_ref().is_some_and(|rest| rest.count == 0) {
+            work.rest = None;
+            work.queue.retain(|queued| !matches!(queued, Queued::Rest));
+            work.count_bulk();
+            self.resting.remove(&id);
+        }
+    }
+
+    /// Backlog rows were consumed: files may hold those that a flush has taken.
+    fn note_no_backlog(&mut self, id: GrainId, rows: &[u64], ssn: Ssn) {
+        if planted::is(Bug::BacklogRowComesBack) {
+            return;
+        }
+        let grain = self.grains.get(id);
+        for n in rows.iter().copied().filter(|n| *n < self.backlog_taken) {
+            self.dirty.no_row(&RowKey::Backlog(self.id, grain.table, (&*grain.key).into(), n), ssn);
+        }
+    }
+
+    /// Whether a backlog row with a lower number waits for a grain of such a table that is not parked.
+    #[must_use]
+    pub fn backlog_waits(&self, before: u64, is_wanted: impl Fn(TableId) -> bool) -> bool {
+        let may_run = |id: &GrainId| {
+            let grain = self.grains.get(*id);
+            grain.parked().is_none() && is_wanted(grain.table)
+        };
+        let in_files = |id: &&GrainId| {
+            self.grains.get(**id).work().and_then(|work| work.rest.as_ref()).is_some_and(|rest| rest.from < before)
+        };
+        self.backlog.range(..before).any(|(_, id)| may_run(id)) || self.resting.iter().filter(in_files).any(may_run)
+    }
+
+    /// Memory of backlog rows, bytes, about.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// Backlog rows in memory, and those that lie in files alone.
+    #[must_use]
+    pub fn backlog_counts(&self) -> (u64, u64) {
+        let rest = |id: &GrainId| self.grains.get(*id).work().and_then(|work| work.rest.as_ref());
+        (self.backlog.len() as u64, self.resting.iter().filter_map(rest).map(|rest| rest.count).sum())
+    }
+
+    /// All rows that a flush has published are in files: what need not be in memory goes.
+    pub(super) fn backlog_is_filed(&mut self, before: u64) {
+        self.backlog_filed = before;
+        let works = self.grains.with_work().into_iter().filter(|(_, work)| !work.backlog.is_empty());
+        let keep = |work: &Work| if work.parked.is_some() { 0 } else { tuning().backlog_ahead };
+        let keeps: Vec<(GrainId, usize)> = works.map(|(id, work)| (id, keep(work))).collect();
+        for (id, rows) in keeps {
+            self.give_up_backlog(id, rows, BACKLOG_AHEAD_BYTES);
+        }
+    }
+
+    /// Gives up backlog rows where memory is short: looks at `most`, until `bytes` are free. Of a grain that is not parked its
+    /// first row stays, so that it goes on. How many it looked at, how many went, and the memory that this freed.
+    pub(super) fn evict_backlogs(&mut self, most: usize, bytes: usize) -> (usize, usize, usize) {
+        let (mut looked, mut rows, mut freed, mut last) = (0, 0, 0, None);
+        let from = self.backlog_hand;
+        let ids: Vec<(u64, GrainId)> =
+            self.backlog.range(from..self.backlog_filed.max(from)).take(most).map(|(n, id)| (*n, *id)).collect();
+        self.backlog_hand = 0;
+        for (n, id) in ids {
+            looked += 1;
+            if last.replace(id) == Some(id) || !self.backlog.contains_key(&n) {
+                continue;
+            }
+            let keep = usize::from(self.grains.get(id).parked().is_none());
+            let gone = self.give_up_backlog(id, keep, usize::MAX);
+            (rows, freed) = (rows + gone.0, freed + gone.1);
+            if freed >= bytes || looked == most {
+                self.backlog_hand = n + 1;
+            }
+            if freed >= bytes {
+                break;
+            }
+        }
+        (looked, rows, freed)
+    }
+
+    /// Gives up the rows of a grain that files hold, behind those of the run under way and `keep` others, or others of
+    /// `bytes`. How many went, and the memory that this freed.
+    pub(super) fn give_up_backlog(&mut self, id: GrainId, keep: usize, bytes: usize) -> (usize, usize) {
+        let filed = if planted::is(Bug::DirtyRowEvicted) { self.next_backlog } else { self.backlog_filed };
+        let work = self.grains.get_mut(id).work_mut().expect("a grain with backlog has work");
+        let in_flight = work.running.map_or(0, |running| running.count);
+        let mut queue = VecDeque::with_capacity(work.queue.len());
+        let (mut gone, mut kept, mut kept_bytes, mut keeps) = (Vec::new(), 0, 0, true);
+        for (at, queued) in std::mem::take(&mut work.queue).into_iter().enumerate() {
+            match queued {
+                Queued::Backlog(n) if at >= in_flight => {
+                    keeps = keeps && kept < keep && kept_bytes < bytes;
+                    kept += 1;
+                    kept_bytes += work.backlog.get(&n).map_or(0, |row| row.input.weight());
+                    if keeps || n >= filed {
+                        queue.push_back(Queued::Backlog(n));
+                        continue;
+                    }
+                    if gone.is_empty() && !queue.iter().rev().any(|queued| matches!(queued, Queued::Rest)) {
+                        queue.push_back(Queued::Rest);
+                    }
+                    gone.push(n);
+                }
+                Queued::Rest if !gone.is_empty() => {}
+                // What comes behind the rest is not among the first.
+                Queued::Rest => {
+                    keeps = false;
+                    queue.push_back(Queued::Rest);
+                }
+                other => queue.push_back(other),
+            }
+        }
+        work.queue = queue;
+        let freed = self.shelve(id, &gone);
+        (gone.len(), freed)
+    }
+
+    /// Rows of a grain, ascending and beside those that lie in files alone already, lie in files alone from now on.
+    fn shelve(&mut self, id: GrainId, gone: &[u64]) -> usize {
+        let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return 0 };
+        reached("backlog rows given up");
+        let work = self.grains.get_mut(id).work_mut().expect("a grain with backlog has work");
+        let new = || BacklogRest { from: *first, end: last + 1, ..BacklogRest::default() };
+        let mut rest = work.rest.take().unwrap_or_else(|| Box::new(new()));
+        (rest.from, rest.end) = (rest.from.min(*first), rest.end.max(last + 1));
+        let mut freed = 0;
+        for n in gone {
+            let row = work.backlog.remove(n).expect("a queued backlog row is there");
+            self.backlog.remove(n);
+            freed += row_bytes(&row);
+            rest.count += 1;
+            rest.has_live |= !row.input.class.is_bulk();
+            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+                rest.of_sessions.insert(*n, (session, pos));
+            }
+        }
+        work.rest = Some(rest);
+        work.count_bulk();
+        self.backlog_bytes -= freed;
+        self.resting.insert(id);
+        freed
+    }
+
+    /// What a dump says of a grain's backlog: a start finds all of it in files.
+    pub(super) fn rest_of(&self, work: &Work) -> Option<BacklogRest> {
+        if work.backlog_count() == 0 {
+            return None;
+        }
+        let mut rest =
+            work.rest.as_deref().cloned().unwrap_or_else(|| BacklogRest { from: u64::MAX, ..Default::default() });
+        for (n, row) in &work.backlog {
+            rest.from = rest.from.min(*n);
+            rest.count += 1;
+            rest.has_live |= !row.input.class.is_bulk();
+            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+                rest.of_sessions.insert(*n, (session, pos));
+            }
+        }
+        Some(rest)
+    }
+
+    /// Takes what a dump says of a grain's backlog.
+    pub(super) fn load_rest(&mut self, id: GrainId, rest: BacklogRest) {
+        for (session, pos) in rest.of_sessions.values() {
+            self.sessions.get_or_begin(*session).spill(*pos);
+        }
+        self.resting.insert(id);
+        self.grains.work_or_new(id).rest = Some(Box::new(rest));
+    }
+
+    /// Whether rows of a grain's backlog lie in files alone.
+    #[must_use]
+    pub fn has_rest(&self, id: GrainId) -> bool {
+        !self.resting.is_empty() && self.resting.contains(&id)
+    }
+
+    /// Grains with backlog rows that lie in files alone, in no order that means something.
+    #[must_use]
+    pub fn with_rests(&self) -> Vec<GrainId> {
+        self.resting.iter().copied().collect()
+    }
+
+    /// Whether rows of a grain's backlog are to be read from files now: it may run, and few are left in memory before them.
+    /// [`Self::backlog_read`] or [`Self::backlog_not_read`] ends what begins then.
+    pub fn begin_reading_backlog(&mut self, id: GrainId, now_nanos: u64) -> Option<BacklogRead> {
+        let (slot, ahead) = (self.id, tuning().backlog_ahead.max(1));
+        let grain = self.address(id);
+        let work = self.grains.get_mut(id).work_mut()?;
+        let is_parked = work.parked.is_some();
+        let rest = work.rest.as_deref_mut()?;
+        let has_enough = work.backlog.range(..rest.from).nth(ahead / 2).is_some();
+        if is_parked || rest.is_reading || has_enough || now_nanos < rest.not_before_nanos {
+            return None;
+        }
+        rest.is_reading = true;
+        Some(BacklogRead::new(slot, grain, (rest.from, rest.end), (ahead, BACKLOG_AHEAD_BYTES)))
+    }
+
+    /// Rows of a backlog cannot be read now: not before `again_nanos` are they asked for again.
+    pub fn backlog_not_read(&mut self, grain: &GrainAddress, again_nanos: u64) {
+        let id = self.grains.find(grain.table, &grain.key);
+        let work = id.and_then(|id| self.grains.get_mut(id).work_mut());
+        if let Some(rest) = work.and_then(|work| work.rest.as_deref_mut()) {
+            rest.is_reading = false;
+            rest.not_before_nanos = again_nanos;
+        }
+    }
+
+    /// Takes backlog rows that were read, in the turn in which the last of them was.
+    ///
+    /// # Errors
+    /// A row that is none, or rows that are missing, by words; nothing was taken then.
+    pub fn backlog_read(&mut self, read: &BacklogRead) -> Result<(), String> {
+        self.backlog_not_read(read.grain(), 0);
+        let grain = read.grain();
+        let Some(id) = self.grains.find(grain.table, &grain.key) else { return Ok(()) };
+        let Some(work) = self.grains.get(id).work() else { return Ok(()) };
+        // A page for what the backlog was before it was given up again says nothing of where it stands.
+        let rest = work.rest.as_deref().filter(|rest| rest.from == read.from() && work.parked.is_none());
+        let Some(rest) = rest else { return Ok(()) };
+        let (page, all_before) = read.page();
+        let rows = page.iter().map(spilled_of).collect::<Result<Vec<Spilled>, _>>();
+        let rows = rows.map_err(|error| format!("a backlog row: {error}"))?;
+        let (found, count) = (rows.len() as u64, rest.count);
+        if found > count || found < count && all_before.is_some_and(|end| end >= rest.end) {
+            return Err(format!("the backlog has {count} rows in files, but {found} were found"));
+        }
+        let next = all_before.or_else(|| rows.last().map(|row| row.n + 1)).unwrap_or(rest.from);
+        reached("backlog rows read from files");
+        self.take_page(id, rows, next);
+        if self.grains.get(id).work().is_some_and(|work| work.running.is_none()) {
+            self.list(id);
+        }
+        Ok(())
+    }
+
+    /// Queues a page of rows before the rest, which goes on with the number `next`.
+    fn take_page(&mut self, id: GrainId, rows: Vec<Spilled>, next: u64) {
+        let work = self.grains.get_mut(id).work_mut().expect("it has a rest");
+        let rest = work.rest.as_deref_mut().expect("it was just looked at");
+        if !planted::is(Bug::BacklogPageReadTwice) {
+            rest.from = next;
+            rest.count -= rows.len() as u64;
+        }
+        for row in &rows {
+            rest.of_sessions.remove(&row.n);
+        }
+        let at = work.queue.iter().position(|queued| matches!(queued, Queued::Rest)).unwrap_or(0);
+        let behind = work.queue.split_off(at);
+        let is_skipped = planted::is(Bug::BacklogPageSkipped);
+        if !is_skipped {
+            work.queue.extend(rows.iter().map(|row| Queued::Backlog(row.n)));
+        }
+        work.queue.extend(behind);
+        for row in rows.into_iter().filter(|_| !is_skipped) {
+            self.hold_backlog(id, row);
+        }
+        self.end_rest_if_empty(id);
+        self.grains.work_or_new(id).count_bulk();
+    }
+
+    pub(super) fn take_backlog(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
+        let (_, at, end) = &mut taking.work.backlog;
+        for (n, id) in self.backlog.range(*at..*end) {
+            let grain = self.grains.get(*id);
+            let row =
+                grain.work().and_then(|work| work.backlog.get(n)).expect("a listed row is in its grain's backlog");
+            let key = RowKey::Backlog(self.id, grain.table, (&*grain.key).into(), *n);
+            into.put_encoded(&key, self.last_ssn, |out| row.encode(out));
+            reached("backlog row flushed");
+            *at = n + 1;
+            if into.is_through(bytes) {
+                return false;
+            }
+        }
+        *at = *end;
+        true
+    }
+
+    /// Takes a row that a file holds, where all of them are loaded.
+    pub(super) fn load_backlog_row(&mut self, grain: &GrainAddress, n: u64, content: &[u8]) -> Result<(), DecodeError> {
+        let row = Spilled::of_row(n, content)?;
+        let Some(id) = self.grains.find(grain.table, &grain.key) else { return Ok(()) };
+        let work = self.grains.get_mut(id).work_mut();
+        let Some(rest) = work.and_then(|work| work.rest.as_deref_mut()).filter(|rest| n < rest.end) else {
+            return Ok(());
+        };
+        rest.count -= 1;
+        rest.from = n + 1;
+        rest.of_sessions.remove(&n);
+        self.end_rest_if_empty(id);
+        self.hold_backlog(id, row);
+        Ok(())
+    }
+
+    /// Takes a row as older versions wrote it: its next flush writes it anew.
+    pub(super) fn load_old_backlog_row(&mut self, n: u64, content: &[u8]) -> Result<(), DecodeError> {
+        let ssn = self.last_ssn;
+        self.dirty.no_row(&RowKey::OldBacklog(self.id, n), ssn);
+        if n >= self.next_backlog {
+            return Ok(());
+        }
+        let mut from = Reader::new(content);
+        let grain = GrainAddress::decode(&mut from)?;
+        let row = Spilled::of_row(n, from.rest())?;
+        self.load_backlog(&grain, row);
+        Ok(())
+    }
+
+    pub(super) fn load_backlog(&mut self, grain: &GrainAddress, row: Spilled) {
+        let id = self.grains.find_or_make(grain.table, &grain.key);
+        self.hold_backlog(id, row);
+    }
+}
+
+fn spilled_of(row: &RangeRow) -> Result<Spilled, DecodeError> {
+    match RowKey::decode(&row.key)? {
+        RowKey::Backlog(.., n) => Spilled::of_row(n, row.value.as_deref().unwrap_or_default()),
+        _ => Err(DecodeError::Unknown { what: "kind of a backlog row", found: 0 }),
+    }
+}
