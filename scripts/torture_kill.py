@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""SIGKILL, again and again: during recovery, checkpoints, flushes into the store, merges and backups.
+"""SIGKILL, again and again: during recovery, checkpoints, flushes into the store, merges, backups and moves of slots.
 
 As torture_power.py without a disk that forgets: the page cache stays, so what a killed server wrote and did not flush is
 there, and the next start must make it durable before it shows it. A client outside holds the ledger. After each kill
 `gristmill data verify` must find nothing damaged and nothing lost, for a kill damages nothing. Some kills fall into a backup,
-of the server or of who makes it; later ones into the same folder must end well, and the newest is restored and served at the end.
+of the server or of who makes it; later ones into the same folder must end well, and the newest is restored and served at the end. Others fall into moves of
+slots (`gristmill data rebalance`).
 
 Run by `make torture-kill`; needs no root. Status 0: it held; 1: it did not; 70: it could not be found out; 130: interrupted.
 """
@@ -120,15 +121,23 @@ class Kills(Campaign):
                 return wrong
             files, job = self.stored()
             hold = self.begin_hold(server, 30)
+            kind, moves = self.chance.random(), None
+            if kind < 0.5:
+                moves = self.begin_moves()
             seconds = self.chance.uniform(0.1, 3.0)
             time.sleep(seconds)
             into = ""
-            if self.chance.random() < 0.4:
+            if kind > 0.7:
                 into = ", in a backup"
                 if wrong := self.kill_backup(server):
                     return wrong
             server.kill()
             held = self.end_hold(hold)
+            if moves:
+                moved, wrong = self.end_moves(moves)
+                if wrong:
+                    return wrong
+                into = f", {moved} slots moved"
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s, killed after {seconds:.2f} s{into}, {held['acked']:,} acked, "
                 f"{held['unknown']:,} unknown; {self.shards} shards, {files} files of the store up to job {job} before")
             return None
@@ -150,7 +159,7 @@ def main():
         say(f"FAILED behind kill {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)
     say(f"held: {args.cycles} kills under load, {campaign.recoveries} of recoveries, {campaign.broken} of backups, "
-        f"{campaign.acked:,} acked, nothing lost")
+        f"{campaign.acked:,} acked, nothing lost; {campaign.moves_in_words()}")
     shutil.rmtree(args.work)
 
 

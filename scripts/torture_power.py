@@ -6,7 +6,8 @@ flushed. Killing nbdkit under load loses those, as a power cut does to a disk wi
 told stands in a ledger on another disk (`gristmill loadgen hold`); after each cut the server is started again on what is
 left and must say all of it (`gristmill loadgen check`): nothing lost, doubled, invented, moved or out of order. In some cycles
 power is cut again while the server recovers. In most of them logs are so short that checkpoints, flushes into the store and
-merges are always under way; in some the server has another number of shards than before.
+merges are always under way; in some the server has another number of shards than before; and in half of them slots go from shard
+to shard meanwhile (`gristmill data rebalance`).
 
 With --expect-loss the program is one that flushes nothing, and a run that notices no loss fails.
 Run by `make torture-power`, as root. Status 0: it held; 1: it did not; 70: it could not be found out; 78: the machine lacks
@@ -29,6 +30,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Logs so short that a checkpoint of every slot is due about once a second.
 SHORT_LOGS = ["--segment-bytes", str(256 << 10), "--checkpoint-bytes", str(1 << 20)]
 SHARDS_MAX = 4
+SLOTS = 256
+PAUSE_MICROS_MAX = 1_000_000  # that requests of a slot may wait while it moves
 VALUES = [64, 400, 1500]  # bytes; from 1,024 on they lie in files of their own
 TOOLS = ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount"]
 
@@ -209,6 +212,9 @@ class Campaign:
         self.children = Children()
         self.device = device(self.children) if device else Device(args.work, self.children, args.image_mib)
         self.acked = 0
+        # Slots that moved, kills that fell into a move or between two, and the longest pause of a slot.
+        self.moved, self.into_moves, self.paused_micros = 0, 0, 0
+        self.goal = 0
         self.shards, self.more = args.shards, SHORT_LOGS
         self.size = self.chance.choice(VALUES)
 
@@ -265,6 +271,36 @@ class Campaign:
         self.acked += held["acked"]
         return held
 
+    def begin_moves(self):
+        """Sends all slots to one shard, to another than the last time, one after the other; none where there is one shard."""
+        if self.shards < 2:
+            return None
+        self.goal = (self.goal + 1) % self.shards
+        command = [self.args.gristmill, "data", "rebalance", self.device.mount / "data", "--slot", f"0-{SLOTS - 1}",
+                   "--to", str(self.goal), "--output", "json"]
+        return self.children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end_moves(self, moves):
+        """Once the server is dead: how many slots have moved, and what is wrong, or none."""
+        try:
+            said = moves.communicate(timeout=5)[0]
+        except subprocess.TimeoutExpired:
+            moves.kill()
+            said = moves.communicate()[0]
+        lines = said.splitlines()
+        told = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        moved = [move for move in told if move.get("moved")]
+        self.moved += len(moved)
+        self.into_moves += moves.returncode != 0
+        self.paused_micros = max([self.paused_micros, *(move["paused_us"] for move in moved)])
+        if self.paused_micros >= PAUSE_MICROS_MAX:
+            return len(moved), f"requests of a slot waited for {self.paused_micros / 1e6:.2f} s"
+        wrong = moves.returncode == 70
+        return len(moved), f"data rebalance, status {moves.returncode}: {lines[-1]}" if wrong else None
+
+    def moves_in_words(self):
+        return f"{self.moved:,} slots moved, {self.into_moves} times on the way, longest pause {self.paused_micros / 1e3:.1f} ms"
+
     def cycle(self, number):
         """One power cut. What is wrong, or none."""
         self.device.power_on()
@@ -287,13 +323,17 @@ class Campaign:
                 return wrong
             files, job = self.stored()
             hold = self.begin_hold(server, 30)
+            moves = self.begin_moves() if self.chance.random() < 0.5 else None
             seconds = self.chance.uniform(0.3, 4.0)
             time.sleep(seconds)
             self.device.power_off()
             server.kill()
             held = self.end_hold(hold)
+            moved, wrong = self.end_moves(moves) if moves else (0, None)
+            if wrong:
+                return wrong
             say(f"cycle {number}/{self.args.cycles}: ready in {ready:.2f} s{again}, power cut after {seconds:.2f} s, "
-                f"{held['acked']:,} acked, {held['unknown']:,} unknown; {self.shards} shards, {'short' if self.more else 'long'} logs, "
+                f"{held['acked']:,} acked, {held['unknown']:,} unknown; {self.shards} shards, {'short' if self.more else 'long'} logs, {moved} slots moved, "
                 f"{files} files of the store up to job {job} before")
             return None
         finally:
@@ -390,7 +430,7 @@ def main():
     if wrong:
         say(f"FAILED behind cut {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)
-    say(f"held: {args.cycles} cuts, {campaign.acked:,} acked, nothing lost")
+    say(f"held: {args.cycles} cuts, {campaign.acked:,} acked, nothing lost; {campaign.moves_in_words()}")
     shutil.rmtree(args.work)
 
 

@@ -339,6 +339,15 @@ pub const STORE_TOMBSTONES_MIN: u64 = 4_096;
 pub const MOVE_PAUSE_MILLIS_MAX: u64 = 900;
 /// Milliseconds that the checkpoint before a move may take: it waits for other checkpoints and for merges.
 pub const MOVE_PREPARE_MILLIS_MAX: u64 = 120_000;
+/// Requests of a slot under move that wait at most; more are refused for capacity. As many as two connections have in flight.
+pub const MOVE_REQUESTS_MAX: usize = 8_192;
+/// Bytes of them: as many as sixteen connections have in flight.
+pub const MOVE_REQUESTS_BYTES_MAX: usize = 64 << 20;
+/// Messages and events for a slot that comes which are kept until it is here, from shards that have heard of the move already;
+/// a few milliseconds of what a core takes. Who sent more is asked for it again.
+pub const MOVE_ITEMS_MAX: usize = 65_536;
+/// Bytes of them.
+pub const MOVE_ITEMS_BYTES_MAX: usize = 16 << 20;
 
 const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");

@@ -32,6 +32,8 @@ pub struct Tuning {
     pub compaction_keys_bytes: usize,
     /// See [`BACKLOG_AHEAD_ROWS`](crate::limits::BACKLOG_AHEAD_ROWS).
     pub backlog_ahead: usize,
+    /// See [`MOVE_ITEMS_MAX`](crate::limits::MOVE_ITEMS_MAX).
+    pub move_items: usize,
 }
 
 impl Tuning {
@@ -50,6 +52,7 @@ impl Tuning {
         timers_waiting: crate::limits::TIMERS_WAITING_MAX,
         compaction_keys_bytes: crate::limits::COMPACTION_KEYS_BYTES,
         backlog_ahead: crate::limits::BACKLOG_AHEAD_ROWS,
+        move_items: crate::limits::MOVE_ITEMS_MAX,
     };
 }
 

@@ -219,6 +219,7 @@ pub fn recover(
     older::check_placement(&placement, &logs)?;
     crosscheck::check(&logs, &catalog, identity.slot_count)?;
     layout::make_store(&mut files)?;
+    seeds::number_jobs_above_files(&mut logs);
     let unapplied = unapplied::count(&logs, &catalog, identity.slot_count);
     logs.iter_mut().flat_map(|recovered| recovered.slots.values_mut()).for_each(Slot::forget_topics_if_planted);
     let boot = placement.boot + 1;

@@ -41,7 +41,7 @@ fn counts() -> Histogram<u64> {
 }
 
 /// One shard at one moment. Names are those of the metrics, without prefix and unit: docs/metrics.md.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measures {
     /// What only rises from the start on.
     pub counts: Vec<(&'static str, u64)>,
@@ -53,6 +53,22 @@ pub struct Measures {
     pub app_counters: Vec<(String, i64)>,
     /// Flushes of the log.
     pub flushes: Flushes,
+    /// For how long requests of slots waited whose moves this shard led, nanoseconds; one value for each move that came about.
+    pub move_pauses: Histogram<u64>,
     /// Files of the store.
     pub store: Sizes,
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        Self {
+            counts: Vec::new(),
+            gauges: Vec::new(),
+            memory: Vec::new(),
+            app_counters: Vec::new(),
+            flushes: Flushes::default(),
+            move_pauses: times(),
+            store: Sizes::default(),
+        }
+    }
 }

@@ -12,6 +12,19 @@ use std::sync::Arc;
 /// Items from one shard to another, in order.
 pub type Parcel = Vec<Item>;
 
+impl Item {
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Message { target, .. } => target.weight(),
+                Self::Event { grain, input, .. } => grain.key.len() + input.weight(),
+                _ => 0,
+            }
+    }
+}
+
 /// One thing that a shard says to another.
 #[derive(Clone, Debug)]
 pub enum Item {

@@ -343,6 +343,25 @@ pub enum Answer {
     Json(String),
 }
 
+impl Operation {
+    /// Bytes of keys and values that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Produce { key, value, headers, .. } => {
+                key.len() + value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+            Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
+            Self::Get { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::Put { key, value, .. } => key.len() + value.len(),
+            Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
+            Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
+            Self::Invoke { key, payload, .. } => key.len() + payload.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl Answer {
     /// Bytes of values that it carries.
     #[must_use]

@@ -148,6 +148,7 @@ impl Run {
             knobs.file_often();
         }
         aim(options.aim, &mut knobs);
+        let moves = moves::SlotMoves::draw(options, &mut knobs);
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);
         let clients = (0..knobs.clients).map(|at| Client::new(at, rng.fork(), knobs.operations)).collect();
@@ -162,7 +163,6 @@ impl Run {
         let questions = (SimRng::new(options.seed.rotate_left(32) ^ 0x5e77), questions);
         let (crashes_left, fulls_left, reloads_left) = (knobs.crashes, knobs.fulls, knobs.reloads);
         let backups = backup::Backups::draw(options, &knobs);
-        let moves = moves::SlotMoves::draw(options);
         let mut machine = Machine::new(apps, knobs, &mut rng);
         machine.rot = Rot::new(own);
         if is_wired {
@@ -359,7 +359,7 @@ impl Run {
     fn post(&mut self, reply: Reply) {
         self.replies += 1;
         if reply.responder.conn == moves::MOVER {
-            return moves::note(&reply);
+            return self.move_ended(&reply);
         }
         if reply.responder.conn == OPERATOR {
             self.operator = Some(reply);

@@ -3,7 +3,7 @@
 use gristmill_base::planted::Bug;
 use gristmill_base::sometimes;
 use gristmill_sim::crash_points::Budget;
-use gristmill_sim::engine_points;
+use gristmill_sim::engine_points::{self, Script};
 use gristmill_sim::run::{Options, run};
 
 fn options(seed: u64, workload: &str, planted: Option<Bug>) -> Options {
@@ -51,7 +51,8 @@ fn other_seeds_are_other_runs() {
 #[test]
 fn crash_points_of_the_engine() {
     let _ = sometimes::take();
-    let tally = engine_points::visit(2, Budget { random_images: 2, stride: 1, recovery_crashes: 1 }).unwrap();
+    let tally =
+        engine_points::visit(&Script::puts(), 2, Budget { random_images: 2, stride: 1, recovery_crashes: 1 }).unwrap();
     assert!(tally.points > 150 && tally.images > 500, "{tally:?}");
     let reached = sometimes::take();
     assert!(reached.contains_key("checkpoint"), "the run must reach a checkpoint: {reached:?}");
@@ -60,7 +61,36 @@ fn crash_points_of_the_engine() {
 #[test]
 fn crash_points_find_what_is_acked_before_its_flush() {
     gristmill_base::planted::plant(Some(Bug::AckBeforeFlush));
-    let found = engine_points::visit(3, Budget { random_images: 0, stride: 1, recovery_crashes: 0 });
+    let found = engine_points::visit(&Script::puts(), 3, Budget { random_images: 0, stride: 1, recovery_crashes: 0 });
+    gristmill_base::planted::plant(None);
+    assert!(found.is_err());
+}
+
+#[test]
+fn crash_points_of_moves() {
+    let _ = sometimes::take();
+    let tally = engine_points::visit(&Script::moves(), 2, Budget { random_images: 1, stride: 3, recovery_crashes: 0 });
+    let tally = tally.unwrap();
+    assert!(tally.points > 80 && tally.images > 300, "{tally:?}");
+    let reached = sometimes::take();
+    for what in ["slot moved to another shard", "slot taken from another shard", "checkpoint"] {
+        assert!(reached.contains_key(what), "the run must reach {what}: {reached:?}");
+    }
+}
+
+#[test]
+fn crash_points_find_a_placement_ahead_of_the_slot() {
+    gristmill_base::planted::plant(Some(Bug::PlacementBeforeSlotIn));
+    let found = engine_points::visit(&Script::moves(), 3, Budget { random_images: 0, stride: 1, recovery_crashes: 0 });
+    gristmill_base::planted::plant(None);
+    assert!(found.is_err());
+}
+
+#[test]
+fn files_of_a_moved_slot_are_not_written_again() {
+    engine_points::moved_files_are_not_written_again(1).unwrap();
+    gristmill_base::planted::plant(Some(Bug::MovedFilesWrittenAgain));
+    let found = engine_points::moved_files_are_not_written_again(1);
     gristmill_base::planted::plant(None);
     assert!(found.is_err());
 }

@@ -10,6 +10,7 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, ShardId, SlotId, SubscriptionId, Term, TopicId};
 use gristmill_base::placement::{Owners, lane_home};
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::{LogConfig, ScanEnd, resume};
 use gristmill_io::root::RootFile;
@@ -97,6 +98,22 @@ pub(super) fn seeds(
             }
         })
         .collect()
+}
+
+/// Sees to it that no shard gives a number of a job out again that has a file: the root of a shard which gave a slot away may be
+/// older than the files that went with it.
+pub(super) fn number_jobs_above_files(logs: &mut [Recovered]) {
+    if planted::is(Bug::MovedFilesWrittenAgain) {
+        return;
+    }
+    let manifests = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
+    let Some(last) = manifests.flat_map(Manifest::files).map(|(_, number, _)| number.job()).max() else { return };
+    for manifest in logs.iter_mut().filter_map(|recovered| recovered.content.manifest.as_mut()) {
+        if manifest.next_job() <= last {
+            reached("numbers of jobs raised above files of others");
+        }
+        manifest.number_jobs_above(last);
+    }
 }
 
 /// Files of the store that several parts of slot groups name.

@@ -106,8 +106,10 @@ pub(super) struct Checkpoints {
     writing: Option<(SlotId, CheckpointMark, Lsn, NewExtents)>,
     /// Slots that this round has yet to dump, those of a group one after the other.
     round: VecDeque<SlotId>,
-    /// Bytes that the round has dumped so far, chunks of lanes not counted.
+    /// Bytes that the last round of all slots has dumped so far, chunks of lanes not counted.
     round_bytes: u64,
+    /// Whether the round is of one slot that moves: it says nothing of what a round of all slots costs.
+    is_of_move: bool,
     /// Whether a round has ended whose root is to be written.
     root_due: bool,
     /// What the root that is being written says, and the files that are to go with it.
@@ -135,6 +137,7 @@ impl Checkpoints {
             writing: None,
             round: VecDeque::new(),
             round_bytes: 0,
+            is_of_move: false,
             root_due: false,
             publishing: None,
             stale: Vec::new(),
@@ -161,6 +164,11 @@ impl Checkpoints {
     /// Files that count no longer were held and are not any more: a root is made with which they go.
     pub(super) fn stale_may_go(&mut self) {
         self.root_due |= !self.stale.is_empty();
+    }
+
+    /// What a start may find: the durable root, and the one that is being written.
+    pub(super) fn stored_contents(&self) -> impl Iterator<Item = &RootContent> {
+        [&self.durable].into_iter().chain(self.publishing.as_ref().map(|(content, _)| content))
     }
 
     /// Files of the store, those included that the next root will name.
@@ -207,11 +215,14 @@ impl Checkpoints {
     /// Begins a round with one slot.
     pub(super) fn begin_round_of(&mut self, slot: SlotId) {
         self.round = [slot].into();
+        self.is_of_move = true;
     }
 
-    /// The round flushes so many bytes of rows.
+    /// The round writes so many bytes of a slot's own data, or flushes so many of rows.
     pub(super) fn flushes_bytes(&mut self, bytes: usize) {
-        self.round_bytes += bytes as u64;
+        if !self.is_of_move {
+            self.round_bytes += bytes as u64;
+        }
     }
 
     /// A group of the round is through.
@@ -314,7 +325,7 @@ impl Shard {
         let mut dirty: Vec<(u16, SlotId)> = dirty.map(|slot| (self.part_of(slot.id), slot.id)).collect();
         dirty.sort_unstable();
         self.retention.checkpoint_begins(self.now_nanos, !self.checkpoints.buried.is_empty());
-        self.checkpoints.round_bytes = 0;
+        (self.checkpoints.round_bytes, self.checkpoints.is_of_move) = (0, false);
         self.checkpoints.round = dirty.into_iter().map(|(_, slot)| slot).collect();
         self.checkpoints.root_due =
             self.checkpoints.round.is_empty() && self.next_log_from() > self.checkpoints.content.log_from;
@@ -354,7 +365,7 @@ impl Shard {
         let first = slot.first_dirty_lsn.take().unwrap_or(slot.last_lsn());
         let (lsn, ssn) = (slot.last_lsn(), slot.last_ssn());
         let bytes = seal_checkpoint(identity, id, number, &dump);
-        self.checkpoints.round_bytes += bytes.len() as u64;
+        self.checkpoints.flushes_bytes(bytes.len());
         self.checkpoints.dumped =
             Some(Dumped { first, lsn, ssn, write: CheckpointWrite { slot: id, number, bytes, chunks } });
         self.begin_rows(id, group);
@@ -471,6 +482,7 @@ impl Shard {
         self.checkpoints.content.log_from = content.log_from;
         self.checkpoints.durable = content;
         self.cut_is_rooted(true);
+        self.tell_let_go();
     }
 
     /// Tries nothing of checkpoints for a while, after work of them that failed.

@@ -265,6 +265,9 @@ impl Shard {
         if all {
             self.checkpoints.cuts.taken = None;
             self.checkpoints.stale_may_go();
+            if self.moves.shared.wait_for_root() {
+                self.checkpoints.root_is_due();
+            }
         }
     }
 }

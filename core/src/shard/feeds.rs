@@ -197,6 +197,11 @@ impl Shard {
         }
     }
 
+    /// Whether a subscription's feed of a lane that is homed here has begun.
+    pub(super) fn has_feed(&self, subscription: &Subscription, lane: LaneKey) -> bool {
+        self.feeds.contains_key(&(SubscriptionId(subscription.id), lane))
+    }
+
     fn list_feed(&mut self, key: (SubscriptionId, LaneKey)) {
         let Some(feed) = self.feeds.get_mut(&key) else { return };
         if !std::mem::replace(&mut feed.listed, true) {

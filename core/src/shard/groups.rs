@@ -312,6 +312,11 @@ impl Shard {
         let Merging { plan, is_void, .. } = self.groups.merging.take().expect("a merge is under way");
         let built = match done {
             Ok(built) => built,
+            Err(_) if is_void => {
+                // Its files may have gone with the part; what it lacks nobody misses.
+                reached("merge of a part that moved away failed");
+                return;
+            }
             Err(error) => {
                 self.failing_work.note(Work::Merge, Some(&error.to_disk_error()));
                 match &error {

@@ -90,7 +90,7 @@ impl Shard {
 
     /// Tells a sender what is missing: once when there is a gap, and whenever the window was full, so that the sender
     /// tries again.
-    fn answer_expected(&mut self, sender: ShardId, stream: StreamId, at: SlotId, accepted: Acceptance) {
+    pub(super) fn answer_expected(&mut self, sender: ShardId, stream: StreamId, at: SlotId, accepted: Acceptance) {
         let received = match accepted {
             Acceptance::Expected(received) => received,
             Acceptance::Full => self.slot_mut(at).stream(stream).map_or(0, gristmill_state::stream::Stream::received),

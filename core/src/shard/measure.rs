@@ -38,7 +38,7 @@ impl Shard {
         let store = self.store_sizes();
         let log = &self.log.0;
         Measures {
-            counts: self.engine_counts().into_iter().chain(self.store_counts()).collect(),
+            counts: self.engine_counts().into_iter().chain(self.store_counts()).chain(self.move_counts()).collect(),
             gauges: [
                 ("slots", sums.slots),
                 ("grains", sums.grains),
@@ -63,6 +63,7 @@ impl Shard {
             .into_iter()
             .chain(self.disk_gauges())
             .chain(self.store_gauges(&store))
+            .chain(self.move_gauges())
             .collect(),
             memory: vec![
                 ("queued_inputs", sums.input_bytes),
@@ -77,6 +78,7 @@ impl Shard {
             ],
             app_counters,
             flushes: self.flushes.clone(),
+            move_pauses: self.moves.pauses.clone(),
             store,
         }
     }

@@ -40,6 +40,7 @@ mod root_content;
 mod runs;
 mod scans;
 pub mod settle;
+mod shared_files;
 mod status;
 mod store_damage;
 mod store_reads;
@@ -525,6 +526,12 @@ impl Shard {
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&Slot> {
         self.slots.get(usize::from(id.0))?.as_deref().or_else(|| self.sealed().filter(|slot| slot.id == id))
+    }
+
+    /// A slot that this shard drives, which one that leaves is not any more once it is sealed; for checks of the simulator.
+    #[must_use]
+    pub fn driven_slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(usize::from(id.0))?.as_deref()
     }
 
     /// The catalog's snapshot.

@@ -6,13 +6,14 @@ use super::moves::{Export, MoveItem, Waiting};
 use crate::jobs::Job;
 use crate::parcel::Item;
 use gristmill_base::ids::{ShardId, SlotId, Ssn, Term};
+use gristmill_base::limits::MOVE_ITEMS_BYTES_MAX;
 use gristmill_base::placement::part_of_moved;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
-use gristmill_state::slot::Slot;
-
-/// Items for a slot that comes, which are kept until it is here. More are dropped: their senders begin again.
-const ITEMS_MAX: usize = 65_536;
+use gristmill_base::tuning::tuning;
+use gristmill_state::input::StreamId;
+use gristmill_state::slot::{Acceptance, Slot};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far it is.
 #[derive(Debug)]
@@ -35,7 +36,50 @@ pub(super) struct MoveIn {
     phase: Phase,
     pub(super) waiting: Waiting,
     /// What other shards said to it, having heard of the placement before this one.
+    items: Kept,
+}
+
+/// What waits for a slot that comes. Reports and requests to begin again are kept by what they are about, the newest of each, so
+/// that as many as there are streams are the most; of the rest there is a limit.
+#[derive(Debug, Default)]
+struct Kept {
+    /// In the order in which they came.
     items: Vec<(ShardId, Item)>,
+    bytes: usize,
+    reports: BTreeMap<(StreamId, SlotId), (ShardId, Item)>,
+    expected: BTreeMap<(StreamId, SlotId), (ShardId, Item)>,
+    /// Streams of which something was dropped, and who sends them.
+    lost: BTreeSet<(StreamId, ShardId)>,
+}
+
+impl Kept {
+    fn push(&mut self, from: ShardId, item: Item) {
+        let stream = match &item {
+            Item::Report { stream, at, .. } => {
+                self.reports.insert((*stream, *at), (from, item));
+                return;
+            }
+            Item::Expected { stream, at, .. } => {
+                self.expected.insert((*stream, *at), (from, item));
+                return;
+            }
+            Item::Message { from, .. } => StreamId::Slot(*from),
+            Item::Event { stream, .. } | Item::Cover { stream, .. } | Item::Skip { stream, .. } => *stream,
+            _ => unreachable!("only what is for a slot is kept for it"),
+        };
+        reached("item for a slot that comes");
+        let bytes = self.bytes + item.weight();
+        if self.lost.contains(&(stream, from))
+            || self.items.len() >= tuning().move_items
+            || bytes > MOVE_ITEMS_BYTES_MAX
+        {
+            reached("item for a slot that comes dropped");
+            self.lost.insert((stream, from));
+            return;
+        }
+        self.bytes = bytes;
+        self.items.push((from, item));
+    }
 }
 
 impl MoveIn {
@@ -50,9 +94,12 @@ impl MoveIn {
 
     /// Keeps what was said to it.
     pub(super) fn keep(&mut self, from: ShardId, item: Item) {
-        if self.items.len() < ITEMS_MAX {
-            self.items.push((from, item));
-        }
+        self.items.push(from, item);
+    }
+
+    /// How many items wait for it.
+    pub(super) fn items(&self) -> usize {
+        self.items.items.len()
     }
 
     /// A root that names it is being written, or could not be.
@@ -86,7 +133,7 @@ impl Shard {
         let part = (part_of_moved(slot, self.config.slot_count), Box::new(export.part.clone()));
         self.new_jobs.push(Job::LoadSlot { directory, slot, mark, part, wall_micros: self.engine_micros });
         let (phase, waiting) = (Phase::Loading, Waiting::default());
-        self.moves.coming = Some(MoveIn { number, export, phase, waiting, items: Vec::new() });
+        self.moves.coming = Some(MoveIn { number, export, phase, waiting, items: Kept::default() });
     }
 
     /// The checkpoint of a slot that comes was read.
@@ -193,8 +240,13 @@ impl Shard {
         self.bury_in(slot, 0);
         self.note_timers();
         self.mark_ready(slot);
-        for (from, item) in items {
+        let Kept { items, reports, expected, lost, .. } = items;
+        for (from, item) in items.into_iter().chain(reports.into_values()).chain(expected.into_values()) {
             self.item(from, item);
+        }
+        for (stream, sender) in lost {
+            // As if its window had been full: the sender begins again behind what is here.
+            self.answer_expected(sender, stream, slot, Acceptance::Full);
         }
         for request in waiting.take() {
             self.request(request);
@@ -208,5 +260,38 @@ impl Shard {
             self.engine_micros = micros;
             self.in_step = Some((self.now_nanos, micros));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::class::InputClass;
+    use gristmill_base::ids::{LaneId, LaneKey, TopicId};
+    use gristmill_state::input::Target;
+
+    fn message(from: u16, seq: u64, bytes: usize) -> Item {
+        let lane = LaneKey { topic: TopicId(1), lane: LaneId(0) };
+        let target = Target::Lane(lane, InputClass::Live, (*b"key").into(), vec![0; bytes].into());
+        Item::Message { from: SlotId(from), to: SlotId(9), seq, target }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_asked_for_again_and_of_reports_the_newest_stays() {
+        let (mut kept, half) = (Kept::default(), MOVE_ITEMS_BYTES_MAX / 2);
+        for seq in 1..=2 {
+            kept.push(ShardId(3), message(4, seq, half));
+        }
+        // The stream has a hole now: what comes behind it is of no use.
+        kept.push(ShardId(3), message(4, 3, 1));
+        kept.push(ShardId(2), message(5, 1, 1));
+        let stream = StreamId::Slot(SlotId(9));
+        for cursor in [7, 8] {
+            kept.push(ShardId(2), Item::Report { stream, at: SlotId(5), cursor });
+        }
+        assert_eq!(kept.items.len(), 2);
+        assert_eq!(kept.lost, [(StreamId::Slot(SlotId(4)), ShardId(3))].into());
+        assert!(matches!(kept.reports.values().next(), Some((ShardId(2), Item::Report { cursor: 8, .. }))));
+        assert!(kept.bytes <= MOVE_ITEMS_BYTES_MAX);
     }
 }

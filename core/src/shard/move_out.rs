@@ -59,6 +59,11 @@ impl MoveOut {
     pub(super) fn holds_rounds(&self) -> bool {
         matches!(self.phase, Phase::Draining | Phase::Last)
     }
+
+    /// Requests that wait.
+    pub(super) fn requests(&self) -> usize {
+        self.waiting.count()
+    }
 }
 
 impl Shard {
@@ -144,6 +149,14 @@ impl Shard {
                 reached("spilled for a move");
             }
         }
+        // What refusals moved stands in no record yet: the shard that gets the slot would be sent it again.
+        if self.slot_mut(slot).has_moved_cursors() {
+            if !self.has_room() {
+                return false;
+            }
+            reached("cursors recorded for a move");
+            self.record_cursors(slot);
+        }
         true
     }
 
@@ -179,14 +192,6 @@ impl Shard {
             hops: hops.max(self.settling.hops),
         };
         self.say_move(to, MoveItem::Slot(number, Box::new(export)));
-    }
-
-    /// Files that another part may name from now on.
-    pub(super) fn share(&mut self, part: u16, files: &gristmill_state::store::Group) {
-        let group = gristmill_base::placement::group_of_part(part);
-        let sorted = files.files().map(|file| (group, file.number, FileKind::Sorted));
-        let values = files.values.keys().map(|file| (group, *file, FileKind::Values));
-        self.moves.shared.extend(sorted.chain(values));
     }
 
     /// The checkpoint of a slot, or its rows, could not be written.

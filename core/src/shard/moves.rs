@@ -8,19 +8,23 @@
 
 use super::move_in::MoveIn;
 use super::move_out::MoveOut;
+use super::shared_files::{SharedFile, SharedFiles};
 use super::{CheckpointMark, FeedCursors, Outbox, RootContent, Shard, ShardParts};
 use crate::boot::Placement;
 use crate::jobs::Job;
+use crate::measures::times;
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Responder};
 use gristmill_base::env::DiskError;
 use gristmill_base::ids::{Lsn, SessionId, ShardId, SlotId, Ssn, Term};
-use gristmill_base::limits::{MOVE_PAUSE_MILLIS_MAX, MOVE_PREPARE_MILLIS_MAX};
+use gristmill_base::limits::{
+    MOVE_PAUSE_MILLIS_MAX, MOVE_PREPARE_MILLIS_MAX, MOVE_REQUESTS_BYTES_MAX, MOVE_REQUESTS_MAX,
+};
 use gristmill_base::placement::{Moved, Owners, slot_group};
-use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_io::root::RootFile;
-use gristmill_state::store::{FileKind, FileNumber, Group};
+use gristmill_state::store::Group;
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -54,6 +58,14 @@ pub enum MoveItem {
     Over(u64),
     /// To every shard: the placement with these owners is stored.
     Owners(Arc<Owners>),
+    /// To the leader: the sender needs these files, which others may share, no longer.
+    LetGo(BTreeSet<SharedFile>),
+    /// To every shard: which of these files does it need? With the number of the question.
+    WhoNames(u64, BTreeSet<SharedFile>),
+    /// To the leader: the sender needs these of those.
+    Named(u64, BTreeSet<SharedFile>),
+    /// To every shard: nobody needs these files, and they go.
+    Gone(BTreeSet<SharedFile>),
 }
 
 /// A slot as it leaves its shard. All that counts lies in files; this says in which.
@@ -109,9 +121,8 @@ pub(super) struct Moves {
     /// By slot id, the part of this shard's manifest that names the slot; else the one that it would be in if it had never
     /// moved.
     pub(super) parts: Vec<u16>,
-    /// Files that parts of other shards, or another part of this one, name as well: none of them is removed before the next
-    /// start, which knows who names what.
-    pub(super) shared: BTreeSet<(u16, FileNumber, FileKind)>,
+    /// Files that parts of other shards, or another part of this one, may name as well.
+    pub(super) shared: SharedFiles,
     /// A slot here that takes no requests for a while.
     pub(super) paused: Option<SlotId>,
     pub(super) out: Option<MoveOut>,
@@ -124,8 +135,8 @@ pub(super) struct Moves {
     pub(super) came: u64,
     pub(super) left: u64,
     given_up: u64,
-    /// Longest time for which a slot of a move that this shard led took no requests, nanoseconds.
-    longest_pause_nanos: u64,
+    /// For how long slots of moves that this shard led took no requests, nanoseconds.
+    pub(super) pauses: Histogram<u64>,
     /// Whether doors have yet to hear who owns what.
     pub(super) is_news: bool,
     /// Of shard 0: the placement, and its file unless it is being stored.
@@ -148,7 +159,7 @@ impl Moves {
         Self {
             owners: parts.owners.clone(),
             parts: of_slots,
-            shared: std::mem::take(&mut parts.shared),
+            shared: SharedFiles::of(std::mem::take(&mut parts.shared)),
             paused: None,
             out: None,
             coming: None,
@@ -157,7 +168,7 @@ impl Moves {
             came: 0,
             left: 0,
             given_up: 0,
-            longest_pause_nanos: 0,
+            pauses: times(),
             is_news: false,
             placement: placement.unwrap_or_default(),
             file,
@@ -253,6 +264,10 @@ impl Shard {
                 }
             }
             MoveItem::In(number, ssn) => self.slot_is_in(number, ssn),
+            MoveItem::LetGo(files) => self.files_let_go(files),
+            MoveItem::WhoNames(number, files) => self.say_who_names(number, &files),
+            MoveItem::Named(number, needed) => self.files_are_named(number, &needed),
+            MoveItem::Gone(files) => self.files_are_gone(&files),
         }
     }
 
@@ -296,6 +311,9 @@ impl Shard {
                 Phase::Storing => self.store_placement(outbox),
             }
         }
+        if self.moves.shared.may_ask() && !self.moves.is_leading() && !self.checkpoints.cuts.is_leading() {
+            self.ask_about_files();
+        }
         if std::mem::take(&mut self.moves.is_news) {
             outbox.owners = Some(self.moves.owners.clone());
         }
@@ -328,7 +346,7 @@ impl Shard {
         let after = lead.after.expect("the placement is stored once it is known");
         self.moves.placement = self.moves.placement.with(&after);
         let paused = now.saturating_sub(lead.paused_nanos);
-        self.moves.longest_pause_nanos = self.moves.longest_pause_nanos.max(paused);
+        self.moves.pauses.saturating_record(paused);
         for shard in (0..self.config.shard_count).map(ShardId) {
             self.say_move(shard, MoveItem::Owners(after.clone()));
         }
@@ -339,51 +357,64 @@ impl Shard {
         }
     }
 
+    /// What only rises, for the metrics.
+    pub(super) fn move_counts(&self) -> [(&'static str, u64); 3] {
+        let moves = &self.moves;
+        [("slots_came", moves.came), ("slots_left", moves.left), ("slot_moves_given_up", moves.given_up)]
+    }
+
+    /// What rises and falls, for the metrics.
+    pub(super) fn move_gauges(&self) -> [(&'static str, u64); 3] {
+        let moves = &self.moves;
+        let out = moves.out.as_ref().map_or(0, MoveOut::requests);
+        let (requests, items) = moves.coming.as_ref().map_or((0, 0), |coming| (coming.waiting.count(), coming.items()));
+        [
+            ("slot_move_requests", (out + requests) as u64),
+            ("slot_move_items", items as u64),
+            ("slot_shared_files", moves.shared.count() as u64),
+        ]
+    }
+
     /// For the status: slots that are not where their number says, and the move under way.
     pub(super) fn moves_json(&self) -> Value {
         let elsewhere = self.moves.owners.elsewhere();
         let elsewhere: Vec<Value> = elsewhere.map(|(slot, owner)| json!({"slot": slot.0, "shard": owner.0})).collect();
         json!({
             "came": self.moves.came, "left": self.moves.left, "given_up": self.moves.given_up,
-            "longest_pause_us": self.moves.longest_pause_nanos / 1_000, "shared_files": self.moves.shared.len(),
+            "longest_pause_us": self.moves.pauses.max() / 1_000, "shared_files": self.moves.shared.count(),
             "paused": self.moves.paused.map(|slot| slot.0), "elsewhere": elsewhere,
         })
     }
-
-    /// Files of a part are not named by it any more: those that nobody else may name go with the next root.
-    pub(super) fn part_lets_go(&mut self, part: u16, files: impl IntoIterator<Item = (FileNumber, FileKind)>) {
-        let group = gristmill_base::placement::group_of_part(part);
-        for (file, kind) in files {
-            if self.moves.shared.contains(&(group, file, kind)) && !planted::is(Bug::MovedRowsRemoved) {
-                reached("file of a moved slot stays for its other shard");
-                continue;
-            }
-            self.checkpoints.stale(gristmill_state::store::file_path(part, file, kind));
-        }
-    }
 }
-
-/// Requests of a slot under move that wait at most; more are refused for capacity.
-const WAITING_MAX: usize = 8_192;
 
 /// Requests that wait for a slot under move.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     requests: VecDeque<crate::request::Request>,
+    /// What these carry.
+    bytes: usize,
 }
 
 impl Waiting {
     /// Takes one, or gives it back.
     pub(super) fn push(&mut self, request: crate::request::Request) -> Option<crate::request::Request> {
-        if self.requests.len() >= WAITING_MAX {
+        let bytes = self.bytes + size_of_val(&request) + request.operation.weight();
+        if self.requests.len() >= MOVE_REQUESTS_MAX || bytes > MOVE_REQUESTS_BYTES_MAX {
             return Some(request);
         }
+        self.bytes = bytes;
         self.requests.push_back(request);
         None
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.requests.len()
+    }
+
     /// All, in order.
     pub(super) fn take(&mut self) -> VecDeque<crate::request::Request> {
+        self.bytes = 0;
         std::mem::take(&mut self.requests)
     }
 }

@@ -70,13 +70,17 @@ impl Shard {
     /// Lanes of a slot that begin later from now on, and where.
     fn new_starts(&mut self, slot: SlotId) -> Vec<(LaneKey, Offset)> {
         let catalog = self.catalog.clone();
-        let (mut starts, mut gaps) = (Vec::new(), Vec::new());
+        let (mut starts, mut gaps, mut unfed) = (Vec::new(), Vec::new(), Vec::new());
         let mut held = 0;
         for lane in self.slot(slot).iter().flat_map(|slot| slot.lanes.values()) {
             let Some((_, topic)) = catalog.topic(lane.key.topic) else { continue };
             let Some(keep) = topic.keep().filter(|_| !self.retention.compactions.is_of(lane.key)) else { continue };
             let asked = lane.start_asked(keep, self.engine_micros);
             if asked <= lane.start {
+                continue;
+            }
+            if catalog.subscriptions_of(lane.key.topic).any(|it| !self.has_feed(it, lane.key)) {
+                unfed.push(lane.key);
                 continue;
             }
             let allowed = Offset(self.handled_by_all(lane, Bug::RetentionBeforeHandled).0.saturating_add(1));
@@ -90,6 +94,8 @@ impl Shard {
             }
         }
         self.retention.held_lanes += held;
+        // A subscription that nothing was appended for since it came has no feed yet: without one nobody hears what to skip.
+        unfed.into_iter().for_each(|lane| self.feed_lane(lane));
         gaps.into_iter().for_each(|(lane, start)| self.skip_before(lane, start));
         starts
     }

@@ -68,7 +68,7 @@ impl Shard {
         }
     }
 
-    fn record_cursors(&mut self, slot: SlotId) {
+    pub(super) fn record_cursors(&mut self, slot: SlotId) {
         let (state, log) = self.slot_and_log(slot);
         if let Some(lsn) = state.record_cursors(log) {
             self.after_record(slot, lsn);

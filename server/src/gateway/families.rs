@@ -39,6 +39,9 @@ pub(super) const COUNTERS: &[Family] = &[
     ("compactions", "Compactions of lanes that count"),
     ("compaction_replaced_bytes", "Bytes of events that they were made of"),
     ("compaction_written_bytes", "Bytes of events that they have left of these"),
+    ("slots_came", "Slots that came from other shards"),
+    ("slots_left", "Slots that left for other shards"),
+    ("slot_moves_given_up", "Moves of slots that this shard led and that did not come about"),
 ];
 
 /// What rises and falls, of one shard.
@@ -79,6 +82,9 @@ pub(super) const GAUGES: &[Family] = &[
         "Lanes that hold more than their topic's retention asks, because a subscription has not handled it",
     ),
     ("compacting", "1 while a lane is being compacted"),
+    ("slot_move_requests", "Requests that wait for a slot on its way"),
+    ("slot_move_items", "Messages and events that wait for a slot that comes"),
+    ("slot_shared_files", "Files of the store that shards share because a slot has moved"),
 ];
 
 /// What only rises, of the native door of one shard.

@@ -198,11 +198,18 @@ impl Scrape {
 
     fn histograms(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Times = fn(&Numbers) -> &Histogram<u64>;
-        let times: [(Family, Times); 2] = [
+        let times: [(Family, Times); 3] = [
             (("flush", "From handing a log batch to the device until it was seen durable"), |told| {
                 &told.engine.flushes.nanos
             }),
             (("round", "Rounds of a shard's loop, without its rest"), |told| &told.rounds.nanos),
+            (
+                (
+                    "slot_move_pause",
+                    "For how long requests of a slot waited that moved, told by the shard that led the move",
+                ),
+                |told| &told.engine.move_pauses,
+            ),
         ];
         for ((name, help), histogram) in times {
             let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;

@@ -4,11 +4,13 @@
 mod core;
 mod door;
 mod knobs;
+mod owners;
 mod rot;
 
 pub use self::core::Core;
 use door::Door;
 pub use knobs::{Knobs, SLOW_DISK};
+use owners::Drivers;
 pub use rot::Rot;
 
 use crate::clock::SimClock;
@@ -69,6 +71,7 @@ pub struct Machine {
     pub rot: Rot,
     /// Grains with all their rows, as they were in that turn.
     wholes: RefCell<(u64, Wholes)>,
+    drivers: Drivers,
 }
 
 /// Grains with all their rows, by slot.
@@ -103,6 +106,7 @@ impl Machine {
             links: None,
             rot: Rot::default(),
             wholes: RefCell::default(),
+            drivers: Drivers::default(),
         }
     }
 
@@ -163,10 +167,23 @@ impl Machine {
         self.turns += 1;
         let before = self.cores[at].running.len();
         self.cores[at].step(&self.knobs, &mut self.rng, &mut self.trace, &mut self.replies)?;
+        self.drivers.look(&self.cores, at, self.knobs.boot.slot_count)?;
+        self.no_grain_runs_twice(at)?;
         if self.cores[at].running.len() > before {
             reached("run left pending");
         }
         self.clock.advance(self.rng.between(500, self.knobs.turn_nanos));
+        Ok(())
+    }
+
+    /// P6 across cores: a grain of a slot that has moved runs at one of them alone.
+    fn no_grain_runs_twice(&self, at: usize) -> Result<(), String> {
+        let others = self.cores.iter().enumerate().filter(|(other, core)| *other != at && !core.running.is_empty());
+        for (other, core) in others {
+            if let Some(grain) = self.cores[at].running.intersection(&core.running).next() {
+                return Err(format!("P6: runs of grain {grain:?} are under way at cores {at} and {other}"));
+            }
+        }
         Ok(())
     }
 
@@ -387,6 +404,7 @@ impl Machine {
             });
         }
         self.cores = cores;
+        self.drivers = Drivers::default();
         self.wholes = RefCell::default();
         Ok(())
     }

@@ -218,14 +218,19 @@ impl Manifest {
     pub fn take_part(&mut self, number: u16, group: Group) {
         let files = group.files().map(|file| file.number).chain(group.values.keys().copied());
         if let Some(last) = files.map(FileNumber::job).max() {
-            let step = u64::from(SHARD_COUNT_MAX);
-            let own = self.next_job % step;
-            while self.next_job <= last {
-                self.next_job = (last + 1).next_multiple_of(step) + own;
-            }
+            self.number_jobs_above(last);
         }
         let before = self.groups.insert(number, group);
         assert!(before.is_none(), "part {number} of a slot group is there once");
+    }
+
+    /// Numbers of jobs go on above this one: files of such jobs are there.
+    pub fn number_jobs_above(&mut self, last: u64) {
+        let step = u64::from(SHARD_COUNT_MAX);
+        let own = self.next_job % step;
+        while self.next_job <= last {
+            self.next_job = (last + 1).next_multiple_of(step) + own;
+        }
     }
 
     /// The same without slots for which `is_here` says no, and without parts that have no slot then.

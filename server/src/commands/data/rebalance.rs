@@ -4,18 +4,20 @@ use super::super::connect::{Server, failed};
 use super::super::output::{Format, Output, Printer};
 use crate::exit::{Exit, Failed};
 use gristmill_base::ids::{ShardId, SlotId};
+use gristmill_base::limits::SLOT_COUNT_MAX;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The data directory of the running server; its endpoints.json says where it listens.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// The slot to move; without it slots are moved until every shard has as many as its share.
-    #[arg(long, value_name = "N", requires = "to")]
-    slot: Option<u16>,
-    /// The shard that is to have it.
+    /// The slots to move, as 7 or 0-63 or 1,5,8-15; without it slots are moved until every shard has as many as its share.
+    #[arg(long, value_name = "SLOTS", requires = "to")]
+    slot: Option<Slots>,
+    /// The shard that is to have them.
     #[arg(long, value_name = "SHARD", requires = "slot")]
     to: Option<u16>,
     /// Print what would be moved, and move nothing.
@@ -23,6 +25,33 @@ pub(super) struct Arguments {
     dry_run: bool,
     #[command(flatten)]
     output: Output,
+}
+
+/// Slots as they are named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slots(Vec<u16>);
+
+impl FromStr for Slots {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            let found = text.trim().parse::<u16>().ok().filter(|slot| *slot < SLOT_COUNT_MAX);
+            found.ok_or_else(|| format!("\"{text}\" is no slot; slots are numbers up to {}", SLOT_COUNT_MAX - 1))
+        };
+        let mut slots = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(format!("\"{part}\" ends before it begins"));
+            }
+            slots.extend(first..=last);
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        Ok(Self(slots))
+    }
 }
 
 /// A slot, where it is, and where it goes.
@@ -37,19 +66,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let mut client = server.connect()?;
     let topology = client.topology();
     let (owners, shards) = (topology.slots.clone(), topology.shards.len());
-    let plan: Vec<Step> = match (arguments.slot, arguments.to) {
-        (Some(slot), Some(to)) => {
-            let from = owners.get(usize::from(slot)).copied().ok_or_else(|| {
-                Failed::new(Exit::Usage, format!("there is no slot {slot}; slots are 0 to {}", owners.len() - 1))
-            })?;
-            vec![(SlotId(slot), from, ShardId(to))]
-        }
+    let plan: Vec<Step> = match (&arguments.slot, arguments.to) {
+        (Some(slots), Some(to)) => named(&slots.0, &owners, ShardId(to))?,
         _ => even(&owners, shards),
     };
     let is_json = arguments.output.output == Format::Json;
     let mut printer = Printer::new();
     if plan.is_empty() && !is_json {
-        printer.line("every shard has its share of the slots")?;
+        printer.line(match arguments.to {
+            Some(_) => "the shard has these slots already",
+            None => "every shard has its share of the slots",
+        })?;
     }
     for (slot, from, to) in plan {
         let told = match arguments.dry_run {
@@ -71,6 +98,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         printer.flush()?;
     }
     printer.flush()
+}
+
+/// Moves of these slots to a shard; of several, only those that are not there.
+fn named(slots: &[u16], owners: &[ShardId], to: ShardId) -> Result<Vec<Step>, Failed> {
+    let mut plan = Vec::new();
+    for slot in slots {
+        let from = owners.get(usize::from(*slot)).copied().ok_or_else(|| {
+            Failed::new(Exit::Usage, format!("there is no slot {slot}; slots are 0 to {}", owners.len() - 1))
+        })?;
+        if slots.len() == 1 || from != to {
+            plan.push((SlotId(*slot), from, to));
+        }
+    }
+    Ok(plan)
 }
 
 /// Moves that leave every shard with as many slots as any other, or one more: from those with most to those with fewest.
@@ -97,6 +138,24 @@ fn even(owners: &[ShardId], shards: usize) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_are_named_one_by_one_and_by_ranges() {
+        let slots = |text: &str| text.parse::<Slots>().map(|slots| slots.0);
+        assert_eq!(slots("7"), Ok(vec![7]));
+        assert_eq!(slots("5, 1-3,2"), Ok(vec![1, 2, 3, 5]));
+        for (text, found) in
+            [("", "\"\""), ("3-1", "3-1"), ("x", "x"), ("1-", "\"\""), ("1024", "1023"), ("-1", "\"\"")]
+        {
+            let error = slots(text).unwrap_err();
+            assert!(error.contains(found), "{text}: {error}");
+        }
+        let owners = [0, 1, 0].map(ShardId);
+        let plan = named(&[0, 1, 2], &owners, ShardId(1)).ok();
+        assert_eq!(plan.map(|plan| plan.iter().map(|(slot, ..)| slot.0).collect::<Vec<_>>()), Some(vec![0, 2]));
+        assert_eq!(named(&[1], &owners, ShardId(1)).map(|plan| plan.len()).ok(), Some(1));
+        assert!(named(&[3], &owners, ShardId(1)).is_err());
+    }
 
     #[test]
     fn slots_are_evened_out_by_as_few_moves_as_it_takes() {
