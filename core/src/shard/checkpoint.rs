@@ -3,6 +3,7 @@
 //!
 //! Nothing is written before the records whose effects it holds are durable.
 
+use super::checkpoint_file::seal_checkpoint;
 use super::cut::Cuts;
 use super::move_in::MoveIn;
 use super::move_out::MoveOut;
@@ -13,8 +14,6 @@ use crate::jobs::{
     CheckpointWrite, ChunkError, ChunkWrite, Job, JobDone, SLOTS_DIR, checkpoint_name, chunk_words, lane_path,
 };
 use crate::request::Code;
-use gristmill_base::checksum::crc32c;
-use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::env::{DiskError, FileId, OpenMode};
 use gristmill_base::ids::{LaneKey, Lsn, SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
@@ -23,58 +22,6 @@ use gristmill_state::lane::{Extent, Lane, LaneSizes};
 use gristmill_state::slot::{NewExtents, Slot};
 use gristmill_state::store::Manifest;
 use std::collections::VecDeque;
-
-/// Magic of a checkpoint file.
-const MAGIC: [u8; 4] = *b"GMCK";
-
-/// A checkpoint file around a dump: magic, data directory, slot, number, length, checksum over all of it.
-#[must_use]
-pub fn seal_checkpoint(identity: u128, slot: SlotId, number: u64, dump: &[u8]) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&identity.to_le_bytes());
-    out.put_u16(slot.0);
-    out.put_u64(number);
-    out.put_u64(dump.len() as u64);
-    out.extend_from_slice(dump);
-    let crc = crc32c(&out);
-    out.put_u32(crc);
-    out
-}
-
-/// What a checkpoint file has beside the dump: magic, data directory, slot, number, length, checksum.
-const SEAL_BYTES: u64 = 42;
-
-/// Bytes of a checkpoint file that begins so; more than any file has if its length is damaged.
-#[must_use]
-pub fn checkpoint_bytes(head: &[u8]) -> u64 {
-    let dump = head.get(30..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    dump.saturating_add(SEAL_BYTES)
-}
-
-/// The dump in a checkpoint file.
-///
-/// # Errors
-/// Damage, or a file of another data directory, slot or number.
-pub fn unseal_checkpoint(identity: u128, slot: SlotId, number: u64, file: &[u8]) -> Result<&[u8], String> {
-    let mut from = Reader::new(file);
-    let mut parse = || -> Result<(bool, &[u8], u32), DecodeError> {
-        // All are taken, whatever they are, so that the length is read from its place.
-        let (magic, directory, of, numbered) = (from.take(4)?, from.take(16)?, from.u16()?, from.u64()?);
-        let known = magic == MAGIC && directory == identity.to_le_bytes() && of == slot.0 && numbered == number;
-        let bytes = from.u64()?;
-        let dump = from.take(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        Ok((known, dump, from.u32()?))
-    };
-    let (known, dump, crc) = parse().map_err(|error| error.to_string())?;
-    let sealed = 38 + dump.len();
-    if crc32c(&file[..sealed]) != crc && !planted::is(Bug::ChecksumNotCompared) {
-        return Err("its checksum does not match".into());
-    }
-    if !known {
-        return Err("it belongs to another data directory, slot or number".into());
-    }
-    Ok(dump)
-}
 
 /// A dump that waits for its records to be durable, or for the background executor.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod catalog;
 mod channels;
 mod checkpoint;
 mod compaction;
+mod checkpoint_file;
 mod cut;
 mod cut_content;
 mod damage;
@@ -52,8 +53,8 @@ mod warm;
 mod work;
 mod writes;
 
-pub use checkpoint::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub(crate) use checkpoint::{new_extents, next_chunks};
+pub use checkpoint_file::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub use cut_content::CutContent;
 pub use feeds::FeedCursors;
 pub use moves::{Export, MoveItem};
