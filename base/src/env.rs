@@ -163,6 +163,18 @@ pub struct DiskError {
     pub code: i32,
 }
 
+/// Error numbers of Linux that say nothing of what was asked for: interrupted, try again, no memory, too many open files of
+/// the system, of the process, no buffers.
+const PASSING_ERRORS: [i32; 6] = [4, 11, 12, 23, 24, 105];
+
+impl DiskError {
+    /// Whether the same may work a moment later, because the system lacked something for it: the disk is not to blame.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.kind == DiskErrorKind::Io && PASSING_ERRORS.contains(&self.code)
+    }
+}
+
 impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {

@@ -34,6 +34,8 @@ pub struct Tuning {
     pub backlog_ahead: usize,
     /// See [`MOVE_ITEMS_MAX`](crate::limits::MOVE_ITEMS_MAX).
     pub move_items: usize,
+    /// See [`PAGE_BYTES_MAX`](crate::limits::PAGE_BYTES_MAX); for pages of ranges and scans.
+    pub page_bytes: usize,
 }
 
 impl Tuning {
@@ -53,6 +55,7 @@ impl Tuning {
         compaction_keys_bytes: crate::limits::COMPACTION_KEYS_BYTES,
         backlog_ahead: crate::limits::BACKLOG_AHEAD_ROWS,
         move_items: crate::limits::MOVE_ITEMS_MAX,
+        page_bytes: crate::limits::PAGE_BYTES_MAX,
     };
 }
 

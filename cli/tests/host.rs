@@ -83,3 +83,15 @@ fn a_measured_disk_is_stored_and_used() {
     assert_eq!(server.wait().code(), Some(0));
     assert!(server.errors().contains("calibration is not used"));
 }
+
+/// What `.cargo/config.toml` gives the allocator is in the program, all of it.
+#[test]
+fn the_allocator_has_its_settings() {
+    let said = gristmill(&["--version"]).env("_RJEM_MALLOC_CONF", "confirm_conf:true").output().expect("it runs");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    let settings = "thp:always,background_thread:true,dirty_decay_ms:1000";
+    assert!(said.contains(&format!("\"{settings}\"")), "{settings} in {said}");
+    for setting in settings.split(',') {
+        assert!(said.contains(&format!("-- Set conf value: {setting}")), "{setting} in {said}");
+    }
+}

@@ -3,10 +3,10 @@
 use crate::catalog::{AppEntry, Catalog, Map, Table, data_type};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, RUN_RANGE_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_sdk::{Access, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
-use gristmill_state::grain::{Grain, RangeKey};
+use gristmill_state::grain::{Grain, RangeKey, Row};
 use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
 use gristmill_state::record::{Mutation, TimerChange};
 use std::collections::BTreeMap;
@@ -270,9 +270,30 @@ impl<'a> RunAccess<'a> {
         let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
         let held = self.grain.map(range.map).into_iter();
         let held = held.flat_map(|rows| rows.range::<[u8], _>((Bound::Included(&**from), upper)));
-        rows.extend(held.map(|(key, row)| (key.clone(), row.bytes.clone())));
+        let owned = |(key, row): (&Bytes, &Row)| (key.clone(), row.bytes.clone());
+        let mut bytes: usize = rows.iter().map(|(key, value): (&Bytes, &Bytes)| key.len() + value.len()).sum();
+        let mut add = |(key, value): (Bytes, Bytes)| {
+            bytes += key.len() + value.len();
+            // The same wherever the rows lie.
+            if bytes > RUN_RANGE_BYTES_MAX {
+                return Err(range_too_large());
+            }
+            rows.insert(key, value);
+            Ok(())
+        };
+        if range.reverse {
+            held.rev().take(range.rows).map(owned).try_for_each(&mut add)?;
+        } else {
+            held.take(range.rows).map(owned).try_for_each(&mut add)?;
+        }
         Ok(rows)
     }
+}
+
+/// A range of entries that is too large for one read of a handler.
+pub(crate) fn range_too_large() -> Failure {
+    let most = RUN_RANGE_BYTES_MAX;
+    Failure::new(format!("the range has more than {most} bytes; read it in pages, with a limit on their entries"))
 }
 
 fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {

@@ -87,6 +87,12 @@ pub struct BacklogRead {
 }
 
 impl BacklogRead {
+    /// Bytes of the rows that it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
     /// Of a grain, from a number on and before another: until it has `rows_max` rows, or rows of `bytes_max` bytes.
     #[must_use]
     pub fn new(

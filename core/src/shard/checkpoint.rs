@@ -288,8 +288,11 @@ impl Shard {
     }
 
     /// Bytes of log at which a round begins: four times what the last round wrote, so that checkpoints cost a quarter of
-    /// what the log does, within what replay may take.
+    /// what the log does, within what replay may take. Where that is without bound none begins for the log's length.
     fn checkpoint_due_bytes(&self) -> u64 {
+        if self.config.checkpoint_bytes == u64::MAX {
+            return u64::MAX;
+        }
         let least = (2 * self.log.0.config().segment_bytes).min(self.config.checkpoint_bytes);
         (4 * self.checkpoints.round_bytes).clamp(least, self.config.checkpoint_bytes)
     }

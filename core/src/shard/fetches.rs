@@ -4,12 +4,13 @@
 use super::Shard;
 use super::reads::RangeAsk;
 use super::scans::{Scan, ScanTo};
-use super::store_reads::{Arrived, StoreReads};
-use crate::request::{Code, Refusal, Request};
+use super::store_reads::{Arrived, StoreReads, Unread};
+use crate::request::{Code, Refusal, Request, Responder};
 use crate::store_files::kind_of;
 use ahash::AHashMap;
 use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
 use gristmill_base::ids::SlotId;
+use gristmill_base::limits::FETCHED_BYTES_MAX;
 use gristmill_base::sometimes::reached;
 use gristmill_state::backlog::BacklogRead;
 use gristmill_state::grain::RangeKey;
@@ -68,7 +69,10 @@ pub(super) struct Fetch {
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     next: u64,
+    /// By number. Never iterated in an order that matters.
     waiting: AHashMap<u64, Fetch>,
+    /// Bytes of rows that those in `waiting` hold.
+    bytes: usize,
     /// Those that have done enough for one turn.
     paused: Vec<Fetch>,
 }
@@ -77,6 +81,36 @@ impl Fetches {
     /// Whether there is no room for another one.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() + self.paused.len() >= FETCHES_MAX
+    }
+
+    /// Bytes of rows that they hold.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn wait(&mut self, number: u64, fetch: Fetch) {
+        self.bytes += fetch.what.bytes();
+        self.waiting.insert(number, fetch);
+    }
+
+    fn take(&mut self, number: u64) -> Option<Fetch> {
+        let fetch = self.waiting.remove(&number)?;
+        self.bytes -= fetch.what.bytes();
+        Some(fetch)
+    }
+
+    /// How many scans of clients are under way.
+    pub(super) fn scans(&self) -> usize {
+        let all = self.waiting.values().chain(&self.paused);
+        all.filter(|fetch| matches!(fetch.then, Then::Scan(ScanTo::Client(_)))).count()
+    }
+
+    /// Forgets those that nobody waits for any more: what is being read for them is not looked at when it comes.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(Responder) -> bool) {
+        let stays = |fetch: &Fetch| !fetch.then.client().is_some_and(&is_gone);
+        self.paused.retain(&stays);
+        self.waiting.retain(|_, fetch| stays(fetch));
+        self.bytes = self.waiting.values().map(|fetch| fetch.what.bytes()).sum();
     }
 
     /// How many are under way.
@@ -100,7 +134,29 @@ pub(super) fn slots_move() -> Refusal {
     Refusal::new(Code::Capacity, "a slot went to another shard while the table was read; send it again")
 }
 
+impl Then {
+    /// The client that waits, if one does.
+    fn client(&self) -> Option<Responder> {
+        match self {
+            Self::Read(request) | Self::Range(request, ..) => Some(request.responder),
+            Self::Scan(ScanTo::Client(responder)) => Some(*responder),
+            Self::Run(..) | Self::Scan(ScanTo::Shard(..)) | Self::Timers | Self::Backlog => None,
+        }
+    }
+}
+
 impl What {
+    /// Bytes of rows that it holds.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Row(..) => 0,
+            Self::Range(read) => read.bytes(),
+            Self::Scan(scan) => scan.bytes(),
+            Self::Timers(read) => read.bytes(),
+            Self::Backlog(read) => read.bytes(),
+        }
+    }
+
     /// A row.
     pub(super) fn row(key: &RowKey<'_>) -> Self {
         Self::Row(RowRead::new(key.encode()), None)
@@ -154,18 +210,27 @@ impl Shard {
                     None => return,
                 },
                 Err(Stop::Pause) => return self.fetches.pause(fetch),
+                // Timers are few, and would come late.
+                Err(Stop::Miss(_))
+                    if self.fetches.bytes + fetch.what.bytes() > FETCHED_BYTES_MAX
+                        && !matches!(fetch.then, Then::Timers) =>
+                {
+                    reached("fetches hold too much");
+                    let what = format!("reads of the disk hold {FETCHED_BYTES_MAX} bytes; send it again");
+                    return self.fetch_failed(fetch, Code::Capacity, &what);
+                }
                 Err(Stop::Miss(wanted)) => {
                     reached("row read from files");
                     let number = self.fetches.next;
                     self.fetches.next += 1;
                     self.store.want(group, wanted, fetch.what.access(), number);
-                    self.fetches.waiting.insert(number, fetch);
+                    self.fetches.wait(number, fetch);
                     return;
                 }
                 Err(Stop::Damage(damage)) => {
                     let what = format!("{}: {damage}", file_path(group, damage.file, FileKind::Sorted));
                     self.store_is_damaged((damage.file, FileKind::Sorted, damage.offset), &what);
-                    return self.fetch_failed(fetch, &what);
+                    return self.fetch_failed(fetch, Code::Damaged, &what);
                 }
             }
         }
@@ -205,27 +270,34 @@ impl Shard {
 
     fn store_arrived(&mut self, Arrived { wanted, bytes, fetches }: Arrived) {
         let place = (wanted.file, kind_of(wanted), wanted.offset);
-        if let Err(what) = &bytes {
+        if let Err(Unread::Damaged(what)) = &bytes {
             self.store_is_damaged(place, what);
         }
         for number in fetches {
-            let Some(mut fetch) = self.fetches.waiting.remove(&number) else { continue };
+            let Some(mut fetch) = self.fetches.take(number) else {
+                reached("read for nobody");
+                continue;
+            };
             let filled = match &bytes {
                 Ok(bytes) if wanted.part == Part::Value => fetch.what.fill(self.store.directory(), bytes),
                 Ok(_) => Ok(()),
-                Err(what) => Err(what.clone()),
+                Err(Unread::Damaged(what)) => Err(what.clone()),
+                Err(Unread::Later(what)) => {
+                    self.fetch_failed(fetch, Code::Capacity, what);
+                    continue;
+                }
             };
             match filled {
                 Ok(()) => {
                     self.store_is_well(place);
                     self.fetch(fetch);
                 }
-                Err(what) if bytes.is_err() => self.fetch_failed(fetch, &what),
+                Err(what) if bytes.is_err() => self.fetch_failed(fetch, Code::Damaged, &what),
                 Err(what) => {
                     let group = self.part_of(fetch.slot);
                     let what = format!("{}: {what}", file_path(group, wanted.file, FileKind::Values));
                     self.store_is_damaged(place, &what);
-                    self.fetch_failed(fetch, &what);
+                    self.fetch_failed(fetch, Code::Damaged, &what);
                 }
             }
         }
@@ -270,15 +342,15 @@ impl Shard {
         }
     }
 
-    /// The files do not say what is wanted.
-    fn fetch_failed(&mut self, fetch: Fetch, what: &str) {
+    /// The files do not say what is wanted, or not now.
+    fn fetch_failed(&mut self, fetch: Fetch, code: Code, what: &str) {
         reached("fetch failed");
         match fetch.then {
             Then::Read(request) | Then::Range(request, ..) => {
-                self.refuse(request.responder, Code::Damaged, what);
+                self.refuse(request.responder, code, what);
             }
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
-            Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(Code::Damaged, what)),
+            Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(code, what)),
             Then::Timers => self.timers_not_read(fetch.slot),
             Then::Backlog => self.backlog_not_read(fetch.slot, &fetch.what),
         }

@@ -3,7 +3,7 @@
 
 use super::fetches::What;
 use super::store_reads::StoreReads;
-use crate::access::Stored;
+use crate::access::{Stored, range_too_large};
 use gristmill_base::ids::{MapId, SlotId, TableId};
 use gristmill_base::limits::RUN_RANGE_BYTES_MAX;
 use gristmill_sdk::{Failure, Interrupt};
@@ -87,10 +87,7 @@ impl Stored for GrainFiles<'_> {
     fn range(&mut self, range: &RangeKey) -> Result<Vec<(Bytes, Bytes)>, Failure> {
         let entries = |page: &RangePage| -> Result<Vec<(Bytes, Bytes)>, Failure> {
             if !page.is_all && page.rows.len() < range.rows {
-                let message = format!(
-                    "the range has more than {RUN_RANGE_BYTES_MAX} bytes; read it in pages, with a limit on their entries"
-                );
-                return Err(Failure::new(message));
+                return Err(range_too_large());
             }
             let rows = page.rows.iter();
             Ok(rows

@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::measures::Measures;
 use gristmill_state::lane::Lane;
+use gristmill_state::slot::Slot;
 use gristmill_state::store::Sizes;
 use std::collections::BTreeMap;
 
@@ -14,22 +15,7 @@ impl Shard {
         let mut sums = Sums::default();
         let mut app_counters: BTreeMap<&str, i64> = BTreeMap::new();
         for slot in self.slots.iter().flatten() {
-            sums.slots += 1;
-            sums.grains += slot.grains.count() as u64;
-            sums.sessions += slot.session_count() as u64;
-            sums.parked += slot.parked_grains as u64;
-            sums.inputs += slot.queued_inputs as u64;
-            sums.input_bytes += slot.queued_bytes as u64;
-            sums.messages += slot.outbox_rows as u64;
-            sums.timers += slot.timers.count() as u64;
-            sums.grain_bytes += slot.grains.slab_bytes() as u64;
-            sums.note_bytes += slot.note_bytes() as u64;
-            sums.row_bytes += slot.row_bytes() as u64;
-            sums.backlog_bytes += slot.backlog_bytes() as u64;
-            let (held, filed) = slot.backlog_counts();
-            (sums.backlog_rows, sums.backlog_rows_filed) = (sums.backlog_rows + held, sums.backlog_rows_filed + filed);
-            sums.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
-            sums.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
+            sums.add(slot);
             for (name, value) in &slot.counters {
                 *app_counters.entry(name).or_default() += value;
             }
@@ -74,6 +60,7 @@ impl Shard {
                 ("block_cache", self.store.bytes().0 as u64),
                 ("store_indexes", self.store.bytes().1 as u64),
                 ("lane_tails", sums.lane_bytes),
+                ("fetched_rows", self.fetches.bytes() as u64),
                 ("log_batches", log.waiting_bytes() as u64),
             ],
             app_counters,
@@ -188,4 +175,26 @@ struct Sums {
     lane_bytes: u64,
     /// Of chunks in lane files.
     filed_bytes: u64,
+}
+
+impl Sums {
+    /// Adds what a slot has.
+    fn add(&mut self, slot: &Slot) {
+        self.slots += 1;
+        self.grains += slot.grains.count() as u64;
+        self.sessions += slot.session_count() as u64;
+        self.parked += slot.parked_grains as u64;
+        self.inputs += slot.queued_inputs as u64;
+        self.input_bytes += slot.queued_bytes as u64;
+        self.messages += slot.outbox_rows as u64;
+        self.timers += slot.timers.count() as u64;
+        self.grain_bytes += slot.grains.slab_bytes() as u64;
+        self.note_bytes += slot.note_bytes() as u64;
+        self.row_bytes += slot.row_bytes() as u64;
+        self.backlog_bytes += slot.backlog_bytes() as u64;
+        let (held, filed) = slot.backlog_counts();
+        (self.backlog_rows, self.backlog_rows_filed) = (self.backlog_rows + held, self.backlog_rows_filed + filed);
+        self.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
+        self.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
+    }
 }

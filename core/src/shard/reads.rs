@@ -15,6 +15,7 @@ use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::tuning::tuning;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::lane::LaneRead;
 use gristmill_state::slot::{Held, Slot};
@@ -206,7 +207,7 @@ impl Shard {
         let range = KeyRange::of_entries(slot, address.table, &address.key, ask.map, from, to);
         let direction = if ask.reverse { Direction::Backward } else { Direction::Forward };
         let rows = ask.limit.min(PAGE_ENTRIES_MAX) as usize + 1;
-        let read = RangeRead::new(range, direction, rows, PAGE_BYTES_MAX);
+        let read = RangeRead::new(range, direction, rows, tuning().page_bytes).may_be_short();
         self.fetch_read(slot, What::Range(read), Then::Range(request, address, ask))
     }
 
@@ -254,7 +255,7 @@ impl Shard {
             return self.reply(Lsn(0), responder, Err(refusal));
         }
         self.scans += 1;
-        let crowd = self.scans > TURN_SCANS_MAX || self.gathers.len() >= SCANS_UNDER_WAY_MAX;
+        let crowd = self.scans > TURN_SCANS_MAX || self.gathers.len() + self.fetches.scans() >= SCANS_UNDER_WAY_MAX;
         if crowd || self.read_bytes >= TURN_READ_BYTES_MAX {
             return self.refuse(responder, Code::Capacity, "too many scans are under way; send it again");
         }
@@ -448,7 +449,7 @@ fn range_of(
     let (mut entries, mut bytes, mut more) = (Vec::new(), 0, end.is_some());
     for (key, value) in rows.by_ref() {
         bytes += key.len() + value.len();
-        if entries.len() == limit || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) || !is_within(key) {
+        if entries.len() == limit || (bytes > tuning().page_bytes && !entries.is_empty()) || !is_within(key) {
             more = true;
             break;
         }
@@ -477,7 +478,7 @@ pub(super) fn cut_page<V: AsRef<[u8]>>(
         .take_while(|(key, value)| {
             let first = bytes == 0;
             bytes += key.len() + value.as_ref().map_or(0, |value| value.as_ref().len()) + 1;
-            first || bytes <= PAGE_BYTES_MAX
+            first || bytes <= tuning().page_bytes
         })
         .count();
     let more = rows.len() > fits;

@@ -6,7 +6,7 @@ use super::reads::cut_page;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
-use gristmill_base::limits::PAGE_BYTES_MAX;
+use gristmill_base::tuning::tuning;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -95,7 +95,7 @@ impl FilePart {
         let read = |key: &dyn Fn(&[u8]) -> Vec<u8>| {
             let to = prefix_end(&key(&ask.prefix)).expect("a slot's number is below 0xffff");
             let range = KeyRange { from: key(first), to };
-            RangeRead::new(range, Direction::Forward, ask.limit + 1, PAGE_BYTES_MAX)
+            RangeRead::new(range, Direction::Forward, ask.limit + 1, tuning().page_bytes).may_be_short()
         };
         Self {
             generation: None,
@@ -194,7 +194,7 @@ impl Part {
         }
         let (mut page, mut bytes) = (Rows::new(), 0);
         for (key, value) in rows.into_iter().take_while(|(key, _)| end.is_none_or(|end| *key <= end)) {
-            if bytes > PAGE_BYTES_MAX {
+            if bytes > tuning().page_bytes {
                 // As much as any page shows; the slot is left here.
                 let end = page.last().map(|(key, _): &(Bytes, Option<Bytes>)| key.clone());
                 return (page, end);
@@ -207,6 +207,13 @@ impl Part {
 }
 
 impl Scan {
+    /// Bytes of rows that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let files = self.part.files.as_ref();
+        self.rows.iter().map(row_bytes).sum::<usize>()
+            + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
+    }
+
     /// Goes on with the slot in hand.
     pub(super) fn step(&mut self, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
         match &mut self.part.files {
@@ -235,7 +242,7 @@ impl Scan {
         // Rows of other slots may take the place of these: only so many can be in the page.
         let mut bytes = 0;
         let fits = self.rows.iter().take(self.ask.limit + 1).take_while(|row| {
-            let is_within = bytes <= PAGE_BYTES_MAX;
+            let is_within = bytes <= tuning().page_bytes;
             bytes += row_bytes(row);
             is_within
         });
@@ -243,7 +250,7 @@ impl Scan {
         let fits = fits.count() + 1;
         self.rows.truncate(fits);
         let end = end?;
-        if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= PAGE_BYTES_MAX {
+        if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= tuning().page_bytes {
             return Some(end);
         }
         self.last = Some(self.last.take().map_or_else(|| end.clone(), |last| last.min(end.clone())));

@@ -46,12 +46,21 @@ struct Reading {
     fetches: Vec<u64>,
 }
 
+/// Why bytes are not there, with the file's path.
+#[derive(Clone, Debug)]
+pub(super) enum Unread {
+    /// They are not what was written there, or the disk does not give them.
+    Damaged(String),
+    /// The file cannot be opened now, which says nothing of the bytes: descriptors or memory are short.
+    Later(String),
+}
+
 /// What came of a read.
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) wanted: Wanted,
-    /// The bytes, if they are a value; what is wrong with them, with the file's path.
-    pub(super) bytes: Result<Vec<u8>, String>,
+    /// The bytes, if they are a value.
+    pub(super) bytes: Result<Vec<u8>, Unread>,
     /// Who waits for them.
     pub(super) fetches: Vec<u64>,
 }
@@ -259,8 +268,12 @@ impl StoreReads {
             Err(error) => {
                 let queue = self.files.remove(&file).expect("it was just looked at").queue;
                 let what = match error.kind {
-                    DiskErrorKind::NotFound => format!("{path}: {MISSING}"),
-                    _ => format!("{path}: it cannot be opened ({error})"),
+                    DiskErrorKind::NotFound => Unread::Damaged(format!("{path}: {MISSING}")),
+                    _ if error.may_pass() => {
+                        reached("file not opened for want of something");
+                        Unread::Later(format!("{path}: it cannot be opened now ({error}); send it again"))
+                    }
+                    _ => Unread::Damaged(format!("{path}: it cannot be opened ({error})")),
                 };
                 queue.into_iter().filter_map(|wanted| self.arrived(wanted, Err(what.clone()))).collect()
             }
@@ -286,12 +299,15 @@ impl StoreReads {
                     _ if is_left => Ok(Vec::new()),
                     _ => match self.blocks.fill(wanted, found, access) {
                         Ok(()) => Ok(Vec::new()),
-                        Err(damage) => Err(format!("{path}: {damage}")),
+                        Err(damage) => Err(Unread::Damaged(format!("{path}: {damage}"))),
                     },
                 }
             }
             Ok(other) => unreachable!("a read brings bytes, not {other:?}"),
-            Err(error) => Err(format!("{path}, bytes from {}: they cannot be read ({error})", wanted.offset)),
+            Err(error) => {
+                let what = format!("{path}, bytes from {}: they cannot be read ({error})", wanted.offset);
+                Err(if error.may_pass() { Unread::Later(what) } else { Unread::Damaged(what) })
+            }
         };
         self.close_if_left(file);
         if self.files.len() > self.files_max && self.files.get(&file).is_some_and(OpenFile::is_idle) {
@@ -300,7 +316,7 @@ impl StoreReads {
         self.arrived(wanted, bytes)
     }
 
-    fn arrived(&mut self, wanted: Wanted, bytes: Result<Vec<u8>, String>) -> Option<Arrived> {
+    fn arrived(&mut self, wanted: Wanted, bytes: Result<Vec<u8>, Unread>) -> Option<Arrived> {
         let Reading { fetches, .. } = self.reading.remove(&wanted)?;
         Some(Arrived { wanted, bytes, fetches })
     }

@@ -138,6 +138,7 @@ impl Shard {
             // Connections of other shards have the same numbers.
             let gone = |who: Responder| who.shard == self.config.shard && who.conn == conn;
             self.waiting_reads.retain(|(_, request)| !gone(request.responder));
+            self.fetches.forget(gone);
         }
     }
 

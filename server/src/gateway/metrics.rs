@@ -434,5 +434,8 @@ mod tests {
             }
         }
         assert!(asked > 20, "{asked}");
+        let panels = dashboard["panels"].as_array().unwrap();
+        let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
     }
 }

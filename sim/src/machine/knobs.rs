@@ -162,6 +162,8 @@ impl Knobs {
         // Memory for rows and blocks: mostly too little, so that rows are given up and read back all the time.
         self.boot.resident_bytes_max = one_of(&mut rng, &[0, 0, 4 << 10, 64 << 10, usize::MAX]);
         self.boot.cache_bytes = one_of(&mut rng, &[0, 4 << 10, 64 << 10, 1 << 20]);
+        // Pages of ranges and scans: mostly larger than all there is, else of a row or a few.
+        self.tuning.page_bytes = one_of(&mut rng, &[1, 300, Tuning::DEFAULT.page_bytes, Tuning::DEFAULT.page_bytes]);
         self.tuning.last_share = one_of(&mut rng, &[0, Tuning::DEFAULT.last_share]);
         self.tuning.timers_ahead_micros = one_of(&mut rng, &[3_000, 30_000, Tuning::DEFAULT.timers_ahead_micros]);
         self.tuning.backlog_ahead = one_of(&mut rng, &[1, 2, 3, 10, Tuning::DEFAULT.backlog_ahead]);

@@ -114,6 +114,11 @@ impl Bank {
     }
 }
 
+/// A grain of a client that has cells: alone, or beside a value.
+fn with_cells(client: usize, rng: &mut SimRng) -> String {
+    if rng.below(3) == 0 { format!("v{client}-0") } else { format!("m{client}") }
+}
+
 /// What a payload says.
 struct Order<'a> {
     id: u64,
@@ -328,19 +333,22 @@ impl Workload for Bank {
                 Act::Invoke("accounts", "add", key, format!("{id}|x|0|{mode}|{pad}").into_bytes())
             }
             70..=77 => Act::Put("kv", format!("v{client}-{}", rng.below(2)), format!("{id}{pad}").into_bytes()),
-            78..=80 => Act::Delete("kv", format!("v{client}-{}", rng.below(2))),
+            78..=79 => Act::Delete("kv", format!("v{client}-{}", rng.below(2))),
+            80 => Act::Delete("kv", with_cells(client, rng)),
             81..=87 => {
                 let entry = format!("e{}", rng.below(2));
-                Act::MapPut("kv", "cells", format!("m{client}"), entry, format!("{id}{pad}").into_bytes())
+                Act::MapPut("kv", "cells", with_cells(client, rng), entry, format!("{id}{pad}").into_bytes())
             }
             88..=90 => Act::Get("kv", format!("v{client}-{}", rng.below(2))),
             // Cells of others: a read may not fall behind what any client knows.
             91 => Act::Get("kv", format!("v{}-{}", rng.below(6), rng.below(2))),
             92 => {
-                Act::Scan("kv", ["v".to_owned(), format!("v{client}-"), String::new()][rng.below(3) as usize].clone())
+                let prefixes = ["v".to_owned(), format!("v{client}-"), format!("m{client}"), String::new()];
+                Act::Scan("kv", prefixes[rng.below(4) as usize].clone())
             }
-            93..=94 => Act::MapGet("kv", "cells", format!("m{client}"), format!("e{}", rng.below(2))),
-            95..=97 => Act::Range("accounts", "seen", account(rng)),
+            93..=94 => Act::MapGet("kv", "cells", with_cells(client, rng), format!("e{}", rng.below(2))),
+            95..=96 => Act::Range("accounts", "seen", account(rng)),
+            97 => Act::Range("kv", "cells", with_cells(client, rng)),
             98 => match rng.below(3) {
                 0 => Act::Range("ledger", "seen", account(rng)),
                 1 => Act::Range("auditors", "seen", account(rng)),

@@ -16,15 +16,6 @@ pub struct Answer {
     pub killed: Ssn,
 }
 
-impl Answer {
-    /// Whether a change of the row by the record `ssn` was applied, or overtaken by a later record: recovery passes over
-    /// it then. A range that the same record deleted says neither, because the record's changes have an order.
-    #[must_use]
-    pub fn has_applied(&self, ssn: Ssn) -> bool {
-        self.written >= ssn || self.killed > ssn
-    }
-}
-
 /// How far a lookup is in a run.
 #[derive(Clone, Copy, Debug)]
 enum Progress {

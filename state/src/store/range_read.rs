@@ -33,6 +33,8 @@ pub struct RangeRead {
     /// A row whose value is being read.
     waiting: Option<(Vec<u8>, Ssn, ValueRef)>,
     is_end: bool,
+    /// Whether it may end before it has what was asked for.
+    may_be_short: bool,
 }
 
 impl RangeRead {
@@ -52,7 +54,16 @@ impl RangeRead {
             bytes: 0,
             waiting: None,
             is_end: false,
+            may_be_short: false,
         }
+    }
+
+    /// A page may have fewer rows than were asked for: whoever wants more goes on behind its last one. Such a page becomes
+    /// half as long each time that it must begin again, so that it ends however often files change and however slow the
+    /// disk is.
+    #[must_use]
+    pub fn may_be_short(self) -> Self {
+        Self { may_be_short: true, ..self }
     }
 
     /// Goes on until the page is complete. `deleted` is newest first, and newer than the view. A wanted part of
@@ -63,8 +74,10 @@ impl RangeRead {
     pub fn step(&mut self, deleted: &[&Memory], view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
         if self.generation != view.generation {
             // Rows that were flushed meanwhile may be in memory no more.
-            let (range, direction) = (self.range.clone(), self.direction);
-            *self = Self::new(range, direction, self.rows_max, self.bytes_max);
+            let begins_again = self.generation != u64::MAX;
+            let bytes_max = if begins_again && self.may_be_short { self.bytes_max / 2 } else { self.bytes_max };
+            let (range, direction, may_be_short) = (self.range.clone(), self.direction, self.may_be_short);
+            *self = Self { may_be_short, ..Self::new(range, direction, self.rows_max, bytes_max) };
             self.generation = view.generation;
         }
         loop {
@@ -113,6 +126,12 @@ impl RangeRead {
             self.push(key, ssn, Some(value));
         }
         Ok(())
+    }
+
+    /// Bytes of the rows that it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The range.

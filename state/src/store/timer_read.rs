@@ -32,6 +32,8 @@ pub struct TimerRead {
     /// The row that is being read.
     row: Option<RowRead>,
     found: Vec<TimerFound>,
+    /// Bytes of the timers in `found`.
+    found_bytes: usize,
 }
 
 impl TimerRead {
@@ -40,7 +42,16 @@ impl TimerRead {
     pub fn new(slot: SlotId, from: Vec<u8>) -> Self {
         let range = KeyRange { from: from.clone(), to: KeyRange::of_due(slot).to };
         let index = RangeRead::new(range, Direction::Forward, TIMERS_READ_MAX, PAGE_BYTES);
-        Self { slot, from, generation: u64::MAX, index, is_index_read: false, row: None, found: Vec::new() }
+        Self {
+            slot,
+            from,
+            generation: u64::MAX,
+            index,
+            is_index_read: false,
+            row: None,
+            found: Vec::new(),
+            found_bytes: 0,
+        }
     }
 
     /// Goes on until the page is complete. `deleted` is newest first, and newer than the view. A wanted part of
@@ -67,6 +78,7 @@ impl TimerRead {
             let row = self.row.get_or_insert_with(|| RowRead::new(key));
             let found = row.step(deleted, view, blocks)?;
             self.row = None;
+            self.found_bytes += index.key.len() + found.as_ref().map_or(0, |row| row.value.len());
             self.found.push((micros, index.key.clone(), found));
         }
         Ok(())
@@ -78,6 +90,12 @@ impl TimerRead {
     /// It is not that value's.
     pub fn fill(&mut self, directory: u128, bytes: &[u8]) -> Result<(), Damage> {
         self.row.as_mut().map_or(Ok(()), |row| row.fill(directory, bytes))
+    }
+
+    /// Bytes of the rows that it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + self.found_bytes
     }
 
     /// The key that it begins with.
