@@ -39,6 +39,9 @@ pub struct CompactionBounds {
 #[derive(Debug)]
 pub struct Compaction {
     lane: LaneKey,
+    /// Where the lane began. Events before it are still in the first chunk if the start lies within: a replay moves the start over
+    /// chunks as they were before an earlier compaction. They are not written again.
+    start: Offset,
     /// The file that it writes.
     file: u32,
     /// Chunks that are written again, oldest first.
@@ -80,6 +83,7 @@ impl Lane {
         let sources = self.extents[..closed].iter().take_while(|extent| extent.last <= bounds.handled);
         Some(Compaction {
             lane: self.key,
+            start: self.start,
             file,
             at,
             sources: sources.copied().collect(),
@@ -118,7 +122,8 @@ impl Lane {
         if !is_same || self.key != compaction.lane || !compaction.is_over() {
             return false;
         }
-        self.extents.splice(..sources.len(), written.iter().copied());
+        // Nothing of them ends before the start: no dump may hold such a chunk.
+        self.extents.splice(..sources.len(), written.iter().copied().filter(|extent| extent.last >= self.start));
         self.filed_bytes = self.extents.iter().map(|extent| extent.bytes).sum();
         let extents = &self.extents;
         self.loaded.retain(|(loaded, _)| extents.iter().any(|extent| extent.place == loaded.place));
@@ -184,7 +189,7 @@ impl Compaction {
         self.at += 1;
         for (event, since) in &events {
             self.out.set_holes(event.offset <= until);
-            if event.offset > until || self.stays(event, *since) {
+            if event.offset >= self.start && (event.offset > until || self.stays(event, *since)) {
                 self.out.add(event, since.unwrap_or(self.began_micros));
             }
         }
@@ -203,6 +208,9 @@ impl Compaction {
     fn learn(&mut self, extent: Extent, events: Vec<LaneEvent>) {
         let mut until = None;
         for LaneEvent { offset, event, .. } in events {
+            if offset < self.start {
+                continue;
+            }
             let is_known = self.last.contains_key(&event.key);
             let bytes = if is_known { 0 } else { event.key.len() + COMPACTION_KEY_BYTES };
             if self.bytes + bytes > self.bytes_max && self.bytes > 0 {
@@ -400,6 +408,26 @@ mod tests {
         assert!(lane.files().contains(&made[0]) && made.len() == 1);
         lane.move_start(Offset(newest));
         assert_eq!((all(&mut lane, &disk)[0].0, lane.release_files()), (newest, made));
+    }
+
+    #[test]
+    fn a_start_within_a_chunk_stays_one_that_a_dump_can_hold() {
+        // As a replay may leave it: the start lies where a chunk of an earlier compaction began.
+        for start in 2..60 {
+            let mut lane = Lane::new(LaneKey { topic: TopicId(1), lane: LaneId(0) });
+            let mut disk = Disk::new();
+            append(&mut lane, &(0..200).map(|n| (n as u8, false)).collect::<Vec<_>>());
+            file(&mut lane, &mut disk);
+            lane.move_start(Offset(start));
+            let before = all(&mut lane, &disk);
+            assert!(compact(&mut lane, &mut disk, bounds(200, 0, 0, 1 << 20)));
+            assert_eq!(all(&mut lane, &disk), before);
+            assert!(lane.extents()[0].last >= lane.start);
+            let mut bytes = Vec::new();
+            lane.store(&[], &mut bytes);
+            let mut stored = Lane::stored(&mut Reader::new(&bytes), false).expect("it is what was stored");
+            assert_eq!((stored.start, all(&mut stored, &disk)), (Offset(start), before));
+        }
     }
 
     #[test]

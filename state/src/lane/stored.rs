@@ -20,6 +20,7 @@ impl Lane {
         put_place(out, new.last().map_or(self.next, Extent::behind));
         let filed = new.last().map_or(self.filed(), |extent| extent.last);
         assert_eq!(filed, self.end, "a dump names all events");
+        assert!(self.extents.first().is_none_or(|first| self.start <= first.last), "no chunk ends before the start");
         out.put_varint((self.extents.len() + new.len()) as u64);
         for extent in self.extents.iter().chain(new) {
             put_extent(out, extent);

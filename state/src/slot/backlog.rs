@@ -66,6 +66,10 @@ impl Slot {
             self.backlog_bytes -= row_bytes(&row);
             self.backlog.remove(n);
         }
+        assert!(
+            count == 0 || rows.len() as u64 <= count,
+            "a commit consumes the backlog rows that it counts and no other"
+        );
         let left = count.saturating_sub(rows.len() as u64);
         self.note_no_backlog(id, &rows, ssn);
         if left > 0 {
@@ -83,6 +87,7 @@ impl Slot {
             rest.of_sessions.remove(n);
         }
         rest.count -= left;
+        assert!(known.len() as u64 <= left, "a commit consumes the backlog rows that it counts and no other");
         let are_known = known.len() as u64 == left;
         if !are_known {
             // They are consumed in their order.

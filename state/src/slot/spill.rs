@@ -108,7 +108,8 @@ impl Slot {
         let reason = &parked.reason[..parked.reason.floor_char_boundary(REPLY_REASON_BYTES_MAX)];
         let count_max = (bytes_max / (reason.len() + 64)).max(1);
         let work = self.grains.get_mut(id).work_mut().expect("a grain is parked because of an input");
-        let mut ranges = session_ranges(&work.backlog, count_max);
+        let rest_from = work.rest.as_ref().map(|rest| rest.from);
+        let mut ranges = session_ranges(&work.backlog, rest_from, count_max);
         let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
         let before = work.queue.len();
         let mut waiting = Vec::new();
@@ -197,10 +198,20 @@ impl Slot {
     }
 }
 
-/// Rows of a backlog that come from sessions, in ranges without another row between, of at most `count_max` rows.
-fn session_ranges(backlog: &BTreeMap<u64, Spilled>, count_max: usize) -> Vec<Vec<(u64, SessionId, u64)>> {
+/// Rows of a backlog that come from sessions, in ranges without another row between, of at most `count_max` rows. Those that
+/// lie in files alone, from `rest_from` on, are such others: whoever replays the record may have them in memory.
+fn session_ranges(
+    backlog: &BTreeMap<u64, Spilled>,
+    rest_from: Option<u64>,
+    count_max: usize,
+) -> Vec<Vec<(u64, SessionId, u64)>> {
     let mut ranges: Vec<Vec<(u64, SessionId, u64)>> = vec![Vec::new()];
+    let mut is_before_rest = rest_from.is_some();
     for row in backlog.values() {
+        if is_before_rest && rest_from.is_some_and(|from| row.n >= from) {
+            is_before_rest = false;
+            ranges.push(Vec::new());
+        }
         match row.origin {
             Origin::Stream(StreamId::Session(session), pos) => {
                 if ranges.last().is_some_and(|range| range.len() >= count_max) {
