@@ -10,11 +10,8 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
     knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
-    if is_of_retention(bug) {
-        return aim_at_retention(bug, knobs);
-    }
-    if is_of_compaction(bug) {
-        return aim_at_compaction(bug, knobs);
+    if aim_at_lanes(bug, knobs) {
+        return;
     }
     match bug {
         // The time between append and flush is what these get wrong: it is long.
@@ -129,6 +126,16 @@ fn aim_at_folder(knobs: &mut Knobs) {
     knobs.faults.flush_fails = 30_000;
     checkpoint_often(knobs);
     knobs.padding = 1_500;
+}
+
+/// If it is a bug of how lanes shrink.
+fn aim_at_lanes(bug: Bug, knobs: &mut Knobs) -> bool {
+    match bug {
+        bug if is_of_retention(bug) => aim_at_retention(bug, knobs),
+        bug if is_of_compaction(bug) => aim_at_compaction(bug, knobs),
+        _ => return false,
+    }
+    true
 }
 
 fn is_of_retention(bug: Bug) -> bool {
