@@ -54,6 +54,8 @@ pub(super) const GAUGES: &[Family] = &[
     ("queued_events", "Events not handed to their subscribers yet"),
     ("queued_inputs", "Inputs that wait for their grain, or run"),
     ("queued_messages", "Messages not consumed by their receivers yet"),
+    ("backlog_rows", "Inputs in backlogs of slow and parked grains that are in memory"),
+    ("backlog_rows_filed", "Those that lie in files alone"),
     ("bulk_inputs", "Bulk inputs between admission and their run"),
     ("queued_replies", "Replies that wait for the log to be durable"),
     ("queued_records", "Records that are not durable yet"),
