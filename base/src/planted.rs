@@ -127,9 +127,6 @@ pub enum Bug {
     SendersGoOnAfterMove = 64,
     /// A file that shards share goes as soon as the first of them says that it does not need it.
     FirstWordOnSharedFiles = 65,
-    /// A shard gives numbers of jobs out again that the files of a slot which it gave away have. `sim/tests/seeds.rs` must notice;
-    /// not in [`Bug::ALL`], because a run would have to go down between the placement and a root, and then to flush the same group.
-    MovedFilesWrittenAgain = 66,
     /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
     /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
     TimersOfTwoViews = 74,

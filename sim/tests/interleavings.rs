@@ -155,5 +155,5 @@ interleavings! {
     /// Later backups add to those before.
     a_backup_is_added_to_another: "backup after another one", "bank", 3;
     /// One that a crash breaks off leaves the former ones, and is begun again.
-    a_backup_is_broken_off: "backup broken off", "bank", 3;
+    a_backup_is_broken_off: "backup broken off", "hard", 21;
 }

@@ -103,9 +103,6 @@ pub(super) fn seeds(
 /// Sees to it that no shard gives a number of a job out again that has a file: the root of a shard which gave a slot away may be
 /// older than the files that went with it.
 pub(super) fn number_jobs_above_files(logs: &mut [Recovered]) {
-    if planted::is(Bug::MovedFilesWrittenAgain) {
-        return;
-    }
     let manifests = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
     let Some(last) = manifests.flat_map(Manifest::files).map(|(_, number, _)| number.job()).max() else { return };
     for manifest in logs.iter_mut().filter_map(|recovered| recovered.content.manifest.as_mut()) {
