@@ -295,7 +295,7 @@ class Campaign:
         self.paused_micros = max([self.paused_micros, *(move["paused_us"] for move in moved)])
         if self.paused_micros >= PAUSE_MICROS_MAX:
             return len(moved), f"requests of a slot waited for {self.paused_micros / 1e6:.2f} s"
-        wrong = moves.returncode == 70
+        wrong = moves.returncode in (2, 70, 78)
         return len(moved), f"data rebalance, status {moves.returncode}: {lines[-1]}" if wrong else None
 
     def moves_in_words(self):

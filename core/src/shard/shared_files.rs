@@ -85,11 +85,13 @@ impl Shard {
     /// Files of a part are not named by it any more: those that nobody else may name go with the next root.
     pub(super) fn part_lets_go(&mut self, part: u16, files: impl IntoIterator<Item = (FileNumber, FileKind)>) {
         let group = group_of_part(part);
+        let mut here: Option<BTreeSet<SharedFile>> = None;
         for (number, kind) in files {
             let file = (group, number, kind);
             if self.moves.shared.all.contains(&file) && !planted::is(Bug::MovedRowsRemoved) {
                 reached("file of a moved slot stays for its other shard");
-                if self.checkpoints.manifest().files().any(|named| named == file) {
+                let here = here.get_or_insert_with(|| names(Some(self.checkpoints.manifest())));
+                if here.contains(&file) {
                     reached("file that two parts of one shard name let go of by one");
                 } else {
                     self.moves.shared.let_go.insert(file);

@@ -8,8 +8,8 @@ use gristmill_base::ids::{Offset, SessionId};
 use gristmill_base::limits::BACKUP_LEASE_MILLIS;
 use gristmill_base::placement::lane_of;
 use gristmill_core::boot::backup::{
-    Backup, BackupError, BackupManifest, BackupReport, BackupSource, CheckedBackup, RESTORE_STARTS, Restored, check,
-    restore,
+    Backup, BackupError, BackupManifest, BackupReport, BackupSource, CheckedBackup, Pruned, RESTORE_STARTS, Restored,
+    check, prune, restore,
 };
 use gristmill_core::boot::{BootConfig, BootError, recover, verify};
 use gristmill_core::request::{Answer, BackupStep, Code, Operation};
@@ -53,6 +53,7 @@ fn copy(
         between(&backup);
         backup.step(&mut from, &mut to)?;
     }
+    backup.look_at_copy(&mut to, &busy(1), NOW, &mut |_, _| {})?;
     backup.finish(&mut to)
 }
 
@@ -222,6 +223,64 @@ fn one_flipped_byte_in_any_file_of_a_backup_is_told_by_its_name() {
         fs::write(&path, &good).unwrap();
     }
     assert!(checked(&backups.0, None).is_well());
+}
+
+#[test]
+fn damage_of_the_data_directory_is_no_backup() {
+    let (folder, backups) = (Folder::new("backup-of-rot"), Folder::new("backup-of-rot-to"));
+    filled(&folder, 1);
+    at_rest(&folder.0, &backups.0).unwrap();
+    let copied = checked(&backups.0, None).manifest.unwrap();
+    let mut seen = 0;
+    for kind in ["slots/", "lanes/", "store/"] {
+        let path = copied.files.iter().map(|file| &file.path).find(|path| path.starts_with(kind));
+        let Some(path) = path else { continue };
+        seen += 1;
+        let (source, fresh) = (folder.0.join(path), Folder::new("backup-of-rot-fresh"));
+        let good = fs::read(&source).unwrap();
+        let mut bad = good.clone();
+        // Early enough to be in a chunk of a lane file, whose end may be zeros.
+        bad[100] ^= 0x20;
+        fs::write(&source, &bad).unwrap();
+        let told = at_rest(&folder.0, &fresh.0).unwrap_err().to_string();
+        assert!(told.contains(path.as_str()), "{told}, of {path}");
+        assert!(BackupManifest::numbers(&mut Files::new(&mut PosixDisk::new(&fresh.0))).unwrap().is_empty());
+        fs::write(&source, &good).unwrap();
+        assert_eq!(
+            at_rest(&folder.0, &fresh.0).unwrap().number,
+            1,
+            "what a refused one has left is taken or made anew"
+        );
+    }
+    assert!(seen > 1, "files of several kinds are copied");
+}
+
+#[test]
+fn old_backups_go_and_those_that_stay_need_nothing_of_them() {
+    let (folder, backups) = (Folder::new("backup-keep"), Folder::new("backup-keep-to"));
+    for round in 1..=4 {
+        filled(&folder, round);
+        at_rest(&folder.0, &backups.0).unwrap();
+    }
+    let kept = |keep| {
+        let mut disk = PosixDisk::new(&backups.0);
+        prune(&mut Files::new(&mut disk), keep).unwrap()
+    };
+    let before = files(&backups.0).len();
+    assert_eq!(kept(4), Pruned { kept: 4, ..Pruned::default() });
+    // Broken off when the manifest had lost its name: the next one goes on.
+    fs::rename(backups.0.join("backup-000001"), backups.0.join("backup-000001.gone")).unwrap();
+    let pruned = kept(2);
+    assert_eq!((pruned.backups.as_slice(), pruned.kept), (&[2][..], 2));
+    assert!(pruned.files > 0 && files(&backups.0).len() < before);
+    let found = checked(&backups.0, None);
+    assert!(found.is_well() && found.numbers == [3, 4], "{found:?}");
+    assert!(checked(&backups.0, Some(3)).is_well());
+    // A manifest that stays and cannot be read: nobody knows what it needs.
+    fs::write(backups.0.join("backup-000004"), b"x").unwrap();
+    let error = prune(&mut Files::new(&mut PosixDisk::new(&backups.0)), 1).unwrap_err().to_string();
+    assert!(error.contains("backup-000004"), "{error}");
+    assert!(backups.0.join("backup-000003").exists());
 }
 
 #[test]

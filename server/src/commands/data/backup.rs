@@ -12,7 +12,7 @@ use gristmill_base::files::Files;
 use gristmill_client::Client;
 use gristmill_client::wire::BackupStep;
 use gristmill_core::boot::BootConfig;
-use gristmill_core::boot::backup::{Backup, BackupReport, BackupSource};
+use gristmill_core::boot::backup::{Backup, BackupReport, BackupSource, Pruned, prune};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::lock::{DirLock, LockError};
 use gristmill_io::posix::PosixDisk;
@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// The folder of backups: empty or not there yet for the first one. Later ones copy what is new.
     #[arg(value_name = "DEST")]
     dest: PathBuf,
+    /// Once the new backup is there, remove all but the newest N.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
     #[command(flatten)]
     output: Output,
 }
@@ -63,7 +66,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Err(error) => return Err(Failed::configuration(error.to_string())),
     };
     let took = Duration::from_nanos(SystemClock.now().monotonic_nanos - begun);
-    tell(arguments, &report, cut, took)
+    let pruned = match arguments.keep {
+        Some(keep) => Some(let_go(dir, dest, keep)?),
+        None => None,
+    };
+    tell(arguments, &report, pruned.as_ref(), cut, took)
 }
 
 /// The folder, or the nearest one above it that is there.
@@ -72,13 +79,25 @@ fn nearest(folder: &Path) -> Option<PathBuf> {
     absolute.ancestors().find_map(|above| fs::canonicalize(above).ok())
 }
 
-fn tell(arguments: &Arguments, report: &BackupReport, cut: Option<u64>, took: Duration) -> Result<(), Failed> {
+/// Removes old backups.
+fn let_go(dir: &Path, dest: &Path, keep: u32) -> Result<Pruned, Failed> {
+    let mut disk = PosixDisk::new(dest);
+    prune(&mut Files::new(&mut disk), keep as usize).map_err(|error| backup_failed(dir, dest, &error))
+}
+
+fn tell(
+    arguments: &Arguments,
+    report: &BackupReport,
+    pruned: Option<&Pruned>,
+    cut: Option<u64>,
+    took: Duration,
+) -> Result<(), Failed> {
     let BackupReport { number, files, bytes, copied } = *report;
     let mut printer = Printer::new();
     match arguments.output.output {
         Format::Json => printer.json(&json!({
             "backup": number, "files": files, "bytes": bytes, "copied": copied, "cut": cut,
-            "seconds": took.as_secs_f64(),
+            "seconds": took.as_secs_f64(), "removed": pruned.map(|pruned| &pruned.backups),
         }))?,
         Format::Text => {
             let of = if cut.is_some() { "of the running server" } else { "of the directory at rest" };
@@ -89,6 +108,10 @@ fn tell(arguments: &Arguments, report: &BackupReport, cut: Option<u64>, took: Du
                 mebibytes(copied),
                 took.as_secs_f64()
             ))?;
+            if let Some(Pruned { backups, files, kept }) = pruned {
+                let (removed, files) = (backups.len(), grouped(*files));
+                printer.line(&format!("{removed} old backups removed, {files} files of theirs; {kept} are kept"))?;
+            }
         }
     }
     printer.flush()
@@ -178,6 +201,11 @@ fn copy(
             mebibytes(planned)
         ));
     }
+    let (config, now) = (BootConfig::default(), SystemClock.now());
+    let looked = backup.look_at_copy(&mut to, &config, now, &mut |files, bytes| {
+        bar.set_message(format!("{} files, {} MiB looked at", grouped(files), mebibytes(bytes)));
+    });
+    looked.map_err(told)?;
     let report = backup.finish(&mut to).map_err(told)?;
     bar.finish_and_clear();
     Ok(report)
