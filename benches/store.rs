@@ -5,12 +5,11 @@ use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_benches::{Numbers, Report, timed};
 use gristmill_state::store::{
     Access, Blocks, Compression, Content, Cursor, Direction, FileKind, FileNumber, FileOptions, Flush, FlushMark,
-    FlushStep, KeyRange, Lookup, Manifest, Memory, Merge, MergeStep, Part, Piece, RowKey, Run, Stop, Version, View,
-    Wanted, plan,
+    FlushRows, FlushStep, KeyRange, Lookup, Manifest, Memory, Merge, MergeStep, Part, Piece, RowKey, Run, Stop,
+    Version, View, Wanted, plan,
 };
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 const ROUNDS: usize = 5;
 const DIRECTORY: u128 = 1;
@@ -60,7 +59,7 @@ impl Bench {
         Self { disk: Disk::default(), manifest, numbers: Numbers(7), ssn: 0 }
     }
 
-    fn memory(&mut self, rows: impl Iterator<Item = u64>) -> Arc<Memory> {
+    fn memory(&mut self, rows: impl Iterator<Item = u64>) -> Memory {
         let mut memory = Memory::default();
         for n in rows {
             self.ssn += 1;
@@ -70,15 +69,15 @@ impl Bench {
             }
             memory.put(grain(n), Version { ssn: Ssn(self.ssn), content: Content::Inline(value) });
         }
-        Arc::new(memory)
+        memory
     }
 
-    fn flush(&mut self, memory: Arc<Memory>) {
-        self.flush_as(memory, FileOptions::TOP);
+    fn flush(&mut self, memory: &Memory) {
+        self.flush_as(memory.into(), FileOptions::TOP);
     }
 
-    fn flush_as(&mut self, memory: Arc<Memory>, options: FileOptions) {
-        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), options, memory);
+    fn flush_as(&mut self, rows: FlushRows, options: FileOptions) {
+        let mut flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), options, rows);
         let built = loop {
             match flush.step(STEP) {
                 FlushStep::Write(piece) => self.disk.write(piece),
@@ -169,7 +168,8 @@ fn layouts(report: &mut Report) {
             let memory = bench.memory(0..ROWS);
             let options = FileOptions { compression, block_bytes: kib << 10, ..FileOptions::LAST };
             let plain = memory.bytes() as f64;
-            let (written, ()) = timed(|| bench.flush_as(memory, options));
+            let rows = FlushRows::from(&memory);
+            let (written, ()) = timed(|| bench.flush_as(rows, options));
             let view = bench.view();
             let bytes: u64 = bench.manifest.groups[&GROUP].files().map(|file| file.bytes).sum();
             let id = format!("{compression:?}, blocks of {kib} KiB");
@@ -200,7 +200,7 @@ fn main() -> std::io::Result<ExitCode> {
         for part in 0..ROWS / FLUSHED {
             let memory = bench.memory(part * FLUSHED..(part + 1) * FLUSHED);
             let bytes = memory.bytes() as f64;
-            let (nanos, ()) = timed(|| bench.flush(memory));
+            let (nanos, ()) = timed(|| bench.flush(&memory));
             report.row("flush", "MB/s").round(bytes * 1e3 / nanos);
         }
         merge(&mut bench, &mut report, "merge of 4 runs of the first tier into an empty last level");
@@ -209,13 +209,13 @@ fn main() -> std::io::Result<ExitCode> {
         for _ in 0..3 {
             let some: Vec<u64> = (0..FLUSHED / 10).map(|_| bench.numbers.draw() % ROWS).collect();
             let memory = bench.memory(some.into_iter());
-            bench.flush(memory);
+            bench.flush(&memory);
         }
         let view = bench.view();
         reads(&mut bench, &view, &mut report, "last level and 3 runs");
         let some: Vec<u64> = (0..FLUSHED).map(|_| bench.numbers.draw() % ROWS).collect();
         let memory = bench.memory(some.into_iter());
-        bench.flush(memory);
+        bench.flush(&memory);
         merge(&mut bench, &mut report, "merge of 4 runs and the last level");
         layouts(&mut report);
     }

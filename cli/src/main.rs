@@ -2,7 +2,9 @@
 
 use clap::{ArgMatches, FromArgMatches, Subcommand};
 use gristmill_loadgen::cli::{Command as Loadgen, execute};
+use gristmill_server::allocator::Allocated;
 use std::process::ExitCode;
+use tikv_jemalloc_ctl::{epoch, stats};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -12,6 +14,7 @@ fn main() -> ExitCode {
     let about = "Make load on a running server and measure it; needs the app of loadgen/app, which it loads";
     let loadgen = Loadgen::augment_subcommands(clap::Command::new("loadgen").about(about));
     gristmill_server::cli()
+        .allocator(ask_allocator)
         .app(word_count::app())
         .app(gristmill_loadgen_app::app())
         .command(loadgen.subcommand_required(true), run_loadgen)
@@ -23,4 +26,16 @@ fn run_loadgen(matches: &ArgMatches) -> ExitCode {
         Ok(command) => execute(&command),
         Err(error) => error.exit(),
     }
+}
+
+/// Its numbers are as old as the last call of `advance`.
+fn ask_allocator() -> Option<Allocated> {
+    epoch::advance().ok()?;
+    let bytes = |found: tikv_jemalloc_ctl::Result<usize>| Some(found.ok()? as u64);
+    Some(Allocated {
+        allocated: bytes(stats::allocated::read())?,
+        active: bytes(stats::active::read())?,
+        metadata: bytes(stats::metadata::read())?,
+        resident: bytes(stats::resident::read())?,
+    })
 }

@@ -18,7 +18,6 @@ use gristmill_state::store::{
 use room::Room;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 
 /// Bytes of rows that a step takes before others get the core: about a tenth of a millisecond's work. What it writes comes
 /// in pieces of their own size.
@@ -163,8 +162,8 @@ impl StoreJob {
         loop {
             let moved = match &mut self.work {
                 Work::Rows(directory, job, rows) => {
-                    let memory = Arc::new(std::mem::take(rows).into_memory());
-                    let flush = Flush::new(*directory, self.open.group(), *job, FileOptions::TOP, memory);
+                    let rows = std::mem::take(rows).sorted();
+                    let flush = Flush::new(*directory, self.open.group(), *job, FileOptions::TOP, rows);
                     self.work = Work::Flush(Box::new(flush));
                     0
                 }

@@ -79,6 +79,8 @@ pub struct Connection {
     rest_taken: usize,
     /// The last look found no whole frame, and nothing has come since.
     partial: bool,
+    /// Something came in or went out since the last tick.
+    is_active: bool,
     desk: Desk,
 }
 
@@ -145,11 +147,12 @@ impl Connection {
             paused: false,
         };
         let input = Deframer::new(FrameKind::Requests);
-        Self { input, rest: Vec::new(), rest_taken: 0, partial: true, desk }
+        Self { input, rest: Vec::new(), rest_taken: 0, partial: true, is_active: true, desk }
     }
 
     /// Takes in received bytes.
     pub fn receive(&mut self, bytes: &[u8]) {
+        self.is_active = true;
         if self.desk.is_reading() {
             self.input.push(bytes);
             self.partial = false;
@@ -166,7 +169,7 @@ impl Connection {
         requests: &mut Vec<Request>,
         counters: &mut Counters,
     ) -> bool {
-        let Self { input, rest, rest_taken, partial, desk } = self;
+        let Self { input, rest, rest_taken, partial, desk, .. } = self;
         if !desk.is_reading() {
             return false;
         }
@@ -253,6 +256,7 @@ impl Connection {
 
     /// The socket has sent its buffer, which comes back.
     pub fn sent(&mut self, buf: Vec<u8>) {
+        self.is_active = true;
         self.desk.sending = 0;
         self.desk.stuck_since = None;
         if buf.capacity() <= KEPT_BYTES && buf.capacity() > self.desk.spare.capacity() {
@@ -300,9 +304,33 @@ impl Connection {
         self.input.waiting() > BEHIND_BYTES_MAX && !self.partial
     }
 
+    /// Gives back the memory of empty buffers: of those that are at rest there may be many.
+    fn give_back(&mut self) {
+        self.input.give_back();
+        let desk = &mut self.desk;
+        desk.spare = Vec::new();
+        if desk.output.is_empty() {
+            desk.output = Vec::new();
+        }
+        if desk.queued.is_empty() {
+            desk.queued = Vec::new();
+        }
+    }
+
+    /// Bytes of buffers in which nothing waits, kept for what comes next.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let Self { input, desk, .. } = self;
+        let (output, queued) = (desk.output.capacity() - desk.output.len(), desk.queued.capacity() - desk.queued.len());
+        input.capacity() - input.waiting() + output + desk.spare.capacity() + queued * size_of::<Queued>()
+    }
+
     /// Ends a connection whose client takes too long over a frame, over hello, or over its last words. Whether there is
     /// something to be done for it now.
     pub fn tick(&mut self, now: u64, counters: &mut Counters) -> bool {
+        if !std::mem::replace(&mut self.is_active, false) {
+            self.give_back();
+        }
         let desk = &mut self.desk;
         if desk.since.is_none() && desk.phase == Phase::Fresh {
             desk.since = Some(now);

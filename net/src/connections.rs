@@ -60,6 +60,8 @@ pub struct Connections {
     closed: Vec<ConnId>,
     /// What all of them hold.
     sums: Held,
+    /// Bytes of buffers in which nothing waits, at the last tick.
+    kept_bytes: usize,
     /// Nothing is accepted or taken any more.
     stopping: bool,
     counters: Counters,
@@ -79,6 +81,7 @@ impl Connections {
             touched: Vec::new(),
             closed: Vec::new(),
             sums: Held::default(),
+            kept_bytes: 0,
             stopping: false,
             counters: Counters::default(),
             faults: Faults::default(),
@@ -278,6 +281,7 @@ impl Connections {
             .filter_map(|(conn, member)| member.connection.tick(now, &mut self.counters).then_some(*conn))
             .collect();
         late.into_iter().for_each(|conn| self.touch(conn));
+        self.kept_bytes = self.members.values().map(|member| member.connection.kept_bytes()).sum();
     }
 
     /// From now on nothing is accepted and nothing is taken; what is in flight is answered.
@@ -320,6 +324,7 @@ impl Connections {
             ("net_operations_in_flight_bytes", self.sums.flight_bytes as u64),
             ("net_input_bytes_waiting", self.sums.input as u64),
             ("net_output_bytes_waiting", self.sums.output as u64),
+            ("net_buffer_bytes_kept", self.kept_bytes as u64),
         ]);
     }
 }

@@ -255,6 +255,7 @@ where
 
     fn round(&mut self, now: Now) -> u64 {
         self.inbox.memory_short = self.watched.flags.is_memory_short();
+        self.inbox.memory_tight = self.watched.flags.is_memory_tight();
         let more_parcels = self.poll(now.monotonic_nanos);
         self.outbox.deadline_nanos = u64::MAX;
         self.outbox.bulk_room = usize::MAX;

@@ -1,4 +1,4 @@
-//! How the gateway sees a shard: it asks, the shard tells; and it says when memory is short. Neither ever waits.
+//! How the gateway sees a shard: it asks, the shard tells; and it says when memory is tight or short. Neither ever waits.
 
 use crate::trace::{Traced, Wish};
 use gristmill_core::measures::{Measures, times};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A turn that holds its core longer than this is counted as a stall.
 pub const STALL_NANOS: u64 = 500_000;
 
-/// Two flags that the gateway sets and a shard looks at once a round. Cheap to clone.
+/// Flags that the gateway sets and a shard looks at once a round. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     shared: Arc<Shared>,
@@ -21,6 +21,7 @@ pub struct Flags {
 struct Shared {
     asked: AtomicBool,
     memory_short: AtomicBool,
+    memory_tight: AtomicBool,
     /// Looked at when something is asked for.
     order: Mutex<Option<Order>>,
     /// What the last trace has found.
@@ -72,6 +73,15 @@ impl Flags {
     /// Says whether the process is over its memory budget: the shard then takes no writes from clients.
     pub fn set_memory_short(&self, short: bool) {
         self.shared.memory_short.store(short, Ordering::Release);
+    }
+
+    /// Says whether the process is near its memory budget, or over it: rows that files hold then give way.
+    pub fn set_memory_tight(&self, tight: bool) {
+        self.shared.memory_tight.store(tight, Ordering::Release);
+    }
+
+    pub(crate) fn is_memory_tight(&self) -> bool {
+        self.shared.memory_tight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_memory_short(&self) -> bool {

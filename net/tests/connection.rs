@@ -447,6 +447,27 @@ fn frames_and_hello_must_come_in_time() {
     assert_eq!(bench.counters.too_slow, 1);
 }
 
+/// Memory of connections that are at rest is nobody's share, and there may be thousands.
+#[test]
+fn a_connection_at_rest_keeps_no_memory_and_goes_on() {
+    let mut bench = Bench::open();
+    let bytes = frame(&[(1, put(1, b"k", &[7; 20_000]))]);
+    bench.push(&bytes[..15_000]);
+    bench.connection.tick(SECOND, &mut bench.counters);
+    bench.connection.tick(2 * SECOND, &mut bench.counters);
+    bench.push(&bytes[15_000..]);
+    assert_eq!(bench.requests.len(), 1, "a frame that had come in part is not given back");
+    bench.connection.tick(3 * SECOND, &mut bench.counters);
+    assert!(bench.connection.kept_bytes() > 0, "it was used since the last tick");
+    bench.answer();
+    bench.connection.tick(4 * SECOND, &mut bench.counters);
+    bench.connection.tick(5 * SECOND, &mut bench.counters);
+    assert_eq!(bench.connection.kept_bytes(), 0);
+    bench.push(&bytes);
+    bench.answer();
+    assert_eq!(bench.take_results(OpCode::Put).len(), 2);
+}
+
 #[test]
 fn a_client_that_waits_for_the_server_is_never_too_slow() {
     let mut bench = Bench::open();

@@ -7,6 +7,7 @@
 //! }
 //! ```
 
+pub mod allocator;
 pub mod commands;
 pub mod config;
 pub mod demo;
@@ -65,6 +66,13 @@ impl Cli {
     #[must_use]
     pub fn command(mut self, command: clap::Command, run: fn(&ArgMatches) -> ExitCode) -> Self {
         self.more.push((command, run));
+        self
+    }
+
+    /// Says how the program's allocator is asked for its numbers, which a server shows among its metrics.
+    #[must_use]
+    pub fn allocator(self, ask: allocator::Ask) -> Self {
+        allocator::is_asked_by(ask);
         self
     }
 

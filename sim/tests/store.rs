@@ -17,7 +17,6 @@ use gristmill_state::store::{
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 const DIRECTORY: u128 = 77;
 const GROUP: u16 = 3;
@@ -108,7 +107,7 @@ impl Store<'_> {
             };
             memory.put(key, Version { ssn: Ssn(self.ssn), content });
         }
-        let flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
+        let flush = Flush::new(DIRECTORY, GROUP, self.manifest.begin_job(), FileOptions::TOP, (&memory).into());
         let built = StoreJob::sorted(GROUP, flush).run(&mut self.files).map_err(failed)?;
         let marks = [(SLOT, FlushMark { term: Term(1), ssn: Ssn(self.ssn) })].into();
         self.group().flushed(&built, &marks);
@@ -385,7 +384,7 @@ fn few_files_are_open_however_many_there_are() {
             let value = vec![round as u8; if n == 3 { 2_000 } else { 500 }];
             memory.put(grain(4 * round + n), Version { ssn: Ssn(round), content: Content::Inline(value) });
         }
-        let flush = Flush::new(DIRECTORY, GROUP, manifest.begin_job(), FileOptions::TOP, Arc::new(memory));
+        let flush = Flush::new(DIRECTORY, GROUP, manifest.begin_job(), FileOptions::TOP, (&memory).into());
         let built = StoreJob::sorted(GROUP, flush).run(&mut files).expect("there is room");
         let group = manifest.groups.get_mut(&GROUP).expect("it has one group");
         group.flushed(&built, &[(SLOT, FlushMark { term: Term(1), ssn: Ssn(round) })].into());

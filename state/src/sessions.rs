@@ -103,6 +103,12 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// Memory of all, about: without the replies that are kept for those which have some that are not plain.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slab.capacity() * size_of::<Session>() + self.index.bytes()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

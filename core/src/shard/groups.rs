@@ -12,6 +12,7 @@ use crate::jobs::{Job, SLOTS_DIR, checkpoint_name};
 use crate::store_files::{StoreError, StoreJob, StoreStep};
 use gristmill_base::env::DiskErrorKind;
 use gristmill_base::ids::{Lsn, SlotId, Term};
+use gristmill_base::limits::STORE_WINDOW_BYTES;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
@@ -40,6 +41,8 @@ struct OpenGroup {
     written: Vec<Written>,
     /// Whether its rows are with the background executor.
     is_flushing: bool,
+    /// Memory of the rows that are there.
+    flushing_bytes: usize,
 }
 
 /// A merge under way.
@@ -114,6 +117,17 @@ impl Groups {
         }
     }
 
+    /// Memory of rows that were copied for a flush.
+    pub(super) fn copied_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.rows.memory_bytes() + open.flushing_bytes)
+    }
+
+    /// Memory of the windows through which a merge reads its inputs, one of each run, and of those through which it writes.
+    pub(super) fn window_bytes(&self) -> usize {
+        let windows = |merging: &Merging| 2 * (merging.plan.inputs.len() + 2) * STORE_WINDOW_BYTES;
+        self.merging.as_ref().map_or(0, windows)
+    }
+
     /// Whether a merge is under way.
     pub(super) fn is_merging(&self) -> bool {
         self.merging.is_some()
@@ -153,6 +167,7 @@ impl Shard {
             rows: DirtyRows::default(),
             written: Vec::new(),
             is_flushing: false,
+            flushing_bytes: 0,
         });
         assert!(open.number == number && !open.is_flushing, "slots of one group at a time");
         self.slot_mut(slot).begin_flush(&mut open.rows);
@@ -198,6 +213,7 @@ impl Shard {
             return;
         }
         open.is_flushing = true;
+        open.flushing_bytes = open.rows.memory_bytes();
         self.checkpoints.flushes_bytes(open.rows.bytes());
         self.groups.row_bytes += open.rows.bytes() as u64;
         let (number, rows) = (open.number, std::mem::take(&mut open.rows));

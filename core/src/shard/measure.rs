@@ -61,6 +61,10 @@ impl Shard {
                 ("store_indexes", self.store.bytes().1 as u64),
                 ("lane_tails", sums.lane_bytes),
                 ("fetched_rows", self.fetches.bytes() as u64),
+                ("store_reads", self.store.in_flight_bytes() as u64),
+                ("flush_copies", self.groups.copied_bytes() as u64),
+                ("merge_windows", self.groups.window_bytes() as u64),
+                ("sessions", sums.session_bytes),
                 ("log_batches", log.waiting_bytes() as u64),
             ],
             app_counters,
@@ -159,6 +163,7 @@ struct Sums {
     slots: u64,
     grains: u64,
     sessions: u64,
+    session_bytes: u64,
     timers: u64,
     parked: u64,
     inputs: u64,
@@ -183,6 +188,7 @@ impl Sums {
         self.slots += 1;
         self.grains += slot.grains.count() as u64;
         self.sessions += slot.session_count() as u64;
+        self.session_bytes += slot.sessions().bytes() as u64;
         self.parked += slot.parked_grains as u64;
         self.inputs += slot.queued_inputs as u64;
         self.input_bytes += slot.queued_bytes as u64;

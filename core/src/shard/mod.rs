@@ -110,6 +110,8 @@ pub struct Inbox {
     /// Whether the process is over its memory budget: writes of clients are refused for capacity. Not emptied by the
     /// turn; whoever knows sets it.
     pub memory_short: bool,
+    /// Whether it is near that budget, so that rows give way before writes must be refused. Likewise.
+    pub memory_tight: bool,
     /// Whether somebody traces requests: the turn then fills [`Outbox::trace`]. Not emptied by the turn.
     pub traced: bool,
 }
@@ -267,6 +269,8 @@ pub struct Shard {
     crowd: turn::Crowd,
     /// Whether the process is over its memory budget.
     process_short: bool,
+    /// Whether it is near it, or over.
+    process_tight: bool,
     /// Whether it is, or the shard's rows are so far over theirs that no more may be written.
     memory_short: bool,
     /// Bytes of values that this turn has read for clients.
@@ -399,6 +403,7 @@ fn by_id(slots: Vec<Slot>, slot_count: usize) -> Vec<Option<Box<Slot>>> {
 impl Shard {
     /// A shard from its parts. It serves from its first turn on.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a line for each field")]
     pub fn new(mut parts: ShardParts) -> Self {
         let slot_count = usize::from(parts.config.slot_count);
         let shard = Self {
@@ -420,6 +425,7 @@ impl Shard {
             departures: Departures::default(),
             crowd: turn::Crowd::default(),
             process_short: false,
+            process_tight: false,
             memory_short: false,
             read_bytes: 0,
             scans: 0,

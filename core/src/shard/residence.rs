@@ -17,7 +17,7 @@ const LEAST_SHARE: usize = 8;
 /// Between two flushes for want of memory, nanoseconds.
 const FLUSH_PAUSE_NANOS: u64 = 1_000_000_000;
 /// How far over its budget a shard may be before it takes no more writes: a part of the budget, and bytes.
-const OVER_SHARE: usize = 4;
+const OVER_SHARE: usize = 8;
 const OVER_BYTES: usize = 16 << 20;
 
 /// What a shard knows of its memory.
@@ -33,7 +33,7 @@ pub(super) struct Residence {
     idle_looks: usize,
     /// Whether there is more to do at once.
     pub(super) goes_on: bool,
-    /// What the rows may take now: less than the configuration allows while the process as a whole takes too much memory.
+    /// What the rows may take now: less than the configuration allows while the process as a whole takes much memory.
     allowed: Option<usize>,
     /// When that is looked at again, monotonic nanoseconds.
     allow_nanos: u64,
@@ -95,8 +95,8 @@ impl Shard {
         !is_through
     }
 
-    /// What rows may take now. The process' memory is more than what is counted here; where it is over its budget, rows give
-    /// way, a little each second, because the allocator gives back what they free some time later.
+    /// What rows may take now. The process' memory is more than what is counted here; where it comes near its budget, rows
+    /// give way, a little each second, because the allocator gives back what they free some time later.
     fn allowed_bytes(&mut self) -> usize {
         let max = self.config.resident_bytes_max;
         let residence = &mut self.residence;
@@ -105,7 +105,7 @@ impl Shard {
         }
         residence.allow_nanos = self.now_nanos + ALLOW_NANOS;
         let allowed = residence.allowed.unwrap_or(max);
-        let allowed = if self.process_short {
+        let allowed = if self.process_tight {
             allowed.min(residence.bytes).saturating_sub(max / SHRINK_SHARE).max(max / LEAST_SHARE)
         } else {
             allowed.saturating_add(max / GROW_SHARE).min(max)

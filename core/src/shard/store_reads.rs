@@ -78,6 +78,8 @@ pub(super) struct StoreReads {
     opening: BTreeMap<String, File>,
     reading: AHashMap<Wanted, Reading>,
     in_flight: AHashMap<Ticket, Wanted>,
+    /// Bytes of memory that they are read into.
+    in_flight_bytes: usize,
     next_ticket: u64,
     operations: Vec<(Ticket, DiskOp)>,
     opens: Vec<(String, OpenMode)>,
@@ -106,6 +108,7 @@ impl StoreReads {
             opening: BTreeMap::new(),
             reading: AHashMap::new(),
             in_flight: AHashMap::new(),
+            in_flight_bytes: 0,
             next_ticket: 0,
             operations: Vec::new(),
             opens: Vec::new(),
@@ -128,6 +131,11 @@ impl StoreReads {
     /// Bytes of cached blocks, and of the ends of open files.
     pub(super) fn bytes(&self) -> (usize, usize) {
         (self.blocks.cached_bytes(), self.blocks.pinned_bytes())
+    }
+
+    /// Bytes of memory that reads under way are made into.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// The files of a group have changed: reads see the new ones from now on.
@@ -237,6 +245,7 @@ impl StoreReads {
         let ticket = Ticket(STORE_TICKET_TAG | self.next_ticket);
         let (offset, bytes) = wanted.device_range();
         self.in_flight.insert(ticket, wanted);
+        self.in_flight_bytes += bytes;
         self.reads += 1;
         self.read_bytes += bytes as u64;
         self.operations.push((ticket, DiskOp::Read { file, offset, buf: AlignedBuf::zeroed(bytes) }));
@@ -283,6 +292,7 @@ impl StoreReads {
     /// A read has ended.
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<DiskOutcome, DiskError>) -> Option<Arrived> {
         let wanted = self.in_flight.remove(&ticket).expect("a completion belongs to a read");
+        self.in_flight_bytes -= wanted.device_range().1;
         let file = (wanted.file, kind_of(wanted));
         let open = self.files.get_mut(&file).expect("a file that is read is open");
         open.in_flight -= 1;

@@ -37,6 +37,7 @@ impl Shard {
             self.gauges = std::mem::take(&mut inbox.gauges);
         }
         self.process_short = inbox.memory_short;
+        self.process_tight = inbox.memory_tight || inbox.memory_short;
         self.memory_short = self.process_short || self.is_over_budget();
         self.look_for_crowd(!inbox.parcels.is_empty());
         self.begin_bulk();

@@ -100,6 +100,39 @@ fn rows_that_do_not_fit_memory_are_read_back_also_after_restarts() {
     assert!(rig.rows(&folder.0, slot).unwrap().values().filter(|bytes| bytes.len() == 300).count() > 50);
 }
 
+/// The process takes more than what the shard counts: rows give way before writes must be refused, and come back later.
+#[test]
+fn rows_give_way_where_memory_is_tight_and_writes_go_on() {
+    let folder = Folder::new("residence-tight");
+    let room = BootConfig { resident_bytes_max: 8 * MEMORY, ..small(1) };
+    let mut rig = Rig::start(&folder.0, &room, apps);
+    let mut client = Client::new(&mut rig);
+    let kv = client.table("kv");
+    put_rows(&mut rig, &mut client, 0);
+    let seconds = |rig: &mut Rig, seconds: u32| {
+        for _ in 0..10 * seconds {
+            rig.pass(100_000_000);
+            rig.settle();
+        }
+        let memory = rig.measure(0).memory;
+        memory.iter().find(|(found, _)| *found == "rows").unwrap().1
+    };
+    let before = seconds(&mut rig, 3);
+    assert!(before > 4 * MEMORY as u64, "{before}");
+    rig.set_memory_tight(true);
+    let tight = seconds(&mut rig, 20);
+    assert!(tight < 2 * MEMORY as u64, "{tight} of {before}");
+    let put = client.put(&key(1), &value(1, 1));
+    assert_eq!(rig.ask(0, client.session, put), Ok(Answer::Done), "writes go on");
+    rig.set_memory_tight(false);
+    seconds(&mut rig, 64);
+    for n in 0..ROWS {
+        assert_eq!(get(&mut rig, kv, &key(n)), Some(value(n, u32::from(n == 1))), "row {n}");
+    }
+    let after = seconds(&mut rig, 1);
+    assert!(after > 4 * MEMORY as u64, "{after} of {before}");
+}
+
 #[test]
 fn deleted_rows_do_not_come_back_from_files() {
     let folder = Folder::new("residence-deleted");

@@ -295,6 +295,11 @@ impl Rig {
         self.nodes.iter_mut().for_each(|node| node.inbox.memory_short = short);
     }
 
+    /// The process is near its memory budget, or is not.
+    pub(crate) fn set_memory_tight(&mut self, tight: bool) {
+        self.nodes.iter_mut().for_each(|node| node.inbox.memory_tight = tight);
+    }
+
     /// Whether somebody traces requests.
     pub(crate) fn set_traced(&mut self, traced: bool) {
         self.nodes.iter_mut().for_each(|node| node.inbox.traced = traced);

@@ -29,6 +29,11 @@ const MINUTE_NANOS: u64 = 60_000_000_000;
 const STACKS_A_MINUTE: u32 = 30;
 /// Stalls that are told in a minute.
 const REPORTS_A_MINUTE: u32 = 6;
+/// How long what was read of the program to name its functions is kept: that is more than 100 MB of a program with lines for
+/// stacks, and stalls come in groups.
+const NAMES_NANOS: u64 = 1_000_000_000;
+/// From one group to the next: reading takes a part of a second of processor time.
+const GROUP_NANOS: u64 = MINUTE_NANOS / REPORTS_A_MINUTE as u64;
 /// Places that are remembered as told; then all are forgotten.
 const PLACES_MAX: usize = 1_024;
 /// Innermost functions that make a place.
@@ -110,6 +115,9 @@ impl Watchdog {
                         }
                         Seen::Lost => lost(&limits, &mut tell, taken(shard, *mark, now, true)),
                     }
+                }
+                if reports.names_are_old(now) {
+                    stack::forget_names();
                 }
                 pause = if at_work { LOOK_NANOS } else { (2 * pause).min(REST_NANOS) };
             }
@@ -194,6 +202,10 @@ struct Reports {
     since: u64,
     stacks: u32,
     told: u32,
+    /// When the group began whose stacks are taken.
+    group: Option<u64>,
+    /// Names of functions are in memory.
+    has_names: bool,
 }
 
 impl Reports {
@@ -202,8 +214,25 @@ impl Reports {
         if now >= self.since + MINUTE_NANOS {
             (self.since, self.stacks, self.told) = (now, 0, 0);
         }
+        if self.told >= REPORTS_A_MINUTE {
+            return false;
+        }
+        match self.group {
+            Some(group) if now < group + NAMES_NANOS => {}
+            Some(group) if now < group + GROUP_NANOS => return false,
+            _ => self.group = Some(now),
+        }
         self.stacks += 1;
-        self.stacks <= STACKS_A_MINUTE && self.told < REPORTS_A_MINUTE
+        let may = self.stacks <= STACKS_A_MINUTE;
+        self.has_names |= may;
+        may
+    }
+
+    /// Whether names of functions are to be forgotten now.
+    fn names_are_old(&mut self, now: u64) -> bool {
+        let old = self.has_names && self.group.is_none_or(|group| now >= group + NAMES_NANOS);
+        self.has_names &= !old;
+        old
     }
 
     /// The stall, if its place is new. Nothing if the turn has ended meanwhile.
@@ -265,9 +294,15 @@ mod tests {
         assert!(reports.may_take(MINUTE_NANOS) && !reports.is_new(&stall("a")));
         (1..REPORTS_A_MINUTE).for_each(|at| assert!(reports.is_new(&stall(&at.to_string()))));
         assert!(!reports.may_take(2 * MINUTE_NANOS - 1));
+        assert!(!reports.names_are_old(MINUTE_NANOS + NAMES_NANOS - 1) && reports.names_are_old(2 * MINUTE_NANOS - 1));
+        assert!(!reports.names_are_old(2 * MINUTE_NANOS), "they are forgotten already");
         assert!(reports.may_take(2 * MINUTE_NANOS));
         let taken = (0..STACKS_A_MINUTE).filter(|_| reports.may_take(2 * MINUTE_NANOS)).count() as u32;
         assert_eq!(taken, STACKS_A_MINUTE - 1);
+        let next = 3 * MINUTE_NANOS;
+        assert!(reports.may_take(next) && reports.may_take(next + NAMES_NANOS - 1));
+        assert!(!reports.may_take(next + NAMES_NANOS) && !reports.may_take(next + GROUP_NANOS - 1));
+        assert!(reports.may_take(next + GROUP_NANOS));
     }
 
     #[inline(never)]

@@ -258,6 +258,11 @@ impl Answer {
     }
 }
 
+/// Gives back what [`Answer::functions`] has read of the program.
+pub(super) fn forget_names() {
+    backtrace::clear_symbol_cache();
+}
+
 /// A name that people can still read: types of generic functions may go on for pages.
 fn shortened(mut name: String) -> String {
     if name.len() > NAME_BYTES_TOLD {

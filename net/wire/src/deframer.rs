@@ -74,6 +74,13 @@ impl Deframer {
         self.bytes.len() - self.start
     }
 
+    /// Gives all memory back, if no byte waits.
+    pub fn give_back(&mut self) {
+        if self.waiting() == 0 {
+            (self.bytes, self.start) = (Vec::new(), 0);
+        }
+    }
+
     /// Bytes that the buffer occupies.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -13,6 +13,11 @@ use gristmill_net::connections::Shares;
 /// checkpoints and lane files, and what the allocator holds back.
 const BUDGET_PERCENT: u64 = 80;
 
+/// The part of the budget that is divided among no shards, and the most of it: the program, its threads, what the allocator
+/// needs itself and has not given back yet, and 70 MB for names of functions while stacks are told.
+const BESIDE_SHARE: u64 = 4;
+const BESIDE_BYTES_MAX: u64 = 256 << 20;
+
 /// What was found of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Machine {
@@ -74,7 +79,8 @@ impl Sizes {
                 doors: Shares::default(),
             };
         }
-        let share = usize::try_from(budget_bytes).unwrap_or(usize::MAX) / shards.max(1);
+        let beside = (budget_bytes / BESIDE_SHARE).min(BESIDE_BYTES_MAX);
+        let share = usize::try_from(budget_bytes - beside).unwrap_or(usize::MAX) / shards.max(1);
         Self {
             budget_bytes,
             resident_bytes: share / 2,
@@ -150,7 +156,7 @@ mod tests {
         assert_eq!(Sizes::of(&config, &large, 2).doors, Shares::default());
         let sizes = Sizes::of(&config, &small, 2);
         assert_eq!((sizes.budget_bytes, small.memory().1, small.shards()), (800_000_000, "the control group", Some(2)));
-        assert_eq!(sizes.queued_bytes, 25_000_000);
+        assert_eq!(sizes.queued_bytes, 600_000_000 / 2 / 16, "a quarter is for what lies beside the shards");
         assert_eq!(sizes.doors.input, SHARD_INPUT_BYTES_MIN, "never less than a frame needs");
         assert_eq!(machine(1, Some(1 << 40), Some(0.5)).shards(), Some(1));
         assert_eq!(machine(1 << 30, Some(1 << 40), None).memory().1, "the machine");

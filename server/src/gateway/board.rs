@@ -103,9 +103,12 @@ impl Board {
             .map_or_else(Vec::new, |it| std::mem::take(&mut *it.probes.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Tells the shards whether memory is short.
-    pub(super) fn set_memory_short(&self, short: bool) {
-        self.running.get().into_iter().flat_map(|it| &it.shards).for_each(|it| it.flags.set_memory_short(short));
+    /// Tells the shards whether memory is short, and whether it is tight.
+    pub(super) fn set_memory(&self, short: bool, tight: bool) {
+        for shard in self.running.get().into_iter().flat_map(|it| &it.shards) {
+            shard.flags.set_memory_short(short);
+            shard.flags.set_memory_tight(tight);
+        }
     }
 
     /// The shards, in order; none before recovery is done.

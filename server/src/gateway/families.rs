@@ -127,6 +127,7 @@ pub(super) const DOOR_MEMORY: &[(&str, &str)] = &[
     ("net_operations_in_flight_bytes", "requests_in_flight"),
     ("net_input_bytes_waiting", "unfinished_frames"),
     ("net_output_bytes_waiting", "unsent_replies"),
+    ("net_buffer_bytes_kept", "connection_buffers"),
 ];
 
 /// The value of a name; 0 if it was not told.

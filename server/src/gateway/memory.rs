@@ -9,14 +9,19 @@ use std::time::Duration;
 /// Between two looks: what a server takes in meanwhile must fit what the budget leaves of the machine.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Looks at the memory of this process for ever, and tells the shards when it is over the budget and when it is well
-/// below it again.
+/// The part of the budget that is left when memory is tight.
+const TIGHT_SHARE: u64 = 16;
+
+/// Looks at the memory of this process for ever, and tells the shards when it is near the budget or over it, and when it is
+/// well below it again.
 pub(super) async fn watch(board: Arc<Board>) {
-    let mut short = false;
+    let (mut short, mut tight) = (false, false);
     loop {
         tokio::time::sleep(PAUSE).await;
-        let Some(resident) = resident_bytes() else { continue };
-        let now = is_short(resident, board.budget_bytes, short);
+        let Some(Resident { bytes, file_bytes }) = resident() else { continue };
+        // Pages of files go when the system needs memory, whatever this process does.
+        let resident = bytes.saturating_sub(file_bytes);
+        let now = is_above(resident, board.budget_bytes, short);
         if now != short {
             let what =
                 if now { "over the memory budget, writes are refused" } else { "within the memory budget again" };
@@ -27,24 +32,37 @@ pub(super) async fn watch(board: Arc<Board>) {
             );
         }
         short = now;
-        board.set_memory_short(short);
+        tight = is_above(resident, board.budget_bytes - board.budget_bytes / TIGHT_SHARE, tight);
+        board.set_memory(short, tight);
     }
 }
 
-/// Short above the budget, and until a twentieth below it; never without a budget.
-fn is_short(resident: u64, budget: u64, before: bool) -> bool {
-    let line = if before { budget - budget / 20 } else { budget };
-    budget > 0 && resident > line
+/// Above a line, and until a twentieth below it; never without a line.
+fn is_above(resident: u64, line: u64, before: bool) -> bool {
+    let now = if before { line - line / 20 } else { line };
+    line > 0 && resident > now
 }
 
-/// Bytes of this process that are in memory.
-pub(super) fn resident_bytes() -> Option<u64> {
+/// Memory of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resident {
+    /// All of it, bytes.
+    pub(super) bytes: u64,
+    /// The part of it that are pages of files, bytes: the program.
+    pub(super) file_bytes: u64,
+}
+
+/// Memory of this process now.
+pub(super) fn resident() -> Option<Resident> {
     resident_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-fn resident_of(status: &str) -> Option<u64> {
-    let rest = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+fn resident_of(status: &str) -> Option<Resident> {
+    let bytes = |name: &str| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+    };
+    Some(Resident { bytes: bytes("VmRSS:")?, file_bytes: bytes("RssFile:").unwrap_or(0) })
 }
 
 #[cfg(test)]
@@ -53,10 +71,11 @@ mod tests {
 
     #[test]
     fn memory_is_short_above_the_budget_until_well_below_it() {
-        assert!(!is_short(100, 100, false) && is_short(101, 100, false));
-        assert!(is_short(96, 100, true) && !is_short(95, 100, true));
-        assert!(!is_short(u64::MAX, 0, true));
-        assert_eq!(resident_of("VmPeak:\t9 kB\nVmRSS:\t  12 kB\n"), Some(12 << 10));
-        assert!(resident_bytes().unwrap() > 1 << 20);
+        assert!(!is_above(100, 100, false) && is_above(101, 100, false));
+        assert!(is_above(96, 100, true) && !is_above(95, 100, true));
+        assert!(!is_above(u64::MAX, 0, true));
+        let found = resident_of("VmPeak:\t9 kB\nVmRSS:\t  12 kB\nRssFile:\t       3 kB\n");
+        assert_eq!(found, Some(Resident { bytes: 12 << 10, file_bytes: 3 << 10 }));
+        assert!(resident().unwrap().bytes > 1 << 20);
     }
 }

@@ -4,7 +4,8 @@ use super::board::Board;
 use super::collect::Known;
 use super::families::{self, COUNTERS, DOOR_COUNTERS, DOOR_GAUGES, DOOR_MEMORY, Family, GAUGES};
 use super::http::Door;
-use super::memory::resident_bytes;
+use super::memory::resident;
+use crate::allocator;
 use gristmill_core::measures::Measures;
 use gristmill_io::clock::SystemClock;
 use gristmill_io::host::space;
@@ -62,7 +63,7 @@ impl Scrape {
     pub(super) fn take(board: &Board, shards: Vec<Known>, door: &Door) -> Self {
         let now_nanos = SystemClock::monotonic_nanos();
         let up = (now_nanos - board.started_nanos) as f64 / 1e9;
-        let resident = resident_bytes().unwrap_or(0) as f64;
+        let resident = resident().unwrap_or_default();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut scrape = Self {
             shards,
@@ -74,7 +75,8 @@ impl Scrape {
                     f64::from(u8::from(board.unready().is_none())),
                 ),
                 ("up", Some(Unit::Seconds), "Time since the start", up),
-                ("resident", Some(Unit::Bytes), "Memory of the process", resident),
+                ("resident", Some(Unit::Bytes), "Memory of the process", resident.bytes as f64),
+                ("resident_files", Some(Unit::Bytes), "Of it, pages of files: the program", resident.file_bytes as f64),
                 (
                     "memory_budget",
                     Some(Unit::Bytes),
@@ -228,7 +230,7 @@ impl Scrape {
     }
 
     fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Memory of a shard by purpose; values and map entries of grains are in the resident memory alone";
+        let help = "Memory of a shard by purpose";
         let mut family = encoder.encode_descriptor("memory", help, Some(&Unit::Bytes), MetricType::Gauge)?;
         for ([shard], told) in self.told() {
             let doors = DOOR_MEMORY.iter().map(|(name, purpose)| (*purpose, families::value(&told.doors, name)));
@@ -236,6 +238,24 @@ impl Scrape {
                 let labels = [shard.clone(), ("purpose", purpose.to_owned())];
                 family.encode_family(&labels)?.encode_gauge(&bytes)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What the allocator counts; nothing where it is not known how to ask it.
+    fn allocator(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help =
+            "Memory of the allocator, of all shards and threads: asked for, of pages in use, its own, not given back";
+        let mut family = encoder.encode_descriptor("allocator", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        let found = allocator::ask().unwrap_or_default();
+        let kinds = [
+            ("allocated", found.allocated),
+            ("active", found.active),
+            ("metadata", found.metadata),
+            ("resident", found.resident),
+        ];
+        for (kind, bytes) in kinds {
+            family.encode_family(&[("kind", kind)])?.encode_gauge(&bytes)?;
         }
         Ok(())
     }
@@ -306,6 +326,7 @@ impl Collector for Scrape {
         self.loops(encoder)?;
         self.histograms(encoder)?;
         self.memory(encoder)?;
+        self.allocator(encoder)?;
         self.store(encoder)?;
         self.others(encoder)
     }

@@ -9,7 +9,7 @@ use super::dirty::Dirty;
 use super::dump::DumpError;
 use super::work_rows::WorkTaking;
 use crate::grain::{Grain, Row, allocated};
-use crate::store::{Content, Memory, RangeTombstone, RowKey, Version};
+use crate::store::{FlatMark, FlatRows, FlushRows, Memory, RangeTombstone, RowKey, Says};
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, SlotId, Ssn, TableId};
 use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -47,40 +47,29 @@ impl Taking {
     }
 }
 
-/// Rows for a flush as the shard takes them: flat bytes, unsorted, so that taking them costs little on the shard's core.
+/// Rows for a flush as the shard takes them, unsorted.
 #[derive(Debug, Default)]
 pub struct DirtyRows {
-    bytes: Vec<u8>,
-    rows: Vec<Taken>,
+    rows: FlatRows,
     ranges: Vec<RangeTombstone>,
     newest: Lsn,
     /// Bytes that a slice has counted.
     counted: usize,
-    /// How many bytes, rows and ranges there were when the last slot was begun.
-    before_last: (usize, usize, usize),
-}
-
-/// A row in the bytes: its key, then its value.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    at: usize,
-    key_bytes: usize,
-    ssn: Ssn,
-    said: Said,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Said {
-    Deleted,
-    Present,
-    Inline(usize),
+    /// How many rows and ranges there were when the last slot was begun.
+    before_last: (FlatMark, usize),
 }
 
 impl DirtyRows {
     /// Bytes of keys and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.rows.bytes()
+    }
+
+    /// Memory of them.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes()
     }
 
     /// Whether there is nothing to flush.
@@ -98,74 +87,40 @@ impl DirtyRows {
     /// Drops what was taken of the slot that was begun last. Its metadata is not written with them, and a part of what it
     /// deleted must not be in files without the rest.
     pub fn forget_last(&mut self) {
-        let (bytes, rows, ranges) = self.before_last;
-        self.bytes.truncate(bytes);
-        self.rows.truncate(rows);
+        let (rows, ranges) = self.before_last;
+        self.rows.cut(rows);
         self.ranges.truncate(ranges);
     }
 
     /// Sorts the rows. Takes a while: for the background executor.
     #[must_use]
-    pub fn into_memory(self) -> Memory {
-        let Self { bytes, mut rows, ranges, .. } = self;
-        let key = |row: &Taken| &bytes[row.at..row.at + row.key_bytes];
-        // Stable: of a row that was taken twice the later one counts.
-        rows.sort_by(|a, b| key(a).cmp(key(b)));
-        let mut memory = Memory::default();
-        // Rows come behind the ranges: what was deleted before it was taken is not among them.
-        ranges.into_iter().for_each(|range| memory.delete_range(range));
-        for row in &rows {
-            let content = match row.said {
-                Said::Deleted => Content::Deleted,
-                Said::Present => Content::Present,
-                Said::Inline(length) => {
-                    let from = row.at + row.key_bytes;
-                    Content::Inline(bytes[from..from + length].to_vec())
-                }
-            };
-            memory.put(key(row).to_vec(), Version { ssn: row.ssn, content });
-        }
-        memory
-    }
-
-    fn put(&mut self, key: &RowKey<'_>, ssn: Ssn, value: Option<&[u8]>, said: Said) {
-        let at = self.bytes.len();
-        key.encode_to(&mut self.bytes);
-        let key_bytes = self.bytes.len() - at;
-        self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.rows.push(Taken { at, key_bytes, ssn, said });
+    pub fn sorted(self) -> FlushRows {
+        self.rows.sorted(self.ranges)
     }
 
     /// Adds a row whose content `encode` writes.
     pub(super) fn put_encoded(&mut self, key: &RowKey<'_>, ssn: Ssn, encode: impl FnOnce(&mut Vec<u8>)) {
-        let at = self.bytes.len();
-        key.encode_to(&mut self.bytes);
-        let key_bytes = self.bytes.len() - at;
-        encode(&mut self.bytes);
-        let said = Said::Inline(self.bytes.len() - at - key_bytes);
-        self.rows.push(Taken { at, key_bytes, ssn, said });
+        self.rows.add(ssn, Says::Value, |out| key.encode_to(out), encode);
     }
 
     /// Adds a row that only says that something is there.
     pub(super) fn put_present(&mut self, key: &RowKey<'_>, ssn: Ssn) {
-        self.put(key, ssn, None, Said::Present);
+        self.rows.add(ssn, Says::Present, |out| key.encode_to(out), |_| {});
     }
 
     /// Takes what was added off the `bytes` of a slice; whether nothing is left of these.
     pub(super) fn is_through(&mut self, bytes: &mut usize) -> bool {
-        let added = self.bytes.len() - std::mem::replace(&mut self.counted, self.bytes.len());
+        let added = self.rows.bytes() - mem::replace(&mut self.counted, self.rows.bytes());
         *bytes = bytes.saturating_sub(added + NOTE_BYTES);
         *bytes == 0
     }
 
     fn put_row(&mut self, key: &RowKey<'_>, row: &Row) {
-        self.put(key, row.ssn, Some(&row.bytes), Said::Inline(row.bytes.len()));
+        self.put_encoded(key, row.ssn, |out| out.extend_from_slice(&row.bytes));
     }
 
     fn put_tombstone(&mut self, key: &[u8], ssn: Ssn) {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(key);
-        self.rows.push(Taken { at, key_bytes: key.len(), ssn, said: Said::Deleted });
+        self.rows.add(ssn, Says::Deleted, |out| out.extend_from_slice(key), |_| {});
     }
 }
 
@@ -182,7 +137,7 @@ impl Slot {
     pub fn begin_flush(&mut self, into: &mut DirtyRows) {
         assert!(self.taking.is_none(), "one flush of a slot at a time");
         let lists = mem::replace(&mut self.dirty, Dirty { since: self.last_ssn, ..Dirty::default() });
-        into.before_last = (into.bytes.len(), into.rows.len(), into.ranges.len());
+        into.before_last = (into.rows.mark(), into.ranges.len());
         let tombstones = lists.deleted.tombstones();
         if !tombstones.is_empty() {
             reached("range tombstone flushed");
@@ -202,7 +157,7 @@ impl Slot {
         let mut left = bytes;
         let notes = taking.lists.written();
         let mut present = None;
-        into.counted = into.bytes.len();
+        into.counted = into.rows.bytes();
         while taking.at < notes && left > 0 {
             self.take_note(&taking.lists, taking.at, into, &mut present);
             taking.at += 1;

@@ -12,7 +12,6 @@ use gristmill_state::store::{
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 const ALL_OPTIONS: [FileOptions; 4] =
     [FileOptions::TOP, FileOptions::MIDDLE, FileOptions::LAST, FileOptions { block_bytes: 100, ..FileOptions::MIDDLE }];
@@ -142,10 +141,9 @@ fn the_longest_keys_fit() {
         }
         memory
     });
-    let memory = Arc::new(memory);
     for options in ALL_OPTIONS {
         let mut disk = Disk::default();
-        let mut flush = Flush::new(DIRECTORY, 3, 5, options, Arc::clone(&memory));
+        let mut flush = Flush::new(DIRECTORY, 3, 5, options, (&memory).into());
         let built = loop {
             match flush.step(1 << 20) {
                 FlushStep::Write(piece) => disk.write(piece),

@@ -8,7 +8,6 @@ use gristmill_state::store::{
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 const GROUP: u16 = 3;
 const SLOTS: [SlotId; 2] = [SlotId(1), SlotId(2)];
@@ -144,7 +143,7 @@ impl World {
 
     fn write_run(&mut self, memory: Memory, marks: &BTreeMap<SlotId, FlushMark>) {
         let job = self.manifest.begin_job();
-        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options(FileOptions::TOP), Arc::new(memory));
+        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options(FileOptions::TOP), (&memory).into());
         let built = loop {
             match flush.step(1_000) {
                 FlushStep::Write(piece) => self.disk.write(piece),

@@ -12,12 +12,11 @@ use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, St
 use gristmill_state::record::{Control, Mutation, Outcome, Parked, PutRow, RecordKind, TimerChange};
 use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
 use gristmill_state::store::{
-    Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushStep, KeyRange, Manifest,
-    Memory, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
+    Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushRows, FlushStep, KeyRange,
+    Manifest, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 const GROUP: u16 = 3;
 const SLOTS: [SlotId; 2] = [SlotId(1), SlotId(2)];
@@ -317,7 +316,7 @@ impl World {
         let UnderWay { rows, begun, .. } = flush;
         assert!(rows.newest().0 as usize <= self.log.records.len());
         self.log.durable = self.log.durable.max(rows.newest().0 as usize);
-        let built = self.write_run(rows.into_memory());
+        let built = self.write_run(rows.sorted());
         let mut marks = BTreeMap::new();
         for (id, mark, dump) in begun {
             self.slots.get_mut(&id).expect("the world has it").flush_published();
@@ -328,9 +327,9 @@ impl World {
         self.views += 1;
     }
 
-    fn write_run(&mut self, memory: Memory) -> Built {
+    fn write_run(&mut self, rows: FlushRows) -> Built {
         let job = self.current.manifest.begin_job();
-        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options, Arc::new(memory));
+        let mut flush = Flush::new(DIRECTORY, GROUP, job, self.options, rows);
         loop {
             match flush.step(1_000) {
                 FlushStep::Write(piece) => self.disk.write(piece),
