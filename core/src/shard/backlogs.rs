@@ -13,12 +13,12 @@ const RETRY_NANOS: u64 = 1_000_000_000;
 impl Shard {
     /// Reads rows of a grain's backlog, if it wants some.
     pub(super) fn read_backlog(&mut self, slot: SlotId, grain: GrainId) {
-        let now = self.now_nanos;
+        let (now, is_short) = (self.now_nanos, self.is_memory_scarce());
         let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return };
         if !state.has_rest(grain) || self.fetches.is_full() {
             return;
         }
-        if let Some(read) = state.begin_reading_backlog(grain, now) {
+        if let Some(read) = state.begin_reading_backlog(grain, now, is_short) {
             self.fetch(Fetch { slot, what: What::Backlog(Box::new(read)), then: Then::Backlog });
         }
     }
@@ -28,7 +28,7 @@ impl Shard {
         for at in 0..self.slots.len() {
             let Some(slot) = self.slots[at].as_deref() else { continue };
             let id = slot.id;
-            for grain in slot.with_rests() {
+            for grain in slot.with_awake_rests() {
                 self.read_backlog(id, grain);
             }
         }

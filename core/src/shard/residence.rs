@@ -2,6 +2,7 @@
 //! not used for a while; what is not in files yet is flushed sooner when it takes much of the budget.
 
 use super::Shard;
+use gristmill_base::limits::BACKLOG_AHEAD_BYTES;
 use gristmill_base::sometimes::reached;
 
 /// Grains and entries that a turn looks at to give up rows.
@@ -123,6 +124,12 @@ impl Shard {
             residence.movable_bytes += slot.row_bytes() + slot.waiting_bytes() + slot.note_bytes();
             residence.grains += slot.grains.count();
         }
+    }
+
+    /// Whether rows take about what they may, so that what is read ahead would be given up soon.
+    pub(super) fn is_memory_scarce(&self) -> bool {
+        let allowed = self.residence.allowed.unwrap_or(self.config.resident_bytes_max);
+        self.memory_short || self.residence.bytes.saturating_add(BACKLOG_AHEAD_BYTES) > allowed
     }
 
     /// Whether rows take so much more than their budget that no more may be written. Grains themselves do not count: their

@@ -141,6 +141,9 @@ impl Slot {
             self.parked_grains =
                 self.parked_grains + usize::from(parked.is_some()) - usize::from(work.parked.is_some());
             work.parked = parked;
+            if work.parked.is_none() {
+                self.backlog_awakes(id);
+            }
         }
         if let Some(id) = self.grains.find(grain.table, &grain.key) {
             self.forget_work_if_empty(id);

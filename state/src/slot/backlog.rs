@@ -111,6 +111,7 @@ impl Slot {
             work.queue.retain(|queued| !matches!(queued, Queued::Rest));
             work.count_bulk();
             self.resting.remove(&id);
+            self.resting_awake.remove(&id);
         }
     }
 
@@ -248,6 +249,7 @@ impl Slot {
         work.count_bulk();
         self.backlog_bytes -= freed;
         self.resting.insert(id);
+        self.resting_awake.insert(id);
         freed
     }
 
@@ -275,7 +277,15 @@ impl Slot {
             self.sessions.get_or_begin(*session).spill(*pos);
         }
         self.resting.insert(id);
+        self.resting_awake.insert(id);
         self.grains.work_or_new(id).rest = Some(Box::new(rest));
+    }
+
+    /// A grain is parked no more: what files hold of its backlog is wanted again.
+    pub(super) fn backlog_awakes(&mut self, id: GrainId) {
+        if self.has_rest(id) {
+            self.resting_awake.insert(id);
+        }
     }
 
     /// Whether rows of a grain's backlog lie in files alone.
@@ -290,20 +300,30 @@ impl Slot {
         self.resting.iter().copied().collect()
     }
 
-    /// Whether rows of a grain's backlog are to be read from files now: it may run, and few are left in memory before them.
-    /// [`Self::backlog_read`] or [`Self::backlog_not_read`] ends what begins then.
-    pub fn begin_reading_backlog(&mut self, id: GrainId, now_nanos: u64) -> Option<BacklogRead> {
-        let (slot, ahead) = (self.id, tuning().backlog_ahead.max(1));
-        let grain = self.address(id);
+    /// Those of [`Self::with_rests`] whose backlog may be read: all that are not parked, and parked ones that
+    /// [`Self::begin_reading_backlog`] was not asked about since.
+    #[must_use]
+    pub fn with_awake_rests(&self) -> Vec<GrainId> {
+        self.resting_awake.iter().copied().collect()
+    }
+
+    /// Whether rows of a grain's backlog are to be read from files now: it may run, and few are left in memory before them;
+    /// where memory is short, none behind those of the run under way. [`Self::backlog_read`] or
+    /// [`Self::backlog_not_read`] ends what begins then.
+    pub fn begin_reading_backlog(&mut self, id: GrainId, now_nanos: u64, is_short: bool) -> Option<BacklogRead> {
+        let ahead = tuning().backlog_ahead.max(1);
         let work = self.grains.get_mut(id).work_mut()?;
-        let is_parked = work.parked.is_some();
-        let rest = work.rest.as_deref_mut()?;
-        let has_enough = work.backlog.range(..rest.from).nth(ahead / 2).is_some();
-        if is_parked || rest.is_reading || has_enough || now_nanos < rest.not_before_nanos {
+        if work.parked.is_some() {
+            self.resting_awake.remove(&id);
             return None;
         }
-        rest.is_reading = true;
-        Some(BacklogRead::new(slot, grain, (rest.from, rest.end), (ahead, BACKLOG_AHEAD_BYTES)))
+        let rest = work.rest.as_deref()?;
+        if rest.is_reading || now_nanos < rest.not_before_nanos || has_enough(work, rest, ahead, is_short) {
+            return None;
+        }
+        let numbers = (rest.from, rest.end);
+        work.rest.as_deref_mut()?.is_reading = true;
+        Some(BacklogRead::new(self.id, self.address(id), numbers, (ahead, BACKLOG_AHEAD_BYTES)))
     }
 
     /// Rows of a backlog cannot be read now: not before `again_nanos` are they asked for again.
@@ -421,6 +441,21 @@ impl Slot {
         let id = self.grains.find_or_make(grain.table, &grain.key);
         self.hold_backlog(id, row);
     }
+}
+
+/// Whether enough of a backlog is in memory before its rest: something behind the inputs of the run under way, and where
+/// memory is not short half of the rows or of the bytes that may be read ahead.
+fn has_enough(work: &Work, rest: &BacklogRest, ahead: usize, is_short: bool) -> bool {
+    let in_flight = work.running.map_or(0, |running| running.count);
+    if matches!(work.queue.get(in_flight), None | Some(Queued::Rest)) {
+        return false;
+    }
+    let mut bytes = 0;
+    is_short
+        || work.backlog.range(..rest.from).enumerate().any(|(at, (_, row))| {
+            bytes += row.input.weight();
+            at >= ahead / 2 || bytes >= BACKLOG_AHEAD_BYTES / 2
+        })
 }
 
 fn spilled_of(row: &RangeRow) -> Result<Spilled, DecodeError> {

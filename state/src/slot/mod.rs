@@ -108,6 +108,8 @@ pub struct Slot {
     backlog_bytes: usize,
     /// Volatile: grains with backlog rows that lie in files alone.
     resting: BTreeSet<GrainId>,
+    /// Volatile: those of them that are not parked, and some that were parked since.
+    resting_awake: BTreeSet<GrainId>,
     /// Volatile: backlog rows below it are in files that reads find, so memory may give them up.
     backlog_filed: u64,
     /// Volatile: from which number on backlog rows are looked at next where memory is short.
@@ -165,6 +167,7 @@ impl Slot {
             backlog: BTreeMap::new(),
             backlog_bytes: 0,
             resting: BTreeSet::new(),
+            resting_awake: BTreeSet::new(),
             backlog_filed: 1,
             backlog_hand: 0,
             has_work_in_files: false,
