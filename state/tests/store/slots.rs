@@ -5,16 +5,20 @@ use crate::rig::{DIRECTORY, Disk, SMALL, drive};
 use crate::slot_model::{Log, Model, Pruned, Written};
 use crate::slot_reads::{backlog, row, rows, stored_row, timers};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId};
+use gristmill_base::ids::{
+    ConnId, HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId,
+};
 use gristmill_state::backlog::BacklogRead;
 use gristmill_state::grain::{Grain, GrainId, Queued};
-use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId, Target};
+use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Responder, StreamId, Target};
 use gristmill_state::record::{Control, Mutation, Outcome, Parked, PutRow, RecordKind, TimerChange};
+use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
 use gristmill_state::store::{
     Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushRows, FlushStep, KeyRange,
     Manifest, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
 };
+use gristmill_state::stream::Stream;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +28,8 @@ const GRAINS: [&[u8]; 5] = [b"a", b"a\0", b"a\0\x01", b"b", b""];
 const ENTRIES: [&[u8]; 5] = [b"", b"\0", b"k", b"k\xff", b"\xff\xff"];
 const CHANNEL: StreamId = StreamId::Slot(SlotId(9));
 const SESSION: SessionId = SessionId(77);
+/// The session of calls that may wait in backlogs.
+const CALLS: SessionId = SessionId(78);
 
 /// All keys of rows that histories use.
 fn keys(slot: SlotId) -> Vec<RowKey<'static>> {
@@ -224,19 +230,31 @@ impl World {
         slot.put_at_once(log, place, (grain.table, &grain.key), at, row, 1);
     }
 
-    /// Queues an input and moves it into the grain's backlog, or handles what is there.
-    fn spill_or_handle(&mut self, id: SlotId, address: &GrainAddress, mutations: Vec<Mutation>) {
+    /// The next call of a client.
+    fn call(&mut self, id: SlotId) -> u64 {
+        let (slot, _) = self.slot(id);
+        let pos = slot.stream(StreamId::Session(CALLS)).map_or(0, Stream::received) + 1;
+        let responder = Responder { shard: ShardId(5), conn: ConnId(1), tag: pos };
+        assert_eq!(slot.offer(CALLS, pos, pos - 1, responder, 0), Some(SessionOffer::Fresh));
+        pos
+    }
+
+    /// Queues an input, of a client or of another slot, and moves it into the grain's backlog, or handles what is there.
+    fn spill_or_handle(&mut self, id: SlotId, address: &GrainAddress, mutations: Vec<Mutation>, is_call: bool) {
         let (slot, _) = self.slot(id);
         let work = slot.grain(address).and_then(Grain::work);
         let waiting = work.map_or(0, |work| work.backlog_count());
         if waiting > 9 {
             return self.handle_backlog(id, address, mutations);
         }
-        let pos = self.accept(id);
+        // Calls of grains that are parked are refused.
+        let is_call = is_call && work.is_none_or(|work| work.parked.is_none());
+        let (stream, pos) =
+            if is_call { (StreamId::Session(CALLS), self.call(id)) } else { (CHANNEL, self.accept(id)) };
         let (slot, log) = self.slot(id);
         let place = slot.grains.find_or_make(address.table, &address.key);
         let input = Input::new(InputCause::Client, GrainOperation::Call(HandlerId(1), [1].into()));
-        slot.enqueue_accepted(place, CHANNEL, pos, input, 0);
+        slot.enqueue_accepted(place, stream, pos, input, 0);
         slot.spill(log, place, 0, usize::MAX).expect("there is an input");
     }
 
@@ -266,7 +284,7 @@ impl World {
     fn read_backlog(&mut self, id: SlotId, place: GrainId) {
         let view = self.current.manifest.groups[&GROUP].view(self.views);
         let slot = self.slots.get_mut(&id).expect("the world has it");
-        let Some(mut read) = slot.begin_reading_backlog(place, 0) else { return };
+        let Some(mut read) = slot.begin_reading_backlog(place, 0, self.page > 1) else { return };
         let fill = |read: &mut BacklogRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
         let step = |read: &mut BacklogRead, blocks: &mut Blocks| read.step(&slot.deleted(), &view, blocks);
         crate::slot_reads::drive(&self.disk, &mut self.blocks, &mut read, step, fill);
@@ -522,7 +540,7 @@ impl World {
 enum Event {
     Commit(SlotId, GrainAddress, Vec<Mutation>, Vec<TimerChange>),
     Put(SlotId, GrainAddress, Option<(MapId, usize)>, Vec<u8>),
-    Spill(SlotId, GrainAddress, Vec<Mutation>),
+    Spill(SlotId, GrainAddress, Vec<Mutation>, bool),
     Handle(SlotId, GrainAddress, Vec<Mutation>),
     Park(SlotId, GrainAddress),
     Bury(SlotId, TableId),
@@ -606,9 +624,11 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Commit(slot, grain, mutations, timers)
         }),
         15 => (slot(), grain(), map, value()).prop_map(|(slot, grain, map, value)| Event::Put(slot, grain, map, value)),
-        14 => (slot(), busy(), mutations()).prop_map(|(slot, grain, mutations)| Event::Spill(slot, grain, mutations)),
+        14 => (slot(), busy(), mutations(), any::<bool>()).prop_map(|(slot, grain, mutations, is_call)| {
+            Event::Spill(slot, grain, mutations, is_call)
+        }),
         5 => (slot(), busy(), mutations()).prop_map(|(slot, grain, mutations)| Event::Handle(slot, grain, mutations)),
-        1 => (slot(), busy()).prop_map(|(slot, grain)| Event::Park(slot, grain)),
+        2 => (slot(), busy()).prop_map(|(slot, grain)| Event::Park(slot, grain)),
         5 => (slot(), receiver(), 1..4_usize).prop_map(|(slot, to, count)| Event::Send(slot, to, count)),
         3 => (slot(), receiver(), 1..5_u64).prop_map(|(slot, to, count)| Event::Prune(slot, to, count)),
         3 => slot().prop_map(Event::Fire),
@@ -642,7 +662,7 @@ fn run(events: Vec<Event>, is_small: bool) {
             Event::Put(slot, grain, Some((map, key)), value) => {
                 world.put(slot, &grain, PutRow::Entry(map, ENTRIES[key].into(), value.into()));
             }
-            Event::Spill(slot, grain, mutations) => world.spill_or_handle(slot, &grain, mutations),
+            Event::Spill(slot, grain, mutations, is_call) => world.spill_or_handle(slot, &grain, mutations, is_call),
             Event::Handle(slot, grain, mutations) => world.handle_backlog(slot, &grain, mutations),
             Event::Park(slot, grain) => world.park(slot, &grain),
             Event::Bury(slot, table) => world.bury(slot, table),
