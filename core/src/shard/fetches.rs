@@ -210,11 +210,7 @@ impl Shard {
                     None => return,
                 },
                 Err(Stop::Pause) => return self.fetches.pause(fetch),
-                // Timers are few, and would come late.
-                Err(Stop::Miss(_))
-                    if self.fetches.bytes + fetch.what.bytes() > FETCHED_BYTES_MAX
-                        && !matches!(fetch.then, Then::Timers) =>
-                {
+                Err(Stop::Miss(_)) if self.holds_too_much(&fetch) => {
                     reached("fetches hold too much");
                     let what = format!("reads of the disk hold {FETCHED_BYTES_MAX} bytes; send it again");
                     return self.fetch_failed(fetch, Code::Capacity, &what);
@@ -234,6 +230,13 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether a fetch has to give way because all of them hold too much. One that holds nothing does not, so that reads of
+    /// rows are served; nor do pages of timers, which are small and would come late.
+    fn holds_too_much(&self, fetch: &Fetch) -> bool {
+        let bytes = fetch.what.bytes();
+        bytes > 0 && self.fetches.bytes + bytes > FETCHED_BYTES_MAX && !matches!(fetch.then, Then::Timers)
     }
 
     /// The slot of a fetch has moved to another shard: the read is made there.

@@ -6,8 +6,8 @@ use gristmill_base::ids::SlotId;
 use gristmill_base::limits::TIMERS_READ_MAX;
 use gristmill_base::planted::{self, Bug};
 
-/// Bytes of rows of the index, and of timers, at which a page ends.
-const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of rows of the index, and of timers, at which a page ends. All slots of a shard may read one at once.
+const PAGE_BYTES: usize = 64 << 10;
 
 /// A row of the index: its time, its key, and the timer's row, if there is one.
 pub type TimerFound = (u64, Vec<u8>, Option<StoredRow>);
@@ -69,8 +69,11 @@ impl TimerRead {
             self.index.step(deleted, view, blocks)?;
             self.is_index_read = true;
         }
-        while let Some(index) = self.index.rows().get(self.found.len()) {
+        while self.found_bytes < PAGE_BYTES
+            && let Some(index) = self.index.rows().get(self.found.len())
+        {
             let Ok(RowKey::Due(slot, micros, table, grain, name)) = RowKey::decode(&index.key) else {
+                self.found_bytes += index.key.len();
                 self.found.push((0, index.key.clone(), None));
                 continue;
             };
@@ -107,7 +110,8 @@ impl TimerRead {
     /// The page.
     #[must_use]
     pub fn into_page(self) -> TimerPage {
-        let last = self.found.last().filter(|_| !self.index.is_all());
+        let is_all = self.index.is_all() && self.found.len() == self.index.rows().len();
+        let last = self.found.last().filter(|_| !is_all);
         let next = last.map(|(due, key, _)| (*due, [key.as_slice(), &[0]].concat()));
         TimerPage { rows: self.found, next }
     }

@@ -790,6 +790,28 @@ fn timers_that_are_cancelled_while_they_are_read_stay_so() {
     (0..40).for_each(cancelled_while_read);
 }
 
+/// A page of timers ends at so many bytes, and the next one goes on behind it.
+#[test]
+fn pages_of_timers_are_bounded_by_bytes() {
+    let mut world = World::new(true);
+    let id = SLOTS[0];
+    for key in GRAINS {
+        let payload = vec![1; 40 << 10].into();
+        let set = TimerChange::Set { name: "t".into(), due_micros: 30_000_000, handler: HandlerId(1), payload };
+        world.commit(id, GrainAddress { table: TableId(1), key: key.into() }, vec![], vec![set]);
+    }
+    world.check_files();
+    world.crash();
+    world.now = 25_000_000;
+    let mut found = vec![0];
+    while world.read_timers(id, 10_000) {
+        assert!(world.reading.is_none());
+        found.push(world.slots[&id].timers.count());
+    }
+    assert_eq!(found, [0, 2, 4, 5]);
+    world.check();
+}
+
 #[cfg(feature = "planted")]
 #[test]
 fn timers_of_two_views_are_found() {
