@@ -27,6 +27,8 @@ pub struct BacklogRest {
     pub is_reading: bool,
     /// Volatile: monotonic nanoseconds before which they are not read, because they could not be.
     pub not_before_nanos: u64,
+    /// Volatile: whether it was said that they are damaged.
+    pub is_reported: bool,
 }
 
 impl BacklogRest {
@@ -93,7 +95,8 @@ impl BacklogRead {
         self.rows.bytes()
     }
 
-    /// Of a grain, from a number on and before another: until it has `rows_max` rows, or rows of `bytes_max` bytes.
+    /// Of a grain, from a number on and before another: until it has `rows_max` rows, or rows of `bytes_max` bytes; fewer where
+    /// files change meanwhile.
     #[must_use]
     pub fn new(
         slot: SlotId,
@@ -102,7 +105,8 @@ impl BacklogRead {
         (rows_max, bytes_max): (usize, usize),
     ) -> Self {
         let range = KeyRange::of_backlog(slot, grain.table, &grain.key, from, end);
-        let rows = RangeRead::new(range, Direction::Forward, rows_max, bytes_max);
+        // On a slow disk the files change before a long page is complete.
+        let rows = RangeRead::new(range, Direction::Forward, rows_max, bytes_max).may_be_short();
         Self { grain, from, end, rows }
     }
 

@@ -336,6 +336,14 @@ impl Slot {
         }
     }
 
+    /// Rows of a backlog are damaged. Whether nobody has said so since some were read the last time.
+    pub fn backlog_is_damaged(&mut self, grain: &GrainAddress) -> bool {
+        let id = self.grains.find(grain.table, &grain.key);
+        let work = id.and_then(|id| self.grains.get_mut(id).work_mut());
+        let rest = work.and_then(|work| work.rest.as_deref_mut());
+        rest.is_some_and(|rest| !std::mem::replace(&mut rest.is_reported, true))
+    }
+
     /// Takes backlog rows that were read, in the turn in which the last of them was.
     ///
     /// # Errors
@@ -372,6 +380,7 @@ impl Slot {
             rest.from = next;
             rest.count -= rows.len() as u64;
         }
+        rest.is_reported = false;
         for row in &rows {
             rest.of_sessions.remove(&row.n);
         }

@@ -790,6 +790,45 @@ fn timers_that_are_cancelled_while_they_are_read_stay_so() {
     (0..40).for_each(cancelled_while_read);
 }
 
+/// What is read ahead of a backlog is bounded by bytes; where memory is short by what the next run has; and a page that must
+/// begin again is shorter.
+#[test]
+fn backlogs_are_read_ahead_by_bytes() {
+    let mut world = World::new(false);
+    let (id, address) = (SLOTS[0], GrainAddress { table: TableId(1), key: b"a".as_slice().into() });
+    for _ in 0..8 {
+        let pos = world.accept(id);
+        let (slot, log) = world.slot(id);
+        let place = slot.grains.find_or_make(address.table, &address.key);
+        let call = GrainOperation::Call(HandlerId(1), vec![7; 300 << 10].into());
+        slot.enqueue_accepted(place, CHANNEL, pos, Input::new(InputCause::Client, call), 0);
+        slot.spill(log, place, 0, usize::MAX).expect("there is an input");
+    }
+    world.check_files();
+    let counts = |world: &World| world.slots[&id].backlog_counts();
+    assert_eq!(counts(&world), (4, 4));
+    let place = world.slots[&id].grains.find(address.table, &address.key).expect("it has work");
+    assert!(world.slot(id).0.begin_reading_backlog(place, 0, false).is_none(), "there are a MiB of rows already");
+    world.handle_backlog(id, &address, vec![]);
+    assert_eq!(counts(&world), (1, 4));
+    assert!(world.slot(id).0.begin_reading_backlog(place, 0, true).is_none(), "memory is short");
+    let mut read = world.slot(id).0.begin_reading_backlog(place, 0, false).expect("few are left");
+    let views = [1, 2].map(|generation| world.current.manifest.groups[&GROUP].view(generation));
+    let mut steps = 0;
+    let slot = &world.slots[&id];
+    let fill = |read: &mut BacklogRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+    let step = |read: &mut BacklogRead, blocks: &mut Blocks| {
+        steps += 1;
+        read.step(&slot.deleted(), &views[usize::from(steps > 1)], blocks)
+    };
+    crate::slot_reads::drive(&world.disk, &mut Blocks::new(DIRECTORY, 1 << 20), &mut read, step, fill);
+    world.slot(id).0.backlog_read(&read).expect("no row is missing");
+    assert_eq!(counts(&world), (3, 2));
+    world.handle_backlog(id, &address, vec![]);
+    assert!(world.slot(id).0.begin_reading_backlog(place, 0, true).is_some(), "nothing is left to run");
+    world.check();
+}
+
 /// A page of timers ends at so many bytes, and the next one goes on behind it.
 #[test]
 fn pages_of_timers_are_bounded_by_bytes() {
