@@ -42,7 +42,11 @@ impl Shard {
         match state.backlog_read(read) {
             Ok(()) => self.mark_ready(slot),
             Err(what) => {
-                self.notices.push(format!("a backlog of slot {slot} that lies in files is damaged and waits: {what}"));
+                // It is read again each second, and that is said once.
+                if state.backlog_is_damaged(read.grain()) {
+                    self.notices
+                        .push(format!("a backlog of slot {slot} that lies in files is damaged and waits: {what}"));
+                }
                 self.end_reading_backlog(slot, read.grain(), self.now_nanos + RETRY_NANOS);
             }
         }
