@@ -5,7 +5,7 @@ use super::Shard;
 use crate::jobs::lane_path;
 use crate::request::{Code, Operation, Request};
 use gristmill_base::ids::{LaneKey, Offset};
-use gristmill_state::lane::{Extent, LaneSearch, Place};
+use gristmill_state::lane::{Extent, Lane, LaneRead, LaneSearch, Place};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +70,21 @@ fn time_of(request: &Request) -> Option<u64> {
     time_micros
 }
 
+/// Where a read of a lane begins.
+fn from_of(request: &Request, of: LaneKey) -> Option<Offset> {
+    let Operation::Read { topic, lane, from, .. } = request.operation else { return None };
+    (LaneKey { topic, lane } == of).then_some(from)
+}
+
+/// Whether a read from here on has to have a chunk first: it begins in the chunk, or in a hole before it.
+fn stands_before(lane: &Lane, from: Offset, extent: Extent) -> bool {
+    let mut at = from.max(lane.start);
+    while let LaneRead::Hole(next) = lane.read(at) {
+        at = next;
+    }
+    (extent.first..=extent.last).contains(&at)
+}
+
 impl Shard {
     /// A chunk turned out to be damaged, as the words say: what waits for its events hears it, and nothing asks for it again
     /// soon.
@@ -129,15 +144,16 @@ impl Shard {
     pub(super) fn fail_reads(&mut self, lane: LaneKey, extent: Extent, code: Code, error: &str) {
         let home = self.lane_home(lane.topic, lane.lane);
         let state = self.slot(home).and_then(|slot| slot.lanes.get(&lane));
-        let start = state.map_or(Offset(1), |lane| lane.start);
+        let froms = self.waiting_reads.iter().filter_map(|(_, request)| from_of(request, lane));
+        let froms: BTreeSet<Offset> =
+            froms.filter(|from| state.is_some_and(|it| stands_before(it, *from, extent))).collect();
         let takes = |micros| state.is_some_and(|lane| lane.first_since(micros) == LaneSearch::Miss(extent));
         let offsets: Vec<u64> = self.waiting_reads.iter().filter_map(|(_, request)| time_of(request)).collect();
         let offsets: BTreeSet<u64> = offsets.into_iter().filter(|micros| takes(*micros)).collect();
         for (until, request) in std::mem::take(&mut self.waiting_reads) {
             match request.operation {
                 Operation::Read { topic, lane: at, from, .. }
-                    if LaneKey { topic, lane: at } == lane
-                        && (extent.first..=extent.last).contains(&from.max(start)) =>
+                    if LaneKey { topic, lane: at } == lane && froms.contains(&from) =>
                 {
                     self.refuse(request.responder, code, error);
                 }
@@ -193,5 +209,31 @@ impl Shard {
             }
         }
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_base::ids::{LaneId, TopicId};
+
+    #[test]
+    fn a_read_in_a_hole_stands_before_the_chunk_behind_it() {
+        let extent = |first, last, position| Extent {
+            first: Offset(first),
+            last: Offset(last),
+            place: Place { file: 1, position },
+            bytes: 10,
+            crc: 0,
+            times: None,
+            has_holes: true,
+        };
+        let extents = vec![extent(40, 60, 0), extent(70, 80, 4_096)];
+        let key = LaneKey { topic: TopicId(1), lane: LaneId(0) };
+        let lane = Lane::restore(key, Offset(1), extents.clone(), extents[1].behind(), false);
+        let stands = |from| [0, 1].map(|at| stands_before(&lane, Offset(from), extents[at]));
+        assert_eq!([0, 1, 39, 40, 60].map(stands), [[true, false]; 5]);
+        assert_eq!([61, 69, 70, 80].map(stands), [[false, true]; 4]);
+        assert_eq!(stands(81), [false; 2]);
     }
 }
