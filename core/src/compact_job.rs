@@ -16,6 +16,7 @@ pub struct CompactJob {
     /// Bytes of the file system that it leaves free: without them the log and checkpoints could not go on.
     kept: u64,
     has_begun: bool,
+    is_given_up: bool,
 }
 
 /// What a step of a [`CompactJob`] brought.
@@ -36,6 +37,8 @@ pub enum CompactError {
     Disk(DiskError),
     /// A chunk is not what was written: which, and what is wrong with it.
     Damaged(Extent, String),
+    /// See [`CompactJob::give_up`].
+    GivenUp,
 }
 
 impl From<DiskError> for CompactError {
@@ -48,7 +51,7 @@ impl CompactJob {
     /// A compaction of a lane that is homed in a slot.
     #[must_use]
     pub fn new(slot: SlotId, compaction: Compaction, kept: u64) -> Self {
-        Self { slot, compaction, kept, has_begun: false }
+        Self { slot, compaction, kept, has_begun: false, is_given_up: false }
     }
 
     /// The lane's home.
@@ -69,12 +72,18 @@ impl CompactJob {
         lane_path(self.compaction.lane(), self.compaction.file())
     }
 
+    /// Nobody needs it any more: its next step ends it.
+    pub fn give_up(&mut self) {
+        self.is_given_up = true;
+    }
+
     /// Goes one chunk on. Not to be called after it has ended. Blocking.
     pub fn step(&mut self, files: &mut Files<'_>) -> CompactStep {
         match self.go_on(files) {
             Ok(()) if self.compaction.is_over() => CompactStep::Done,
             Ok(()) => CompactStep::More,
             Err(error) => {
+                self.compaction.forget();
                 // If that fails too, the next start removes it.
                 let _ = files.remove_if_there(&self.path());
                 CompactStep::Failed(error)
@@ -83,6 +92,9 @@ impl CompactJob {
     }
 
     fn go_on(&mut self, files: &mut Files<'_>) -> Result<(), CompactError> {
+        if self.is_given_up {
+            return Err(CompactError::GivenUp);
+        }
         if !self.has_begun {
             // One of that name is left from an attempt that no root names.
             files.remove_if_there(&self.path())?;

@@ -11,17 +11,22 @@ use super::Shard;
 use super::work::Work;
 use crate::compact_job::{CompactError, CompactJob, CompactStep};
 use crate::jobs::Job;
+use gristmill_base::env::DiskErrorKind;
 use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_state::lane::{Compaction, CompactionBounds};
+use std::collections::BTreeMap;
 
-/// Pause between two looks at the lanes, nanoseconds.
-const PAUSE_NANOS: u64 = 200_000_000;
+/// Pause between two looks at the lanes, and after a compaction, nanoseconds: longer than that of retention, which has the
+/// lane in between.
+const PAUSE_NANOS: u64 = 2 * super::retention::PAUSE_NANOS;
 
-/// Pause after a full disk, nanoseconds: each try reads all of its chunks again.
+/// First pause of a lane for which the disk has no room, nanoseconds: each try reads all of its chunks again. It doubles.
 const FULL_PAUSE_NANOS: u64 = 30_000_000_000;
+/// Longest such pause.
+const FULL_PAUSE_NANOS_MAX: u64 = 3_600_000_000_000;
 
 /// Segments of the log, in bytes, that compactions leave free on the disk.
 const SEGMENTS_KEPT: u64 = 2;
@@ -30,11 +35,35 @@ const SEGMENTS_KEPT: u64 = 2;
 #[derive(Debug)]
 struct Compacting {
     lane: LaneKey,
+    /// The last event that it takes.
+    last: Offset,
+    /// Whether retention asks for a start behind that: nobody needs it any more, and its next step ends it.
+    is_given_up: bool,
     /// `None` while a step is with the background executor.
     job: Option<Box<CompactJob>>,
     /// When the last step began, and when the next one may; monotonic nanoseconds.
     began_nanos: u64,
     not_before_nanos: u64,
+}
+
+/// A lane whose compaction has failed.
+#[derive(Debug)]
+struct Failed {
+    /// How often in a row.
+    times: u32,
+    /// When it may be tried again, monotonic nanoseconds.
+    not_before_nanos: u64,
+}
+
+impl Failed {
+    /// How long after such a failure the lane waits, nanoseconds.
+    fn pause_nanos(&self, kind: DiskErrorKind) -> u64 {
+        let doublings = (self.times - 1).min(16);
+        if kind == DiskErrorKind::NoSpace {
+            return (FULL_PAUSE_NANOS << doublings).min(FULL_PAUSE_NANOS_MAX);
+        }
+        super::work::PAUSE_NANOS << doublings.min(super::work::PAUSE_DOUBLINGS_MAX as u32)
+    }
 }
 
 /// What the shard knows of compactions. Invariant: at most one is under way.
@@ -45,6 +74,8 @@ pub(super) struct Compactions {
     after: Option<LaneKey>,
     /// When the lanes are looked at next, monotonic nanoseconds.
     due_nanos: u64,
+    /// Lanes that would be worth it, but the disk has failed them.
+    failed: BTreeMap<LaneKey, Failed>,
     /// Since the start: compactions that count, bytes of the chunks that they replaced, and of those they wrote.
     pub(super) count: u64,
     pub(super) replaced_bytes: u64,
@@ -52,9 +83,20 @@ pub(super) struct Compactions {
 }
 
 impl Compactions {
-    /// Whether a lane is being compacted: its start does not move meanwhile.
-    pub(super) fn is_of(&self, lane: LaneKey) -> bool {
-        self.running.as_ref().is_some_and(|running| running.lane == lane)
+    /// Whether a lane may begin at an event now: not so in the middle of what is being compacted.
+    pub(super) fn lets_begin(&self, lane: LaneKey, start: Offset) -> bool {
+        let running = self.running.as_ref().filter(|running| running.lane == lane);
+        running.is_none_or(|running| running.is_given_up || start > running.last)
+    }
+
+    /// A lane begins later from now on: if nothing is left of what is being compacted, that is given up.
+    pub(super) fn start_moves(&mut self, lane: LaneKey, start: Offset) {
+        let running = self.running.as_mut().filter(|running| running.lane == lane && start > running.last);
+        if let Some(running) = running {
+            reached("lane compaction given up for retention");
+            running.is_given_up = true;
+            running.not_before_nanos = 0;
+        }
     }
 
     /// Whether a compaction is under way.
@@ -75,6 +117,7 @@ impl Shard {
         let now = self.now_nanos;
         if self.retention.compactions.running.is_none()
             && now >= self.retention.compactions.due_nanos
+            && !self.memory_short
             && self.log.0.failed().is_none()
         {
             self.retention.compactions.due_nanos = now + PAUSE_NANOS;
@@ -84,22 +127,50 @@ impl Shard {
         if now < running.not_before_nanos {
             return;
         }
-        if let Some(job) = running.job.take() {
+        if let Some(mut job) = running.job.take() {
+            if running.is_given_up {
+                job.give_up();
+            }
             running.began_nanos = now;
             outbox.jobs.push(Job::Compact(job));
         }
     }
 
     fn begin_compaction(&mut self) {
-        let catalog = self.catalog.clone();
+        let lanes = self.compactable();
+        self.forget_failed(&lanes);
+        for (lane, slot) in lanes {
+            let waits =
+                self.retention.compactions.failed.get(&lane).is_some_and(|it| it.not_before_nanos > self.now_nanos);
+            // A checkpoint that is under way has given out the place of the next chunk. What retention is about to take is
+            // not written before.
+            if waits || self.checkpoints.is_under_way(slot) || self.is_to_begin_later(lane, slot) {
+                continue;
+            }
+            if let Some(compaction) = self.compaction_of(lane, slot) {
+                reached("lane compaction begun");
+                let kept = SEGMENTS_KEPT * self.log.0.config().segment_bytes;
+                let last = compaction.last();
+                let job = Some(Box::new(CompactJob::new(slot, compaction, kept)));
+                let (began_nanos, not_before_nanos) = (self.now_nanos, self.now_nanos);
+                self.retention.compactions.after = Some(lane);
+                let running = Compacting { lane, last, is_given_up: false, job, began_nanos, not_before_nanos };
+                self.retention.compactions.running = Some(running);
+                return;
+            }
+        }
+    }
+
+    /// Lanes large enough, of topics that say `compact`, without damage, and their slots; first those that come after the last one
+    /// that was compacted.
+    fn compactable(&self) -> Vec<(LaneKey, SlotId)> {
+        let catalog = &self.catalog;
         let compact = |lane: LaneKey| catalog.topic(lane.topic).is_some_and(|(_, topic)| topic.compact);
         if !catalog.apps.iter().flat_map(|app| &app.topics).any(|topic| topic.compact) {
-            return;
+            return Vec::new();
         }
         let leaving = self.moves.out.as_ref().map(|out| out.slot);
-        // A checkpoint that is under way has given out the place of the next chunk.
-        let slots = self.slots.iter().flatten();
-        let slots = slots.filter(|slot| Some(slot.id) != leaving && !self.checkpoints.is_under_way(slot.id));
+        let slots = self.slots.iter().flatten().filter(|slot| Some(slot.id) != leaving);
         let lanes = slots.flat_map(|slot| slot.lanes.values().map(move |lane| (lane, slot.id)));
         let lanes = lanes.filter(|(lane, _)| {
             let is_large = lane.filed_bytes() >= self.config.lane_sizes.chunk_bytes as u64;
@@ -109,46 +180,82 @@ impl Shard {
         lanes.sort_unstable();
         let first = lanes.partition_point(|(lane, _)| Some(*lane) <= self.retention.compactions.after);
         lanes.rotate_left(first);
-        for (lane, slot) in lanes {
-            if let Some(compaction) = self.compaction_of(lane, slot) {
-                reached("lane compaction begun");
-                let kept = SEGMENTS_KEPT * self.log.0.config().segment_bytes;
-                let job = Some(Box::new(CompactJob::new(slot, compaction, kept)));
-                let (began_nanos, not_before_nanos) = (self.now_nanos, self.now_nanos);
-                self.retention.compactions.after = Some(lane);
-                self.retention.compactions.running = Some(Compacting { lane, job, began_nanos, not_before_nanos });
-                return;
-            }
+        lanes
+    }
+
+    /// Forgets failures of lanes that are gone, or not worth a compaction any more.
+    fn forget_failed(&mut self, lanes: &[(LaneKey, SlotId)]) {
+        let mut failed = std::mem::take(&mut self.retention.compactions.failed);
+        if failed.is_empty() {
+            return;
+        }
+        failed.retain(|lane, _| {
+            let slot = lanes.iter().find(|(other, _)| other == lane).map(|(_, slot)| *slot);
+            slot.is_some_and(|slot| self.is_worth_compacting(*lane, slot))
+        });
+        if failed.is_empty() {
+            self.failing_work.note(Work::Compaction, None);
+        }
+        self.retention.compactions.failed = failed;
+    }
+
+    fn is_worth_compacting(&self, key: LaneKey, slot: SlotId) -> bool {
+        let lane = self.slot(slot).and_then(|slot| slot.lanes.get(&key));
+        let (lane, bounds) = (lane, self.compaction_bounds(key, slot));
+        lane.zip(bounds).is_some_and(|(lane, bounds)| lane.is_worth_compacting(&bounds))
+    }
+
+    /// Whether retention moves a lane's start as soon as it looks.
+    fn is_to_begin_later(&self, key: LaneKey, slot: SlotId) -> bool {
+        let Some(lane) = self.slot(slot).and_then(|slot| slot.lanes.get(&key)) else { return false };
+        let Some(keep) = self.catalog.topic(key.topic).and_then(|(_, topic)| topic.keep()) else { return false };
+        let asked = lane.start_asked(keep, self.engine_micros);
+        asked > lane.start && {
+            let allowed = Offset(self.handled_by_all(lane, Bug::RetentionBeforeHandled).0.saturating_add(1));
+            lane.chunk_border(asked.min(allowed)) > lane.start
         }
     }
 
-    fn compaction_of(&mut self, key: LaneKey, slot: SlotId) -> Option<Compaction> {
+    fn compaction_bounds(&self, key: LaneKey, slot: SlotId) -> Option<CompactionBounds> {
         let handled = self.handled_by_all(self.slot(slot)?.lanes.get(&key)?, Bug::CompactionBeforeHandled);
         let tombstone_micros = self.catalog.topic(key.topic)?.1.tombstone_micros;
         let (now_micros, sizes) = (self.engine_micros, self.config.lane_sizes);
         let keys_bytes = tuning().compaction_keys_bytes;
-        let bounds = CompactionBounds { handled, now_micros, tombstone_micros, sizes, keys_bytes };
+        Some(CompactionBounds { handled, now_micros, tombstone_micros, sizes, keys_bytes })
+    }
+
+    fn compaction_of(&mut self, key: LaneKey, slot: SlotId) -> Option<Compaction> {
+        let bounds = self.compaction_bounds(key, slot)?;
         self.slot_mut(slot).lanes.get_mut(&key)?.compaction(bounds)
     }
 
     /// A step has ended.
     pub(super) fn compact_step_done(&mut self, job: Box<CompactJob>, step: CompactStep) {
         let now = self.now_nanos;
-        let running = self.retention.compactions.running.as_mut().expect("a compaction is under way");
+        let compactions = &mut self.retention.compactions;
+        let running = compactions.running.as_mut().expect("a compaction is under way");
+        if matches!(step, CompactStep::More) {
+            running.job = Some(job);
+            let rest = if running.is_given_up { 0 } else { now.saturating_sub(running.began_nanos) };
+            running.not_before_nanos = now + rest;
+            return;
+        }
+        compactions.running = None;
+        compactions.due_nanos = now + PAUSE_NANOS;
         match step {
-            CompactStep::More => {
-                running.job = Some(job);
-                running.not_before_nanos = now + now.saturating_sub(running.began_nanos);
-            }
+            CompactStep::More => {}
             CompactStep::Done => {
-                self.retention.compactions.running = None;
-                self.failing_work.note(Work::Compaction, None);
+                self.compaction_works(job.compaction().lane());
                 self.publish_compaction(&job);
             }
-            CompactStep::Failed(error) => {
-                self.retention.compactions.running = None;
-                self.compaction_failed(&job, error);
-            }
+            CompactStep::Failed(error) => self.compaction_failed(&job, error),
+        }
+    }
+
+    fn compaction_works(&mut self, lane: LaneKey) {
+        let failed = &mut self.retention.compactions.failed;
+        if failed.remove(&lane).is_some() && failed.is_empty() {
+            self.failing_work.note(Work::Compaction, None);
         }
     }
 
@@ -183,17 +290,35 @@ impl Shard {
 
     fn compaction_failed(&mut self, job: &CompactJob, error: CompactError) {
         let lane = job.compaction().lane();
-        let (pause, error) = match error {
-            CompactError::Disk(error) => (FULL_PAUSE_NANOS, Some(error)),
+        match error {
+            CompactError::Disk(error) => {
+                self.failing_work.note(Work::Compaction, Some(&error));
+                let first = Failed { times: 0, not_before_nanos: 0 };
+                let failed = self.retention.compactions.failed.entry(lane).or_insert(first);
+                failed.times = failed.times.saturating_add(1);
+                failed.not_before_nanos = self.now_nanos + failed.pause_nanos(error.kind);
+            }
             CompactError::Damaged(extent, what) => {
                 let has = self.slot(job.slot()).and_then(|slot| slot.lanes.get(&lane)).is_some_and(|it| it.has(extent));
                 if has && self.owns(job.slot()) {
                     self.chunk_damaged(lane, extent, &what);
                 }
-                (PAUSE_NANOS, None)
             }
+            CompactError::GivenUp => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_without_room_waits_twice_as_long_each_time_up_to_an_hour() {
+        let pauses = |kind| {
+            [1, 2, 7, 8, 1_000].map(|times| Failed { times, not_before_nanos: 0 }.pause_nanos(kind) / 1_000_000_000)
         };
-        self.failing_work.note(Work::Compaction, error.as_ref());
-        self.retention.compactions.due_nanos = self.now_nanos + self.failing_work.pause_nanos(Work::Compaction, pause);
+        assert_eq!(pauses(DiskErrorKind::NoSpace), [30, 60, 1_920, 3_600, 3_600]);
+        assert_eq!(pauses(DiskErrorKind::Io), [1, 2, 16, 16, 16]);
     }
 }

@@ -15,7 +15,7 @@ use gristmill_state::lane::Lane;
 const FILES_WAIT_NANOS: u64 = 300_000_000_000;
 
 /// Pause between two looks at the lanes, nanoseconds.
-const PAUSE_NANOS: u64 = 100_000_000;
+pub(super) const PAUSE_NANOS: u64 = 100_000_000;
 
 /// What retention has done since the start of the process, and what it waits for.
 #[derive(Debug, Default)]
@@ -74,9 +74,9 @@ impl Shard {
         let mut held = 0;
         for lane in self.slot(slot).iter().flat_map(|slot| slot.lanes.values()) {
             let Some((_, topic)) = catalog.topic(lane.key.topic) else { continue };
-            let Some(keep) = topic.keep().filter(|_| !self.retention.compactions.is_of(lane.key)) else { continue };
+            let Some(keep) = topic.keep() else { continue };
             let asked = lane.start_asked(keep, self.engine_micros);
-            if asked <= lane.start {
+            if asked <= lane.start || !self.retention.compactions.lets_begin(lane.key, asked) {
                 continue;
             }
             if catalog.subscriptions_of(lane.key.topic).any(|it| !self.has_feed(it, lane.key)) {
@@ -89,7 +89,7 @@ impl Shard {
                 gaps.push((lane.key, asked));
             }
             let start = lane.chunk_border(asked.min(allowed));
-            if start > lane.start {
+            if start > lane.start && self.retention.compactions.lets_begin(lane.key, start) {
                 starts.push((lane.key, start));
             }
         }
@@ -107,6 +107,7 @@ impl Shard {
             lanes.fold((0, 0), |(starts, bytes), (start, filed)| (starts + start, bytes + filed))
         };
         let before = sums(self);
+        starts.iter().for_each(|(lane, start)| self.retention.compactions.start_moves(*lane, *start));
         let (state, log) = self.slot_and_log(slot);
         let lsn = state.move_starts(log, starts.clone());
         let after = sums(self);

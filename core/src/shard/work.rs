@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// First pause after background work that failed, nanoseconds.
 pub(super) const PAUSE_NANOS: u64 = 1_000_000_000;
 /// It doubles so often: to 16 s, after which an operator who mended something is not kept waiting.
-const PAUSE_DOUBLINGS_MAX: u64 = 4;
+pub(super) const PAUSE_DOUBLINGS_MAX: u64 = 4;
 
 /// A kind of background work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

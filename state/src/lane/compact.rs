@@ -98,6 +98,12 @@ impl Lane {
         })
     }
 
+    /// Whether a compaction would be worth it, now or with the next chunk.
+    #[must_use]
+    pub fn is_worth_compacting(&self, bounds: &CompactionBounds) -> bool {
+        self.worth(self.extents.len(), bounds).is_some()
+    }
+
     /// Whether a compaction of the first chunks, so many, is worth it: the first one that none has seen.
     fn worth(&self, count: usize, bounds: &CompactionBounds) -> Option<usize> {
         let extents = || self.extents[..count].iter().take_while(|extent| extent.last <= bounds.handled);
@@ -172,6 +178,11 @@ impl Compaction {
         self.until.is_some() && self.at == self.sources.len()
     }
 
+    /// Gives its memory back, where it holds up no shard. To be called if it ends before it is through.
+    pub fn forget(&mut self) {
+        self.last = AHashMap::new();
+    }
+
     /// Takes the chunk that it wanted; gives chunks to be written, which are durable before [`Lane::compacted`].
     ///
     /// # Errors
@@ -198,8 +209,7 @@ impl Compaction {
             let place = Place { file: 0, position: 0 };
             let out = std::mem::replace(&mut self.out, Chunks::new(place, LaneSizes::default()));
             chunks.extend(out.finish());
-            // Keys are given back here, where it holds up no shard.
-            self.last = AHashMap::new();
+            self.forget();
         }
         self.written.extend(chunks.iter().map(|chunk| chunk.extent));
         Ok(chunks)
