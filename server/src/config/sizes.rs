@@ -167,7 +167,11 @@ mod tests {
         let mut config = Config::default();
         assert_eq!(Sizes::of(&config, &machine(0, None, None), 2).doors, Shares::default());
         config.memory.budget_bytes = Some(1 << 30);
-        assert_eq!(Sizes::of(&config, &machine(64 << 30, None, None), 1).queued_bytes, 48 << 20, "three quarters of it");
+        assert_eq!(
+            Sizes::of(&config, &machine(64 << 30, None, None), 1).queued_bytes,
+            48 << 20,
+            "three quarters of it"
+        );
     }
 
     #[test]

@@ -6,16 +6,16 @@
 
 use super::plan::{Copy, Known, READ_BYTES, There, blocks, crc_of};
 use super::source::length_of;
-use super::{BackupDisk, BackupError, BackupFile, BackupManifest, BackupPiece, BackupSource, prepare, source, target};
+use super::{BackupError, BackupFile, BackupManifest, BackupPiece, BackupSource, prepare, source, target};
+use crate::boot::damage;
 use crate::boot::layout::shard_dir;
-use crate::boot::{BootConfig, BootError, Damaged, Verifying, damage, verify};
 use crate::catalog::Catalog;
 use crate::jobs::{SLOTS_DIR, checkpoint_name, lane_path};
 use crate::shard::{CheckpointMark, checkpoint_bytes, unseal_checkpoint};
 use crate::store_files::MISSING;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c_append;
-use gristmill_base::env::{DiskErrorKind, DiskOp, FileId, Now, OpenMode};
+use gristmill_base::env::{DiskErrorKind, DiskOp, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{ShardId, SlotId};
 use gristmill_io::identity::IDENTITY_FILE;
@@ -360,30 +360,6 @@ impl Backup {
         }
         let pieces = [BackupPiece { file: copy.file, bytes: copy.bytes, crc }].into_iter().chain(copy.tail).collect();
         self.manifest.files.push(BackupFile { path: copy.path, bytes: copy.length, pieces });
-    }
-
-    /// Reads what was copied as a start would read it: damage that lay in the data directory is not carried on as if it were a
-    /// copy of something whole. Blocking.
-    ///
-    /// # Errors
-    /// The first damage, by the file's name in the data directory; or what the disk says.
-    pub fn look_at_copy(
-        &self,
-        to: &mut Files<'_>,
-        config: &BootConfig,
-        now: Now,
-        progress: &mut Verifying<'_>,
-    ) -> Result<(), BackupError> {
-        let found = verify(&mut BackupDisk::new(to.disk(), &self.manifest), config, now, progress)?;
-        if let Some(Damaged { file, from, to, held, what }) = found.damaged.into_iter().next() {
-            let range = if to > from { format!("bytes {from} to {to}: ") } else { String::new() };
-            let what = format!(
-                "{range}{what}. It holds {held}. What was copied is damaged as the data directory is, so it is no backup; \
-                 `gristmill data verify` names all of it"
-            );
-            return Err(damage(&file, &what).into());
-        }
-        found.lost.map_or(Ok(()), |what| Err(BootError::LostData(what).into()))
     }
 
     /// Makes a backup of what was copied, durably: its manifest. If a server held the files, it must have been asked after

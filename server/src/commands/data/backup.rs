@@ -201,11 +201,6 @@ fn copy(
             mebibytes(planned)
         ));
     }
-    let (config, now) = (BootConfig::default(), SystemClock.now());
-    let looked = backup.look_at_copy(&mut to, &config, now, &mut |files, bytes| {
-        bar.set_message(format!("{} files, {} MiB looked at", grouped(files), mebibytes(bytes)));
-    });
-    looked.map_err(told)?;
     let report = backup.finish(&mut to).map_err(told)?;
     bar.finish_and_clear();
     Ok(report)
