@@ -11,9 +11,10 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
 
   --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
   --seeds A..B        many seeds, B not included
-  --workload NAME     bank, words, kept or hard; all of them in turn if it is left out
+  --workload NAME     bank, words, kept, hard or facts; all of them in turn if it is left out
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
-  --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs
+  --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs.
+                      odd, even: every other one of all, for two processes beside each other
   --stats             prints how often rare situations were reached
   --crash-points      cuts a short run at every operation of its disk
 
@@ -138,11 +139,16 @@ fn print_stats(wanted: bool, reached: &BTreeMap<&'static str, u64>) {
 }
 
 fn planted(name: &str, arguments: &Arguments) -> bool {
-    let bugs: Vec<Bug> = if name == "all" {
-        // Whole runs cannot tell the other one from a torn tail; sim/tests/log.rs finds it.
-        Bug::ALL.into_iter().filter(|bug| *bug != Bug::SkippedDirectorySync).collect()
-    } else {
-        Bug::ALL.into_iter().filter(|bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', ""))).collect()
+    // Whole runs cannot tell the other one from a torn tail; sim/tests/log.rs finds it.
+    let all = Bug::ALL.into_iter().filter(|bug| *bug != Bug::SkippedDirectorySync);
+    let bugs: Vec<Bug> = match name {
+        "all" => all.collect(),
+        "odd" => all.step_by(2).collect(),
+        "even" => all.skip(1).step_by(2).collect(),
+        name => {
+            let is_named = |bug: &Bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', ""));
+            Bug::ALL.into_iter().filter(is_named).collect()
+        }
     };
     if bugs.is_empty() {
         eprintln!("no planted bug {name}; there are: {:?}", Bug::ALL);
