@@ -152,19 +152,11 @@ impl Put for Short {
         self.put(value.to_le_bytes(), 8);
     }
     #[inline]
-    fn put_varint(&mut self, mut value: u64) {
+    fn put_varint(&mut self, value: u64) {
         if value < 0x80 {
             return self.put([value as u8], 1);
         }
-        if value < 1 << 56 {
-            let bytes = varint_bytes(value);
-            return self.put(varint_word(value, bytes).to_le_bytes(), bytes);
-        }
-        while value >= 0x80 {
-            self.put([value as u8 | 0x80], 1);
-            value >>= 7;
-        }
-        self.put([value as u8], 1);
+        self.put_known(&Varint::new(value));
     }
     #[inline]
     fn put_bytes(&mut self, bytes: &[u8]) {

@@ -357,6 +357,7 @@ impl Operation {
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
             Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
             Self::Invoke { key, payload, .. } => key.len() + payload.len(),
+            Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, |to| to.len()),
             _ => 0,
         }
     }

@@ -274,12 +274,15 @@ impl Connections {
 
     /// Looks after connections that are too slow. To be called about once a second.
     pub fn tick(&mut self, now: u64) {
-        self.members.values_mut().for_each(|member| self.faults.note(member.connection.take_fault()));
-        let late: Vec<ConnId> = self
-            .members
-            .iter_mut()
-            .filter_map(|(conn, member)| member.connection.tick(now, &mut self.counters).then_some(*conn))
-            .collect();
+        let Self { members, sums, counters, faults, .. } = self;
+        let mut late = Vec::new();
+        for (conn, member) in members {
+            faults.note(member.connection.take_fault());
+            // One that takes nothing loses its output here.
+            if sums.around(&mut member.connection, |connection| connection.tick(now, counters)) {
+                late.push(*conn);
+            }
+        }
         late.into_iter().for_each(|conn| self.touch(conn));
         self.kept_bytes = self.members.values().map(|member| member.connection.kept_bytes()).sum();
     }

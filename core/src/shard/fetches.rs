@@ -69,12 +69,12 @@ pub(super) struct Fetch {
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     next: u64,
-    /// By number. Never iterated in an order that matters.
-    waiting: AHashMap<u64, Fetch>,
-    /// Bytes of rows that those in `waiting` hold.
+    /// By number, with the bytes of rows that each holds. Never iterated in an order that matters.
+    waiting: AHashMap<u64, (usize, Fetch)>,
+    /// Those that have done enough for one turn, with theirs.
+    paused: Vec<(usize, Fetch)>,
+    /// Bytes of rows that those in `waiting` and `paused` hold.
     bytes: usize,
-    /// Those that have done enough for one turn.
-    paused: Vec<Fetch>,
 }
 
 impl Fetches {
@@ -89,28 +89,34 @@ impl Fetches {
     }
 
     fn wait(&mut self, number: u64, fetch: Fetch) {
-        self.bytes += fetch.what.bytes();
-        self.waiting.insert(number, fetch);
+        let bytes = fetch.what.bytes();
+        self.bytes += bytes;
+        self.waiting.insert(number, (bytes, fetch));
     }
 
     fn take(&mut self, number: u64) -> Option<Fetch> {
-        let fetch = self.waiting.remove(&number)?;
-        self.bytes -= fetch.what.bytes();
+        let (bytes, fetch) = self.waiting.remove(&number)?;
+        self.bytes -= bytes;
         Some(fetch)
     }
 
     /// How many scans of clients are under way.
     pub(super) fn scans(&self) -> usize {
         let all = self.waiting.values().chain(&self.paused);
-        all.filter(|fetch| matches!(fetch.then, Then::Scan(ScanTo::Client(_)))).count()
+        all.filter(|(_, fetch)| matches!(fetch.then, Then::Scan(ScanTo::Client(_)))).count()
     }
 
     /// Forgets those that nobody waits for any more: what is being read for them is not looked at when it comes.
     pub(super) fn forget(&mut self, is_gone: impl Fn(Responder) -> bool) {
-        let stays = |fetch: &Fetch| !fetch.then.client().is_some_and(&is_gone);
-        self.paused.retain(&stays);
-        self.waiting.retain(|_, fetch| stays(fetch));
-        self.bytes = self.waiting.values().map(|fetch| fetch.what.bytes()).sum();
+        let mut freed = 0;
+        let mut stays = |(bytes, fetch): &(usize, Fetch)| {
+            let goes = fetch.then.client().is_some_and(&is_gone);
+            freed += if goes { *bytes } else { 0 };
+            !goes
+        };
+        self.paused.retain(&mut stays);
+        self.waiting.retain(|_, held| stays(held));
+        self.bytes -= freed;
     }
 
     /// How many are under way.
@@ -120,7 +126,15 @@ impl Fetches {
 
     /// It goes on in the next turn.
     pub(super) fn pause(&mut self, fetch: Fetch) {
-        self.paused.push(fetch);
+        let bytes = fetch.what.bytes();
+        self.bytes += bytes;
+        self.paused.push((bytes, fetch));
+    }
+
+    /// Those that go on now.
+    fn resume(&mut self) -> Vec<(usize, Fetch)> {
+        self.bytes -= self.paused.iter().map(|(bytes, _)| bytes).sum::<usize>();
+        std::mem::take(&mut self.paused)
     }
 
     /// Whether some go on without waiting for anything.
@@ -209,12 +223,12 @@ impl Shard {
                     Some(next) => fetch = next,
                     None => return,
                 },
-                Err(Stop::Pause) => return self.fetches.pause(fetch),
-                Err(Stop::Miss(_)) if self.holds_too_much(&fetch) => {
+                Err(Stop::Miss(_) | Stop::Pause) if self.holds_too_much(&fetch) => {
                     reached("fetches hold too much");
                     let what = format!("reads of the disk hold {FETCHED_BYTES_MAX} bytes; send it again");
                     return self.fetch_failed(fetch, Code::Capacity, &what);
                 }
+                Err(Stop::Pause) => return self.fetches.pause(fetch),
                 Err(Stop::Miss(wanted)) => {
                     reached("row read from files");
                     let number = self.fetches.next;
@@ -233,7 +247,7 @@ impl Shard {
     }
 
     /// Whether a fetch has to give way because all of them hold too much. One that holds nothing does not, so that reads of
-    /// rows are served; nor do pages of timers, which are small and would come late.
+    /// rows are served; nor do pages of timers, which would come late.
     fn holds_too_much(&self, fetch: &Fetch) -> bool {
         let bytes = fetch.what.bytes();
         bytes > 0 && self.fetches.bytes + bytes > FETCHED_BYTES_MAX && !matches!(fetch.then, Then::Timers)
@@ -252,7 +266,7 @@ impl Shard {
 
     /// Goes on with the fetches that have paused.
     pub(super) fn resume_fetches(&mut self) {
-        for fetch in std::mem::take(&mut self.fetches.paused) {
+        for (_, fetch) in self.fetches.resume() {
             self.fetch(fetch);
         }
     }

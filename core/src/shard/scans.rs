@@ -48,6 +48,8 @@ pub(super) struct Scan {
     of_slot: (usize, usize),
     /// The smallest rows so far, one more than fit a page.
     rows: Rows,
+    /// Their bytes.
+    rows_bytes: usize,
     /// A slot was left at this key: it may have rows behind it, so nothing behind it is shown.
     last: Option<Bytes>,
 }
@@ -210,8 +212,7 @@ impl Scan {
     /// Bytes of rows that it holds.
     pub(super) fn bytes(&self) -> usize {
         let files = self.part.files.as_ref();
-        self.rows.iter().map(row_bytes).sum::<usize>()
-            + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
+        self.rows_bytes + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
     }
 
     /// Goes on with the slot in hand.
@@ -249,6 +250,7 @@ impl Scan {
         // One more than fits, so that there being more is seen.
         let fits = fits.count() + 1;
         self.rows.truncate(fits);
+        self.rows_bytes = self.rows.iter().map(row_bytes).sum();
         let end = end?;
         if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= tuning().page_bytes {
             return Some(end);
@@ -269,7 +271,7 @@ impl Shard {
         let mut slots: VecDeque<SlotId> = self.all_slots().map(|slot| slot.id).collect();
         let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false, term) };
         let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());
-        let scan = Scan { ask, term, slots, part, of_slot: (0, 0), rows: Rows::new(), last: None };
+        let scan = Scan { ask, term, slots, part, of_slot: (0, 0), rows: Rows::new(), rows_bytes: 0, last: None };
         self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
     }
 

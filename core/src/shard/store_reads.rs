@@ -51,7 +51,7 @@ struct Reading {
 pub(super) enum Unread {
     /// They are not what was written there, or the disk does not give them.
     Damaged(String),
-    /// The file cannot be opened now, which says nothing of the bytes: descriptors or memory are short.
+    /// The file cannot be opened or read now, which says nothing of the bytes: descriptors or memory are short.
     Later(String),
 }
 
@@ -316,7 +316,11 @@ impl StoreReads {
             Ok(other) => unreachable!("a read brings bytes, not {other:?}"),
             Err(error) => {
                 let what = format!("{path}, bytes from {}: they cannot be read ({error})", wanted.offset);
-                Err(if error.may_pass() { Unread::Later(what) } else { Unread::Damaged(what) })
+                Err(if error.may_pass() {
+                    Unread::Later(format!("{what}; send it again"))
+                } else {
+                    Unread::Damaged(what)
+                })
             }
         };
         self.close_if_left(file);

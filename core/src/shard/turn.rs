@@ -6,7 +6,7 @@ use super::{Inbox, Outbox, Shard};
 use crate::parcel::Item;
 use crate::request::{Request, Responder};
 use gristmill_base::env::Now;
-use gristmill_base::ids::ShardId;
+use gristmill_base::ids::{ConnId, ShardId};
 use gristmill_base::limits::{PARCEL_ITEMS_MAX, RUN_BYTES_MAX};
 use gristmill_base::planted::{self, Bug};
 use gristmill_io::log::Log;
@@ -135,12 +135,21 @@ impl Shard {
                 self.item(from, item);
             }
         }
-        for conn in inbox.closed.drain(..) {
-            // Connections of other shards have the same numbers.
-            let gone = |who: Responder| who.shard == self.config.shard && who.conn == conn;
-            self.waiting_reads.retain(|(_, request)| !gone(request.responder));
-            self.fetches.forget(gone);
+        self.forget_closed(&mut inbox.closed);
+    }
+
+    /// Connections are gone: nobody waits for their reads any more. All are looked for at once, since many may go together.
+    fn forget_closed(&mut self, closed: &mut Vec<ConnId>) {
+        if closed.is_empty() {
+            return;
         }
+        closed.sort_unstable();
+        // Connections of other shards have the same numbers.
+        let shard = self.config.shard;
+        let gone = |who: Responder| who.shard == shard && closed.binary_search(&who.conn).is_ok();
+        self.waiting_reads.retain(|(_, request)| !gone(request.responder));
+        self.fetches.forget(gone);
+        closed.clear();
     }
 
     /// Everything that goes on by itself, until nothing moves or the turn has done enough.

@@ -107,6 +107,8 @@ impl Watchdog {
                     at_work |= begun != look.begun || begun > 0;
                     match look.take(begun, now, since, &limits) {
                         Seen::Well => {}
+                        // One that goes on is looked at again.
+                        Seen::Stalled if reports.is_between_groups(now) => look.told = false,
                         Seen::Stalled if !reports.may_take(now) => {}
                         Seen::Stalled => {
                             if let Some(stall) = reports.stall(shard, *mark, now) {
@@ -209,6 +211,11 @@ struct Reports {
 }
 
 impl Reports {
+    /// Whether a group is over and the next one may not begin.
+    fn is_between_groups(&self, now: u64) -> bool {
+        self.group.is_some_and(|group| (group + NAMES_NANOS..group + GROUP_NANOS).contains(&now))
+    }
+
     /// Whether another stack may be taken.
     fn may_take(&mut self, now: u64) -> bool {
         if now >= self.since + MINUTE_NANOS {
@@ -217,10 +224,11 @@ impl Reports {
         if self.told >= REPORTS_A_MINUTE {
             return false;
         }
-        match self.group {
-            Some(group) if now < group + NAMES_NANOS => {}
-            Some(group) if now < group + GROUP_NANOS => return false,
-            _ => self.group = Some(now),
+        if self.is_between_groups(now) {
+            return false;
+        }
+        if self.group.is_none_or(|group| now >= group + GROUP_NANOS) {
+            self.group = Some(now);
         }
         self.stacks += 1;
         let may = self.stacks <= STACKS_A_MINUTE;
@@ -301,6 +309,7 @@ mod tests {
         assert_eq!(taken, STACKS_A_MINUTE - 1);
         let next = 3 * MINUTE_NANOS;
         assert!(reports.may_take(next) && reports.may_take(next + NAMES_NANOS - 1));
+        assert!(reports.is_between_groups(next + NAMES_NANOS) && !reports.is_between_groups(next + GROUP_NANOS));
         assert!(!reports.may_take(next + NAMES_NANOS) && !reports.may_take(next + GROUP_NANOS - 1));
         assert!(reports.may_take(next + GROUP_NANOS));
     }

@@ -14,9 +14,15 @@ use gristmill_net::connections::Shares;
 const BUDGET_PERCENT: u64 = 80;
 
 /// The part of the budget that is divided among no shards, and the most of it: the program, its threads, what the allocator
-/// needs itself and has not given back yet, and 70 MB for names of functions while stacks are told.
+/// needs itself and has not given back yet, and names of functions while stacks are told, 70 MB beside what is mapped of the
+/// program for them.
 const BESIDE_SHARE: u64 = 4;
 const BESIDE_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of a budget that are divided among no shards.
+fn beside(budget_bytes: u64) -> u64 {
+    (budget_bytes / BESIDE_SHARE).min(BESIDE_BYTES_MAX)
+}
 
 /// What was found of the machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,8 +85,7 @@ impl Sizes {
                 doors: Shares::default(),
             };
         }
-        let beside = (budget_bytes / BESIDE_SHARE).min(BESIDE_BYTES_MAX);
-        let share = usize::try_from(budget_bytes - beside).unwrap_or(usize::MAX) / shards.max(1);
+        let share = usize::try_from(budget_bytes - beside(budget_bytes)).unwrap_or(usize::MAX) / shards.max(1);
         Self {
             budget_bytes,
             resident_bytes: share / 2,
@@ -107,9 +112,10 @@ pub(crate) struct TooSmall {
 }
 
 impl Sizes {
-    /// Bytes that so many shards need at least.
+    /// The budget that so many shards need at least, with what is divided among none.
     pub(crate) fn least(shards: usize) -> u64 {
-        SHARD_MEMORY_BYTES_MIN as u64 * shards as u64
+        let divided = SHARD_MEMORY_BYTES_MIN as u64 * shards as u64;
+        divided + divided.div_ceil(BESIDE_SHARE - 1).min(BESIDE_BYTES_MAX)
     }
 
     /// What is wrong if the budget is less than that: the bounds of the shards would add up to more than the process may
@@ -126,9 +132,9 @@ impl Sizes {
         };
         let found = format!(
             "a memory budget of {budget} bytes{from} is too small for {shards} shards: each needs {SHARD_MEMORY_BYTES_MIN}, \
-             together {least}"
+             with what lies beside them {least}"
         );
-        let fewer = match budget / SHARD_MEMORY_BYTES_MIN as u64 {
+        let fewer = match (budget - beside(budget)) / SHARD_MEMORY_BYTES_MIN as u64 {
             0 => String::new(),
             1 => "run 1 shard (shards.count, --shards), or ".to_owned(),
             most => format!("run {most} shards at most (shards.count, --shards), or "),
@@ -181,7 +187,7 @@ mod tests {
             let sizes = Sizes::of(config, machine, shards);
             let all = sizes.queued_bytes + sizes.doors.input + sizes.doors.flight + sizes.doors.output;
             let too_small = sizes.too_small(config, machine, shards);
-            assert_eq!(too_small.is_some(), (all * shards) as u64 > sizes.budget_bytes && sizes.budget_bytes > 0);
+            assert_eq!(too_small.is_some(), (all * shards) as u64 > sizes.budget_bytes - beside(sizes.budget_bytes));
             too_small
         };
         let large = machine(64 << 30, None, None);
@@ -191,9 +197,9 @@ mod tests {
         assert_eq!(
             found.found,
             "a memory budget of 400000000 bytes, 80 % of the 500000000 bytes of the control group, is too small for 8 \
-             shards: each needs 150994944, together 1207959552"
+             shards: each needs 150994944, with what lies beside them 1476395008"
         );
-        assert!(found.advice.starts_with("run 2 shards at most (shards.count, --shards), or give 1207959552 bytes"));
+        assert!(found.advice.starts_with("run 1 shard (shards.count, --shards), or give 1476395008 bytes"));
         assert!(
             judge(&config, &machine(100_000_000, None, None), 1).unwrap().advice.starts_with("give 268435456 bytes")
         );
