@@ -15,6 +15,7 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
   --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs.
                       odd, even: every other one of all, for two processes beside each other
+  --aimed NAME        makes the situations of a planted bug frequent, as `--planted NAME` does, but plants nothing
   --stats             prints how often rare situations were reached
   --crash-points      cuts a short run at every operation of its disk
 
@@ -30,6 +31,7 @@ struct Arguments {
     workload: Option<String>,
     cores: u16,
     planted: Option<String>,
+    aim: Option<Bug>,
     stats: bool,
     crash_points: bool,
 }
@@ -53,6 +55,11 @@ fn parse() -> Result<Arguments, String> {
             "--workload" => arguments.workload = Some(value()?),
             "--cores" => arguments.cores = number(&value()?)?.clamp(1, 4) as u16,
             "--planted" => arguments.planted = Some(value()?),
+            "--aimed" => {
+                let name = value()?;
+                let bug = named(&name).ok_or_else(|| format!("no planted bug {name}; there are: {:?}", Bug::ALL))?;
+                arguments.aim = Some(bug);
+            }
             "--stats" => arguments.stats = true,
             "--crash-points" => arguments.crash_points = true,
             "--help" => return Err(String::new()),
@@ -90,7 +97,8 @@ fn seeds(arguments: &Arguments) -> bool {
     let mut bad = 0_u64;
     for seed in arguments.seeds.clone() {
         let workload = workload_of(arguments, seed);
-        let options = Options { seed, workload: workload.clone(), cores: arguments.cores, planted: None, aim: None };
+        let options =
+            Options { seed, workload: workload.clone(), cores: arguments.cores, planted: None, aim: arguments.aim };
         match run(&options) {
             Ok(report) => {
                 sum.events += report.events;
@@ -138,6 +146,10 @@ fn print_stats(wanted: bool, reached: &BTreeMap<&'static str, u64>) {
     }
 }
 
+fn named(name: &str) -> Option<Bug> {
+    Bug::ALL.into_iter().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', "")))
+}
+
 fn planted(name: &str, arguments: &Arguments) -> bool {
     // Whole runs cannot tell the other one from a torn tail; sim/tests/log.rs finds it.
     let all = Bug::ALL.into_iter().filter(|bug| *bug != Bug::SkippedDirectorySync);
@@ -145,10 +157,7 @@ fn planted(name: &str, arguments: &Arguments) -> bool {
         "all" => all.collect(),
         "odd" => all.step_by(2).collect(),
         "even" => all.skip(1).step_by(2).collect(),
-        name => {
-            let is_named = |bug: &Bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', ""));
-            Bug::ALL.into_iter().filter(is_named).collect()
-        }
+        name => named(name).into_iter().collect(),
     };
     if bugs.is_empty() {
         eprintln!("no planted bug {name}; there are: {:?}", Bug::ALL);

@@ -141,13 +141,14 @@ impl Run {
         knobs.draw_classes(SimRng::new(options.seed ^ 0x636c_6173));
         let mut wire = SimRng::new(options.seed ^ 0x7769_7265);
         let is_wired = wire.below(3) == 0;
-        // A client that sends again what is still on its way must not send more than the network carries.
-        let least = if knobs.padding > 100 { 1_000 } else { 24 };
-        knobs.piece_bytes = [24, 300, 5_000][wire.below(3) as usize].max(least);
+        knobs.piece_bytes = [24, 300, 5_000][wire.below(3) as usize];
         if options.workload == "facts" {
             knobs.file_often();
         }
         aim(options.aim, &mut knobs);
+        // A client that sends again what is still on its way must not send more than the network carries.
+        let least = if knobs.padding > 100 { 1_000 } else { 24 };
+        knobs.piece_bytes = knobs.piece_bytes.max(least);
         let moves = moves::SlotMoves::draw(options, &mut knobs);
         tune(knobs.tuning);
         let apps = LinkedApps::new([workload.app()]);

@@ -187,7 +187,8 @@ mod tests {
             let sizes = Sizes::of(config, machine, shards);
             let all = sizes.queued_bytes + sizes.doors.input + sizes.doors.flight + sizes.doors.output;
             let too_small = sizes.too_small(config, machine, shards);
-            assert_eq!(too_small.is_some(), (all * shards) as u64 > sizes.budget_bytes - beside(sizes.budget_bytes));
+            let divided = sizes.budget_bytes - beside(sizes.budget_bytes);
+            assert_eq!(too_small.is_some(), divided > 0 && (all * shards) as u64 > divided);
             too_small
         };
         let large = machine(64 << 30, None, None);

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(judge(Some(256 << 20), 1).level, Level::Warn);
         let failed = judge(Some(256 << 20), 64);
         assert_eq!(failed.level, Level::Fail);
-        assert!(failed.found.contains("9663676416") && failed.advice.contains("--shards"), "{failed:?}");
+        assert!(failed.found.contains("9932111872") && failed.advice.contains("--shards"), "{failed:?}");
         assert_eq!(memory(&Config::default(), &machine(0), 2).level, Level::Warn);
     }
 }
