@@ -120,7 +120,7 @@ pub fn scan_groups(
     }
     if tail.next < config.reached {
         let reached = config.reached;
-        let found = if bad.is_empty() { "no further segment" } else { &bad };
+        let found = if bad.is_empty() { "no further segment".to_owned() } else { scanner.or_next(index, &bad) };
         let what = format!(
             "the log ends before record {reached}, but an earlier start found all before it: something is missing at its end, \
              or this is an older copy; there is {found}"
@@ -333,16 +333,24 @@ impl<'a> Scanner<'a> {
     /// Damage at the end of what can be read, of which a batch in segment `proof` says that it was durable. Where that is a
     /// later segment whose first batch cannot be read, that batch may be what is missing: then it is named too.
     fn damage_before(&self, index: usize, offset: u64, last: Lsn, bad: &str, proof: usize) -> LogError {
-        let next = self.segments.get(index + 1).filter(|next| proof > index && next.first.is_none());
-        let Some(next) = next else { return self.damage(index, offset, last, bad) };
+        let is_next = proof > index && self.segments.get(index + 1).is_some_and(|next| next.first.is_none());
+        if !is_next {
+            return self.damage(index, offset, last, bad);
+        }
         if offset + BLOCK_BYTES as u64 > self.segments[index].header.bytes {
             let what = "no valid batch header, although the segment before is full and later batches are there";
             return self.damage(index + 1, SEGMENT_BODY_OFFSET, last, what);
         }
+        self.damage(index, offset, last, &self.or_next(index, bad))
+    }
+
+    /// What is bad in a segment behind which the log may have gone on in the next one, whose first batch cannot be read either.
+    fn or_next(&self, index: usize, bad: &str) -> String {
+        let Some(next) = self.segments.get(index + 1).filter(|next| next.first.is_none()) else {
+            return bad.to_owned();
+        };
         let next = self.config.path(&next.name);
-        let what =
-            format!("{bad}; or what is damaged is {next} at byte {SEGMENT_BODY_OFFSET}: its first batch is missing");
-        self.damage(index, offset, last, &what)
+        format!("{bad}; or what is damaged is {next} at byte {SEGMENT_BODY_OFFSET}: its first batch is missing")
     }
 
     /// Valid batch headers from `offset` on: the end of the furthest, and the highest watermark.

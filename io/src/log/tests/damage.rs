@@ -237,6 +237,19 @@ fn a_damaged_first_batch_is_looked_for_in_its_own_segment() {
     assert!(named >= 2, "{named}");
 }
 
+/// The same where nothing follows, and only an earlier start knows that there was more.
+#[test]
+fn a_lost_last_segment_that_an_earlier_start_read_is_named() {
+    let (disk, _, _) = covered(150);
+    let has_batches = |path: &String| disk.clone().bytes(path)[8_192..].starts_with(b"GMBH");
+    let last = disk.paths().into_iter().rfind(has_batches).unwrap();
+    let mut damaged = copy_of(&disk);
+    damaged.bytes(&last)[8_192..].fill(0);
+    let config = LogConfig { reached: Lsn(151), ..config() };
+    let error = read(&mut damaged, &config, 1).unwrap_err().to_string();
+    assert!(error.contains("an earlier start found all before it") && error.contains(&last), "{last}: {error}");
+}
+
 #[test]
 fn verifying_goes_on_behind_damage_and_names_each_range() {
     let (mut disk, _, _) = covered(60);
