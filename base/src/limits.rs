@@ -45,8 +45,8 @@ pub const LANE_CHUNK_BYTES: usize = 4 << 20;
 /// not full.
 pub const LANE_FILE_BYTES: u64 = 64 << 20;
 /// What compaction of a lane counts for a key in memory, beside its own bytes.
-pub const COMPACTION_KEY_BYTES: usize = 48;
-/// Memory that keys may take in the compaction of a shard, of which there is one at a time: a million of 16 bytes. A lane with
+pub const COMPACTION_KEY_BYTES: usize = 64;
+/// Memory that keys may take in the compaction of a shard, of which there is one at a time: 800,000 of 16 bytes. A lane with
 /// more of them is compacted in several turns.
 pub const COMPACTION_KEYS_BYTES: usize = 64 << 20;
 /// For how long a tombstone stays after a compaction has seen it, if its topic does not say: what users of Kafka expect.
@@ -213,11 +213,20 @@ pub const TIMERS_AHEAD_MICROS: u64 = 10_000_000;
 pub const TIMERS_WAITING_MAX: usize = 1_024;
 /// See [`TIMERS_WAITING_MAX`].
 pub const TIMERS_READ_MAX: usize = 256;
+/// Bytes of rows of the index of timers at which such a page ends, and bytes of timers at which it does; the last one may be as large
+/// as any.
+pub const TIMERS_READ_BYTES: usize = 64 << 10;
+/// Slots of a shard whose timers are read at the same time: their pages are small, but the last row of each may be as large as
+/// any. In a second 1,600 slots have their turn, if the disk is as fast.
+pub const TIMERS_PAGES_MAX: usize = 32;
 /// Backlog rows at the head of a grain's queue that memory keeps once files hold them, the rest lying in files alone; when fewer
 /// than half of them are left as many are read. A few runs take so many, so that reading goes on beside them.
 pub const BACKLOG_AHEAD_ROWS: usize = 1_024;
 /// Bytes of inputs at which that ends sooner.
 pub const BACKLOG_AHEAD_BYTES: usize = 1 << 20;
+/// Backlog rows of a shard that one round of upkeep, each 20 ms, looks at to let them leave memory once files hold them: about a
+/// millisecond of work, for 200,000 rows each second.
+pub const BACKLOG_SHELVED_ROWS: usize = 4_096;
 /// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
 pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
 /// Hops of a message from grain to grain, so that a loop between grains ends.

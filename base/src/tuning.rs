@@ -28,10 +28,14 @@ pub struct Tuning {
     pub timers_ahead_micros: u64,
     /// See [`TIMERS_WAITING_MAX`](crate::limits::TIMERS_WAITING_MAX).
     pub timers_waiting: usize,
+    /// See [`TIMERS_PAGES_MAX`](crate::limits::TIMERS_PAGES_MAX).
+    pub timers_pages: usize,
     /// See [`COMPACTION_KEYS_BYTES`](crate::limits::COMPACTION_KEYS_BYTES).
     pub compaction_keys_bytes: usize,
     /// See [`BACKLOG_AHEAD_ROWS`](crate::limits::BACKLOG_AHEAD_ROWS).
     pub backlog_ahead: usize,
+    /// See [`BACKLOG_SHELVED_ROWS`](crate::limits::BACKLOG_SHELVED_ROWS).
+    pub backlog_shelved: usize,
     /// See [`MOVE_ITEMS_MAX`](crate::limits::MOVE_ITEMS_MAX).
     pub move_items: usize,
     /// See [`PAGE_BYTES_MAX`](crate::limits::PAGE_BYTES_MAX); for pages of ranges and scans.
@@ -52,8 +56,10 @@ impl Tuning {
         last_share: crate::limits::STORE_LAST_SHARE,
         timers_ahead_micros: crate::limits::TIMERS_AHEAD_MICROS,
         timers_waiting: crate::limits::TIMERS_WAITING_MAX,
+        timers_pages: crate::limits::TIMERS_PAGES_MAX,
         compaction_keys_bytes: crate::limits::COMPACTION_KEYS_BYTES,
         backlog_ahead: crate::limits::BACKLOG_AHEAD_ROWS,
+        backlog_shelved: crate::limits::BACKLOG_SHELVED_ROWS,
         move_items: crate::limits::MOVE_ITEMS_MAX,
         page_bytes: crate::limits::PAGE_BYTES_MAX,
     };

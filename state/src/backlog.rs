@@ -3,7 +3,8 @@
 //! A grain's queue has the first rows of its backlog, then one entry for all rows that lie in files alone
 //! ([`Queued::Rest`](crate::grain::Queued::Rest)), then what came later.
 
-use crate::input::GrainAddress;
+use crate::input::{GrainAddress, Origin, StreamId};
+use crate::record::Spilled;
 use crate::store::{Blocks, Damage, Direction, KeyRange, Memory, RangeRead, RangeRow, Stop, View};
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{SessionId, SlotId};
@@ -29,9 +30,37 @@ pub struct BacklogRest {
     pub not_before_nanos: u64,
     /// Volatile: whether it was said that they are damaged.
     pub is_reported: bool,
+    /// Volatile: rows in memory that come before them.
+    pub rows_before: usize,
+    /// Volatile: bytes of these rows' inputs.
+    pub bytes_before: usize,
 }
 
 impl BacklogRest {
+    /// A row of the grain comes into memory.
+    pub(crate) fn row_comes(&mut self, row: &Spilled) {
+        if row.n < self.from {
+            self.rows_before += 1;
+            self.bytes_before += row.input.weight();
+        }
+    }
+
+    /// A row of the grain leaves memory.
+    pub(crate) fn row_goes(&mut self, row: &Spilled) {
+        if row.n < self.from {
+            self.rows_before -= 1;
+            self.bytes_before -= row.input.weight();
+        }
+    }
+
+    /// Counts the rows in memory that come before it.
+    pub(crate) fn count_before(&mut self, backlog: &BTreeMap<u64, Spilled>) {
+        (self.rows_before, self.bytes_before) = (0, 0);
+        for row in backlog.range(..self.from).map(|(_, row)| row) {
+            self.row_comes(row);
+        }
+    }
+
     /// Adds its bytes. Its end is that of the slot's numbers in a dump.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_varint(self.from);
@@ -64,19 +93,44 @@ impl BacklogRest {
 
     /// Rows of sessions in ranges that hold no other row of the grain for certain: those whose numbers follow one another. At
     /// most `count_max` rows each.
-    pub(crate) fn session_ranges(&self, count_max: usize) -> Vec<Vec<(u64, SessionId, u64)>> {
-        let mut ranges: Vec<Vec<(u64, SessionId, u64)>> = Vec::new();
-        for (n, (session, pos)) in &self.of_sessions {
-            let row = (*n, *session, *pos);
-            match ranges.last_mut() {
-                Some(range) if range.len() < count_max && range.last().is_some_and(|last| last.0 + 1 == *n) => {
-                    range.push(row);
-                }
-                _ => ranges.push(vec![row]),
-            }
-        }
-        ranges
+    pub(crate) fn session_ranges(&self, count_max: usize) -> Vec<Vec<SessionRow>> {
+        let rows = self.of_sessions.iter().map(|(n, of)| (*n, Some(*of)));
+        session_ranges(rows, count_max, |last, n| last + 1 != n)
     }
+}
+
+/// A row of a session: its number, the session, its position.
+pub(crate) type SessionRow = (u64, SessionId, u64);
+
+/// The session that a row comes from, with its position there.
+pub(crate) fn session_of(row: &Spilled) -> Option<(SessionId, u64)> {
+    if let Origin::Stream(StreamId::Session(session), pos) = row.origin { Some((session, pos)) } else { None }
+}
+
+/// Rows of sessions, among others, in ranges without another row between, of at most `count_max` rows. `breaks`: whether two that
+/// follow one another belong to different ranges.
+pub(crate) fn session_ranges(
+    rows: impl Iterator<Item = (u64, Option<(SessionId, u64)>)>,
+    count_max: usize,
+    breaks: impl Fn(u64, u64) -> bool,
+) -> Vec<Vec<SessionRow>> {
+    let mut ranges: Vec<Vec<SessionRow>> = Vec::new();
+    let mut is_open = false;
+    for (n, of) in rows {
+        let Some((session, pos)) = of else {
+            is_open = false;
+            continue;
+        };
+        let goes_on = |range: &&mut Vec<SessionRow>| {
+            is_open && range.len() < count_max && range.last().is_some_and(|last| !breaks(last.0, n))
+        };
+        match ranges.last_mut().filter(goes_on) {
+            Some(range) => range.push((n, session, pos)),
+            None => ranges.push(vec![(n, session, pos)]),
+        }
+        is_open = true;
+    }
+    ranges
 }
 
 /// Reading the first rows of a [`BacklogRest`]: a page of a range. What a page says is of one moment, that of its last step.

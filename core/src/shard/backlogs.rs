@@ -1,14 +1,17 @@
-//! Backlogs that lie in files: a page of one is read when its grain has few rows left in memory.
+//! Backlogs that lie in files: what files hold leaves memory, and a page of it is read when its grain has few rows left there.
 
 use super::Shard;
 use super::fetches::{Fetch, Then, What};
 use gristmill_base::ids::SlotId;
+use gristmill_base::tuning::tuning;
 use gristmill_state::backlog::BacklogRead;
 use gristmill_state::grain::GrainId;
 use gristmill_state::input::GrainAddress;
 
 /// How long a backlog is not read after its files could not be, nanoseconds.
 const RETRY_NANOS: u64 = 1_000_000_000;
+/// Grains with a backlog in files that one round of upkeep looks at.
+const LOOKS: usize = 4_096;
 
 impl Shard {
     /// Reads rows of a grain's backlog, if it wants some.
@@ -23,13 +26,37 @@ impl Shard {
         }
     }
 
-    /// Reads what backlogs want that nobody has asked for: after a start, and where files could not be read before.
+    /// Reads what backlogs want that nobody has asked for: after a start, and where files could not be read before. Looks at so
+    /// many grains at most, and goes on there the next time.
     pub(super) fn read_backlogs(&mut self) {
-        for at in 0..self.slots.len() {
+        let (mut left, slots) = (LOOKS, self.slots.len());
+        let (first, mut from) = std::mem::replace(&mut self.backlog_hand, (0, GrainId(0)));
+        // The slot where it began comes again at the end, with the grains before.
+        for at in (first..=first + slots).map(|at| at % slots) {
+            let from = std::mem::replace(&mut from, GrainId(0));
             let Some(slot) = self.slots[at].as_deref() else { continue };
             let id = slot.id;
-            for grain in slot.with_awake_rests() {
+            let grains = slot.awake_rests_from(from, left);
+            left -= grains.len();
+            if let Some(last) = grains.last().filter(|_| left == 0) {
+                self.backlog_hand = (at, GrainId(last.0 + 1));
+            }
+            for grain in grains {
                 self.read_backlog(id, grain);
+            }
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Backlog rows that files hold since lately leave memory, so many at a time.
+    pub(super) fn shelve_backlogs(&mut self) {
+        let mut left = tuning().backlog_shelved;
+        for slot in self.slots.iter_mut().flatten() {
+            left = left.saturating_sub(slot.shelve_backlogs(left));
+            if left == 0 {
+                return;
             }
         }
     }

@@ -80,6 +80,7 @@ use gristmill_base::placement::Owners;
 use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
+use gristmill_state::grain::GrainId;
 use gristmill_state::input::StreamId;
 use gristmill_state::lane::{LaneSizes, Place};
 use gristmill_state::record::{Journal, RecordKind};
@@ -325,6 +326,10 @@ pub struct Shard {
     slow_upkeep_nanos: u64,
     /// When the next timer comes due, engine microseconds; `u64::MAX` for never.
     next_timer_micros: u64,
+    /// From which slot, by its place, and from which grain on backlogs in files are looked at next.
+    backlog_hand: (usize, GrainId),
+    /// From which slot on, by its place, timers are read next.
+    timers_hand: usize,
     /// Jobs to be handed out at the end of the turn.
     new_jobs: Vec<Job>,
     /// Chunks that are being read back.
@@ -465,6 +470,8 @@ impl Shard {
             upkeep_nanos: 0,
             slow_upkeep_nanos: 0,
             next_timer_micros: u64::MAX,
+            backlog_hand: (0, GrainId(0)),
+            timers_hand: 0,
             new_jobs: Vec::new(),
             fetching: Vec::new(),
             flushes: Flushes::default(),

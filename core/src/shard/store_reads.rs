@@ -275,7 +275,18 @@ impl StoreReads {
                 Vec::new()
             }
             Err(error) => {
-                let queue = self.files.remove(&file).expect("it was just looked at").queue;
+                let OpenFile { queue, is_left, .. } = self.files.remove(&file).expect("it was just looked at");
+                if is_left {
+                    // As in a read of it that ends: who waits begins again with the files that there are now. Of a value
+                    // there is nothing to begin again with.
+                    reached("file left before it was open");
+                    let later = format!("{path}: it has gone; send it again");
+                    let found = |wanted: &Wanted| match wanted.part {
+                        Part::Value => Err(Unread::Later(later.clone())),
+                        _ => Ok(Vec::new()),
+                    };
+                    return queue.into_iter().filter_map(|wanted| self.arrived(wanted, found(&wanted))).collect();
+                }
                 let what = match error.kind {
                     DiskErrorKind::NotFound => Unread::Damaged(format!("{path}: {MISSING}")),
                     _ if error.may_pass() => {

@@ -3,6 +3,9 @@
 use super::Shard;
 use super::fetches::{Fetch, Then, What};
 use gristmill_base::ids::SlotId;
+use gristmill_base::limits::FETCHED_BYTES_MAX;
+use gristmill_base::sometimes::reached;
+use gristmill_base::tuning::tuning;
 use gristmill_state::store::TimerRead;
 
 /// Timers that one slot fires per turn.
@@ -38,16 +41,23 @@ impl Shard {
         self.now_nanos.saturating_add(self.next_timer_micros.saturating_sub(self.engine_micros).saturating_mul(1_000))
     }
 
-    /// Reads timers that come due soon and may be in files alone; one page of each slot at a time.
+    /// Reads timers that come due soon and may be in files alone; one page of each slot at a time, and so many in all.
     pub(super) fn read_timers(&mut self) {
         let now = self.engine_micros;
-        for at in 0..self.slots.len() {
-            if self.fetches.is_full() {
+        let mut pages = self.slots.iter().flatten().filter(|slot| slot.is_reading_timers()).count();
+        let (first, slots) = (self.timers_hand, self.slots.len());
+        for at in (first..first + slots).map(|at| at % slots) {
+            // Beside them reads of ranges want room; they wait for it no longer than these.
+            if pages >= tuning().timers_pages || self.fetches.is_full() || self.fetches.bytes() > FETCHED_BYTES_MAX / 2
+            {
+                reached("timers wait to be read");
+                self.timers_hand = at;
                 return;
             }
             let Some(slot) = self.slots[at].as_deref_mut() else { continue };
             let id = slot.id;
             if let Some(read) = slot.begin_reading_timers(now) {
+                pages += 1;
                 self.fetch(Fetch { slot: id, what: What::Timers(Box::new(read)), then: Then::Timers });
             }
         }

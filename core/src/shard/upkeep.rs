@@ -25,6 +25,7 @@ impl Shard {
             return;
         }
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
+        self.shelve_backlogs();
         self.keep_budget();
         self.read_timers();
         self.read_backlogs();

@@ -169,6 +169,8 @@ impl Knobs {
         self.tuning.backlog_ahead = one_of(&mut rng, &[1, 2, 3, 10, Tuning::DEFAULT.backlog_ahead]);
         self.tuning.timers_waiting = one_of(&mut rng, &[1, Tuning::DEFAULT.timers_waiting]);
         self.tuning.compaction_keys_bytes = one_of(&mut rng, &[1, 300, Tuning::DEFAULT.compaction_keys_bytes]);
+        self.tuning.timers_pages = one_of(&mut rng, &[1, 2, Tuning::DEFAULT.timers_pages]);
+        self.tuning.backlog_shelved = one_of(&mut rng, &[1, 3, 20, Tuning::DEFAULT.backlog_shelved]);
     }
 
     /// Lanes are filed early and in small files, so that they are compacted within a run.

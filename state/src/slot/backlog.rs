@@ -1,13 +1,13 @@
 //! Backlogs of a slot: in memory as far as they are handled soon, the rest in files alone. See [`crate::backlog`].
 //!
-//! A row may be given up once files hold it. Of a grain that runs its first rows stay, and when few of them are left a page of
-//! the rest is read; of a parked grain none stays. Commits consume rows by their numbers and read none for that.
+//! A row may be given up once files hold it ([`super::shelving`]). Of a grain that runs its first rows stay, and when few of them
+//! are left a page of the rest is read; of a parked grain none stays. Commits consume rows by their numbers and read none for that.
 
 use super::Slot;
 use super::flush::{DirtyRows, Taking};
-use crate::backlog::{BacklogRead, BacklogRest};
+use crate::backlog::{BacklogRead, BacklogRest, session_of};
 use crate::grain::{GrainId, Queued, Work};
-use crate::input::{GrainAddress, Origin, StreamId};
+use crate::input::GrainAddress;
 use crate::record::{BacklogRange, Spilled};
 use crate::store::{KeyRange, RangeRow, RowKey};
 use gristmill_base::codec::{DecodeError, Reader};
@@ -16,12 +16,14 @@ use gristmill_base::limits::BACKLOG_AHEAD_BYTES;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
-use std::collections::VecDeque;
 
 /// Memory of a backlog row beside its input, about: its parts of the nodes of two trees, and its entry in the queue.
 const ROW_BYTES: usize = 256;
+/// Rows, and bytes of them, that are read of a backlog at a time where memory is short.
+const SHORT_ROWS: usize = 64;
+const SHORT_BYTES: usize = 64 << 10;
 
-fn row_bytes(row: &Spilled) -> usize {
+pub(super) fn row_bytes(row: &Spilled) -> usize {
     ROW_BYTES + row.input.weight()
 }
 
@@ -49,12 +51,16 @@ impl Slot {
 
     /// Takes a row into memory.
     fn hold_backlog(&mut self, id: GrainId, row: Spilled) {
-        if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
+        if let Some((session, pos)) = session_of(&row) {
             self.sessions.get_or_begin(session).spill(pos);
         }
         self.backlog_bytes += row_bytes(&row);
         self.backlog.insert(row.n, id);
-        self.grains.work_or_new(id).backlog.insert(row.n, row);
+        let work = self.grains.work_or_new(id);
+        if let Some(rest) = work.rest.as_deref_mut() {
+            rest.row_comes(&row);
+        }
+        work.backlog.insert(row.n, row);
     }
 
     fn consume_backlog(&mut self, id: GrainId, range: BacklogRange, ssn: Ssn) {
@@ -63,6 +69,9 @@ impl Slot {
         let rows: Vec<u64> = work.backlog.range(first..=last).map(|(n, _)| *n).collect();
         for n in &rows {
             let row = work.backlog.remove(n).expect("it was just listed");
+            if let Some(rest) = work.rest.as_deref_mut() {
+                rest.row_goes(&row);
+            }
             self.backlog_bytes -= row_bytes(&row);
             self.backlog.remove(n);
         }
@@ -107,9 +116,12 @@ impl Slot {
     fn end_rest_if_empty(&mut self, id: GrainId) {
         let work = self.grains.work_or_new(id);
         if work.rest.as_ref().is_some_and(|rest| rest.count == 0) {
+            let is_bulk = work.class_of(&Queued::Rest).is_bulk();
             work.rest = None;
-            work.queue.retain(|queued| !matches!(queued, Queued::Rest));
-            work.count_bulk();
+            if let Some(at) = work.queue.iter().position(|queued| matches!(queued, Queued::Rest)) {
+                work.queue.remove(at);
+                work.bulk -= usize::from(is_bulk);
+            }
             self.resting.remove(&id);
             self.resting_awake.remove(&id);
         }
@@ -152,107 +164,6 @@ impl Slot {
         (self.backlog.len() as u64, self.resting.iter().filter_map(rest).map(|rest| rest.count).sum())
     }
 
-    /// All rows that a flush has published are in files: what need not be in memory goes.
-    pub(super) fn backlog_is_filed(&mut self, before: u64) {
-        self.backlog_filed = before;
-        let works = self.grains.with_work().into_iter().filter(|(_, work)| !work.backlog.is_empty());
-        let keep = |work: &Work| if work.parked.is_some() { 0 } else { tuning().backlog_ahead };
-        let keeps: Vec<(GrainId, usize)> = works.map(|(id, work)| (id, keep(work))).collect();
-        for (id, rows) in keeps {
-            self.give_up_backlog(id, rows, BACKLOG_AHEAD_BYTES);
-        }
-    }
-
-    /// Gives up backlog rows where memory is short: looks at `most`, until `bytes` are free. Of a grain that is not parked its
-    /// first row stays, so that it goes on. How many it looked at, how many went, and the memory that this freed.
-    pub(super) fn evict_backlogs(&mut self, most: usize, bytes: usize) -> (usize, usize, usize) {
-        let (mut looked, mut rows, mut freed, mut last) = (0, 0, 0, None);
-        let from = self.backlog_hand;
-        let ids: Vec<(u64, GrainId)> =
-            self.backlog.range(from..self.backlog_filed.max(from)).take(most).map(|(n, id)| (*n, *id)).collect();
-        self.backlog_hand = 0;
-        for (n, id) in ids {
-            looked += 1;
-            if last.replace(id) == Some(id) || !self.backlog.contains_key(&n) {
-                continue;
-            }
-            let keep = usize::from(self.grains.get(id).parked().is_none());
-            let gone = self.give_up_backlog(id, keep, usize::MAX);
-            (rows, freed) = (rows + gone.0, freed + gone.1);
-            if freed >= bytes || looked == most {
-                self.backlog_hand = n + 1;
-            }
-            if freed >= bytes {
-                break;
-            }
-        }
-        (looked, rows, freed)
-    }
-
-    /// Gives up the rows of a grain that files hold, behind those of the run under way and `keep` others, or others of
-    /// `bytes`. How many went, and the memory that this freed.
-    pub(super) fn give_up_backlog(&mut self, id: GrainId, keep: usize, bytes: usize) -> (usize, usize) {
-        let filed = if planted::is(Bug::DirtyRowEvicted) { self.next_backlog } else { self.backlog_filed };
-        let work = self.grains.get_mut(id).work_mut().expect("a grain with backlog has work");
-        let in_flight = work.running.map_or(0, |running| running.count);
-        let mut queue = VecDeque::with_capacity(work.queue.len());
-        let (mut gone, mut kept, mut kept_bytes, mut keeps) = (Vec::new(), 0, 0, true);
-        for (at, queued) in std::mem::take(&mut work.queue).into_iter().enumerate() {
-            match queued {
-                Queued::Backlog(n) if at >= in_flight => {
-                    keeps = keeps && kept < keep && kept_bytes < bytes;
-                    kept += 1;
-                    kept_bytes += work.backlog.get(&n).map_or(0, |row| row.input.weight());
-                    if keeps || n >= filed {
-                        queue.push_back(Queued::Backlog(n));
-                        continue;
-                    }
-                    if gone.is_empty() && !queue.iter().rev().any(|queued| matches!(queued, Queued::Rest)) {
-                        queue.push_back(Queued::Rest);
-                    }
-                    gone.push(n);
-                }
-                Queued::Rest if !gone.is_empty() => {}
-                // What comes behind the rest is not among the first.
-                Queued::Rest => {
-                    keeps = false;
-                    queue.push_back(Queued::Rest);
-                }
-                other => queue.push_back(other),
-            }
-        }
-        work.queue = queue;
-        let freed = self.shelve(id, &gone);
-        (gone.len(), freed)
-    }
-
-    /// Rows of a grain, ascending and beside those that lie in files alone already, lie in files alone from now on.
-    fn shelve(&mut self, id: GrainId, gone: &[u64]) -> usize {
-        let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return 0 };
-        reached("backlog rows given up");
-        let work = self.grains.get_mut(id).work_mut().expect("a grain with backlog has work");
-        let new = || BacklogRest { from: *first, end: last + 1, ..BacklogRest::default() };
-        let mut rest = work.rest.take().unwrap_or_else(|| Box::new(new()));
-        (rest.from, rest.end) = (rest.from.min(*first), rest.end.max(last + 1));
-        let mut freed = 0;
-        for n in gone {
-            let row = work.backlog.remove(n).expect("a queued backlog row is there");
-            self.backlog.remove(n);
-            freed += row_bytes(&row);
-            rest.count += 1;
-            rest.has_live |= !row.input.class.is_bulk();
-            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
-                rest.of_sessions.insert(*n, (session, pos));
-            }
-        }
-        work.rest = Some(rest);
-        work.count_bulk();
-        self.backlog_bytes -= freed;
-        self.resting.insert(id);
-        self.resting_awake.insert(id);
-        freed
-    }
-
     /// What a dump says of a grain's backlog: a start finds all of it in files.
     pub(super) fn rest_of(&self, work: &Work) -> Option<BacklogRest> {
         if work.backlog_count() == 0 {
@@ -264,9 +175,7 @@ impl Slot {
             rest.from = rest.from.min(*n);
             rest.count += 1;
             rest.has_live |= !row.input.class.is_bulk();
-            if let Origin::Stream(StreamId::Session(session), pos) = row.origin {
-                rest.of_sessions.insert(*n, (session, pos));
-            }
+            rest.of_sessions.extend(session_of(row).map(|of| (*n, of)));
         }
         Some(rest)
     }
@@ -278,7 +187,10 @@ impl Slot {
         }
         self.resting.insert(id);
         self.resting_awake.insert(id);
-        self.grains.work_or_new(id).rest = Some(Box::new(rest));
+        let work = self.grains.work_or_new(id);
+        let mut rest = Box::new(rest);
+        rest.count_before(&work.backlog);
+        work.rest = Some(rest);
     }
 
     /// A grain is parked no more: what files hold of its backlog is wanted again.
@@ -300,11 +212,11 @@ impl Slot {
         self.resting.iter().copied().collect()
     }
 
-    /// Those of [`Self::with_rests`] whose backlog may be read: all that are not parked, and parked ones that
-    /// [`Self::begin_reading_backlog`] was not asked about since.
+    /// Those of [`Self::with_rests`] whose backlog may be read, `most` from a place on: all that are not parked, and parked ones
+    /// that [`Self::begin_reading_backlog`] was not asked about since.
     #[must_use]
-    pub fn with_awake_rests(&self) -> Vec<GrainId> {
-        self.resting_awake.iter().copied().collect()
+    pub fn awake_rests_from(&self, from: GrainId, most: usize) -> Vec<GrainId> {
+        self.resting_awake.range(from..).take(most).copied().collect()
     }
 
     /// Whether rows of a grain's backlog are to be read from files now: it may run, and few are left in memory before them;
@@ -323,7 +235,9 @@ impl Slot {
         }
         let numbers = (rest.from, rest.end);
         work.rest.as_deref_mut()?.is_reading = true;
-        Some(BacklogRead::new(self.id, self.address(id), numbers, (ahead, BACKLOG_AHEAD_BYTES)))
+        // Where memory is short all but the first of a page would be given up again, and read once more.
+        let page = if is_short { (ahead.min(SHORT_ROWS), SHORT_BYTES) } else { (ahead, BACKLOG_AHEAD_BYTES) };
+        Some(BacklogRead::new(self.id, self.address(id), numbers, page))
     }
 
     /// Rows of a backlog cannot be read now: not before `again_nanos` are they asked for again.
@@ -385,17 +299,18 @@ impl Slot {
             rest.of_sessions.remove(&row.n);
         }
         let at = work.queue.iter().position(|queued| matches!(queued, Queued::Rest)).unwrap_or(0);
-        let behind = work.queue.split_off(at);
+        let before: Vec<Queued> = work.queue.drain(..at).collect();
         let is_skipped = planted::is(Bug::BacklogPageSkipped);
-        if !is_skipped {
-            work.queue.extend(rows.iter().map(|row| Queued::Backlog(row.n)));
+        // Before the rest are few; what is behind it, which may be many, need not be moved.
+        for row in rows.iter().rev().filter(|_| !is_skipped) {
+            work.queue.push_front(Queued::Backlog(row.n));
+            work.bulk += usize::from(row.input.class.is_bulk());
         }
-        work.queue.extend(behind);
+        before.into_iter().rev().for_each(|queued| work.queue.push_front(queued));
         for row in rows.into_iter().filter(|_| !is_skipped) {
             self.hold_backlog(id, row);
         }
         self.end_rest_if_empty(id);
-        self.grains.work_or_new(id).count_bulk();
     }
 
     pub(super) fn take_backlog(&self, taking: &mut Taking, bytes: &mut usize, into: &mut DirtyRows) -> bool {
@@ -459,12 +374,7 @@ fn has_enough(work: &Work, rest: &BacklogRest, ahead: usize, is_short: bool) -> 
     if matches!(work.queue.get(in_flight), None | Some(Queued::Rest)) {
         return false;
     }
-    let mut bytes = 0;
-    is_short
-        || work.backlog.range(..rest.from).enumerate().any(|(at, (_, row))| {
-            bytes += row.input.weight();
-            at >= ahead / 2 || bytes >= BACKLOG_AHEAD_BYTES / 2
-        })
+    is_short || rest.rows_before > ahead / 2 || rest.bytes_before >= BACKLOG_AHEAD_BYTES / 2
 }
 
 fn spilled_of(row: &RangeRow) -> Result<Spilled, DecodeError> {

@@ -12,6 +12,7 @@ mod evict;
 mod flush;
 mod moved;
 mod sessions;
+mod shelving;
 mod skipped;
 mod spill;
 mod work_rows;
@@ -114,6 +115,8 @@ pub struct Slot {
     backlog_filed: u64,
     /// Volatile: from which number on backlog rows are looked at next where memory is short.
     backlog_hand: u64,
+    /// Volatile: grains, some of them gone, whose backlog rows are to be looked at since files hold them.
+    to_shelve: Vec<GrainId>,
     /// Volatile: whether files hold messages that were not loaded, or a backlog as older versions wrote it.
     has_work_in_files: bool,
     /// Volatile: whether files hold timers of it, as its dump says.
@@ -170,6 +173,7 @@ impl Slot {
             resting_awake: BTreeSet::new(),
             backlog_filed: 1,
             backlog_hand: 0,
+            to_shelve: Vec::new(),
             has_work_in_files: false,
             has_timers_in_files: false,
             is_reading_timers: false,
@@ -509,5 +513,7 @@ impl Slot {
                 self.enqueue(id, Queued::Backlog(n), now_nanos);
             }
         }
+        // All rows were loaded where a group of another placement was split.
+        self.backlog_is_filed(self.backlog_filed);
     }
 }

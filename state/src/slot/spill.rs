@@ -1,15 +1,15 @@
 //! Spilling and parking: see SPILL and PARK of the design's section 4.1.
 
 use super::{Committed, Slot};
+use crate::backlog::{session_of, session_ranges};
 use crate::grain::{GrainId, Queued, Running, Work};
 use crate::input::{Input, Origin, Responder, StreamId};
 use crate::record::{BacklogRange, Commit, Consumed, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use crate::stream::Stream;
-use gristmill_base::ids::SessionId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 /// Bytes of the reason that the reply to each parked input keeps.
 const REPLY_REASON_BYTES_MAX: usize = 512;
@@ -78,8 +78,8 @@ impl Slot {
     }
 
     /// Parks a grain: answers the session inputs that wait with `parked`, those in its backlog too, without copying
-    /// them, and spills the rest, as much of it as [`Self::spill`] does. What files hold of its backlog leaves memory. All
-    /// replies depend on the last record.
+    /// them, and spills the rest, as much of it as [`Self::spill`] does. What files hold of its backlog leaves memory soon
+    /// ([`Self::shelve_backlogs`]). All replies depend on the last record.
     pub fn park(&mut self, journal: &mut impl Journal, id: GrainId, parked: Parked, bytes_max: usize) -> Committed {
         let address = self.address(id);
         let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
@@ -91,7 +91,7 @@ impl Slot {
         let mut committed =
             self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], park, Some(id));
         replies.append(&mut committed.replies);
-        self.give_up_backlog(id, 0, usize::MAX);
+        self.to_shelve.push(id);
         Committed { lsn: committed.lsn, replies }
     }
 
@@ -109,13 +109,16 @@ impl Slot {
         let count_max = (bytes_max / (reason.len() + 64)).max(1);
         let work = self.grains.get_mut(id).work_mut().expect("a grain is parked because of an input");
         let rest_from = work.rest.as_ref().map(|rest| rest.from);
-        let mut ranges = session_ranges(&work.backlog, rest_from, count_max);
-        let answered: BTreeSet<u64> = ranges.iter().flatten().map(|(n, ..)| *n).collect();
-        let before = work.queue.len();
+        let Work { queue, backlog, .. } = work;
+        // Whoever replays a record may have those in memory that lie in files alone here: no range goes over them.
+        let is_over_rest = |last, n| rest_from.is_some_and(|from| last < from && n >= from);
+        let rows = backlog.values().map(|row| (row.n, session_of(row)));
+        let mut ranges = session_ranges(rows, count_max, is_over_rest);
+        let before = queue.len();
         let mut waiting = Vec::new();
         let mut left = Vec::new();
-        work.queue.retain(|queued| match queued {
-            Queued::Backlog(n) => !answered.contains(n),
+        queue.retain(|queued| match queued {
+            Queued::Backlog(n) => backlog.get(n).and_then(session_of).is_none(),
             Queued::Stream(StreamId::Session(session), pos, input) => {
                 waiting.push((0, *session, *pos));
                 left.push(input.clone());
@@ -196,34 +199,6 @@ impl Slot {
         // What is copied stays what it was, so its grain keeps as many bulk inputs.
         self.grains.get_mut(id).work_mut().expect("it has work").queue = relabelled;
     }
-}
-
-/// Rows of a backlog that come from sessions, in ranges without another row between, of at most `count_max` rows. Those that
-/// lie in files alone, from `rest_from` on, are such others: whoever replays the record may have them in memory.
-fn session_ranges(
-    backlog: &BTreeMap<u64, Spilled>,
-    rest_from: Option<u64>,
-    count_max: usize,
-) -> Vec<Vec<(u64, SessionId, u64)>> {
-    let mut ranges: Vec<Vec<(u64, SessionId, u64)>> = vec![Vec::new()];
-    let mut is_before_rest = rest_from.is_some();
-    for row in backlog.values() {
-        if is_before_rest && rest_from.is_some_and(|from| row.n >= from) {
-            is_before_rest = false;
-            ranges.push(Vec::new());
-        }
-        match row.origin {
-            Origin::Stream(StreamId::Session(session), pos) => {
-                if ranges.last().is_some_and(|range| range.len() >= count_max) {
-                    ranges.push(Vec::new());
-                }
-                ranges.last_mut().expect("there is a range").push((row.n, session, pos));
-            }
-            _ => ranges.push(Vec::new()),
-        }
-    }
-    ranges.retain(|range| !range.is_empty());
-    ranges
 }
 
 fn spilled(n: u64, stream: StreamId, pos: u64, input: Input) -> Spilled {

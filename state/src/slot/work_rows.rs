@@ -153,6 +153,12 @@ impl Slot {
         Some(read)
     }
 
+    /// Whether a page of timers is being read.
+    #[must_use]
+    pub fn is_reading_timers(&self) -> bool {
+        self.is_reading_timers
+    }
+
     /// Timers cannot be read now: not before `again_micros` of engine time are they asked for again.
     pub fn timers_not_read(&mut self, again_micros: u64) {
         self.is_reading_timers = false;

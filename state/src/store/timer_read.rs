@@ -1,13 +1,11 @@
 //! Reading timers from files: a page of the index of due times, then the row of each timer in it. All that a page says is of
-//! one view; if the view changes on the way it begins again, because what was cancelled meanwhile may be noted nowhere else.
+//! one view; if the view changes on the way it begins again, because what was cancelled meanwhile may be noted nowhere else, with
+//! a page half as long, so that it ends however often files change and however slow the disk is.
 
 use super::{Blocks, Damage, Direction, KeyRange, Memory, RangeRead, RowKey, RowRead, Stop, StoredRow, View};
 use gristmill_base::ids::SlotId;
-use gristmill_base::limits::TIMERS_READ_MAX;
+use gristmill_base::limits::{TIMERS_READ_BYTES, TIMERS_READ_MAX};
 use gristmill_base::planted::{self, Bug};
-
-/// Bytes of rows of the index, and of timers, at which a page ends. All slots of a shard may read one at once.
-const PAGE_BYTES: usize = 64 << 10;
 
 /// A row of the index: its time, its key, and the timer's row, if there is one.
 pub type TimerFound = (u64, Vec<u8>, Option<StoredRow>);
@@ -27,6 +25,8 @@ pub struct TimerRead {
     slot: SlotId,
     from: Vec<u8>,
     generation: u64,
+    /// How often it began again.
+    restarts: u32,
     index: RangeRead,
     is_index_read: bool,
     /// The row that is being read.
@@ -40,12 +40,18 @@ impl TimerRead {
     /// Of a slot, from a key of the index on.
     #[must_use]
     pub fn new(slot: SlotId, from: Vec<u8>) -> Self {
+        Self::again(slot, from, 0)
+    }
+
+    fn again(slot: SlotId, from: Vec<u8>, restarts: u32) -> Self {
         let range = KeyRange { from: from.clone(), to: KeyRange::of_due(slot).to };
-        let index = RangeRead::new(range, Direction::Forward, TIMERS_READ_MAX, PAGE_BYTES);
+        let rows_max = (TIMERS_READ_MAX >> restarts.min(31)).max(1);
+        let index = RangeRead::new(range, Direction::Forward, rows_max, TIMERS_READ_BYTES);
         Self {
             slot,
             from,
             generation: u64::MAX,
+            restarts,
             index,
             is_index_read: false,
             row: None,
@@ -62,14 +68,14 @@ impl TimerRead {
     pub fn step(&mut self, deleted: &[&Memory], view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
         let has_begun = self.generation != u64::MAX;
         if self.generation != view.generation && !(has_begun && planted::is(Bug::TimersOfTwoViews)) {
-            *self = Self::new(self.slot, std::mem::take(&mut self.from));
+            *self = Self::again(self.slot, std::mem::take(&mut self.from), self.restarts + u32::from(has_begun));
             self.generation = view.generation;
         }
         if !self.is_index_read {
             self.index.step(deleted, view, blocks)?;
             self.is_index_read = true;
         }
-        while self.found_bytes < PAGE_BYTES
+        while self.found_bytes < TIMERS_READ_BYTES
             && let Some(index) = self.index.rows().get(self.found.len())
         {
             let Ok(RowKey::Due(slot, micros, table, grain, name)) = RowKey::decode(&index.key) else {

@@ -122,6 +122,18 @@ pub(crate) fn backlog(disk: &Disk, view: &View, id: SlotId, slot: &Slot) -> BTre
         let queued =
             work.queue.iter().filter_map(|queued| if let Queued::Backlog(n) = queued { Some(n) } else { None });
         assert!(queued.eq(work.backlog.keys()), "rows are queued in order");
+        if let Some(rest) = &work.rest {
+            let at = work.queue.iter().position(|queued| matches!(queued, Queued::Rest)).expect("it is queued");
+            let (before, behind) = work.queue.iter().enumerate().partition::<Vec<_>, _>(|(place, _)| *place < at);
+            let number = |(_, queued): (usize, &Queued)| if let Queued::Backlog(n) = queued { Some(*n) } else { None };
+            let before: Vec<u64> = before.into_iter().filter_map(number).collect();
+            assert!(before.iter().all(|n| *n < rest.from));
+            assert!(behind.into_iter().filter_map(number).all(|n| n >= rest.end));
+            let bytes = before.iter().map(|n| work.backlog[n].input.weight()).sum();
+            assert_eq!((rest.rows_before, rest.bytes_before), (before.len(), bytes), "of what comes before the rest");
+        }
+        let bulk = work.queue.iter().filter(|queued| work.class_of(queued).is_bulk()).count();
+        assert_eq!(work.bulk, bulk, "queued inputs that are bulk");
         assert_eq!(work.queue.iter().any(|queued| matches!(queued, Queued::Rest)), work.rest.is_some());
     }
     all

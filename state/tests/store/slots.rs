@@ -505,6 +505,12 @@ impl World {
         }
     }
 
+    fn shelve(&mut self, most: usize) {
+        for slot in self.slots.values_mut() {
+            slot.shelve_backlogs(most);
+        }
+    }
+
     /// Takes back what files hold.
     fn take_back(&mut self, id: SlotId, at: usize) {
         let view = self.current.manifest.groups[&GROUP].view(1);
@@ -557,6 +563,8 @@ enum Event {
     Crash,
     CheckFiles,
     Evict(usize),
+    /// Backlog rows leave memory, so many of each slot.
+    Shelve(usize),
     TakeBack(SlotId, usize),
 }
 
@@ -643,6 +651,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Crash),
         1 => Just(Event::CheckFiles),
         8 => prop_oneof![Just(1_usize), Just(7), Just(1_000)].prop_map(Event::Evict),
+        8 => prop_oneof![Just(1_usize), Just(3), Just(1_000)].prop_map(Event::Shelve),
         4 => (slot(), any::<usize>()).prop_map(|(slot, at)| Event::TakeBack(slot, at)),
     ]
 }
@@ -679,6 +688,7 @@ fn run(events: Vec<Event>, is_small: bool) {
             Event::Crash => world.crash(),
             Event::CheckFiles => world.check_files(),
             Event::Evict(most) => world.evict(most),
+            Event::Shelve(most) => world.shelve(most),
             Event::TakeBack(slot, at) => world.take_back(slot, at),
         }
     }
@@ -806,7 +816,10 @@ fn backlogs_are_read_ahead_by_bytes() {
     }
     world.check_files();
     let counts = |world: &World| world.slots[&id].backlog_counts();
-    assert_eq!(counts(&world), (4, 4));
+    for (most, left) in [(0, (8, 0)), (1, (7, 1)), (2, (5, 3)), (5, (4, 4)), (5, (4, 4))] {
+        world.shelve(most);
+        assert_eq!(counts(&world), left);
+    }
     let place = world.slots[&id].grains.find(address.table, &address.key).expect("it has work");
     assert!(world.slot(id).0.begin_reading_backlog(place, 0, false).is_none(), "there are a MiB of rows already");
     world.handle_backlog(id, &address, vec![]);
