@@ -97,6 +97,8 @@ pub enum Bug {
     CompactionBeforeHandled = 82,
     /// Files that compaction replaces are removed at once, not with a root that names a checkpoint without them.
     CompactedFilesBeforeRoot = 83,
+    /// The time of a tombstone counts from its append.
+    TombstoneByAppend = 84,
     /// A shard takes its cut for a backup after it has handled what a shard said that had taken its own.
     CutAfterItems = 37,
     /// A cut for a backup does not hold the files that it names.
@@ -134,7 +136,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 58] = [
+    pub const ALL: [Bug; 59] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -181,6 +183,7 @@ impl Bug {
         Bug::TombstoneGoesAtOnce,
         Bug::CompactionBeforeHandled,
         Bug::CompactedFilesBeforeRoot,
+        Bug::TombstoneByAppend,
         Bug::TimerNotFlushed,
         Bug::CancelledTimerComesBack,
         Bug::BacklogRowComesBack,

@@ -101,7 +101,7 @@ impl CompactJob {
             self.has_begun = true;
         }
         let Some(extent) = self.compaction.wants() else { return Ok(()) };
-        self.check_room(files, extent)?;
+        self.check_room(files)?;
         let lane = self.compaction.lane();
         let body = load_chunk(files, lane, extent).map_err(|error| match error {
             ChunkError::Disk(error) => CompactError::Disk(error),
@@ -116,13 +116,15 @@ impl CompactJob {
         Ok(())
     }
 
-    fn check_room(&self, files: &mut Files<'_>, extent: Extent) -> Result<(), DiskError> {
+    /// Whether there is room for all that it is going to write, which it knows before it writes anything.
+    fn check_room(&self, files: &mut Files<'_>) -> Result<(), DiskError> {
+        let Some(bytes) = self.compaction.bytes_to_write() else { return Ok(()) };
         let (free, kept) = (files.room()?, self.kept);
-        if free >= kept.saturating_add(extent.bytes) {
+        if free >= kept.saturating_add(bytes) {
             return Ok(());
         }
         let what = format!(
-            "compacting {} bytes of lane {} of topic {} takes room beside them; {free} bytes are free, and {kept} of them are kept for \
+            "compacting {} bytes of lane {} of topic {} takes {bytes} more beside them; {free} are free, and {kept} of them are kept for \
              logs and checkpoints",
             self.compaction.moved_bytes().0,
             self.compaction.lane().lane,

@@ -148,8 +148,11 @@ fn is_of_retention(bug: Bug) -> bool {
 }
 
 fn is_of_compaction(bug: Bug) -> bool {
-    use Bug::{CompactedFilesBeforeRoot, CompactionBeforeHandled, CompactionTakesLast, TombstoneGoesAtOnce};
-    [CompactionTakesLast, TombstoneGoesAtOnce, CompactionBeforeHandled, CompactedFilesBeforeRoot].contains(&bug)
+    use Bug::{
+        CompactedFilesBeforeRoot, CompactionBeforeHandled, CompactionTakesLast, TombstoneByAppend, TombstoneGoesAtOnce,
+    };
+    let of_tombstones = [TombstoneGoesAtOnce, TombstoneByAppend].contains(&bug);
+    of_tombstones || [CompactionTakesLast, CompactionBeforeHandled, CompactedFilesBeforeRoot].contains(&bug)
 }
 
 /// Small files that are closed soon. What is handled late is handed over early.

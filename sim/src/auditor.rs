@@ -4,6 +4,7 @@ mod earlier;
 mod holes;
 mod shown;
 mod starts;
+mod times;
 
 use crate::machine::Machine;
 use crate::workload::{Act, Names, Workload};
@@ -94,6 +95,7 @@ pub struct Auditor {
     times: BTreeMap<Place, u64>,
     /// What there is to know of topics that are compacted.
     holes: holes::Holes,
+    times_of_reads: times::Times,
     /// Counts in maps that were read, and which only grow.
     counts: BTreeMap<MapKey, Counts>,
     /// Counts what was learned: what a read that begins at a moment must show was learned up to it.

@@ -191,6 +191,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             Bug::SkippedIsHandled | Bug::SkippedWithoutRecord | Bug::GapSwallowsAccepted => "hard",
             Bug::CompactionTakesLast
             | Bug::TombstoneGoesAtOnce
+            | Bug::TombstoneByAppend
             | Bug::CompactionBeforeHandled
             | Bug::CompactedFilesBeforeRoot => "facts",
             _ => "bank",

@@ -65,8 +65,6 @@ const TRIES_MAX: u32 = 200;
 const FULL_PER_MILLION: u32 = 500;
 /// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
 const SETTLE_NANOS: u64 = 60_000_000_000;
-/// Time in which topics let go of what they keep no longer, nanoseconds.
-const LET_GO_NANOS: u64 = 5_000_000_000;
 
 thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
@@ -340,7 +338,9 @@ impl Run {
         let now = self.machine.clock.nanos();
         let due = self.machine.due();
         if due <= now {
-            return self.machine.step();
+            self.machine.step()?;
+            self.tell_time();
+            return Ok(());
         }
         let mut next = due;
         if with_clients {
@@ -354,6 +354,14 @@ impl Run {
         }
         self.machine.clock.advance_to(next.max(now + 1));
         Ok(())
+    }
+
+    /// The auditor learns of the engine times.
+    fn tell_time(&mut self) {
+        let times = || self.machine.cores.iter().map(|core| core.shard.engine_micros());
+        if let Some((least, most)) = times().min().zip(times().max()) {
+            self.auditor.time_is(least, most);
+        }
     }
 
     /// Sends a reply on its way, which takes a while.
@@ -563,19 +571,6 @@ impl Run {
             for _ in 0..20 {
                 self.round()?;
             }
-        }
-        Ok(())
-    }
-
-    /// Lets time pass in which topics with retention let go of what they may, and others are compacted.
-    fn let_go(&mut self) -> Result<(), String> {
-        let names = self.names.as_ref().expect("the app is loaded");
-        if names.topics().iter().all(|topic| topic.keep().is_none() && !topic.compact) {
-            return Ok(());
-        }
-        let until = self.machine.clock.nanos() + LET_GO_NANOS;
-        while self.machine.clock.nanos() < until {
-            self.round()?;
         }
         Ok(())
     }

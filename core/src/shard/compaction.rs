@@ -16,7 +16,7 @@ use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
-use gristmill_state::lane::{Compaction, CompactionBounds};
+use gristmill_state::lane::CompactionBounds;
 use std::collections::BTreeMap;
 
 /// Pause between two looks at the lanes, and after a compaction, nanoseconds: longer than that of retention, which has the
@@ -144,10 +144,15 @@ impl Shard {
                 self.retention.compactions.failed.get(&lane).is_some_and(|it| it.not_before_nanos > self.now_nanos);
             // A checkpoint that is under way has given out the place of the next chunk. What retention is about to take is
             // not written before.
-            if waits || self.checkpoints.is_under_way(slot) || self.is_to_begin_later(lane, slot) {
+            if waits || self.checkpoints.is_under_way(slot) {
                 continue;
             }
-            if let Some(compaction) = self.compaction_of(lane, slot) {
+            let Some(bounds) = self.compaction_bounds(lane, slot) else { continue };
+            if self.is_to_begin_later(lane, slot) {
+                continue;
+            }
+            let state = self.slot_mut(slot).lanes.get_mut(&lane);
+            if let Some(compaction) = state.and_then(|state| state.compaction(bounds)) {
                 reached("lane compaction begun");
                 let kept = SEGMENTS_KEPT * self.log.0.config().segment_bytes;
                 let last = compaction.last();
@@ -216,17 +221,18 @@ impl Shard {
         }
     }
 
+    /// What a compaction of a lane would go by, if it may be worth one.
     fn compaction_bounds(&self, key: LaneKey, slot: SlotId) -> Option<CompactionBounds> {
-        let handled = self.handled_by_all(self.slot(slot)?.lanes.get(&key)?, Bug::CompactionBeforeHandled);
+        let lane = self.slot(slot)?.lanes.get(&key)?;
         let tombstone_micros = self.catalog.topic(key.topic)?.1.tombstone_micros;
         let (now_micros, sizes) = (self.engine_micros, self.config.lane_sizes);
-        let keys_bytes = tuning().compaction_keys_bytes;
-        Some(CompactionBounds { handled, now_micros, tombstone_micros, sizes, keys_bytes })
-    }
-
-    fn compaction_of(&mut self, key: LaneKey, slot: SlotId) -> Option<Compaction> {
-        let bounds = self.compaction_bounds(key, slot)?;
-        self.slot_mut(slot).lanes.get_mut(&key)?.compaction(bounds)
+        let (handled, keys_bytes) = (Offset(u64::MAX), tuning().compaction_keys_bytes);
+        let at_most = CompactionBounds { handled, now_micros, tombstone_micros, sizes, keys_bytes };
+        // Most are not, whatever is handled, and that is not looked up for those.
+        lane.is_worth_compacting(&at_most).then(|| {
+            let handled = self.handled_by_all(lane, Bug::CompactionBeforeHandled);
+            CompactionBounds { handled, ..at_most }
+        })
     }
 
     /// A step has ended.
@@ -267,11 +273,13 @@ impl Shard {
         let lane = here.and_then(|slot| slot.lanes.get(&key));
         let handled = lane.map_or(Offset(0), |lane| self.handled_by_all(lane, Bug::CompactionBeforeHandled));
         let is_handled = lane.is_some() && handled >= compaction.last();
+        let now_micros = self.engine_micros;
         let lane = if is_handled { self.slot_mut(slot).lanes.get_mut(&key) } else { None };
-        let Some(start) = lane.and_then(|lane| lane.compacted(compaction).then_some(lane.start)) else {
+        let Some(start) = lane.and_then(|lane| lane.compacted(compaction, now_micros).then_some(lane.start)) else {
             // Deleted or moved away meanwhile, or a slot hears of the lane for the first time.
             reached("lane compaction was for nobody");
-            return self.checkpoints.stale(job.path());
+            self.checkpoints.stale(job.path());
+            return self.checkpoints.root_is_due();
         };
         let (replaced, written) = compaction.moved_bytes();
         self.retention.compactions.count += 1;

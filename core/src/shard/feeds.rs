@@ -507,8 +507,11 @@ impl Shard {
         for subscription in self.catalog.subscriptions_of(lane.key.topic) {
             let Some(feed) = self.feeds.get(&(SubscriptionId(subscription.id), lane.key)) else { return Offset(0) };
             for slot in self.candidates(subscription, lane.key) {
-                let destination = feed.destinations.get(&slot).cloned().unwrap_or_default();
-                least = least.min(if planted::is(bug) { destination.sent } else { destination.reported });
+                let there = feed.destinations.get(&slot);
+                least = least.min(there.map_or(0, |it| if planted::is(bug) { it.sent } else { it.reported }));
+                if least == 0 {
+                    return Offset(0);
+                }
             }
         }
         Offset(least)

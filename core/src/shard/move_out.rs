@@ -162,6 +162,8 @@ impl Shard {
 
     /// Nothing drives the slot from now on; its last checkpoint is made.
     fn seal(&mut self, slot: SlotId) {
+        // Whoever gets the slot knows nothing of files that a compaction has replaced.
+        self.release_lane_files(slot);
         let state = self.slots[usize::from(slot.0)].take().expect("it is a slot of this shard");
         let Some(out) = &mut self.moves.out else { return };
         out.replies = state.waiting_replies();

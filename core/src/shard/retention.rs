@@ -118,7 +118,7 @@ impl Shard {
     }
 
     /// Takes note of the files of a slot's lanes of which nothing is needed any more.
-    fn release_lane_files(&mut self, slot: SlotId) {
+    pub(super) fn release_lane_files(&mut self, slot: SlotId) {
         // A checkpoint under way may be about to write into the last one of them.
         if self.checkpoints.is_under_way(slot) {
             return;

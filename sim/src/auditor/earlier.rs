@@ -28,6 +28,7 @@ impl Auditor {
             starts: then.starts.clone(),
             times: then.times.clone(),
             holes: then.holes.clone(),
+            times_of_reads: self.times_of_reads.clone(),
             counts: then.counts.clone(),
             moment: self.moment,
             cells: self.cells.iter().map(cell).collect(),

@@ -22,7 +22,8 @@ impl Auditor {
     ) -> Result<(), String> {
         let Some(first) = events.first().map(|event| event.offset.0) else { return Ok(()) };
         if self.holes.is_compacted(topic) {
-            self.holes.read(topic, lane, from, events)?;
+            let times = (self.times_of_reads.at(since), self.times_of_reads.now());
+            self.holes.read(topic, lane, from, events, times)?;
         } else {
             if from > 0 && first != from {
                 return Err(format!("P1: {topic}-{lane} was read from {from} on, and {first} came"));

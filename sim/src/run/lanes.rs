@@ -8,6 +8,9 @@ use gristmill_core::request::{Answer, Code, Operation, Refusal};
 /// Times that a read of a chunk may be told that its file is damaged, before it must have been put back.
 const DAMAGE_TRIES_MAX: u32 = 600;
 
+/// Time in which topics let go of what they keep no longer, nanoseconds.
+const LET_GO_NANOS: u64 = 5_000_000_000;
+
 /// A lane, as it was read.
 struct LaneShown {
     /// Its first offset that is there; behind its end if there is none.
@@ -19,6 +22,19 @@ struct LaneShown {
 }
 
 impl Run {
+    /// Lets time pass in which topics with retention let go of what they may, and others are compacted.
+    pub(super) fn let_go(&mut self) -> Result<(), String> {
+        let names = self.names.as_ref().expect("the app is loaded");
+        if names.topics().iter().all(|topic| topic.keep().is_none() && !topic.compact) {
+            return Ok(());
+        }
+        let until = self.machine.clock.nanos() + LET_GO_NANOS;
+        while self.machine.clock.nanos() < until {
+            self.round()?;
+        }
+        Ok(())
+    }
+
     /// Reads every lane to its end; if nothing is appended any more, holds what the server says of places in them too.
     pub(super) fn read_lanes(&mut self, is_settled: bool) -> Result<(), String> {
         let topics = self.workload.topics();
@@ -43,6 +59,7 @@ impl Run {
         loop {
             let (topic_id, lane, wait_millis) = (key.topic, key.lane, 0);
             let read = Operation::Read { topic: topic_id, lane, from, max_events: 50, max_bytes: 1 << 20, wait_millis };
+            let since = self.auditor.moment();
             let answer = self.ask_mending(&read)?;
             if matches!(&answer, Err(refusal) if refusal.code == Code::Gone) {
                 // Retention was quicker: once more, from where the lane begins now.
@@ -58,7 +75,7 @@ impl Run {
             events_shown.extend(events.iter().map(|event| (event.offset.0, event.append_micros)));
             let (end, next) = (*end, *next);
             let act = Act::Read(topic, key.lane.0, from.0);
-            self.auditor.read(&act, 0, &answer, self.workload.as_ref())?;
+            self.auditor.read(&act, since, &answer, self.workload.as_ref())?;
             if next >= end {
                 if self.auditor.is_compacted(topic) {
                     let ask = Operation::Offsets { topic: topic_id, lane, time_micros: None };

@@ -31,8 +31,10 @@ impl Run {
             return Ok(());
         }
         sometimes::reached("settled and checked");
-        let names = self.names.as_ref().expect("the app is loaded");
         if !self.workload.handlers_append() {
+            // Hard retention may have moved starts until it had settled.
+            self.read_lanes(false)?;
+            let names = self.names.as_ref().expect("the app is loaded");
             let checked = self.workload.check(&self.machine, names, &self.auditor);
             return checked.map_err(|what| format!("settled, but: {what}"));
         }

@@ -14,33 +14,11 @@ use gristmill_sdk::{App, Cause, Context, Failure, Input, Reply};
 use gristmill_state::slot::Slot;
 use std::collections::BTreeMap;
 
-const FILE: &str = r"app: facts
-language: rust
-topics:
-  - {name: facts, key: string, value: bytes, lanes: 2, compact: true, delete_retention: 1s, retention: none}
-tables:
-  - name: quick
-    key: string
-    maps:
-      - {id: 0, name: seen, key: string, value: u64}
-      - {id: 1, name: last, key: string, value: u64}
-    handlers:
-      - name: take
-        subscribe: [{name: quick, topic: facts}]
-  - name: slow
-    key: string
-    maps:
-      - {id: 0, name: seen, key: string, value: u64}
-      - {id: 1, name: last, key: string, value: u64}
-    handlers:
-      - name: take
-        subscribe: [{name: slow, topic: facts}]
-        retry: {attempts: 10000, backoff: 1ms, max: 20ms}
-";
-
 const LANES: u16 = 2;
 /// For how long tombstones stay: hardly, or for as long as any run lasts.
 const STAY: [&str; 2] = ["1s", "36500d"];
+/// The first of these, microseconds.
+const STAY_MICROS: u64 = 1_000_000;
 /// What retention does beside compaction.
 const KEEPS: [&str; 8] = [
     "none",
@@ -53,6 +31,23 @@ const KEEPS: [&str; 8] = [
     "{bytes: 4KiB, hard: true}",
 ];
 
+/// The app file, with such a time of tombstones and such a retention.
+fn file(stay: &str, keep: &str) -> String {
+    let (quick, slow) = (table("quick"), table("slow"));
+    format!(
+        "app: facts\nlanguage: rust\ntopics:\n  - {{name: facts, key: string, value: bytes, lanes: 2, compact: true, \
+         delete_retention: {stay}, retention: {keep}}}\ntables:\n{quick}{slow}        retry: {{attempts: 10000, backoff: 1ms, \
+         max: 20ms}}\n"
+    )
+}
+
+fn table(name: &str) -> String {
+    format!(
+        "  - name: {name}\n    key: string\n    maps:\n      - {{id: 0, name: seen, key: string, value: u64}}\n      - {{id: 1, name: \
+         last, key: string, value: u64}}\n    handlers:\n      - name: take\n        subscribe: [{{name: {name}, topic: facts}}]\n"
+    )
+}
+
 /// See the module.
 pub struct Facts {
     file: &'static str,
@@ -64,7 +59,7 @@ pub struct Facts {
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { file: FILE, tombstones_go: true, is_hard: false }
+        Self { file: "", tombstones_go: true, is_hard: false }
     }
 }
 
@@ -99,10 +94,8 @@ impl Workload for Facts {
         let stay = STAY[rng.below(STAY.len() as u64) as usize];
         let keep = KEEPS[rng.below(KEEPS.len() as u64) as usize];
         (self.tombstones_go, self.is_hard) = (stay == STAY[0], keep.contains("hard"));
-        let file = FILE.replace("delete_retention: 1s", &format!("delete_retention: {stay}"));
-        let file = file.replace("retention: none", &format!("retention: {keep}"));
         // Of each run one, for as long as the process lives.
-        self.file = Box::leak(file.into_boxed_str());
+        self.file = Box::leak(file(stay, keep).into_boxed_str());
     }
 
     fn app(&self) -> App {
@@ -158,6 +151,13 @@ impl Workload for Facts {
             for place in (1..end).map(|offset| (lane, offset)) {
                 for (table, had) in ["quick", "slow"].into_iter().zip(&had) {
                     let is_skipped = is_skipped(machine, names, table, place, known.get(&place));
+                    let start = auditor.known_start("facts", lane);
+                    if is_skipped && !(self.is_hard && place.1 < start) {
+                        return Err(format!(
+                            "P4: {place:?} was skipped by {table}; hard retention: {}, and the lane begins at {start}",
+                            self.is_hard
+                        ));
+                    }
                     if had.contains_key(&place) == is_skipped {
                         let fact = known.get(&place);
                         return Err(format!(
@@ -168,7 +168,7 @@ impl Workload for Facts {
             }
         }
         check_operations(auditor, &had)?;
-        self.check_holes(machine, auditor, &known)
+        self.check_holes(auditor, &known)
     }
 }
 
@@ -263,16 +263,15 @@ fn check_operations(auditor: &Auditor, had: &[Handled; 2]) -> Result<(), String>
 
 impl Facts {
     /// Each offset that somebody found empty is explained by a later event of its key, or was a tombstone whose time is over.
-    fn check_holes(&self, machine: &Machine, auditor: &Auditor, known: &Handled) -> Result<(), String> {
+    fn check_holes(&self, auditor: &Auditor, known: &Handled) -> Result<(), String> {
         let mut newest: BTreeMap<(u16, &str), u64> = BTreeMap::new();
         for ((lane, offset), fact) in known {
             let newest = newest.entry((*lane, &fact.key)).or_default();
             *newest = (*newest).max(*offset);
         }
-        let now = machine.cores.iter().map(|core| core.shard.engine_micros()).max().unwrap_or(0);
         // Retention has taken what lies before the start.
-        let holes = auditor.holes("facts").filter(|(lane, offset)| *offset >= auditor.known_start("facts", *lane));
-        for (lane, offset) in holes {
+        let holes = auditor.holes("facts").filter(|(lane, offset, _)| *offset >= auditor.known_start("facts", *lane));
+        for (lane, offset, found) in holes {
             // What all have skipped and nobody was told of nobody knows.
             let Some(fact) = known.get(&(lane, offset)) else { continue };
             // It may have been a tombstone that came later.
@@ -283,9 +282,19 @@ impl Facts {
             if fact.id > 0 {
                 return Err(format!("P1: {offset} of facts-{lane} is the last of {}, and is not there", fact.key));
             }
+            let words = format!("P1: the tombstone {offset} of facts-{lane}, of {}, is gone", fact.key);
             let appended = auditor.append_micros("facts", lane, offset).unwrap_or(0);
-            if !self.tombstones_go || appended + 1_000_000 > now {
-                return Err(format!("P1: the tombstone {offset} of facts-{lane}, of {}, is gone too early", fact.key));
+            if !self.tombstones_go || appended + STAY_MICROS > found {
+                return Err(format!("{words} too early"));
+            }
+            // Whoever has read what was before it is told by it, within that time.
+            let before = known.range((lane, 0)..(lane, offset)).filter(|(_, other)| other.key == fact.key);
+            let mut shown = before.filter_map(|((lane, offset), _)| {
+                let shown = auditor.last_shown("facts", *lane, *offset)?;
+                Some((*offset, shown))
+            });
+            if let Some((event, shown)) = shown.find(|(_, shown)| shown + STAY_MICROS > found) {
+                return Err(format!("{words} by {found}, but {event} was read since {shown}"));
             }
         }
         Ok(())

@@ -133,14 +133,7 @@ impl Chunks {
     /// microseconds.
     pub(super) fn add(&mut self, event: &LaneEvent, since: u64) {
         let before = self.body.len();
-        if self.has_holes {
-            self.body.put_varint(event.offset.0);
-        }
-        self.body.put_varint(event.append_micros);
-        event.event.encode(&mut self.body);
-        if self.has_holes && event.event.value.is_empty() {
-            self.body.put_varint(since);
-        }
+        encode(event, self.has_holes.then_some(since), &mut self.body);
         if before > 0 && self.body.len() > self.sizes.chunk_bytes {
             let own = self.body.split_off(before);
             self.close();
@@ -172,6 +165,18 @@ impl Chunks {
             self.close();
         }
         self.done
+    }
+}
+
+/// Adds an event as chunks have it; with `since`, see [`Chunks::add`], as those with holes do.
+pub(super) fn encode(LaneEvent { offset, append_micros, event, .. }: &LaneEvent, since: Option<u64>, to: &mut Vec<u8>) {
+    if since.is_some() {
+        to.put_varint(offset.0);
+    }
+    to.put_varint(*append_micros);
+    event.encode(to);
+    if let Some(since) = since.filter(|_| event.value.is_empty()) {
+        to.put_varint(since);
     }
 }
 

@@ -9,16 +9,30 @@
 //! for one.
 //!
 //! A tombstone, an event without a value, stays when a compaction sees it for the first time, and goes with one that begins
-//! so long after that one as the topic says. Who reads a lane from its beginning to its end within that time sees of each
-//! key its last event, or the tombstone, or nothing.
+//! so long after that one was published as the topic says: until then what is before the tombstone was there. Who reads a lane
+//! from its beginning to its end within that time sees of each key its last event, or the tombstone, or nothing.
 
-use super::chunk::{COMPACTED_FILE, Chunks, decode_chunk, decode_each};
+use super::chunk::{COMPACTED_FILE, Chunks, decode_chunk, decode_each, encode};
 use super::{Chunk, Extent, Lane, LaneEvent, LaneSizes, Place};
 use ahash::AHashMap;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{LaneKey, Offset};
 use gristmill_base::limits::COMPACTION_KEY_BYTES;
 use gristmill_base::planted::{self, Bug};
+
+/// The latest time that a chunk may say of a tombstone.
+const FIRST_SEEN_MAX: u64 = u64::MAX;
+
+/// What a chunk says of a tombstone that it has first: even, the beginning of the compaction. Its end is not known before it
+/// is published, and the next compaction says that.
+fn seen_by(began_micros: u64) -> u64 {
+    began_micros & !1
+}
+
+/// What a chunk says of a tombstone when it is known since when readers do not find what was before: odd.
+fn gone_since(micros: u64) -> u64 {
+    micros | 1
+}
 
 /// What a compaction may do.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +62,22 @@ pub struct Compaction {
     sources: Vec<Extent>,
     /// How many of them are through, in this pass.
     at: usize,
-    /// Where each key was last, as far as it was learned.
-    last: AHashMap<Box<[u8]>, Offset>,
+    /// Where each key was last, as far as it was learned, and the bytes of that event in a chunk that it writes.
+    last: AHashMap<Box<[u8]>, (Offset, u32)>,
     /// Bytes of these, about.
     bytes: usize,
+    /// Bytes that it writes at most, as far as it was learned.
+    stays_bytes: u64,
+    /// Where the length of an event is found.
+    scratch: Vec<u8>,
     bytes_max: usize,
     /// The last event that was learned of; `None` during the first pass.
     until: Option<Offset>,
     /// Engine time of its beginning, microseconds.
     began_micros: u64,
-    /// Tombstones that a compaction has had since then, or longer, are not written; engine microseconds.
+    /// When the compaction before this one was published, or later; engine microseconds.
+    published_micros: u64,
+    /// Tombstones before which nothing is found since then, or longer, are not written; engine microseconds.
     tombstones_before: u64,
     out: Chunks,
     written: Vec<Extent>,
@@ -89,9 +109,13 @@ impl Lane {
             sources: sources.copied().collect(),
             last: AHashMap::new(),
             bytes: 0,
+            stays_bytes: 0,
+            scratch: Vec::new(),
             bytes_max: bounds.keys_bytes,
             until: None,
             began_micros: bounds.now_micros,
+            // A lane that was loaded does not know, but it was published by now.
+            published_micros: self.published_micros.unwrap_or(bounds.now_micros),
             tombstones_before: bounds.now_micros.saturating_sub(bounds.tombstone_micros),
             out: Chunks::new(Place { file, position: 0 }, LaneSizes { file_bytes: u64::MAX, ..sizes }),
             written: Vec::new(),
@@ -115,8 +139,8 @@ impl Lane {
     }
 
     /// Takes what a compaction has written for what it was made of. Says whether that is what the lane has: not so if its
-    /// start has moved meanwhile.
-    pub fn compacted(&mut self, compaction: &Compaction) -> bool {
+    /// start has moved meanwhile. `now_micros` is engine time: from then on no reader finds what it has left out.
+    pub fn compacted(&mut self, compaction: &Compaction, now_micros: u64) -> bool {
         let Compaction { sources, written, .. } = compaction;
         // Times of chunks may have become known meanwhile.
         let is_same = self.extents.len() > sources.len()
@@ -133,6 +157,7 @@ impl Lane {
         self.filed_bytes = self.extents.iter().map(|extent| extent.bytes).sum();
         let extents = &self.extents;
         self.loaded.retain(|(loaded, _)| extents.iter().any(|extent| extent.place == loaded.place));
+        self.published_micros = Some(now_micros);
         if !written.is_empty() {
             self.compacted.push(compaction.file);
         }
@@ -164,6 +189,12 @@ impl Compaction {
     pub fn moved_bytes(&self) -> (u64, u64) {
         let sum = |extents: &[Extent]| extents.iter().map(|extent| extent.bytes).sum();
         (sum(&self.sources), sum(&self.written))
+    }
+
+    /// Bytes that it is still going to write, at most; `None` as long as it learns.
+    #[must_use]
+    pub fn bytes_to_write(&self) -> Option<u64> {
+        self.until.map(|_| self.stays_bytes.saturating_sub(self.moved_bytes().1))
     }
 
     /// The chunk that it wants to be given next; `None`: all that it writes was given out.
@@ -199,9 +230,10 @@ impl Compaction {
         decode_each(extent, body, |event, since| events.push((event, since)))?;
         self.at += 1;
         for (event, since) in &events {
+            let since = self.since(event, *since);
             self.out.set_holes(event.offset <= until);
-            if event.offset >= self.start && (event.offset > until || self.stays(event, *since)) {
-                self.out.add(event, since.unwrap_or(self.began_micros));
+            if event.offset >= self.start && (event.offset > until || self.stays(event, since)) {
+                self.out.add(event, since.unwrap_or(seen_by(self.began_micros)));
             }
         }
         let mut chunks = self.out.take_full();
@@ -217,18 +249,24 @@ impl Compaction {
 
     fn learn(&mut self, extent: Extent, events: Vec<LaneEvent>) {
         let mut until = None;
-        for LaneEvent { offset, event, .. } in events {
+        for event in events {
+            let offset = event.offset;
             if offset < self.start {
                 continue;
             }
-            let is_known = self.last.contains_key(&event.key);
-            let bytes = if is_known { 0 } else { event.key.len() + COMPACTION_KEY_BYTES };
+            let known = self.last.get(&event.event.key).map(|(_, length)| *length);
+            let bytes = if known.is_some() { 0 } else { event.event.key.len() + COMPACTION_KEY_BYTES };
             if self.bytes + bytes > self.bytes_max && self.bytes > 0 {
                 until = Some(Offset(offset.0 - 1));
                 break;
             }
             self.bytes += bytes;
-            self.last.insert(event.key, offset);
+            self.scratch.clear();
+            encode(&event, Some(FIRST_SEEN_MAX), &mut self.scratch);
+            let length = u32::try_from(self.scratch.len()).unwrap_or(u32::MAX);
+            self.stays_bytes += u64::from(length);
+            self.stays_bytes -= u64::from(known.unwrap_or(0));
+            self.last.insert(event.event.key, (offset, length));
         }
         if until.is_some() {
             // A chunk of which nothing was learned stays as it is.
@@ -236,9 +274,22 @@ impl Compaction {
             self.sources.truncate(self.at - usize::from(!some));
         }
         if until.is_some() || self.at == self.sources.len() {
+            // Chunks that one has seen only become smaller. What the last one has behind what was learned stays as it is.
+            let seen = self.sources.iter().filter(|extent| extent.has_holes);
+            let rest = self.sources.last().filter(|last| until.is_some_and(|until| until < last.last));
+            self.stays_bytes += seen.chain(rest).map(|extent| extent.bytes).sum::<u64>();
             self.until = until.or(Some(extent.last));
             self.at = 0;
         }
+    }
+
+    /// Since when readers do not find what was before a tombstone, by what its chunk says. All that say a beginning say that of the
+    /// compaction before this one, since each writes all chunks again that one has seen.
+    fn since(&self, event: &LaneEvent, said: Option<u64>) -> Option<u64> {
+        if planted::is(Bug::TombstoneByAppend) {
+            return event.event.value.is_empty().then_some(gone_since(event.append_micros));
+        }
+        said.map(|said| if said % 2 == 1 { said } else { gone_since(self.published_micros.max(said)) })
     }
 
     /// Whether an event is the last of its key, as far as was learned, and no tombstone whose time is over. What was before
@@ -249,7 +300,7 @@ impl Compaction {
             return false;
         }
         let last = self.last.get(&event.key);
-        last.is_none_or(|last| if planted::is(Bug::CompactionTakesLast) { last < offset } else { last <= offset })
+        last.is_none_or(|(last, _)| if planted::is(Bug::CompactionTakesLast) { last < offset } else { last <= offset })
     }
 }
 
@@ -316,6 +367,9 @@ mod tests {
         }
     }
 
+    /// How long each compaction takes, microseconds.
+    const TOOK: u64 = 600;
+
     /// What a compaction of this test may do.
     fn bounds(handled: u64, now_micros: u64, tombstone_micros: u64, keys_bytes: usize) -> CompactionBounds {
         CompactionBounds { handled: Offset(handled), now_micros, tombstone_micros, sizes: SIZES, keys_bytes }
@@ -334,8 +388,9 @@ mod tests {
             assert!(steps < 10_000);
         }
         let (made_of, written) = job.moved_bytes();
+        assert!(written <= job.stays_bytes, "{written} bytes of {} at most", job.stays_bytes);
         let before = lane.filed_bytes();
-        assert!(lane.compacted(&job), "nothing else has changed it");
+        assert!(lane.compacted(&job, bounds.now_micros + TOOK), "nothing else has changed it");
         assert_eq!(lane.filed_bytes(), before - made_of + written);
         let mut bytes = Vec::new();
         lane.store(&[], &mut bytes);
@@ -456,8 +511,8 @@ mod tests {
         };
         // However old the tombstone is, nobody could know before the first compaction that what was before it goes.
         assert_eq!(is_there(50_000), [2]);
-        assert_eq!(is_there(50_900), [2], "later compactions do not begin to count anew");
-        assert_eq!(is_there(50_999), [2]);
-        assert!(is_there(51_000).is_empty());
+        assert_eq!(is_there(51_000), [2], "before the first one was published readers found what goes with it");
+        assert_eq!(is_there(51_599), [2], "later compactions do not begin to count anew");
+        assert!(is_there(51_601).is_empty());
     }
 }

@@ -88,6 +88,8 @@ pub struct Lane {
     compacted: Vec<u32>,
     /// Volatile: the highest file that a checkpoint was to write, whether or not it was made to the end.
     planned: u32,
+    /// Volatile: when its last compaction was published, engine microseconds.
+    published_micros: Option<u64>,
     /// Recently read extents, newest last.
     loaded: VecDeque<(Extent, Vec<LaneEvent>)>,
     /// Sum of the weights of the tail, bytes.
@@ -123,6 +125,7 @@ impl Lane {
             kept_from,
             compacted,
             planned: 0,
+            published_micros: None,
             loaded: VecDeque::new(),
             tail_bytes: 0,
         }
