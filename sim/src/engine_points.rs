@@ -2,18 +2,16 @@
 //! recovery and held against what had been acked. One run is of one shard; in the other one a slot goes from one of two shards
 //! to the other and back, with a checkpoint in between.
 
-use crate::clock::SimClock;
 use crate::crash_points::{Budget, Subject, Tally, Verdict, enumerate};
-use crate::disk::{CrashPlan, SimDisk};
+use crate::disk::SimDisk;
 use crate::rng::SimRng;
 use crate::rows::grains_of;
 use crate::workload::{Act, Names, Workload, bank::Bank};
 use gristmill_base::class::InputClass;
 use gristmill_base::env::{Clock, Disk, DiskErrorKind};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId, TableId};
-use gristmill_base::placement::{shard_of, slot_group, slot_of};
+use gristmill_base::placement::{shard_of, slot_of};
 use gristmill_core::boot::{BootConfig, BootError, recover};
-use gristmill_core::jobs::Job;
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Parcel, Shard};
 use gristmill_io::log::LogError;
@@ -22,8 +20,6 @@ use std::collections::BTreeMap;
 
 /// Bytes of one value, so that a few fill a segment and make a checkpoint due.
 const VALUE_BYTES: usize = 6_000;
-/// Slots of the run in which a file must not be written again: so many that a group of the store has two.
-const SLOTS_OF_PAIRS: u16 = 32;
 
 /// A step of a run.
 #[derive(Clone, Copy, Debug)]
@@ -100,8 +96,6 @@ struct Core {
     background: SimDisk,
     inbox: Inbox,
     outbox: Outbox,
-    /// No root is written while this slot is none that the shard drives.
-    roots_wait_for: Option<SlotId>,
 }
 
 /// Shards with the shortest loop around them.
@@ -133,10 +127,7 @@ impl Core {
             if self.disk.is_down() {
                 return;
             }
-            let waits = self.roots_wait_for.is_some_and(|slot| self.shard.driven_slot(slot).is_none());
-            if !(waits && matches!(job, Job::Root { .. })) {
-                self.inbox.jobs.push(job.run(&mut self.background));
-            }
+            self.inbox.jobs.push(job.run(&mut self.background));
         }
         for (path, mode) in self.outbox.open.drain(..) {
             let file = self.disk.open(&path, mode);
@@ -165,7 +156,7 @@ impl Crew {
             let host = Box::new(LinkedApps::new([Bank::default().app()]));
             let shard = seed.open(&mut own, host, Box::new(rng.fork())).map_err(verdict)?;
             let (inbox, outbox) = (Inbox::default(), Outbox::default());
-            cores.push(Core { shard, disk: own, background, inbox, outbox, roots_wait_for: None });
+            cores.push(Core { shard, disk: own, background, inbox, outbox });
         }
         Ok(Self { cores, disk, tag: 0 })
     }
@@ -325,45 +316,6 @@ pub fn visit(script: &Script, seed: u64, budget: Budget) -> Result<Tally, String
     let mut open = |disk, promise: &mut Promise| open(script, disk, promise);
     let mut subject = Subject { work: &mut work, open: &mut open };
     enumerate(seed, budget, &mut subject).map_err(|failure| failure.to_string())
-}
-
-/// A slot moves, and the machine goes down before the shard that gave it away has stored a root since: what that one writes
-/// afterwards must not be files that went with the slot.
-///
-/// # Errors
-/// What is not there then.
-pub fn moved_files_are_not_written_again(seed: u64) -> Result<(), String> {
-    let (slots, shards, giver) = (SLOTS_OF_PAIRS, 2, ShardId(1));
-    let slot = |key: &str| slot_of(key.as_bytes(), slots);
-    let mut of_giver = (0..).map(|key| format!("v{key}")).filter(|key| shard_of(slot(key), slots, shards) == giver);
-    let moved = of_giver.next().expect("a shard has keys");
-    let is_pair =
-        |key: &String| slot(key) != slot(&moved) && slot_group(slot(key), slots) == slot_group(slot(&moved), slots);
-    let stays = of_giver.find(is_pair).expect("a group has two slots");
-    let script = Script { shards, slots, keys: vec![moved, stays], steps: Vec::new() };
-    let words = |verdict| format!("{verdict:?}");
-    let down = || "the machine went down".to_owned();
-    let (mut promise, mut next) = (Promise::default(), BTreeMap::new());
-    let disk = SimDisk::new(seed, SimClock::new());
-    let mut crew = Crew::open(&script, disk.handle()).map_err(words)?;
-    let (names, session) = begin(&mut crew, &script).ok_or_else(down)?;
-    for _ in 0..3 {
-        put(&mut crew, (&names, session), &mut next, &mut promise, &script.keys[0]).ok_or_else(down)?;
-    }
-    crew.cores[usize::from(giver.0)].roots_wait_for = Some(slot(&script.keys[0]));
-    move_slot(&mut crew, slot(&script.keys[0]), ShardId(0)).ok_or_else(down)?;
-    disk.crash(CrashPlan::KeepAll);
-    let disk = disk.restart();
-    open(&script, disk.handle(), &mut promise).map_err(words)?;
-    let mut crew = Crew::open(&script, disk.handle()).map_err(words)?;
-    let (names, session) = begin(&mut crew, &script).ok_or_else(down)?;
-    next.clear();
-    for _ in 0..24 {
-        put(&mut crew, (&names, session), &mut next, &mut promise, &script.keys[1]).ok_or_else(down)?;
-    }
-    disk.crash(CrashPlan::KeepAll);
-    let disk = disk.restart();
-    open(&script, disk, &mut promise).map_err(words)
 }
 
 /// Visits every crash point of both runs and says what was tried. The moves take several times as many images, so recoveries of

@@ -54,6 +54,10 @@ interleavings! {
     a_window_is_full: "stream window full", "bank", 1;
     /// RECOVERY: backlog first, later inputs behind it.
     a_backlog_is_there_at_a_restart: "backlog at a restart", "bank", 1;
+    /// Timers are read of so many slots at a time.
+    timers_wait_to_be_read: "timers wait to be read", "bank", 1;
+    /// SPILL: what files hold of a long backlog leaves memory in several turns.
+    a_backlog_is_given_up_in_pieces: "backlog rows given up in pieces", "bank", 1;
     /// DELETE: rows and timers go, positions stay.
     a_grain_is_deleted_and_comes_back: "grain deleted by its handler", "bank", 1;
     /// RECOVERY: a slot channel resends its rows in order; PRUNE took only what was durable at the receiver.
@@ -146,6 +150,15 @@ interleavings! {
     a_lane_is_compacted: "lane compacted", "facts", 1;
     a_compaction_is_for_nobody: "lane compaction was for nobody", "facts", 1;
     files_of_compactions_are_removed: "file of a compaction removed at a start", "facts", 1;
+    /// Moves: files that two shards name go while both run, and those that two parts of one shard name.
+    a_shared_file_goes: "shared file removed while the server runs", "bank", 1;
+    a_part_lets_go_of_what_another_names: "file that two parts of one shard name let go of by one", "bank", 1;
+    /// Moves: the root of the giver is older than files that went with a slot.
+    jobs_are_numbered_above_files_of_others: "numbers of jobs raised above files of others", "bank", 1;
+    /// Moves: more is said to a slot on its way than is kept.
+    an_item_for_a_slot_that_comes_is_dropped: "item for a slot that comes dropped", "bank", 200;
+    /// Moves: refusals have moved cursors of a slot that no record has yet.
+    cursors_are_recorded_for_a_move: "cursors recorded for a move", "bank", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
     /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.

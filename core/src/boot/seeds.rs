@@ -100,11 +100,14 @@ pub(super) fn seeds(
         .collect()
 }
 
-/// Sees to it that no shard gives a number of a job out again that has a file: the root of a shard which gave a slot away may be
-/// older than the files that went with it.
+/// Sees to it that no shard gives a number of a job out again that has a file, or that one had which a backup may have copied: the
+/// root of a shard which gave a slot away may be older than the files that went with it, and whoever got them numbers its own
+/// above theirs.
 pub(super) fn number_jobs_above_files(logs: &mut [Recovered]) {
-    let manifests = logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
-    let Some(last) = manifests.flat_map(Manifest::files).map(|(_, number, _)| number.job()).max() else { return };
+    let manifests = || logs.iter().filter_map(|recovered| recovered.content.manifest.as_ref());
+    let of_files = manifests().flat_map(Manifest::files).map(|(_, number, _)| number.job());
+    let given = manifests().map(|manifest| manifest.next_job().saturating_sub(1));
+    let Some(last) = of_files.chain(given).max() else { return };
     for manifest in logs.iter_mut().filter_map(|recovered| recovered.content.manifest.as_mut()) {
         if manifest.next_job() <= last {
             reached("numbers of jobs raised above files of others");
