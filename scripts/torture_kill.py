@@ -155,6 +155,7 @@ def main():
     say(f"torture-kill: {args.cycles} kills, seed {args.seed}, {args.gristmill}")
     campaign = Kills(args)
     number, wrong = run_to_its_end(campaign)
+    wrong = wrong or campaign.missed()
     if wrong:
         say(f"FAILED behind kill {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)

@@ -32,6 +32,8 @@ SHORT_LOGS = ["--segment-bytes", str(256 << 10), "--checkpoint-bytes", str(1 << 
 SHARDS_MAX = 4
 SLOTS = 256
 PAUSE_MICROS_MAX = 1_000_000  # that requests of a slot may wait while it moves
+MOVES_ASKED_MIN = 3  # so often slots are to move until it is wrong that none has
+UNREACHABLE = 69  # status of a command whose server is gone
 VALUES = [64, 400, 1500]  # bytes; from 1,024 on they lie in files of their own
 TOOLS = ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount"]
 
@@ -213,7 +215,7 @@ class Campaign:
         self.device = device(self.children) if device else Device(args.work, self.children, args.image_mib)
         self.acked = 0
         # Slots that moved, kills that fell into a move or between two, and the longest pause of a slot.
-        self.moved, self.into_moves, self.paused_micros = 0, 0, 0
+        self.asked_moves, self.moved, self.into_moves, self.paused_micros = 0, 0, 0, 0
         self.goal = 0
         self.shards, self.more = args.shards, SHORT_LOGS
         self.size = self.chance.choice(VALUES)
@@ -276,6 +278,7 @@ class Campaign:
         if self.shards < 2:
             return None
         self.goal = (self.goal + 1) % self.shards
+        self.asked_moves += 1
         command = [self.args.gristmill, "data", "rebalance", self.device.mount / "data", "--slot", f"0-{SLOTS - 1}",
                    "--to", str(self.goal), "--output", "json"]
         return self.children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -291,12 +294,19 @@ class Campaign:
         told = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         moved = [move for move in told if move.get("moved")]
         self.moved += len(moved)
-        self.into_moves += moves.returncode != 0
+        # Cut off on the way, not refused at once.
+        self.into_moves += moves.returncode != 0 and (bool(told) or moves.returncode == UNREACHABLE)
         self.paused_micros = max([self.paused_micros, *(move["paused_us"] for move in moved)])
         if self.paused_micros >= PAUSE_MICROS_MAX:
             return len(moved), f"requests of a slot waited for {self.paused_micros / 1e6:.2f} s"
         wrong = moves.returncode in (2, 70, 78)
-        return len(moved), f"data rebalance, status {moves.returncode}: {lines[-1]}" if wrong else None
+        said = lines[-1] if lines else "it said nothing"
+        return len(moved), f"data rebalance, status {moves.returncode}: {said}" if wrong else None
+
+    def missed(self):
+        """What all cycles together should have reached and have not, or none."""
+        is_missed = self.asked_moves >= MOVES_ASKED_MIN and not self.moved
+        return f"{self.asked_moves} times slots were to move, and none has" if is_missed else None
 
     def moves_in_words(self):
         return f"{self.moved:,} slots moved, {self.into_moves} times on the way, longest pause {self.paused_micros / 1e3:.1f} ms"
@@ -427,6 +437,7 @@ def main():
     if args.expect_loss:
         say(f"noticed at cut {number}: {wrong}" if wrong else f"NOT noticed in {number} cuts: nothing was flushed, and nothing was lost")
         sys.exit(0 if wrong else 1)
+    wrong = wrong or campaign.missed()
     if wrong:
         say(f"FAILED behind cut {number}, seed {args.seed}: {wrong}\nkept: {args.work}")
         sys.exit(1)

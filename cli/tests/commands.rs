@@ -100,6 +100,33 @@ fn lines_become_counts() {
     assert_eq!(setup.json(&["app", "list"])[0]["app"], "word-count");
 }
 
+/// In a topic that keeps the last event of each key an empty value would delete one: no line and no value does that by itself.
+#[test]
+fn only_tombstones_delete_keys() {
+    let setup = Setup::new("commands-tombstones");
+    let file = setup.folder.0.join("app.yaml");
+    let text = include_str!("../../examples/word-count/app.yaml");
+    let topics = "topics:\n  - {name: plain, key: string, value: string, lanes: 1}\n  - {name: last, key: string, value: string, lanes: 1, compact: true}";
+    let with_topics = text.replacen("topics:", topics, 1);
+    assert_ne!(with_topics, text, "the app file is another");
+    std::fs::write(&file, with_topics).expect("it is written");
+    assert_eq!(setup.run(&["app", "load", file.to_str().expect("text")]).0, 0);
+    let lines = |topic| setup.run_with(&["topic", "append", topic, "--lines", "--key", "k"], "a\n\nb\n");
+    let values = |topic| -> Vec<Value> {
+        setup.json(&["topic", "read", topic]).into_iter().map(|event| event["value"].clone()).collect()
+    };
+    assert_eq!(lines("word-count/plain").0, 0);
+    assert_eq!(values("word-count/plain"), ["a", "", "b"]);
+    let (status, _, errors) = lines("word-count/last");
+    assert!(status == 2 && errors.contains("line 2 is empty") && errors.contains("--tombstone"), "{status}: {errors}");
+    assert_eq!(values("word-count/last"), ["a"]);
+    let append = ["topic", "append", "word-count/last", "--key", "k"];
+    let (status, _, errors) = setup.run(&[&append[..], &[""]].concat());
+    assert!(status == 2 && errors.contains("the value is empty"), "{status}: {errors}");
+    assert_eq!(setup.run(&[&append[..], &["--tombstone"]].concat()).0, 0);
+    assert_eq!(values("word-count/last"), ["a", ""]);
+}
+
 #[test]
 fn what_is_wrong_is_named_with_what_there_is() {
     let setup = Setup::new("commands-wrong");

@@ -1,5 +1,6 @@
 //! `gristmill topic append`: one event, or the lines of files.
 
+use super::app::{cell, rows};
 use super::connect::failed;
 use super::output::{Format, Printer, grouped};
 use super::typed;
@@ -22,7 +23,8 @@ pub(super) struct Append {
     /// Key of the event. With --lines the default is the name of the line's file, or "stdin".
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     key: Option<String>,
-    /// Append each line as an event of its own, in order. The line is the value.
+    /// Append each line as an event of its own, in order. The line is the value. An empty line is an empty value, which a
+    /// topic of text or bytes takes, unless it has compact: true.
     #[arg(long)]
     lines: bool,
     /// For topics of JSON values: names of two members. The value of each line is then an object with the name of its
@@ -53,12 +55,19 @@ pub(super) fn members(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(client: &mut Client, append: &Append, format: Format) -> Result<(), Failed> {
     let topic = client.topic(&append.topic).map_err(failed)?;
     if append.lines {
-        let lines = Lines { client, topic, append, appended: 0 };
+        let takes_empty = !is_compacted(client, &append.topic)?;
+        let lines = Lines { client, topic, takes_empty, append, appended: 0 };
         return lines.run(format);
     }
     let value = match append.values.as_slice() {
         [] if append.tombstone => Vec::new(),
-        [value] if !append.tombstone => typed::encode("the value", topic.value, value)?,
+        [value] if !append.tombstone => {
+            let value = typed::encode("the value", topic.value, value)?;
+            if value.is_empty() && is_compacted(client, &append.topic)? {
+                return Err(deletes(&append.topic, "the value is empty"));
+            }
+            value
+        }
         values => {
             let wanted = "one is wanted (quote it), none with --tombstone, or --lines with files";
             return Err(Failed::new(Exit::Usage, format!("{} values; {wanted}", values.len())));
@@ -74,10 +83,26 @@ pub(super) fn run(client: &mut Client, append: &Append, format: Format) -> Resul
     printer.flush()
 }
 
+/// Whether a topic keeps the last event of each key, so that one without a value deletes its key.
+fn is_compacted(client: &mut Client, path: &str) -> Result<bool, Failed> {
+    let topics = rows(&client.topic_list().map_err(failed)?, "topics")?;
+    let is_it = |topic: &&Value| format!("{}/{}", cell(topic, "app"), cell(topic, "name")) == path;
+    Ok(topics.iter().find(is_it).is_some_and(|topic| !topic["compact"].is_null()))
+}
+
+fn deletes(topic: &str, what: &str) -> Failed {
+    let message = format!(
+        "{what}, and {topic} is compacted: an event without a value deletes its key there; --key K --tombstone appends one"
+    );
+    Failed::new(Exit::Usage, message)
+}
+
 /// An appending of lines, many in flight.
 struct Lines<'a> {
     client: &'a mut Client,
     topic: Topic,
+    /// Whether an empty line is an event as any other.
+    takes_empty: bool,
     append: &'a Append,
     /// Durable by now.
     appended: u64,
@@ -134,6 +159,9 @@ impl Lines<'_> {
                 return Err(Failed::new(Exit::Usage, message));
             }
             let value = self.value(name, number, &line)?;
+            if value.is_empty() && !self.takes_empty {
+                return Err(deletes(&self.append.topic, &format!("{name}, line {number} is empty")));
+            }
             self.client.submit_patiently(self.topic.event(key.clone(), value)).map_err(failed)?;
             self.take(false)?;
         }

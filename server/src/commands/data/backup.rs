@@ -5,7 +5,7 @@
 
 use super::super::connect::{Server, failed};
 use super::super::output::{Format, Output, Printer, grouped};
-use super::{backup_failed, make_folder, mebibytes};
+use super::{Folders, make_folder, mebibytes};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
 use gristmill_base::files::Files;
@@ -66,11 +66,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Err(error) => return Err(Failed::configuration(error.to_string())),
     };
     let took = Duration::from_nanos(SystemClock.now().monotonic_nanos - begun);
-    let pruned = match arguments.keep {
-        Some(keep) => Some(let_go(dir, dest, keep)?),
-        None => None,
-    };
-    tell(arguments, &report, pruned.as_ref(), cut, took)
+    match arguments.keep.map(|keep| let_go(dir, dest, keep)).transpose() {
+        Ok(pruned) => tell(arguments, &report, pruned.as_ref(), cut, took),
+        Err(Failed { exit, message }) => {
+            tell(arguments, &report, None, cut, took)?;
+            let what = format!("backup {} is made, but old ones were not removed: {message}", report.number);
+            Err(Failed::new(exit, what))
+        }
+    }
+}
+
+/// A backup of a data directory.
+fn folders<'a>(dir: &'a Path, dest: &'a Path) -> Folders<'a> {
+    Folders { backups: dest, source: dir, target: dest }
 }
 
 /// The folder, or the nearest one above it that is there.
@@ -82,7 +90,7 @@ fn nearest(folder: &Path) -> Option<PathBuf> {
 /// Removes old backups.
 fn let_go(dir: &Path, dest: &Path, keep: u32) -> Result<Pruned, Failed> {
     let mut disk = PosixDisk::new(dest);
-    prune(&mut Files::new(&mut disk), keep as usize).map_err(|error| backup_failed(dir, dest, &error))
+    prune(&mut Files::new(&mut disk), keep as usize).map_err(|error| folders(dir, dest).failed(&error))
 }
 
 fn tell(
@@ -121,7 +129,7 @@ fn tell(
 fn at_rest(dir: &Path, dest: &Path) -> Result<BackupReport, Failed> {
     let mut disk = PosixDisk::new(dir);
     let source = BackupSource::at_rest(&mut Files::new(&mut disk), &BootConfig::default());
-    let source = source.map_err(|error| backup_failed(dir, dest, &error))?;
+    let source = source.map_err(|error| folders(dir, dest).failed(&error))?;
     copy(dir, dest, &source, |_| Ok(()))
 }
 
@@ -157,7 +165,7 @@ fn running(dir: &Path, dest: &Path) -> Result<(BackupReport, u64), Failed> {
 fn copy_held(dir: &Path, dest: &Path, client: &mut Client, cut: u64) -> Result<BackupReport, Failed> {
     let mut disk = PosixDisk::new(dir);
     let source =
-        BackupSource::at_cut(&mut Files::new(&mut disk), cut).map_err(|error| backup_failed(dir, dest, &error))?;
+        BackupSource::at_cut(&mut Files::new(&mut disk), cut).map_err(|error| folders(dir, dest).failed(&error))?;
     let mut are_logs_told = false;
     copy(dir, dest, &source, |backup| {
         let step = match (backup.logs_are_copied(), backup.is_copied()) {
@@ -184,7 +192,7 @@ fn copy(
 ) -> Result<BackupReport, Failed> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
-    let told = |error| backup_failed(dir, dest, &error);
+    let told = |error| folders(dir, dest).failed(&error);
     let (mut from, mut to) = (PosixDisk::new(dir), PosixDisk::new(dest));
     let (mut from, mut to) = (Files::new(&mut from), Files::new(&mut to));
     let mut backup = Backup::begin(&mut from, &mut to, source, SystemClock.now().wall_micros).map_err(told)?;

@@ -98,18 +98,45 @@ fn make_folder(path: &Path) -> Result<(), Failed> {
     made(path).map_err(|error: std::io::Error| Failed::configuration(format!("{}: {error}", path.display())))
 }
 
-/// What a backup or a restore ended with. Damage is an answer; the other folder stays as it was.
-fn backup_failed(from: &Path, to: &Path, error: &BackupError) -> Failed {
-    let folder = if matches!(error, BackupError::Source(_) | BackupError::Damaged { .. }) { from } else { to };
-    match error {
-        BackupError::Source(error) => unread(folder, error),
-        BackupError::Damaged { .. } => Failed::new(Exit::No, format!("{}: {error}", folder.display())),
-        BackupError::Target(_) | BackupError::Refused(_) => {
-            Failed::configuration(format!("{}: {error}", folder.display()))
+/// The folders of a backup or of a restore.
+#[derive(Clone, Copy)]
+struct Folders<'a> {
+    /// Where the backups are.
+    backups: &'a Path,
+    /// The data directory that is copied; of a restore, what it is read from.
+    source: &'a Path,
+    /// What is written to.
+    target: &'a Path,
+}
+
+impl Folders<'_> {
+    /// What ended it. Damage is an answer, and lies in the backups: that of a data directory is copied as it is.
+    fn failed(self, error: &BackupError) -> Failed {
+        match error {
+            BackupError::Source(error) => unread(self.source, error),
+            BackupError::Damaged { .. } => Failed::new(Exit::No, format!("{}: {error}", self.backups.display())),
+            BackupError::Target(_) | BackupError::Refused(_) => {
+                Failed::configuration(format!("{}: {error}", self.target.display()))
+            }
         }
     }
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_of_a_backup_is_said_to_lie_among_the_backups() {
+        let damaged =
+            BackupError::Damaged { file: "backup-000003".to_owned(), what: "its checksum differs".to_owned() };
+        let folders = Folders { backups: Path::new("/b"), source: Path::new("/data"), target: Path::new("/b") };
+        let failed = folders.failed(&damaged);
+        assert_eq!(failed.exit, Exit::No);
+        assert_eq!(failed.message, "/b: backup-000003: its checksum differs");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::output::{Format, Output, Printer, grouped};
 use super::verify::lines;
-use super::{backup_failed, make_folder, mebibytes};
+use super::{Folders, make_folder, mebibytes};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
 use gristmill_core::boot::BootConfig;
@@ -38,7 +38,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let (source, dir) = (arguments.source.as_path(), arguments.dir.as_path());
     let _source_lock = super::take(source)?;
-    let told = |error| backup_failed(source, dir, &error);
+    let folders = Folders { backups: source, source, target: dir };
+    let told = |error| folders.failed(&error);
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     let mut from = PosixDisk::new(source);

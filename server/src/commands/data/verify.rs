@@ -1,7 +1,7 @@
 //! `gristmill data verify`: every damaged range.
 
 use super::super::output::{Format, Printer, grouped};
-use super::{Directory, backup_failed, mebibytes, take, unread};
+use super::{Directory, Folders, mebibytes, take, unread};
 use crate::exit::{Exit, Failed};
 use gristmill_base::env::Clock;
 use gristmill_core::boot::backup::{BACKUP_FILE, check};
@@ -29,7 +29,9 @@ pub(super) fn run(arguments: &Directory) -> Result<(), Failed> {
     let is_backup = dir.join(BACKUP_FILE).exists();
     let found = if is_backup {
         let checked = check(&mut disk, None, &config, now, &mut progress);
-        checked.map(|checked| checked.verified).map_err(|error| backup_failed(dir, dir, &error))
+        checked
+            .map(|checked| checked.verified)
+            .map_err(|error| Folders { backups: dir, source: dir, target: dir }.failed(&error))
     } else {
         verify(&mut disk, &config, now, &mut progress).map_err(|error| unread(dir, &error))
     };
