@@ -26,6 +26,18 @@ impl AlignedBuf {
         Self { memory, start, len }
     }
 
+    /// A buffer of at least `bytes` bytes for a large read, with whatever in it. For zeros the allocator asks the system, which
+    /// makes fresh pages of memory that was in use a moment ago; memory that is written here is used again as it is.
+    #[must_use]
+    pub fn to_fill(bytes: usize) -> Self {
+        let len = bytes.max(1).next_multiple_of(BLOCK_BYTES);
+        let mut memory = Vec::with_capacity(len + BLOCK_BYTES);
+        memory.resize(len + BLOCK_BYTES, 0xff);
+        let start = memory.as_ptr().align_offset(BLOCK_BYTES);
+        assert!(start <= BLOCK_BYTES, "a byte pointer can always be aligned");
+        Self { memory, start, len }
+    }
+
     /// A buffer that starts with `bytes` and is zero up to the next block.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {

@@ -67,7 +67,15 @@ impl<'a> Files<'a> {
     /// # Errors
     /// What the read says.
     pub fn read(&mut self, file: FileId, offset: u64, bytes: usize) -> Result<(AlignedBuf, usize), DiskError> {
-        match self.run(DiskOp::Read { file, offset, buf: AlignedBuf::zeroed(bytes) })? {
+        self.read_to(file, offset, AlignedBuf::zeroed(bytes))
+    }
+
+    /// As [`Self::read`], into a buffer, as many bytes as it has.
+    ///
+    /// # Errors
+    /// What the read says.
+    pub fn read_to(&mut self, file: FileId, offset: u64, buf: AlignedBuf) -> Result<(AlignedBuf, usize), DiskError> {
+        match self.run(DiskOp::Read { file, offset, buf })? {
             DiskOutcome::Read { buf, bytes } => Ok((buf, bytes)),
             other => unreachable!("a read answered {other:?}"),
         }

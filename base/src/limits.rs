@@ -110,6 +110,13 @@ pub const HEADERS_MAX: usize = 1_024;
 pub const HEADERS_BYTES_MAX: usize = 1 << 20;
 /// Records of a bounded input in one operation: so many small ones are a good batch for the log.
 pub const INGEST_RECORDS_MAX: usize = 4_096;
+/// Events of one batch: what the largest page of events has, so that whoever takes one apart makes no more of it than that.
+pub const BATCH_EVENTS_MAX: usize = PAGE_ENTRIES_MAX as usize;
+/// Bytes of one batch: a chunk of a lane, or a page of a reader, may be one of the largest.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one batch that a reader gets: the largest event that came alone is one there, as is a batch of another format
+/// written anew, whose events take some bytes more.
+pub const FETCHED_BATCH_BYTES_MAX: usize = 10 << 20;
 /// Streams of bounded inputs that one slot keeps, those that have ended too: whoever connects may begin some, by numbers of
 /// his own, and none is ever forgotten. As many as sessions: with an input every hour for a topic enough for seven years, and
 /// some 5 MiB a slot for who begins as many as he can, who is stopped sooner where that would need memory beyond the budget.
@@ -381,6 +388,16 @@ const _: () = assert!(
 const _: () = assert!(
     LANE_CHUNK_BYTES + LOG_RECORD_BYTES_MAX < LANE_FILE_BYTES as usize,
     "a chunk of any size fits a file of its lane"
+);
+const _: () = assert!(
+    BATCH_BYTES_MAX <= LANE_CHUNK_BYTES && BATCH_BYTES_MAX <= PAGE_BYTES_MAX,
+    "a batch fits a chunk, and a page"
+);
+const _: () = assert!(
+    KEY_BYTES_MAX + VALUE_BYTES_MAX + HEADERS_BYTES_MAX + BLOCK_BYTES < FETCHED_BATCH_BYTES_MAX
+        && BATCH_BYTES_MAX + 64 * BATCH_EVENTS_MAX < FETCHED_BATCH_BYTES_MAX
+        && FETCHED_BATCH_BYTES_MAX + BLOCK_BYTES < FRAME_BYTES_MAX,
+    "whatever lies in a lane is a batch of a reply, and that fits a frame"
 );
 const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
 const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");

@@ -129,6 +129,10 @@ pub enum Bug {
     SendersGoOnAfterMove = 64,
     /// A file that shards share goes as soon as the first of them says that it does not need it.
     FirstWordOnSharedFiles = 65,
+    /// A feed goes on behind a batch after its first event.
+    BatchFedOnce = 90,
+    /// A reader of batches gets those whose record is not durable.
+    BatchBeforeDurable = 91,
     /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
     /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
     TimersOfTwoViews = 74,
@@ -136,7 +140,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 59] = [
+    pub const ALL: [Bug; 61] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -196,6 +200,8 @@ impl Bug {
         Bug::MovedRowsRemoved,
         Bug::FirstWordOnSharedFiles,
         Bug::SendersGoOnAfterMove,
+        Bug::BatchFedOnce,
+        Bug::BatchBeforeDurable,
     ];
 }
 

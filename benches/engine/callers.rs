@@ -3,16 +3,22 @@
 use crate::core::Core;
 use anyhow::{anyhow, bail, ensure};
 use gristmill_base::class::InputClass;
+use gristmill_base::event_batch::put_event;
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, TableId, TopicId};
 use gristmill_base::limits::{SLOT_COUNT_DEFAULT, TURN_REQUESTS_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_benches::{Numbers, fill_value, is_value_of, key};
-use gristmill_core::request::{Answer, Bytes, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
+use gristmill_core::request::{
+    Answer, Batch, BatchFormat, Bytes, Code, Operation, Refusal, Reply, Request, Responder, Sequence,
+};
 use gristmill_io::clock::SystemClock;
 use hdrhistogram::Histogram;
 
 /// Most sessions that callers share, as connections of a server are shared.
 const SESSIONS_MAX: usize = 50;
+
+/// Events of a record batch.
+pub(crate) const BATCH_EVENTS: u32 = 60;
 
 /// When what was refused is asked again at the latest, nanoseconds.
 const AGAIN_NANOS: u64 = 1_000_000;
@@ -26,6 +32,8 @@ pub(crate) enum Op {
     Get,
     /// Append an event with that key, durably.
     Append,
+    /// Append a record batch of [`BATCH_EVENTS`] events with that key, durably.
+    AppendBatch,
 }
 
 /// Which keys, and until when.
@@ -181,7 +189,7 @@ impl Callers {
         let session = caller as usize % self.sessions.len();
         let (name, (topic, lanes)) = (key(number), self.topic);
         let slot = match op {
-            Op::Append => lane_home(topic, lane_of(&name, lanes), lanes, SLOT_COUNT_DEFAULT).0,
+            Op::Append | Op::AppendBatch => lane_home(topic, lane_of(&name, lanes), lanes, SLOT_COUNT_DEFAULT).0,
             Op::Put | Op::Get => slot_of(&name, SLOT_COUNT_DEFAULT).0,
         };
         let mut flight = Flight { key: number, seq: 0, session: session as u32, slot, op, since };
@@ -196,7 +204,7 @@ impl Callers {
 
     fn request_of(&mut self, caller: u32) -> Request {
         let flight = self.flights[caller as usize];
-        let (table, (topic, _), session) = (self.table, self.topic, flight.session as usize);
+        let (table, (topic, lanes), session) = (self.table, self.topic, flight.session as usize);
         let name = key(flight.key);
         let (_, ack) = self.positions[session][usize::from(flight.slot)];
         let sequence = Sequence { seq: flight.seq, ack };
@@ -207,6 +215,12 @@ impl Callers {
                 let (key, value) = (name.as_slice().into(), self.value_of(flight.key));
                 Operation::Produce { topic, sequence, key, value, headers: Vec::new(), event_micros: 0 }
             }
+            Op::AppendBatch => Operation::Append {
+                topic,
+                lane: lane_of(&name, lanes),
+                sequence,
+                batch: self.batch_of(flight.key, &name),
+            },
         };
         let responder = Responder { shard: ShardId(0), conn: ConnId(session as u64), tag: u64::from(caller) };
         Request { responder, session: self.sessions[session], class: InputClass::Live, operation }
@@ -216,6 +230,16 @@ impl Callers {
         let mut value = vec![0; self.value_bytes];
         fill_value(&mut value, number, &mut self.numbers);
         value.into()
+    }
+
+    fn batch_of(&mut self, number: u64, name: &[u8]) -> Batch {
+        let (mut bytes, mut value) = (Vec::new(), vec![0; self.value_bytes]);
+        for _ in 0..BATCH_EVENTS {
+            fill_value(&mut value, number, &mut self.numbers);
+            put_event(&mut bytes, 0, name, &value, [].into_iter());
+        }
+        let (format, class, count) = (BatchFormat::Native, InputClass::Live, BATCH_EVENTS);
+        Batch { format, class, is_spread: false, count, bytes: bytes.into() }
     }
 
     /// Asks what was refused again, in the order of its positions.

@@ -9,7 +9,9 @@ use gristmill_base::checksum::crc32c;
 use gristmill_base::env::{Disk, DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, SlotId};
+use gristmill_base::limits::LANE_CHUNK_BYTES;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::shared::SharedBytes;
 use gristmill_io::log::{LogError, ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Chunk, Extent, Place};
@@ -134,7 +136,7 @@ pub enum JobDone {
     /// The cut of that number is written down.
     Cut(u64, Result<(), DiskError>),
     /// A chunk's body.
-    LoadChunk(SlotId, LaneKey, Extent, Result<Vec<u8>, ChunkError>),
+    LoadChunk(SlotId, LaneKey, Extent, Result<SharedBytes, ChunkError>),
     /// A read may be tried again.
     Nothing(u64),
 }
@@ -294,24 +296,34 @@ fn fill_chunk(files: &mut Files<'_>, file: FileId, chunk: &Chunk) -> Result<(), 
     files.flush(file)
 }
 
-fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<Vec<u8>, DiskError> {
+/// Bytes of one read. A chunk as checkpoints make it comes in one, so the device has all of it to do at once, and its bytes
+/// stay where they were read to. Larger ones come in pieces: nothing is allocated by what a checkpoint says alone.
+const CHUNK_READ_BYTES: usize = LANE_CHUNK_BYTES;
+
+fn read_chunk(files: &mut Files<'_>, file: FileId, extent: Extent) -> Result<SharedBytes, DiskError> {
     let mut body = Vec::new();
     while (body.len() as u64) < extent.bytes {
-        let want = (extent.bytes - body.len() as u64).min(1 << 20) as usize;
-        let (buf, read) = files.read(file, extent.place.position + body.len() as u64, want)?;
-        body.extend_from_slice(&buf.as_slice()[..want.min(read)]);
+        let want = (extent.bytes - body.len() as u64).min(CHUNK_READ_BYTES as u64) as usize;
+        let at = extent.place.position + body.len() as u64;
+        let (buf, read) = files.read_to(file, at, AlignedBuf::to_fill(want))?;
+        let read = read.min(want);
+        if body.is_empty() && (read < want || want as u64 == extent.bytes) {
+            let (memory, start) = buf.into_parts();
+            return Ok(SharedBytes::from(memory).part(start..start + read));
+        }
+        body.extend_from_slice(&buf.as_slice()[..read]);
         if read < want {
             break;
         }
     }
-    Ok(body)
+    Ok(body.into())
 }
 
 /// Reads a chunk and checks it.
 ///
 /// # Errors
 /// Damage, or what the disk says.
-pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<Vec<u8>, ChunkError> {
+pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Result<SharedBytes, ChunkError> {
     let damaged = |why: String| ChunkError::Damaged(format!("{} are damaged: {why}", chunk_words(lane, extent)));
     let file = match files.open(&lane_path(lane, extent.place.file), OpenMode::Read) {
         Err(error) if error.kind == DiskErrorKind::NotFound => return Err(damaged("the file is missing".to_owned())),

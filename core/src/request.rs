@@ -5,6 +5,9 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
+use gristmill_base::codec::DecodeError;
+use gristmill_base::shared::SharedBytes;
+pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
 
@@ -56,6 +59,35 @@ pub enum Operation {
     },
     /// Append records of a bounded input to lanes that one slot homes. Answered by [`Answer::Ingested`].
     Ingest(Ingest),
+    /// Append a batch: all of its events at consecutive offsets, or none. Answered by [`Answer::Appended`], with the offset
+    /// of the first one.
+    Append {
+        /// Topic.
+        topic: TopicId,
+        /// Lane. Keys of native batches belong to it.
+        lane: LaneId,
+        /// Sequenced at the slot that homes the lane.
+        sequence: Sequence,
+        /// The events; their class is that of the request.
+        batch: Batch,
+    },
+    /// Batches of a lane. Answered by [`Answer::Batches`].
+    Fetch {
+        /// Topic.
+        topic: TopicId,
+        /// Lane.
+        lane: LaneId,
+        /// First offset wanted; 0 for the first that is there. The first batch may begin before it.
+        from: Offset,
+        /// At most so many; the last batch is returned whole.
+        max_events: u32,
+        /// At most so many bytes; one batch is always returned.
+        max_bytes: u32,
+        /// Wait so long for the first event if there is none.
+        wait_millis: u32,
+        /// Batches of other formats than the native one as they are, and not as native ones.
+        as_stored: bool,
+    },
     /// Events of a lane. Answered by [`Answer::Events`].
     Read {
         /// Topic.
@@ -289,6 +321,21 @@ pub struct EventView {
     pub headers: Vec<(Bytes, Bytes)>,
 }
 
+/// A batch of a lane as a reader gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchView {
+    /// How its bytes are to be read.
+    pub format: BatchFormat,
+    /// Position of its first event; the others follow.
+    pub first: Offset,
+    /// When it was appended, microseconds since 1970, by the engine's clock.
+    pub append_micros: u64,
+    /// Number of its events.
+    pub count: u32,
+    /// Its bytes.
+    pub bytes: SharedBytes,
+}
+
 /// What a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -315,6 +362,15 @@ pub enum Answer {
         next: Offset,
         /// The events.
         events: Vec<EventView>,
+    },
+    /// Batches in order.
+    Batches {
+        /// Position after the last durable event of the lane.
+        end: Offset,
+        /// Position to read from next.
+        next: Offset,
+        /// The batches.
+        batches: Vec<BatchView>,
     },
     /// Places in a lane.
     Offsets {
@@ -352,6 +408,7 @@ impl Operation {
                 key.len() + value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             }
             Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
+            Self::Append { batch, .. } => batch.bytes.len(),
             Self::Get { key, .. } | Self::Delete { key, .. } => key.len(),
             Self::Put { key, value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
@@ -372,6 +429,7 @@ impl Answer {
             Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) | Self::Offsets { .. } => 0,
             Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
+            Self::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
             Self::Rows { rows, .. } => {
                 rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
@@ -502,11 +560,22 @@ impl Request {
     }
 }
 
+impl From<DecodeError> for Refusal {
+    /// Of a batch that is none.
+    fn from(error: DecodeError) -> Self {
+        Self::new(Code::BadRequest, format!("the batch cannot be read: {error}"))
+    }
+}
+
 impl Operation {
     /// How many inputs it brings, about: by it bulk is bounded.
     #[must_use]
     pub fn inputs(&self) -> usize {
-        if let Self::Ingest(ingest) = self { ingest.records.len().max(1) } else { 1 }
+        match self {
+            Self::Ingest(ingest) => ingest.records.len().max(1),
+            Self::Append { batch, .. } => batch.count.max(1) as usize,
+            _ => 1,
+        }
     }
 
     /// Its place in the session, if it has one.
@@ -514,6 +583,7 @@ impl Operation {
     pub fn sequence(&self) -> Option<Sequence> {
         match self {
             Self::Produce { sequence, .. }
+            | Self::Append { sequence, .. }
             | Self::Put { sequence, .. }
             | Self::Delete { sequence, .. }
             | Self::MapPut { sequence, .. }

@@ -4,7 +4,8 @@ mod results;
 
 use crate::counters::Counters;
 use crate::fault::Fault;
-use crate::greeting::{Greeting, refuse_hello};
+use crate::greeting::{Greeting, beyond_version, refuse_hello};
+use crate::phase::Phase;
 use crate::queued::Queued;
 use crate::translate::{self, Tag, is_read};
 use gristmill_base::codec::DecodeError;
@@ -16,7 +17,7 @@ use gristmill_base::limits::{
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder};
 use gristmill_wire::{
     CORRELATION_NONE, Deframer, Frame, FrameKind, OpCode, OpenFrame, Operation as WireOperation,
-    Request as WireRequest, Status,
+    PROTOCOL_VERSION_OLDEST, Request as WireRequest, Status,
 };
 
 /// Received bytes that may wait behind a frame that cannot be taken yet, before reading stops.
@@ -29,21 +30,6 @@ const UNREAD_NANOS_MAX: u64 = UNREAD_SECONDS_MAX * 1_000_000_000;
 const FRAME_NANOS_MAX: u64 = FRAME_SECONDS_MAX * 1_000_000_000;
 /// A client that has been told why it is closed has this long to take it.
 const CLOSING_NANOS: u64 = 5_000_000_000;
-
-/// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No good hello yet.
-    Fresh,
-    /// Hello was understood; the shard looks for the session.
-    Greeting,
-    /// Operations are taken.
-    Open,
-    /// Something was wrong: what is queued is sent, nothing is taken any more.
-    Closing,
-    /// The owner of the socket was told to close it.
-    Closed,
-}
 
 /// Why no more of a frame was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +77,8 @@ struct Desk {
     shard: ShardId,
     phase: Phase,
     session: SessionId,
+    /// Of the protocol, as hello said it.
+    version: u16,
     /// Operations given to the shard and not answered yet, hello included.
     in_flight: u32,
     /// Their credit in bytes.
@@ -131,6 +119,7 @@ impl Connection {
             shard,
             phase: Phase::Fresh,
             session: SessionId(0),
+            version: PROTOCOL_VERSION_OLDEST,
             in_flight: 0,
             in_flight_bytes: 0,
             reads_in_flight: 0,
@@ -517,7 +506,7 @@ impl Desk {
         let refusal = match (&operation, self.phase) {
             (WireOperation::Hello(hello), Phase::Fresh) => refuse_hello(hello),
             (WireOperation::Hello(_), _) => Some((Status::BadRequest, "hello was said before".to_owned())),
-            (_, Phase::Open) => None,
+            (_, Phase::Open) => beyond_version(operation.code(), self.version),
             (_, Phase::Greeting) => Some((Status::Unauthenticated, "hello has no result yet".to_owned())),
             _ => Some((Status::Unauthenticated, "hello comes first".to_owned())),
         };
@@ -531,6 +520,7 @@ impl Desk {
             WireOperation::Hello(hello) => {
                 self.phase = Phase::Greeting;
                 self.session = hello.session;
+                self.version = hello.version().unwrap_or(PROTOCOL_VERSION_OLDEST);
                 Operation::OpenSession { key: hello.key }
             }
             _ => translate::operation(&operation).expect("all others are for the shard"),

@@ -5,7 +5,7 @@ use gristmill_base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
-use gristmill_wire::{Hello, HelloReply, PROTOCOL_VERSION, Status};
+use gristmill_wire::{Hello, HelloReply, OpCode, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST, Status};
 
 /// Who the server is and where every key lives. The same for all shards but for `shard`; owners of slots change when slots are
 /// moved.
@@ -24,12 +24,13 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// The reply to the hello of a client that now has `session`, whose key is `key`.
+    /// The reply to the hello of a client that now has `session`, whose key is `key`, on a connection of this version of the
+    /// protocol.
     #[must_use]
-    pub fn reply(&self, session: SessionId, key: SessionKey) -> HelloReply {
+    pub fn reply(&self, version: u16, session: SessionId, key: SessionKey) -> HelloReply {
         let bytes = |limit: usize| u32::try_from(limit).expect("limits of the protocol have 32 bits");
         HelloReply {
-            version: PROTOCOL_VERSION,
+            version,
             server: concat!("gristmill ", env!("CARGO_PKG_VERSION")).to_owned(),
             data_directory: self.data_directory.to_le_bytes(),
             session,
@@ -48,12 +49,24 @@ impl Greeting {
     }
 }
 
+/// Why an operation cannot come on a connection of this version of the protocol.
+pub(crate) fn beyond_version(code: OpCode, version: u16) -> Option<(Status, String)> {
+    (code.since() > version).then(|| {
+        let message = format!(
+            "{} is of version {} of the protocol; this connection speaks version {version}, as hello said",
+            code.name(),
+            code.since()
+        );
+        (Status::Unsupported, message)
+    })
+}
+
 /// Why a first hello cannot be accepted.
 pub(crate) fn refuse_hello(hello: &Hello<'_>) -> Option<(Status, String)> {
     if hello.version().is_none() {
         let (oldest, newest) = (hello.version_min, hello.version_max);
         let message = format!(
-            "the client speaks versions {oldest} to {newest} of the protocol, this server {PROTOCOL_VERSION} alone"
+            "the client speaks versions {oldest} to {newest} of the protocol, this server {PROTOCOL_VERSION_OLDEST} to {PROTOCOL_VERSION}"
         );
         return Some((Status::UnsupportedVersion, message));
     }

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod greeting;
 pub mod jobs;
 mod outgoing;
+mod phase;
 mod queued;
 pub mod shard_loop;
 pub mod stop;

@@ -1,10 +1,13 @@
 //! Between the protocol and the shard: operations and answers of one as those of the other. The only place that knows
 //! the types of both.
 
+use gristmill_base::class::InputClass;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use gristmill_core::request::{Answer, BackupStep, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence};
+use gristmill_core::request::{
+    Answer, BackupStep, Batch, BatchFormat, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence,
+};
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
     Operation as WireOperation, Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
@@ -77,6 +80,27 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
             lane: it.lane,
             // Nothing was appended before 1970.
             time_micros: it.time.map(|time| u64::try_from(time).unwrap_or(0)),
+        },
+        WireOperation::Append(it) => Operation::Append {
+            topic: it.topic,
+            lane: it.lane,
+            sequence: sequence(it.sequence),
+            batch: Batch {
+                format: BatchFormat::Native,
+                class: InputClass::Live,
+                is_spread: false,
+                count: it.batch.count(),
+                bytes: it.batch.bytes().to_vec().into(),
+            },
+        },
+        WireOperation::Fetch(it) => Operation::Fetch {
+            topic: it.topic,
+            lane: it.lane,
+            from: it.from,
+            max_events: limit(it.max_records, PAGE_ENTRIES_MAX),
+            max_bytes: limit(it.max_bytes, PAGE_BYTES_MAX as u32),
+            wait_millis: it.wait_millis,
+            as_stored: false,
         },
         WireOperation::Read(it) => Operation::Read {
             topic: it.topic,
@@ -224,6 +248,7 @@ pub fn answer_bytes(answer: &Answer) -> usize {
         Answer::Value(Some(value)) => value.len(),
         Answer::Json(text) => text.len(),
         Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
+        Answer::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
         Answer::Entries { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
         Answer::Rows { rows, .. } => {
             rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |it| it.len())).sum()
@@ -273,6 +298,11 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::Value(value) => return writer.value(correlation, value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),
+        Answer::Batches { end, next, batches } => {
+            let batches = batches.iter();
+            let batches = batches.map(|it| (it.first, it.append_micros.cast_signed(), it.count, &*it.bytes));
+            return writer.fetch(correlation, *end, *next, batches);
+        }
         Answer::Entries { entries, more } => {
             return writer.range(correlation, *more, entries.iter().map(|(key, value)| Entry { key, value }));
         }

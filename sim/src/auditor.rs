@@ -1,10 +1,13 @@
 //! The auditor: what clients were promised, and whether it is kept. Knows nothing of how the engine works.
 
+mod batches;
 mod earlier;
 mod holes;
 mod shown;
 mod starts;
 mod times;
+
+pub use batches::events_of_batches;
 
 use crate::machine::Machine;
 use crate::workload::{Act, Names, Workload};
@@ -209,6 +212,13 @@ impl Auditor {
     pub fn read(&mut self, act: &Act, since: u64, answer: &Answer, workload: &dyn Workload) -> Result<(), String> {
         self.reads += 1;
         self.moment += 1;
+        let taken_apart = match (act, answer) {
+            (Act::Read(_, _, from), Answer::Batches { end, next, batches }) => {
+                Some(events_of_batches(Offset(*from), *end, *next, batches)?)
+            }
+            _ => None,
+        };
+        let answer = taken_apart.as_ref().unwrap_or(answer);
         match (act, answer) {
             (Act::Get(table, key), Answer::Value(value)) => self.cell_read((table, key.clone(), None), since, value),
             (Act::MapGet(table, "cells", key, entry), Answer::Value(value)) => {

@@ -5,7 +5,7 @@ use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
+use gristmill_base::ids::{ConnId, Offset, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Reply, Request, Responder, Sequence};
 use std::collections::{BTreeMap, VecDeque};
@@ -14,8 +14,10 @@ use std::rc::Rc;
 /// An operation that is not known to be answered with all before it.
 struct Open {
     seq: u64,
+    /// Of the first act; those of the others follow.
     id: u64,
-    act: Act,
+    /// One, or events that go as one batch.
+    acts: Vec<Act>,
     /// The names as they were when it was begun: it is sent again as it was.
     names: Rc<Names>,
     /// Its class, which it keeps when it is sent again.
@@ -244,9 +246,11 @@ impl Client {
             let session = self.session;
             return self.send(world.machine, tag, session, InputClass::Live, operation);
         }
-        self.left -= 1;
-        world.auditor.issue(id, &act);
-        let (slot, _) = world.names.operation(&act, Sequence { seq: 0, ack: 0 });
+        let acts = self.gather(act, padding, world, knobs);
+        self.left = self.left.saturating_sub(acts.len() as u64);
+        (id..).zip(&acts).for_each(|(id, act)| world.auditor.issue(id, act));
+        self.next_id = (id & u64::from(u32::MAX)) + acts.len() as u64;
+        let (slot, _) = world.names.operation_of(&acts, Sequence { seq: 0, ack: 0 });
         let session = self.session;
         let lane = self.lanes.entry(slot).or_insert_with(|| Lane {
             session,
@@ -259,7 +263,7 @@ impl Client {
         lane.next += 1;
         let names = Rc::clone(world.names);
         let class = InputClass::from(knobs.bulk > 0 && self.rng.below(100) < knobs.bulk);
-        lane.open.push_back(Open { seq, id, act, names, class, answered: false, resend: 0 });
+        lane.open.push_back(Open { seq, id, acts, names, class, answered: false, resend: 0 });
         self.send_numbers(world, slot, seq, seq, now);
         if self.rng.below(1_000) < knobs.duplicates {
             self.send_numbers(world, slot, seq, seq, now);
@@ -278,6 +282,31 @@ impl Client {
         }
     }
 
+    /// An operation, and, if it appends an event, perhaps more events for the same lane, which go with it as one batch.
+    fn gather(&mut self, first: Act, padding: usize, world: &mut World<'_>, knobs: &Knobs) -> Vec<Act> {
+        let mut acts = vec![first];
+        let Act::Produce(topic, key, _) = acts[0].clone() else { return acts };
+        if knobs.batches == 0 || self.rng.below(100) >= knobs.batches {
+            return acts;
+        }
+        let lane = world.names.lane_of(topic, &key);
+        for _ in 0..self.rng.between(1, 24) {
+            let id = ((self.number as u64 + 1) << 32) | (self.next_id + acts.len() as u64 - 1);
+            let act = world.workload.act(self.number, id, padding, &mut self.rng);
+            match act {
+                Act::Produce(other, own, value) if other == topic => {
+                    let own = if world.names.lane_of(topic, &own) == lane { own } else { key.clone() };
+                    acts.push(Act::Produce(topic, own, value));
+                }
+                _ => {}
+            }
+        }
+        if acts.len() > 1 {
+            reached("batch sent");
+        }
+        acts
+    }
+
     /// Sends these numbers of a slot: unanswered ones as they were, the others as void.
     fn send_numbers(&mut self, world: &mut World<'_>, slot: SlotId, from: u64, to: u64, now: u64) {
         for seq in from..=to {
@@ -289,7 +318,7 @@ impl Client {
             let (id, class, operation) = match open {
                 Some(open) => {
                     open.resend = now + self.rng.between(20_000_000, 400_000_000);
-                    (Some(open.id), open.class, open.names.operation(&open.act, sequence).1)
+                    (Some(open.id), open.class, open.names.operation_of(&open.acts, sequence).1)
                 }
                 None => {
                     reached("void sent");
@@ -442,9 +471,17 @@ impl Client {
             _ => {}
         }
         let Some(id) = id else { return Ok(()) };
-        world.auditor.answer(id, &outcome)?;
-        if let Some(open) = lane.open.iter_mut().find(|open| open.id == id) {
-            open.answered = true;
+        let Some(open) = lane.open.iter_mut().find(|open| open.id == id) else {
+            return world.auditor.answer(id, &outcome);
+        };
+        open.answered = true;
+        for at in 0..open.acts.len() as u64 {
+            // The reply has the offset of the first one.
+            let outcome = match outcome.clone() {
+                Ok(Answer::Appended { lane, offset }) => Ok(Answer::Appended { lane, offset: Offset(offset.0 + at) }),
+                other => other,
+            };
+            world.auditor.answer(id + at, &outcome)?;
         }
         while lane.open.front().is_some_and(|open| open.answered) {
             lane.open.pop_front();

@@ -193,7 +193,9 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             | Bug::TombstoneGoesAtOnce
             | Bug::TombstoneByAppend
             | Bug::CompactionBeforeHandled
-            | Bug::CompactedFilesBeforeRoot => "facts",
+            | Bug::CompactedFilesBeforeRoot
+            // Its readers go to the end of lanes.
+            | Bug::BatchBeforeDurable => "facts",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

@@ -4,6 +4,7 @@
 //! production is the shard's log.
 
 pub mod backlog;
+pub mod batch;
 pub mod grain;
 pub mod grains;
 pub mod input;

@@ -1,15 +1,17 @@
 //! Seeded fuzzing as a plain test: record bodies, dumps and lane chunks with a few bytes changed. Whatever comes, nothing
 //! panics, and nothing is allocated by what the bytes declare. Cargo-fuzz targets in `fuzz/` call the same functions.
 
+use gristmill_base::checksum::crc32c;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
     HandlerId, LaneId, LaneKey, MapId, Offset, SessionId, ShardId, SlotId, Ssn, SubscriptionId, TableId, TopicId,
 };
+use gristmill_state::batch::{Batch, BatchFormat, put_native};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
 use gristmill_state::lane::{Chunk, Lane, LaneSizes};
 use gristmill_state::record::{
-    AppendRecord, BacklogRange, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record, Sent,
-    Spilled, StoredReply, TimerChange,
+    AppendRecord, Appended, BacklogRange, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record,
+    Sent, Spilled, StoredReply, TimerChange,
 };
 use gristmill_state::slot::{NewExtents, Slot};
 use gristmill_state::store::{
@@ -117,6 +119,25 @@ fn event(n: u64) -> Event {
     }
 }
 
+fn native_batch() -> Batch {
+    let mut bytes = Vec::new();
+    (1..4).for_each(|n| put_native(&mut bytes, &event(n)));
+    let (format, class) = (BatchFormat::Native, InputClass::Bulk);
+    Batch { format, class, is_spread: true, count: 3, bytes: bytes.into() }
+}
+
+/// One record, with key, value and a header.
+#[expect(clippy::big_endian_bytes, reason = "numbers of the format are big-endian")]
+fn kafka_batch() -> Batch {
+    let mut bytes = vec![0; 61];
+    bytes.extend_from_slice(b"\x1a\0\0\0\x02a\x041!\x02\x02h\x02x");
+    let length = bytes.len() as u8 - 12;
+    (bytes[11], bytes[16], bytes[60]) = (length, 2, 1);
+    let crc = crc32c(&bytes[21..]).to_be_bytes();
+    bytes[17..21].copy_from_slice(&crc);
+    gristmill_state::batch::kafka_batch(bytes.into(), InputClass::Live, false).expect("a whole batch")
+}
+
 #[test]
 fn record_bodies() {
     let lane = LaneKey { topic: TopicId(2), lane: LaneId(3) };
@@ -124,10 +145,17 @@ fn record_bodies() {
     let (mut run, mut append, mut control, mut starts) = (vec![1], vec![9], vec![8], vec![8]);
     commit().encode(&mut run);
     let events = vec![event(1), event(2)];
-    AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, events }.encode(&mut append);
+    AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, appended: Appended::Events(events) }
+        .encode(&mut append);
+    let mut batched = vec![vec![9], vec![9]];
+    for (record, batch) in batched.iter_mut().zip([native_batch(), kafka_batch()]) {
+        let appended = Appended::Batch(batch);
+        AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, appended }.encode(record);
+    }
     Control::Tombstone { tables: vec![1, 2], topics: vec![3], subscriptions: vec![] }.encode(&mut control);
     Control::LaneStarts(vec![(lane, Offset(77)), (lane, Offset(5))]).encode(&mut starts);
-    fuzz(1, &[run, append, control, starts], |bytes| {
+    batched.extend([run, append, control, starts]);
+    fuzz(1, &batched, |bytes| {
         let Some((kind, body)) = bytes.split_first() else { return false };
         Record::decode(*kind, body).is_ok()
     });
@@ -167,7 +195,20 @@ fn chunks_of_lanes() {
     made.append(Offset(1), 5, gristmill_base::ids::Lsn(1), vec![event(1), event(2), event(3)], 1);
     let Chunk { extent, body } = made.next_chunks(LaneSizes::default()).remove(0);
     let lane = || Lane::restore(key, Offset(1), vec![extent], extent.behind(), false);
-    fuzz(3, &[body], |bytes| lane().load(extent, bytes).is_ok());
+    fuzz(3, &[body], |bytes| lane().load(extent, bytes.to_vec()).is_ok());
+    made.append_batch(Offset(4), 6, gristmill_base::ids::Lsn(2), native_batch());
+    made.append_batch(Offset(7), 6, gristmill_base::ids::Lsn(3), kafka_batch());
+    let Chunk { extent, body } = made.next_chunks(LaneSizes::default()).remove(0);
+    let lane = || Lane::restore(key, Offset(1), vec![extent], extent.behind(), false);
+    fuzz(4, &[body], |bytes| {
+        let mut lane = lane();
+        let taken = lane.load(extent, bytes.to_vec()).is_ok();
+        // What is in batches is looked at when somebody asks for it.
+        for n in 1..=7 {
+            let _ = lane.read(Offset(n));
+        }
+        taken
+    });
 }
 
 /// Blocks of every kind: those of a compressed file with range tombstones and a filter, one behind the other.

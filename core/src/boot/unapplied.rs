@@ -5,7 +5,6 @@ use super::Recovered;
 use crate::catalog::Catalog;
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SlotId, TopicId};
 use gristmill_state::input::StreamId;
-use gristmill_state::lane::LaneRead;
 use gristmill_state::record::{Commit, Record};
 use gristmill_state::slot::Slot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -100,9 +99,9 @@ pub(super) fn count(logs: &[Recovered], catalog: &Catalog, slot_count: u16) -> u
                 subscription: gristmill_base::ids::SubscriptionId(subscription.id),
                 lane: lane.key.lane,
             };
-            for offset in lane.end().0.saturating_sub(TAIL_EVENTS_MAX) + 1..=lane.end().0 {
-                let LaneRead::Ready(event) = lane.read(Offset(offset)) else { continue };
-                let to = SlotId((event.hash % u32::from(slot_count)) as u16);
+            let from = Offset(lane.end().0.saturating_sub(TAIL_EVENTS_MAX) + 1);
+            for (Offset(offset), hash) in lane.tail_hashes(from) {
+                let to = SlotId((hash % u32::from(slot_count)) as u16);
                 if !is_done(to, stream, offset) {
                     waiting.insert((lane.key, offset));
                 }

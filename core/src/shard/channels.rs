@@ -5,7 +5,7 @@ use crate::parcel::Item;
 use gristmill_base::ids::{Lsn, SlotId};
 use gristmill_base::tuning::tuning;
 use gristmill_state::input::{StreamId, Target};
-use gristmill_state::record::Event;
+use gristmill_state::record::{Appended, Event};
 use gristmill_state::slot::Acceptance;
 
 impl Shard {
@@ -87,7 +87,8 @@ impl Shard {
                     let (now, lanes) = (self.engine_micros, self.catalog.lane_count(lane.topic));
                     let event = Event { event_micros: now, class, key, value, headers: Vec::new() };
                     let (slot, log) = self.slot_and_log(to);
-                    let (_, committed) = slot.append_events(log, lane, lanes, now, Some((stream, seq)), vec![event]);
+                    let appended = Appended::Events(vec![event]);
+                    let (_, committed) = slot.append(log, lane, lanes, now, Some((stream, seq)), appended);
                     self.counts.events += 1;
                     self.activity.appended(lane.topic, 1);
                     self.committed(to, committed);

@@ -17,6 +17,7 @@ use crate::request::Code;
 use gristmill_base::env::{DiskError, FileId, OpenMode};
 use gristmill_base::ids::{LaneKey, Lsn, SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::shared::SharedBytes;
 use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Extent, Lane, LaneSizes};
 use gristmill_state::slot::{NewExtents, Slot};
@@ -468,7 +469,7 @@ impl Shard {
         }
     }
 
-    fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<Vec<u8>, ChunkError>) {
+    fn chunk_loaded(&mut self, slot: SlotId, lane: LaneKey, extent: Extent, body: Result<SharedBytes, ChunkError>) {
         gristmill_base::sometimes::reached("lane chunk read back");
         self.fetching.retain(|fetch| *fetch != (slot, lane, extent.place));
         if !self.has_slot(slot) {
@@ -482,11 +483,14 @@ impl Shard {
         let loaded = body.and_then(|body| {
             // A lane that is gone meanwhile was deleted with its topic; the reads are told below.
             let Some(lane) = self.slot_mut(slot).lanes.get_mut(&lane) else { return Ok(()) };
-            lane.load(extent, &body)
+            lane.load(extent, body)
                 .map_err(|error| ChunkError::Damaged(format!("{} are damaged: {error}", chunk_words(lane.key, extent))))
         });
         match loaded {
             Ok(()) => {
+                if self.is_still_broken(lane, extent) {
+                    return;
+                }
                 self.chunk_is_well(lane, extent);
                 self.feeds_go_on(lane);
                 self.retry_reads();

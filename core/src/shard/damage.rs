@@ -5,7 +5,7 @@ use super::Shard;
 use crate::jobs::lane_path;
 use crate::request::{Code, Operation, Request};
 use gristmill_base::ids::{LaneKey, Offset};
-use gristmill_state::lane::{Extent, Lane, LaneRead, LaneSearch, Place};
+use gristmill_state::lane::{EntryRead, Extent, Lane, LaneSearch, Place};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,14 +72,17 @@ fn time_of(request: &Request) -> Option<u64> {
 
 /// Where a read of a lane begins.
 fn from_of(request: &Request, of: LaneKey) -> Option<Offset> {
-    let Operation::Read { topic, lane, from, .. } = request.operation else { return None };
+    let (Operation::Read { topic, lane, from, .. } | Operation::Fetch { topic, lane, from, .. }) = request.operation
+    else {
+        return None;
+    };
     (LaneKey { topic, lane } == of).then_some(from)
 }
 
 /// Whether a read from here on has to have a chunk first: it begins in the chunk, or in a hole before it.
 fn stands_before(lane: &Lane, from: Offset, extent: Extent) -> bool {
     let mut at = from.max(lane.start);
-    while let LaneRead::Hole(next) = lane.read(at) {
+    while let EntryRead::Hole(next) = lane.entry(at) {
         at = next;
     }
     (extent.first..=extent.last).contains(&at)
@@ -152,7 +155,7 @@ impl Shard {
         let offsets: BTreeSet<u64> = offsets.into_iter().filter(|micros| takes(*micros)).collect();
         for (until, request) in std::mem::take(&mut self.waiting_reads) {
             match request.operation {
-                Operation::Read { topic, lane: at, from, .. }
+                Operation::Read { topic, lane: at, from, .. } | Operation::Fetch { topic, lane: at, from, .. }
                     if LaneKey { topic, lane: at } == lane && froms.contains(&from) =>
                 {
                     self.refuse(request.responder, code, error);
@@ -227,6 +230,7 @@ mod tests {
             crc: 0,
             times: None,
             has_holes: true,
+            has_batches: false,
         };
         let extents = vec![extent(40, 60, 0), extent(70, 80, 4_096)];
         let key = LaneKey { topic: TopicId(1), lane: LaneId(0) };

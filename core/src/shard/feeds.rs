@@ -14,7 +14,7 @@ use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, KEY_B
 use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::input::{Bytes, GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::lane::{Lane, LaneEvent, LaneRead};
+use gristmill_state::lane::{EntryRead, Lane, LaneEvent, LaneRead};
 use gristmill_state::slot::{Acceptance, Slot};
 use std::collections::BTreeMap;
 
@@ -355,6 +355,10 @@ impl Shard {
             }
             // Whoever finds the chunk well again lets the feed go on.
             LaneRead::Miss(extent) if self.damage.of(route.lane, extent).is_some() => return Step::End,
+            LaneRead::Broken(extent, error) => {
+                self.chunk_broken(route.lane, extent, &error);
+                return Step::End;
+            }
             LaneRead::Miss(extent) => {
                 self.fetch_chunk(route.home, route.lane, extent);
                 return Step::Later;
@@ -371,6 +375,13 @@ impl Shard {
             self.say(owner, Item::Event { stream: route.stream, to, prev, pos: at.0, grain, input: Box::new(input) });
         }
         feed.destinations.entry(to).or_default().sent = at.0;
+        if planted::is(Bug::BatchFedOnce) {
+            let lane = self.slot(route.home).and_then(|home| home.lanes.get(&route.lane));
+            if let Some(EntryRead::Ready(entry)) = lane.map(|lane| lane.entry(at)) {
+                let head = if local { &mut feed.local } else { &mut feed.remote };
+                *head = entry.last();
+            }
+        }
         Step::Next
     }
 

@@ -60,6 +60,7 @@ impl Shard {
                 ("block_cache", self.store.bytes().0 as u64),
                 ("store_indexes", self.store.bytes().1 as u64),
                 ("lane_tails", sums.lane_bytes),
+                ("lane_reads", sums.lane_read_bytes),
                 ("fetched_rows", self.fetches.bytes() as u64),
                 ("store_reads", self.store.in_flight_bytes() as u64),
                 ("flush_copies", self.groups.copied_bytes() as u64),
@@ -178,6 +179,8 @@ struct Sums {
     /// In files alone.
     backlog_rows_filed: u64,
     lane_bytes: u64,
+    /// Of what was read back of lane files.
+    lane_read_bytes: u64,
     /// Of chunks in lane files.
     filed_bytes: u64,
 }
@@ -201,6 +204,7 @@ impl Sums {
         let (held, filed) = slot.backlog_counts();
         (self.backlog_rows, self.backlog_rows_filed) = (self.backlog_rows + held, self.backlog_rows_filed + filed);
         self.lane_bytes += slot.lanes.values().map(|lane| lane.tail_bytes() as u64).sum::<u64>();
+        self.lane_read_bytes += slot.lanes.values().map(|lane| lane.read_bytes() as u64).sum::<u64>();
         self.filed_bytes += slot.lanes.values().map(Lane::filed_bytes).sum::<u64>();
     }
 }

@@ -23,6 +23,7 @@ mod groups;
 mod head;
 mod ingest;
 mod items;
+mod lane_reads;
 mod measure;
 mod merge_trouble;
 mod move_in;
@@ -75,7 +76,7 @@ use crate::session_secret::SessionSecret;
 use ahash::AHashSet;
 use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, OpenMode, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
-use gristmill_base::ids::{ConnId, Lsn, ShardId, SlotId, Ssn, SubscriptionId, Term};
+use gristmill_base::ids::{ConnId, Lsn, Offset, ShardId, SlotId, Ssn, SubscriptionId, Term};
 use gristmill_base::placement::Owners;
 use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
@@ -87,6 +88,7 @@ use gristmill_state::record::{Journal, RecordKind};
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{FileKind, FileNumber};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a turn takes in. The turn empties it.
@@ -303,6 +305,8 @@ pub struct Shard {
     settling: settle::Settling,
     next_gather: u64,
     waiting_reads: Vec<(u64, Request)>,
+    /// What clients have read in this turn to the end of a chunk: from one offset to before another.
+    passed_reads: Vec<(SlotId, LaneKey, Range<Offset>)>,
     /// Reads of slots that missed, by the ticket of their fetch. Only the simulator makes them miss.
     missed_reads: Vec<(u64, SlotId, Request)>,
     change: Option<catalog::Change>,
@@ -452,6 +456,7 @@ impl Shard {
             settling: settle::Settling::default(),
             next_gather: 1,
             waiting_reads: Vec::new(),
+            passed_reads: Vec::new(),
             missed_reads: Vec::new(),
             change: None,
             catalog_root: parts.catalog_root,

@@ -1,7 +1,7 @@
 //! Where lanes begin, end, and where they were at a time.
 
 use super::Shard;
-use super::reads::READS_WAITING_MAX;
+use super::lane_reads::READS_WAITING_MAX;
 use crate::request::{Answer, Code, Operation, Refusal, Request};
 use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_state::lane::LaneSearch;

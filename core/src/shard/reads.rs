@@ -9,25 +9,18 @@ use super::writes::check;
 use crate::catalog::data_type;
 use crate::jobs::Job;
 
-use crate::request::{Answer, Bytes, Code, EventView, Operation, Refusal, Request, Responder};
-use gristmill_base::ids::{LaneId, LaneKey, Lsn, MapId, Offset, SlotId, Ssn, TableId, TopicId};
+use crate::request::{Answer, Bytes, Code, Operation, Refusal, Request, Responder};
+use gristmill_base::ids::{LaneId, Lsn, MapId, SlotId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{
-    KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
+    KEY_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::tuning::tuning;
 use gristmill_state::input::GrainAddress;
-use gristmill_state::lane::LaneRead;
 use gristmill_state::slot::{Held, Slot};
 use gristmill_state::store::{Direction, KeyRange, RangeRead, RowKey};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-
-/// Longest time that a read waits for events; it is answered with nothing then. One whose connection is gone at another
-/// shard stays for so long.
-const READ_WAIT_MILLIS_MAX: u32 = 30_000;
-/// Reads that wait for events; further ones are answered at once.
-pub(super) const READS_WAITING_MAX: usize = 16_384;
 
 /// What is known of files when a read is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +51,9 @@ impl Shard {
             let message = format!("reads of one turn carry {TURN_READ_BYTES_MAX} bytes at most; send it again");
             return self.refuse(responder, Code::Capacity, message);
         }
-        let may_miss = !matches!(request.operation, Operation::Read { .. } | Operation::Offsets { .. });
+        let of_lane =
+            matches!(request.operation, Operation::Read { .. } | Operation::Fetch { .. } | Operation::Offsets { .. });
+        let may_miss = !of_lane;
         if let Some(ticket) = self.dice.as_mut().filter(|_| may_miss).and_then(|dice| dice.roll()) {
             gristmill_base::sometimes::reached("client read missed");
             self.new_jobs.push(Job::Nothing(ticket));
@@ -111,22 +106,7 @@ impl Shard {
             }
             _ => {}
         }
-        match request.take().operation {
-            Operation::Read { topic, lane, from, max_events, max_bytes, wait_millis } => {
-                self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
-                let lane = LaneKey { topic, lane };
-                let wait_millis = if self.waiting_reads.len() < READS_WAITING_MAX { wait_millis } else { 0 };
-                let until = self.now_nanos + u64::from(wait_millis.min(READ_WAIT_MILLIS_MAX)) * 1_000_000;
-                if !self.read_lane(slot, responder, lane, from, max_events, max_bytes, wait_millis == 0) {
-                    let operation =
-                        Operation::Read { topic, lane: lane.lane, from, max_events, max_bytes, wait_millis };
-                    let request = Request { responder, session: request.session, class: request.class, operation };
-                    self.waiting_reads.push((until, request));
-                }
-            }
-            other => return Err(Refusal::new(Code::Internal, format!("{other:?} is no read of a key"))),
-        }
-        Ok(())
+        self.ask_lane(slot, request.take())
     }
 
     /// What a read depends on: the record that wrote the row, or all that is appended.
@@ -269,142 +249,6 @@ impl Shard {
             return self.scan_own(ask, ScanTo::Client(responder));
         }
         self.gather_scan(responder, ScanAsk { table, prefix, after, limit: limit as usize }, 0);
-    }
-
-    /// Answers a read of a lane if there is something to say; `must` answers also with nothing.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one operation")]
-    fn read_lane(
-        &mut self,
-        slot: SlotId,
-        responder: Responder,
-        lane: LaneKey,
-        from: Offset,
-        max_events: u32,
-        max_bytes: u32,
-        must: bool,
-    ) -> bool {
-        let durable = self.log.0.durable();
-        let Some(state) = self.slot_mut(slot).lanes.get_mut(&lane) else {
-            if must {
-                self.reply(
-                    Lsn(0),
-                    responder,
-                    Ok(Answer::Events { end: Offset(1), next: Offset(1), events: Vec::new() }),
-                );
-            }
-            return must;
-        };
-        let end = state.durable_end(durable);
-        let start = state.start;
-        if from < start && from != Offset(0) {
-            // Said when the start's record is durable: after a crash before that the event would be there again.
-            let lsn = self.slot_mut(slot).last_lsn();
-            let refusal = self.gone(lane, from, start);
-            self.reply(lsn, responder, Err(refusal));
-            return true;
-        }
-        let mut next = from.max(start);
-        let mut events = Vec::new();
-        let mut bytes = 0;
-        let mut missed = None;
-        while next <= end && events.len() < max_events.clamp(1, PAGE_ENTRIES_MAX) as usize {
-            match state.read(next) {
-                LaneRead::Ready(found) => {
-                    bytes += found.event.weight();
-                    if bytes > (max_bytes as usize).min(PAGE_BYTES_MAX) && !events.is_empty() {
-                        break;
-                    }
-                    events.push(EventView {
-                        offset: found.offset,
-                        event_micros: found.event.event_micros,
-                        append_micros: found.append_micros,
-                        key: found.event.key.clone(),
-                        value: found.event.value.clone(),
-                        headers: found.event.headers.clone(),
-                    });
-                    next.0 += 1;
-                }
-                LaneRead::Miss(extent) => {
-                    missed = Some(extent);
-                    break;
-                }
-                LaneRead::Hole(kept) => next = kept,
-                LaneRead::Nothing => break,
-            }
-        }
-        if let (Some(extent), true) = (missed, events.is_empty()) {
-            if let Some(what) = self.damage.of(lane, extent).map(str::to_owned) {
-                self.refuse(responder, Code::Damaged, what);
-                return true;
-            }
-            self.fetch_chunk(slot, lane, extent);
-            return false;
-        }
-        if events.is_empty() && !must {
-            return false;
-        }
-        self.reply(Lsn(0), responder, Ok(Answer::Events { end: Offset(end.0 + 1), next, events }));
-        true
-    }
-
-    /// Asks for a chunk of a lane, unless it is on its way.
-    pub(super) fn fetch_chunk(&mut self, slot: SlotId, lane: LaneKey, extent: gristmill_state::lane::Extent) {
-        let fetch = (slot, lane, extent.place);
-        if !self.fetching.contains(&fetch) {
-            self.fetching.push(fetch);
-            self.new_jobs.push(Job::LoadChunk { slot, lane, extent });
-        }
-    }
-
-    /// Tries the reads that wait for events again; those whose time is up are answered with what there is.
-    pub(super) fn retry_reads(&mut self) {
-        for (until, request) in std::mem::take(&mut self.waiting_reads) {
-            let (Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. }) = request.operation
-            else {
-                continue;
-            };
-            if self.catalog.topic(topic).is_none() {
-                // Deleted while the read waited: its lanes have no home any more.
-                let refusal = self.unknown("topic", topic.0);
-                self.reply(Lsn(0), request.responder, Err(refusal));
-                continue;
-            }
-            let slot = self.lane_home(topic, lane);
-            let key = LaneKey { topic, lane };
-            let Operation::Read { from, max_events, max_bytes, .. } = request.operation else {
-                let responder = request.responder;
-                if let Err(refusal) = self.offsets(slot, request) {
-                    self.reply(Lsn(0), responder, Err(refusal));
-                }
-                continue;
-            };
-            if !self.read_lane(
-                slot,
-                request.responder,
-                key,
-                from,
-                max_events,
-                max_bytes,
-                self.now_nanos >= until && !self.is_fetching(key),
-            ) {
-                self.waiting_reads.push((until, request));
-            }
-        }
-    }
-
-    fn is_fetching(&self, lane: LaneKey) -> bool {
-        self.fetching.iter().any(|(_, fetching, _)| *fetching == lane)
-    }
-
-    /// What a reader hears of an event that retention has removed.
-    fn gone(&self, lane: LaneKey, from: Offset, start: Offset) -> Refusal {
-        let name = self.catalog.topic(lane.topic).map(|(app, topic)| format!("{}/{}", app.name, topic.name));
-        let message = format!(
-            "offset {from} of lane {} of {} is gone: retention has removed all before {start}; read from {start} on, or from 0, which is wherever the lane begins",
-            lane.lane,
-            name.unwrap_or_default()
-        );
-        Refusal::new(Code::Gone, message)
     }
 
     /// The slot that homes a lane.

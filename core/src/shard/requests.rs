@@ -84,7 +84,11 @@ impl Shard {
                 let lanes = self.catalog.lane_count(*topic);
                 Some(lane_home(*topic, lane_of(key, lanes), lanes, count))
             }
-            Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. } => {
+            Operation::Append { topic, .. } if self.catalog.topic(*topic).is_none() => None,
+            Operation::Append { topic, lane, .. }
+            | Operation::Read { topic, lane, .. }
+            | Operation::Fetch { topic, lane, .. }
+            | Operation::Offsets { topic, lane, .. } => {
                 let lanes = self.catalog.lane_count(*topic);
                 (lane.0 < lanes).then(|| lane_home(*topic, *lane, lanes, count))
             }
@@ -127,7 +131,14 @@ impl Shard {
                 self.scan(responder, table, prefix, after, limit, local)
             }
             Operation::Status => self.status(responder),
-            Operation::Read { topic, lane, .. } | Operation::Offsets { topic, lane, .. } => {
+            Operation::Append { topic, .. } if self.catalog.topic(topic).is_none() => {
+                let refusal = self.unknown("topic", topic.0);
+                self.refuse(responder, refusal.code, refusal.message);
+            }
+            Operation::Append { topic, lane, .. }
+            | Operation::Read { topic, lane, .. }
+            | Operation::Fetch { topic, lane, .. }
+            | Operation::Offsets { topic, lane, .. } => {
                 let lanes = self.catalog.lane_count(topic);
                 self.refuse(
                     responder,

@@ -4,6 +4,7 @@
 use super::Shard;
 use gristmill_base::limits::BACKLOG_AHEAD_BYTES;
 use gristmill_base::sometimes::reached;
+use gristmill_state::lane::Lane;
 
 /// Grains and entries that a turn looks at to give up rows.
 const TURN_LOOKS: usize = 4_096;
@@ -100,10 +101,14 @@ impl Shard {
     /// give way, a little each second, because the allocator gives back what they free some time later.
     fn allowed_bytes(&mut self) -> usize {
         let max = self.config.resident_bytes_max;
-        let residence = &mut self.residence;
-        if max == usize::MAX || self.now_nanos < residence.allow_nanos {
-            return residence.allowed.unwrap_or(max);
+        if max == usize::MAX || self.now_nanos < self.residence.allow_nanos {
+            return self.residence.allowed.unwrap_or(max);
         }
+        if self.process_tight {
+            // Nobody may come back for what was read of lanes. Who does reads it again.
+            self.slots.iter_mut().flatten().flat_map(|slot| slot.lanes.values_mut()).for_each(Lane::forget_reads);
+        }
+        let residence = &mut self.residence;
         residence.allow_nanos = self.now_nanos + ALLOW_NANOS;
         let allowed = residence.allowed.unwrap_or(max);
         let allowed = if self.process_tight {

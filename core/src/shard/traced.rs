@@ -52,7 +52,10 @@ impl Shard {
     pub fn subject(&self, operation: &Operation) -> Subject {
         let (topic, table, key): (Option<TopicId>, Option<TableId>, &[u8]) = match operation {
             Operation::Produce { topic, key, .. } => (Some(*topic), None, key),
-            Operation::Read { topic, .. } | Operation::Offsets { topic, .. } => (Some(*topic), None, &[]),
+            Operation::Append { topic, .. }
+            | Operation::Read { topic, .. }
+            | Operation::Fetch { topic, .. }
+            | Operation::Offsets { topic, .. } => (Some(*topic), None, &[]),
             Operation::Ingest(ingest) => (Some(ingest.topic), None, &[]),
             Operation::Get { table, key, .. }
             | Operation::Put { table, key, .. }

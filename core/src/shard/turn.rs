@@ -171,6 +171,7 @@ impl Shard {
         self.checkpoint_step(outbox);
         self.compact_step(outbox);
         self.catalog_step(outbox);
+        self.forget_passed();
     }
 
     fn give_out(&mut self, traced: bool, outbox: &mut Outbox) {

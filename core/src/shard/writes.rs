@@ -11,9 +11,10 @@ use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
+use gristmill_state::batch::{Batch, BatchFormat};
 use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::record::{Event, Mutation, Outcome, PutRow};
+use gristmill_state::record::{Appended, Event, Mutation, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::Draft;
 use std::mem::take;
@@ -27,6 +28,8 @@ enum Fit {
     Grain(GrainAddress, GrainOperation),
     /// For a lane.
     Event(LaneKey, u16, Event),
+    /// Many for a lane.
+    Batch(LaneKey, u16, Batch),
     /// For nobody.
     Void,
 }
@@ -48,7 +51,7 @@ impl Shard {
             return;
         }
         let (slot, Request { responder, session, class, operation }) = (spot.slot, request.take());
-        if let Operation::Produce { topic, .. } = &operation
+        if let Operation::Produce { topic, .. } | Operation::Append { topic, .. } = &operation
             && self.catalog.topic(*topic).is_none()
         {
             // Its lanes are not known, hence nor is the slot whose position it means: none is touched.
@@ -181,16 +184,29 @@ impl Shard {
                 }
             }
             Fit::Event(lane, lanes, event) => {
-                let now = self.engine_micros;
-                let (slot_state, log) = self.slot_and_log(slot);
-                let (_, committed) = slot_state.append_events(log, lane, lanes, now, Some((stream, pos)), vec![event]);
-                self.counts.events += 1;
-                self.activity.appended(lane.topic, 1);
-                self.committed(slot, committed);
-                self.feed_lane(lane);
+                self.append_at(slot, lane, lanes, (stream, pos), Appended::Events(vec![event]));
+            }
+            Fit::Batch(lane, lanes, batch) => {
+                reached("batch appended");
+                if class.is_bulk() {
+                    // The first one was counted when it came. A batch is let in if there is room for any: else one that is
+                    // larger than the room for bulk would never be.
+                    self.bulk.took(batch.count as usize - 1);
+                }
+                self.append_at(slot, lane, lanes, (stream, pos), Appended::Batch(batch));
             }
             Fit::Grain(address, operation) => self.perform_on_grain(slot, (session, pos), class, address, operation),
         }
+    }
+
+    fn append_at(&mut self, slot: SlotId, lane: LaneKey, lanes: u16, from: (StreamId, u64), appended: Appended) {
+        let (now, count) = (self.engine_micros, appended.count());
+        let (state, log) = self.slot_and_log(slot);
+        let (_, committed) = state.append(log, lane, lanes, now, Some(from), appended);
+        self.counts.events += count;
+        self.activity.appended(lane.topic, count);
+        self.committed(slot, committed);
+        self.feed_lane(lane);
     }
 
     fn perform_on_grain(
@@ -291,6 +307,7 @@ impl Shard {
         let found = match &fit {
             Fit::Grain(address, operation) => address.key.len() + operation.weight(),
             Fit::Event(_, _, event) => event.weight(),
+            Fit::Batch(_, _, batch) => batch.bytes.len(),
             Fit::Void => 0,
         };
         self.fits_log(found).map(|()| fit)
@@ -323,6 +340,7 @@ impl Shard {
                 let event_micros = if event_micros == 0 { self.engine_micros } else { event_micros };
                 Fit::Event(lane, entry.lanes, Event { event_micros, class, key, value, headers })
             }
+            Operation::Append { topic, lane, batch, .. } => self.fit_batch(class, LaneKey { topic, lane }, batch)?,
             Operation::Put { table, key, value, .. } => {
                 Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Put(value))
             }
@@ -352,6 +370,26 @@ impl Shard {
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })
+    }
+
+    /// Looks at every event of a batch, once: after that its bytes stay as they are.
+    fn fit_batch(&self, class: InputClass, lane: LaneKey, batch: Batch) -> Result<Fit, Refusal> {
+        let (_, entry) = self.catalog.topic(lane.topic).ok_or_else(|| self.unknown("topic", lane.topic.0))?;
+        let (lanes, mut is_spread) = (entry.lanes, false);
+        batch.check(|at, key, value| {
+            let named =
+                |error: Refusal| Refusal::new(error.code, format!("event {at} of the batch: {}", error.message));
+            check("the event's key", data_type(entry.key), key, KEY_BYTES_MAX).map_err(named)?;
+            check_event_value(entry, value).map_err(named)?;
+            let own = lane_of(key, lanes);
+            if own != lane.lane && batch.format == BatchFormat::Native {
+                let message = format!("its key belongs to lane {own}, and the batch came for lane {}", lane.lane);
+                return Err(named(Refusal::new(Code::BadRequest, message)));
+            }
+            is_spread |= own != lane.lane;
+            Ok(())
+        })?;
+        Ok(Fit::Batch(lane, lanes, Batch { class, is_spread, ..batch }))
     }
 
     /// A refusal that names what exists.

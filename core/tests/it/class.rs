@@ -5,7 +5,7 @@ use gristmill_base::class::InputClass;
 use gristmill_base::ids::{LaneKey, SlotId, TopicId};
 use gristmill_core::request::{Operation, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
-use gristmill_state::lane::LaneRead;
+use gristmill_state::lane::{EntryRead, LaneEntry};
 
 const FILE: &str = "
 app: chain
@@ -46,7 +46,8 @@ fn classes(rig: &Rig, topic: u32) -> Vec<(String, InputClass)> {
     let lane = &slot.expect("the lane has a home").lanes[&lane];
     let mut found = Vec::new();
     for offset in 1..=lane.end().0 {
-        let LaneRead::Ready(event) = lane.read(gristmill_base::ids::Offset(offset)) else { panic!("it is in memory") };
+        let entry = lane.entry(gristmill_base::ids::Offset(offset));
+        let EntryRead::Ready(LaneEntry::Event(event)) = entry else { panic!("it is in memory") };
         found.push((String::from_utf8(event.event.value.to_vec()).unwrap(), event.event.class));
     }
     found.sort();

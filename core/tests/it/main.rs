@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it may not go on")]
 
 mod backup;
+mod batches;
 mod bulk;
 mod bulk_elsewhere;
 mod class;
@@ -54,7 +55,7 @@ tables:
 fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
     for input in inputs {
         let text = std::str::from_utf8(input.payload).map_err(|_| Failure::new("no text"))?;
-        for word in text.split(' ') {
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
             context.invoke("letters", &word.as_bytes()[..1], "add", word)?;
         }
     }

@@ -1,9 +1,10 @@
 //! What a connection writes: results of the shard as they come, its own last in a turn, and pieces of that for the socket.
 
-use super::{Desk, PIECE_BYTES, Phase};
+use super::{Desk, PIECE_BYTES};
 use crate::counters::Counters;
 use crate::fault;
 use crate::greeting::Greeting;
+use crate::phase::Phase;
 use crate::queued::Queued;
 use crate::translate::{self, Tag, is_read, write_small};
 use gristmill_base::limits::CONNECTION_OUTPUT_BYTES_SLOW;
@@ -48,7 +49,9 @@ impl Desk {
         match outcome {
             Ok(answer) => {
                 let bytes = translate::answer_bytes(answer);
-                if unread + bytes > output_max && (is_read(tag.code) || tag.code == OpCode::Read) {
+                if unread + bytes > output_max
+                    && (is_read(tag.code) || matches!(tag.code, OpCode::Read | OpCode::Fetch))
+                {
                     counters.unread_refused += 1;
                     let message = format!(
                         "{unread} bytes of results wait for this client and {bytes} more are too many, allowed are \
@@ -77,7 +80,7 @@ impl Desk {
             match queued {
                 Queued::Pong(correlation) => write_small(&mut writer, correlation, &Reply::Empty),
                 Queued::Welcome(correlation, session, key) => {
-                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(session, key)));
+                    write_small(&mut writer, correlation, &Reply::Hello(greeting.reply(self.version, session, key)));
                 }
                 Queued::Refused(correlation, status, message) => {
                     writer.failure(correlation, &Failure::new(status, &message));

@@ -3,6 +3,7 @@
 //! What the codec allocates is small or borrowed, and each piece that it owns is held against the bytes that came:
 //! the receive buffer, the lists of a hello reply, the texts of errors.
 
+use gristmill_base::ids::Offset;
 use gristmill_base::limits::FRAME_BYTES_MAX;
 
 use crate::deframer::Deframer;
@@ -116,6 +117,10 @@ fn check_reply(code: OpCode, body: &[u8]) -> bool {
         }
         Reply::Read(page) => {
             assert_eq!(page.events.iter().next().is_none(), page.events.is_empty(), "no event is lost")
+        }
+        Reply::Fetch(page) => {
+            let declared: u64 = page.batches().map(|batch| u64::from(batch.batch.count())).sum();
+            assert_eq!(page.events_from(Offset(0)).count() as u64, declared, "no event is lost");
         }
         Reply::Range(page) => {
             assert_eq!(page.entries.iter().next().is_none(), page.entries.is_empty(), "no entry is lost");

@@ -6,8 +6,10 @@ use gristmill_base::limits::{CREDENTIALS_BYTES_MAX, NAME_BYTES_MAX, SHARD_COUNT_
 
 use crate::fields::write_bytes;
 
-/// The protocol version of this crate.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// The newest protocol version of this crate. Version 2 has append and fetch, and is version 1 otherwise.
+pub const PROTOCOL_VERSION: u16 = 2;
+/// The oldest one.
+pub const PROTOCOL_VERSION_OLDEST: u16 = 1;
 
 /// Names of ways to prove who a client is.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +44,7 @@ impl<'a> Hello<'a> {
     #[must_use]
     pub fn new(client: &'a str) -> Self {
         Self {
-            version_min: PROTOCOL_VERSION,
+            version_min: PROTOCOL_VERSION_OLDEST,
             version_max: PROTOCOL_VERSION,
             session: SessionId(0),
             key: SessionKey::default(),
@@ -55,7 +57,8 @@ impl<'a> Hello<'a> {
     /// The newest version that both sides speak.
     #[must_use]
     pub fn version(&self) -> Option<u16> {
-        (self.version_min <= PROTOCOL_VERSION && PROTOCOL_VERSION <= self.version_max).then_some(PROTOCOL_VERSION)
+        let newest = self.version_max.min(PROTOCOL_VERSION);
+        (newest >= self.version_min.max(PROTOCOL_VERSION_OLDEST)).then_some(newest)
     }
 
     pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
@@ -203,8 +206,10 @@ mod tests {
     fn versions_meet_or_do_not() {
         let hello = |version_min, version_max| Hello { version_min, version_max, ..Hello::new("test") };
         assert_eq!(hello(1, 1).version(), Some(1));
-        assert_eq!(hello(0, 7).version(), Some(1));
-        assert_eq!(hello(2, 7).version(), None);
+        assert_eq!(hello(0, 7).version(), Some(2));
+        assert_eq!(hello(2, 7).version(), Some(2));
+        assert_eq!(hello(3, 7).version(), None);
+        assert_eq!(hello(2, 1).version(), None);
         assert_eq!(hello(0, 0).version(), None);
     }
 

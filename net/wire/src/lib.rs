@@ -1,4 +1,4 @@
-//! The native protocol, version 1, as a pure codec: bytes in, messages out, and back. No sockets, no clock, no state
+//! The native protocol, version 2, as a pure codec: bytes in, messages out, and back. No sockets, no clock, no state
 //! beyond one receive buffer. `docs/protocol.md` has the byte layout for clients in other languages.
 //!
 //! Decoding borrows from the frame and allocates nothing for operations that carry data. No input makes it panic, and
@@ -9,6 +9,7 @@
 
 mod admin;
 mod answer;
+mod batch;
 mod deframer;
 mod fields;
 mod frame;
@@ -28,11 +29,12 @@ mod writer;
 
 pub use admin::{AppDelete, AppLoad, AppSettle, Backup, BackupStep, Describe, MoveSlot};
 pub use answer::{Answer, Answers};
+pub use batch::{Append, EventBatch, EventBatchBuf, FetchPage, ReadBatch};
 pub use deframer::Deframer;
 pub use fields::Sequence;
 pub use frame::{FRAME_HEADER_BYTES, FRAME_VERSION, Frame, FrameError, FrameKind, MAGIC};
 pub use gristmill_base::codec::DecodeError;
-pub use hello::{CredentialsMechanism, Hello, HelloReply, PROTOCOL_VERSION};
+pub use hello::{CredentialsMechanism, Hello, HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 pub use ingest::{Ingest, Record, Records, RecordsBuf};
 pub use opcode::OpCode;
 pub use operation::Operation;

@@ -65,6 +65,10 @@ opcodes! {
     Ingest = 18, "ingest";
     /// Says where a lane begins and ends, and where it was at a time.
     Offsets = 19, "offsets";
+    /// Appends a batch of events to one lane. Version 2 of the protocol.
+    Append = 20, "append";
+    /// Reads batches of one lane. Version 2 of the protocol.
+    Fetch = 21, "fetch";
     /// Reads the value of a grain.
     Get = 32, "get";
     /// Sets the value of a grain.
@@ -88,12 +92,25 @@ opcodes! {
 }
 
 impl OpCode {
+    /// The version of the protocol that has it first.
+    #[must_use]
+    pub fn since(self) -> u16 {
+        if matches!(self, Self::Append | Self::Fetch) { 2 } else { 1 }
+    }
+
     /// Whether the operation takes a position of the session and so happens at most once however often it is sent.
     #[must_use]
     pub fn is_sequenced(self) -> bool {
         matches!(
             self,
-            Self::Produce | Self::Put | Self::Delete | Self::MapPut | Self::MapDelete | Self::Invoke | Self::Void
+            Self::Produce
+                | Self::Append
+                | Self::Put
+                | Self::Delete
+                | Self::MapPut
+                | Self::MapDelete
+                | Self::Invoke
+                | Self::Void
         )
     }
 }

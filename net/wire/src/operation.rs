@@ -3,6 +3,7 @@
 use gristmill_base::codec::{DecodeError, Reader};
 
 use crate::admin::{AppDelete, AppLoad, AppSettle, Backup, Describe, MoveSlot};
+use crate::batch::Append;
 use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
@@ -37,6 +38,10 @@ pub enum Operation<'a> {
     MoveSlot(MoveSlot),
     /// Appends an event. Answered by `Reply::Produced`.
     Produce(Produce<'a>),
+    /// Appends a batch. Answered by `Reply::Produced`, with the offset of its first event.
+    Append(Append<'a>),
+    /// Reads batches. Answered by `Reply::Fetch`.
+    Fetch(Read),
     /// Reads events. Answered by `Reply::Read`.
     Read(Read),
     /// Appends records of a bounded input. Answered by `Reply::Ingested`.
@@ -82,6 +87,8 @@ impl<'a> Operation<'a> {
             OpCode::AppDelete => Self::AppDelete(AppDelete::read(&mut from)?),
             OpCode::TopicList => Self::TopicList,
             OpCode::Produce => Self::Produce(Produce::read(&mut from)?),
+            OpCode::Append => Self::Append(Append::read(&mut from)?),
+            OpCode::Fetch => Self::Fetch(Read::read(&mut from)?),
             OpCode::Read => Self::Read(Read::read(&mut from)?),
             OpCode::Offsets => Self::Offsets(Offsets::read(&mut from)?),
             OpCode::Get => Self::Get(Get::read(&mut from)?),
@@ -115,7 +122,8 @@ impl<'a> Operation<'a> {
             Self::AppLoad(operation) => operation.write(to),
             Self::AppDelete(operation) => operation.write(to),
             Self::Produce(operation) => operation.write(to),
-            Self::Read(operation) => {
+            Self::Append(operation) => operation.write(to),
+            Self::Read(operation) | Self::Fetch(operation) => {
                 operation.write(to);
                 Ok(())
             }
@@ -162,6 +170,8 @@ impl<'a> Operation<'a> {
             Self::AppDelete(_) => OpCode::AppDelete,
             Self::TopicList => OpCode::TopicList,
             Self::Produce(_) => OpCode::Produce,
+            Self::Append(_) => OpCode::Append,
+            Self::Fetch(_) => OpCode::Fetch,
             Self::Read(_) => OpCode::Read,
             Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
@@ -186,6 +196,7 @@ impl<'a> Operation<'a> {
     pub fn sequence(&self) -> Option<Sequence> {
         match self {
             Self::Produce(operation) => Some(operation.sequence),
+            Self::Append(operation) => Some(operation.sequence),
             Self::Put(operation) => Some(operation.sequence),
             Self::Delete(operation) => Some(operation.sequence),
             Self::MapPut(operation) => Some(operation.sequence),

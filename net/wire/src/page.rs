@@ -14,7 +14,7 @@ pub(crate) trait Item<'a>: Sized {
 }
 
 /// The rest of `from` as it lies there, if it is whole items.
-fn checked<'a, I: Item<'a>>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+pub(crate) fn checked<'a, I: Item<'a>>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
     let bytes = from.rest();
     while from.left() > 0 {
         I::read(from)?;

@@ -7,8 +7,9 @@ use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, Offset};
 use gristmill_base::limits::{FRAME_BYTES_MAX, MESSAGE_BYTES_MAX};
 
+use crate::batch::FetchPage;
 use crate::fields::{read_value, write_bytes, write_value};
-use crate::hello::{HelloReply, PROTOCOL_VERSION};
+use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
 use crate::page::{RangePage, ReadPage, ScanPage};
 use crate::status::Status;
@@ -40,12 +41,14 @@ pub enum Reply<'a> {
     Hello(HelloReply),
     /// Of ping, put, delete, map put, map delete and void.
     Empty,
-    /// Of produce.
+    /// Of produce and append.
     Produced(Produced),
     /// Of ingest: the position up to which the slot has the input.
     Ingested(u64),
     /// Of read.
     Read(ReadPage<'a>),
+    /// Of fetch.
+    Fetch(FetchPage<'a>),
     /// Of offsets.
     Offsets(LaneOffsets),
     /// Of get and map get: the value. Of invoke: the handler's reply, empty when it gave none.
@@ -70,9 +73,12 @@ impl<'a> Reply<'a> {
             // Void is answered by what its position got when it was taken before, and that is of no use any more.
             OpCode::Void => return Ok(Self::Empty),
             OpCode::Ping | OpCode::Put | OpCode::Delete | OpCode::MapPut | OpCode::MapDelete => Self::Empty,
-            OpCode::Produce => Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) }),
+            OpCode::Produce | OpCode::Append => {
+                Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) })
+            }
             OpCode::Ingest => Self::Ingested(from.u64()?),
             OpCode::Read => Self::Read(ReadPage::read(&mut from)?),
+            OpCode::Fetch => Self::Fetch(FetchPage::read(&mut from)?),
             OpCode::Offsets => Self::Offsets(LaneOffsets {
                 start: Offset(from.u64()?),
                 end: Offset(from.u64()?),
@@ -109,6 +115,7 @@ impl<'a> Reply<'a> {
             }
             Self::Ingested(received) => to.put_u64(*received),
             Self::Read(page) => page.write(to),
+            Self::Fetch(page) => page.write(to),
             Self::Offsets(LaneOffsets { start, end, at }) => [start, end, at].iter().for_each(|at| to.put_u64(at.0)),
             Self::Value(value) => write_value(to, value)?,
             Self::Range(page) => page.write(to),
@@ -134,7 +141,7 @@ impl<'a> Failure<'a> {
     #[must_use]
     pub fn new(status: Status, message: &'a str) -> Self {
         assert!(!matches!(status, Status::Ok | Status::Gap), "{status} says more than a message");
-        let versions = u64::from(PROTOCOL_VERSION) | u64::from(PROTOCOL_VERSION) << 16;
+        let versions = u64::from(PROTOCOL_VERSION_OLDEST) | u64::from(PROTOCOL_VERSION) << 16;
         Self { status, detail: if status == Status::UnsupportedVersion { versions } else { 0 }, message }
     }
 
@@ -228,7 +235,7 @@ mod tests {
             assert_eq!(Failure::decode(failure.status(), &bytes), Ok(failure));
         }
         assert_eq!(Failure::gap(300, "x").to_string(), "gap (expected 300): x");
-        assert_eq!(Failure::new(Status::UnsupportedVersion, "").versions(), Some((1, 1)));
+        assert_eq!(Failure::new(Status::UnsupportedVersion, "").versions(), Some((1, 2)));
         assert_eq!(Failure::new(Status::NotFound, "x").expected(), None);
         assert!(Failure::decode(Status::Ok, b"").is_err());
         assert!(Failure::decode(Status::Internal, &[0xff]).is_err());

@@ -1,6 +1,7 @@
 //! Operations on topics, and headers of events.
 
 use gristmill_base::codec::{DecodeError, Put, Reader};
+use gristmill_base::event_batch::BatchHeaders;
 use gristmill_base::ids::{LaneId, Offset, TopicId};
 use gristmill_base::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX};
 
@@ -129,6 +130,11 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// Those of an event in a batch.
+    pub(crate) fn of_batch(headers: BatchHeaders<'a>) -> Self {
+        Self { count: headers.count(), bytes: headers.bytes() }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

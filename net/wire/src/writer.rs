@@ -5,6 +5,7 @@ use gristmill_base::codec::{DecodeError, Put, Short, varint_bytes};
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, VALUE_BYTES_MAX};
 
+use crate::batch::write_batch;
 use crate::frame::{FRAME_HEADER_BYTES, FrameKind, seal};
 use crate::operation::Operation;
 use crate::page::{Entry, Event, Row, write_items, write_read_head};
@@ -246,6 +247,24 @@ impl<'v> ResultWriter<'v> {
         self.ok(correlation, |out| {
             write_read_head(out, end, next);
             write_items(out, events)
+        })
+    }
+
+    /// Adds a reply to fetch from batches that lie elsewhere: offset of the first event, append time, number of events,
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn fetch<'i>(
+        &mut self,
+        correlation: u32,
+        end: Offset,
+        next: Offset,
+        batches: impl IntoIterator<Item = (Offset, i64, u32, &'i [u8])>,
+    ) -> Result<(), DecodeError> {
+        self.ok(correlation, |out| {
+            write_read_head(out, end, next);
+            batches.into_iter().try_for_each(|(first, time, count, bytes)| write_batch(out, first, time, count, bytes))
         })
     }
 

@@ -1,15 +1,19 @@
 //! Calls by name that wait for their result. Names are `APP/TOPIC` and `APP/TABLE`; their numbers are asked for once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gristmill_base::ids::{LaneId, Offset, ShardId, SlotId, TaskId, TopicId};
-use gristmill_wire::{LaneOffsets, RecordsBuf, Status};
+use gristmill_wire::{EventBatchBuf, Headers, LaneOffsets, OpCode, RecordsBuf, Status};
 
 use crate::client::{Client, Ticket};
 use crate::error::Error;
 use crate::names::{AppInfo, Table, Topic, split};
 use crate::operation::OwnedOperation;
 use crate::reply::{Entry, EventPage, OwnedReply, Page, Produced, Row};
+
+/// Reads of so many events or more fetch batches: one has ten times as many at most.
+const BATCHES_FROM_RECORDS: u32 = 1_000;
 
 /// Part of a map that is wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,16 +195,69 @@ impl Client {
         max_records: u32,
         wait: Duration,
     ) -> Result<EventPage, Error> {
-        let reply = self.call(OwnedOperation::Read {
-            topic: topic.id,
-            lanes: topic.lanes,
-            lane,
-            from,
-            max_records,
-            max_bytes: 0,
-            wait_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        let (topic, lanes, max_bytes) = (topic.id, topic.lanes, 0);
+        let wait_millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        // Batches come whole: for a few events at a time most of each would come in vain.
+        let is_large = max_records == 0 || max_records >= BATCHES_FROM_RECORDS;
+        let reply = self.call(if is_large && self.speaks_batches() {
+            OwnedOperation::Fetch { topic, lanes, lane, from, max_records, max_bytes, wait_millis }
+        } else {
+            OwnedOperation::Read { topic, lanes, lane, from, max_records, max_bytes, wait_millis }
         })?;
-        if let OwnedReply::Events(page) = reply { Ok(page) } else { unexpected(&reply) }
+        let OwnedReply::Events(mut page) = reply else { return unexpected(&reply) };
+        // Batches come whole.
+        page.events.retain(|event| event.offset >= from);
+        if max_records > 0 && page.events.len() > max_records as usize {
+            page.next = page.events[max_records as usize].offset;
+            page.events.truncate(max_records as usize);
+        }
+        Ok(page)
+    }
+
+    /// Whether the server takes and gives batches.
+    #[must_use]
+    pub fn speaks_batches(&self) -> bool {
+        self.limits.version >= OpCode::Append.since()
+    }
+
+    /// Appends events and waits until all are durable: those of each lane as one batch, at consecutive offsets, all of them or
+    /// none. Gives the place of each, in the order of `events`. An older server gets them one by one.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name; more events or bytes for one lane than a batch may have: 10,000, and 4 MiB. Larger
+    /// events are produced one by one. Batches of other lanes may have been
+    /// appended.
+    pub fn append(&mut self, topic: &str, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<Produced>, Error> {
+        let topic = self.topic(topic)?;
+        if !self.speaks_batches() {
+            let submit =
+                |(key, value): &(Vec<u8>, Vec<u8>)| self.submit_patiently(topic.event(key.clone(), value.clone()));
+            let asked: Vec<Ticket> = events.iter().map(submit).collect::<Result<_, _>>()?;
+            return asked.into_iter().map(|ticket| self.wait(ticket).and_then(produced)).collect();
+        }
+        let mut batches: BTreeMap<LaneId, EventBatchBuf> = BTreeMap::new();
+        let lane_of = |key: &[u8]| gristmill_base::placement::lane_of(key, topic.lanes);
+        for (key, value) in events {
+            let batch = batches.entry(lane_of(key)).or_default();
+            batch.push(0, key, value, &Headers::default()).map_err(|error| Error::invalid(error.to_string()))?;
+        }
+        let mut asked = Vec::new();
+        for (lane, events) in batches {
+            let (topic, lanes) = (topic.id, topic.lanes);
+            asked.push((lane, self.submit_patiently(OwnedOperation::Append { topic, lanes, lane, events })?));
+        }
+        let mut next = BTreeMap::new();
+        for (lane, ticket) in asked {
+            next.insert(lane, self.wait(ticket).and_then(produced)?.offset);
+        }
+        let place = |(key, _): &(Vec<u8>, Vec<u8>)| {
+            let lane = lane_of(key);
+            let at = next.get_mut(&lane).expect("its batch was appended");
+            let offset = *at;
+            at.0 += 1;
+            Produced { lane, offset }
+        };
+        Ok(events.iter().map(place).collect())
     }
 
     /// A grain's value; none if it has none.

@@ -59,9 +59,11 @@ pub struct Client {
     events: Receiver<Event>,
 }
 
-/// Limits as hello tells them.
+/// Version and limits as hello tells them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// Version of the protocol.
+    pub(crate) version: u16,
     key: usize,
     value: usize,
     frame: usize,
@@ -70,6 +72,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new(hello: &HelloReply) -> Self {
         Self {
+            version: hello.version,
             key: hello.key_bytes_max as usize,
             value: hello.value_bytes_max as usize,
             frame: hello.frame_bytes_max as usize,
@@ -306,7 +309,7 @@ impl Client {
 
     /// Holds an operation against the limits, before it gets a number.
     fn check(&self, operation: &OwnedOperation) -> Result<(), Error> {
-        let Limits { key, value, frame } = self.limits;
+        let Limits { key, value, frame, .. } = self.limits;
         let over = |what: &str, found: usize, allowed: usize| {
             if found > allowed {
                 return Err(Error::invalid(format!("{what} of {found} bytes, at most {allowed} allowed")));

@@ -17,6 +17,11 @@ pub enum OwnedOperation {
         value: Vec<u8>,
         headers: Vec<(String, Vec<u8>)>,
     },
+    /// See [`wire::Append`]. Of version 2 of the protocol.
+    Append { topic: TopicId, lanes: u16, lane: LaneId, events: wire::EventBatchBuf },
+    /// See [`wire::Operation::Fetch`]. Of version 2 of the protocol. The events of the first batch that lie before `from` come
+    /// too.
+    Fetch { topic: TopicId, lanes: u16, lane: LaneId, from: Offset, max_records: u32, max_bytes: u32, wait_millis: u32 },
     /// See [`wire::Read`].
     Read { topic: TopicId, lanes: u16, lane: LaneId, from: Offset, max_records: u32, max_bytes: u32, wait_millis: u32 },
     /// See [`wire::Offsets`].
@@ -85,6 +90,12 @@ impl OwnedOperation {
     fn wire(&self, sequence: Sequence) -> Operation<'_> {
         match self {
             Self::Produce { .. } => unreachable!("a produce borrows its headers from the caller"),
+            Self::Append { topic, lane, events, .. } => {
+                Operation::Append(wire::Append { topic: *topic, sequence, lane: *lane, batch: events.as_batch() })
+            }
+            &Self::Fetch { topic, lane, from, max_records, max_bytes, wait_millis, .. } => {
+                Operation::Fetch(wire::Read { topic, lane, from, max_records, max_bytes, wait_millis })
+            }
             &Self::Read { topic, lane, from, max_records, max_bytes, wait_millis, .. } => {
                 Operation::Read(wire::Read { topic, lane, from, max_records, max_bytes, wait_millis })
             }
@@ -157,7 +168,11 @@ impl OwnedOperation {
     /// The slot it belongs to, where there is one.
     pub(crate) fn slot(&self, slot_count: u16) -> Option<SlotId> {
         let lane_count = match self {
-            Self::Produce { lanes, .. } | Self::Read { lanes, .. } | Self::Offsets { lanes, .. } => Some(*lanes),
+            Self::Produce { lanes, .. }
+            | Self::Append { lanes, .. }
+            | Self::Fetch { lanes, .. }
+            | Self::Read { lanes, .. }
+            | Self::Offsets { lanes, .. } => Some(*lanes),
             _ => None,
         };
         if let Self::Produce { topic, key, .. } = self {
@@ -188,6 +203,7 @@ impl OwnedOperation {
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
             Self::AppLoad { file, .. } => file.len(),
             Self::Ingest { records, .. } => records.bytes(),
+            Self::Append { events, .. } => events.bytes(),
             _ => 0,
         };
         own + size_of::<Self>()
@@ -196,7 +212,9 @@ impl OwnedOperation {
     /// The time that it may wait at the server by its own wish, in milliseconds.
     pub(crate) fn wait_millis(&self) -> u64 {
         match self {
-            Self::Read { wait_millis, .. } | Self::AppSettle { wait_millis, .. } => u64::from(*wait_millis),
+            Self::Read { wait_millis, .. } | Self::Fetch { wait_millis, .. } | Self::AppSettle { wait_millis, .. } => {
+                u64::from(*wait_millis)
+            }
             _ => 0,
         }
     }

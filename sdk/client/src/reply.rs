@@ -101,6 +101,11 @@ impl OwnedReply {
                 next: page.next,
                 events: page.events.iter().map(|event| Event::from(&event)).collect(),
             }),
+            Reply::Fetch(page) => Self::Events(EventPage {
+                end: page.end,
+                next: page.next,
+                events: page.events_from(Offset(0)).map(|event| Event::from(&event)).collect(),
+            }),
             Reply::Range(page) => Self::Entries(Page {
                 more: page.more,
                 items: page

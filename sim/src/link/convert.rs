@@ -1,10 +1,11 @@
 //! Requests and replies of simulated clients as the native protocol has them. The other direction is that of `net`, so a
 //! mistake in one of them is seen.
 
+use gristmill_base::event_batch::{BatchEvent, check_batch};
 use gristmill_base::ids::Offset;
-use gristmill_core::request::{Answer, Code, EventView, Operation, Refusal, Sequence};
+use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Delete, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet, MapPut, OpCode,
+    Append, Delete, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet, MapPut, OpCode,
     Operation as WireOperation, Produce, Put, Range, Read, Reply, Scan, Sequence as WireSequence, Status, Void,
 };
 
@@ -18,6 +19,7 @@ fn sequence(of: Sequence) -> WireSequence {
 /// On operations of operators, which no client sends.
 pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperation<'_>) -> T) -> T {
     let mut buf = HeadersBuf::default();
+    let mut events = EventBatchBuf::default();
     then(match operation {
         Operation::Produce { topic, sequence: at, key, value, headers, event_micros } => {
             for (name, value) in headers {
@@ -41,6 +43,24 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
             max_bytes: *max_bytes,
             wait_millis: *wait_millis,
         }),
+        Operation::Append { topic, lane, sequence: at, batch } => {
+            // As whoever has events puts them together.
+            let add = |_: u32, event: BatchEvent<'_>| {
+                let mut headers = HeadersBuf::default();
+                for (name, value) in event.headers.iter() {
+                    headers.push(std::str::from_utf8(name).expect("names are UTF-8"), value)?;
+                }
+                events.push(event.event_micros.cast_signed(), event.key, event.value, &headers.as_headers())
+            };
+            check_batch(batch.count, &batch.bytes, add).expect("workloads keep to the limits");
+            let (topic, lane, batch) = (*topic, *lane, events.as_batch());
+            WireOperation::Append(Append { topic, sequence: sequence(*at), lane, batch })
+        }
+        Operation::Fetch { topic, lane, from, max_events, max_bytes, wait_millis, as_stored: false } => {
+            let (max_records, max_bytes, wait_millis) = (*max_events, *max_bytes, *wait_millis);
+            let (topic, lane, from) = (*topic, *lane, *from);
+            WireOperation::Fetch(Read { topic, lane, from, max_records, max_bytes, wait_millis })
+        }
         Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
         other => of_table(other),
     })
@@ -125,6 +145,16 @@ pub(super) fn from_wire(
                 headers: event.headers.iter().map(|(name, value)| (name.as_bytes().into(), value.into())).collect(),
             });
             Answer::Events { end: Offset(page.end.0), next: Offset(page.next.0), events: events.collect() }
+        }
+        Reply::Fetch(page) => {
+            let batches = page.batches().map(|batch| BatchView {
+                format: BatchFormat::Native,
+                first: batch.first,
+                append_micros: batch.append_time.cast_unsigned(),
+                count: batch.batch.count(),
+                bytes: batch.batch.bytes().to_vec().into(),
+            });
+            Answer::Batches { end: page.end, next: page.next, batches: batches.collect() }
         }
         Reply::Range(page) => Answer::Entries {
             entries: page.entries.iter().map(|entry| (entry.key.into(), entry.value.into())).collect(),

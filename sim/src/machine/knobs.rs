@@ -79,6 +79,8 @@ pub struct Knobs {
     pub reloads: u32,
     /// Operations of a client in a hundred that are bulk.
     pub bulk: u64,
+    /// Events of a client in a hundred that take others along, as a batch.
+    pub batches: u64,
 }
 
 /// A disk beside which everything else is quick.
@@ -145,6 +147,7 @@ impl Knobs {
             rots: 0,
             rests: 0,
             bulk: 0,
+            batches: 0,
         };
         knobs.calibrate();
         knobs.boot.lane_sizes = knobs.lane_sizes();
@@ -171,6 +174,7 @@ impl Knobs {
         self.tuning.compaction_keys_bytes = one_of(&mut rng, &[1, 300, Tuning::DEFAULT.compaction_keys_bytes]);
         self.tuning.timers_pages = one_of(&mut rng, &[1, 2, Tuning::DEFAULT.timers_pages]);
         self.tuning.backlog_shelved = one_of(&mut rng, &[1, 3, 20, Tuning::DEFAULT.backlog_shelved]);
+        self.batches = one_of(&mut rng, &[0, 20, 60]);
     }
 
     /// Lanes are filed early and in small files, so that they are compacted within a run.

@@ -8,10 +8,12 @@ use crate::auditor::{Auditor, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
 use crate::rows::WholeGrain;
+use gristmill_base::class::InputClass;
+use gristmill_base::event_batch::put_event;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::catalog::{AppEntry, Subscription, Table, Topic};
-use gristmill_core::request::{Operation, Sequence};
+use gristmill_core::request::{Batch, BatchFormat, Operation, Sequence};
 use gristmill_sdk::App;
 use gristmill_state::grain::Work;
 use gristmill_state::input::StreamId;
@@ -165,6 +167,28 @@ impl Names {
         (lane_home(topic, lane.lane, lanes, self.slot_count), lane)
     }
 
+    /// The lane of a key.
+    #[must_use]
+    pub fn lane_of(&self, topic: &str, key: &str) -> LaneId {
+        lane_of(key.as_bytes(), self.topic(topic).1)
+    }
+
+    /// The slot in which acts are sequenced that go as one operation: one, or several events for one lane.
+    #[must_use]
+    pub fn operation_of(&self, acts: &[Act], sequence: Sequence) -> (SlotId, Operation) {
+        let [Act::Produce(topic, first, _), _, ..] = acts else { return self.operation(&acts[0], sequence) };
+        let (slot, LaneKey { topic: id, lane }) = self.home(topic, self.lane_of(topic, first).0);
+        let mut bytes = Vec::new();
+        for act in acts {
+            let Act::Produce(_, key, value) = act else { unreachable!("a batch is of events") };
+            let headers = [(&b"n"[..], key.as_bytes())];
+            put_event(&mut bytes, 7, key.as_bytes(), value, headers.into_iter());
+        }
+        let (format, class, count) = (BatchFormat::Native, InputClass::Live, acts.len() as u32);
+        let batch = Batch { format, class, is_spread: false, count, bytes: bytes.into() };
+        (slot, Operation::Append { topic: id, lane, sequence, batch })
+    }
+
     /// The slot in which an act is sequenced, and the operation.
     #[must_use]
     pub fn operation(&self, act: &Act, sequence: Sequence) -> (SlotId, Operation) {
@@ -232,6 +256,9 @@ impl Names {
             }
             Act::Read(topic, lane, from) => {
                 let (home, lane) = self.home(topic, *lane);
+                if from % 3 == 2 {
+                    return (home, fetch(lane, Offset(*from), 1_000));
+                }
                 let read = Operation::Read {
                     topic: lane.topic,
                     lane: lane.lane,
@@ -245,6 +272,12 @@ impl Names {
             other => unreachable!("{other:?} is sequenced"),
         }
     }
+}
+
+/// The operation that reads a lane in batches.
+#[must_use]
+pub fn fetch(LaneKey { topic, lane }: LaneKey, from: Offset, max_events: u32) -> Operation {
+    Operation::Fetch { topic, lane, from, max_events, max_bytes: 1 << 20, wait_millis: 0, as_stored: false }
 }
 
 /// A workload: an app, what clients do to it, and what must be true at the end.

@@ -1,13 +1,19 @@
 //! Chunks: what a checkpoint appends to a lane's files, and how its events lie there. Layout in
 //! docs/internals/checkpoint.md.
 
-use super::LaneEvent;
+use super::{LaneBatch, LaneEntry, LaneEvent};
+use crate::batch::Batch;
 use crate::record::Event;
 use gristmill_base::checksum::crc32c;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{Lsn, Offset};
 use gristmill_base::limits::{BLOCK_BYTES, LANE_CHUNK_BYTES, LANE_FILE_BYTES};
 use gristmill_base::placement::key_hash;
+use gristmill_base::shared::SharedBytes;
+
+/// Kinds of entries in chunks with batches.
+const EVENT: u8 = 0;
+const BATCH: u8 = 1;
 
 /// The first number of a file that compaction makes.
 pub const COMPACTED_FILE: u32 = 1 << 31;
@@ -61,6 +67,8 @@ pub struct Extent {
     pub times: Option<(u64, u64)>,
     /// Whether offsets within it may be missing: then each event says its own.
     pub has_holes: bool,
+    /// Whether batches lie in it: then each entry says what it is. Such a chunk has no holes.
+    pub has_batches: bool,
 }
 
 impl Extent {
@@ -107,21 +115,35 @@ pub(super) struct Chunks {
     last: Offset,
     times: (u64, u64),
     has_holes: bool,
+    has_batches: bool,
     done: Vec<Chunk>,
 }
 
 impl Chunks {
     pub(super) fn new(place: Place, sizes: LaneSizes) -> Self {
         let (first, last) = (Offset(0), Offset(0));
-        Self { sizes, place, body: Vec::new(), first, last, times: (0, 0), has_holes: false, done: Vec::new() }
+        let (has_holes, has_batches) = (false, false);
+        Self { sizes, place, body: Vec::new(), first, last, times: (0, 0), has_holes, has_batches, done: Vec::new() }
     }
 
-    /// Of the events that come now offsets may be missing, or not any more: these begin another chunk.
-    pub(super) fn set_holes(&mut self, has_holes: bool) {
-        if self.has_holes != has_holes && !self.body.is_empty() {
+    /// Batches may be among what comes.
+    pub(super) fn with_batches(self, has_batches: bool) -> Self {
+        Self { has_batches, ..self }
+    }
+
+    /// Offsets may be missing from among what comes.
+    pub(super) fn with_holes(self) -> Self {
+        Self { has_holes: true, ..self }
+    }
+
+    /// None is missing from among what comes now, which is one chunk, however large. It is what a compaction has not got to of
+    /// its last source. The next one may get to a part of that only, and the rest must not lie in a file before its own.
+    pub(super) fn begin_rest(&mut self) {
+        if self.has_holes && !self.body.is_empty() {
             self.close();
         }
-        self.has_holes = has_holes;
+        self.has_holes = false;
+        self.sizes.chunk_bytes = usize::MAX;
     }
 
     /// The chunks that are full.
@@ -133,16 +155,37 @@ impl Chunks {
     /// microseconds.
     pub(super) fn add(&mut self, event: &LaneEvent, since: u64) {
         let before = self.body.len();
+        if self.has_batches {
+            self.body.put_u8(EVENT);
+        }
         encode(event, self.has_holes.then_some(since), &mut self.body);
+        self.added(before, (event.offset, event.offset), event.append_micros);
+    }
+
+    /// Adds the next batch.
+    ///
+    /// # Panics
+    /// No batches were to come.
+    pub(super) fn add_batch(&mut self, LaneBatch { first, append_micros, batch, .. }: &LaneBatch) {
+        assert!(self.has_batches && !self.has_holes, "a chunk with a batch says of each entry what it is");
+        let before = self.body.len();
+        self.body.put_u8(BATCH);
+        self.body.put_varint(*append_micros);
+        batch.encode(&mut self.body);
+        self.added(before, (*first, Offset(first.0 + u64::from(batch.count) - 1)), *append_micros);
+    }
+
+    /// What lies behind `before` is an entry with these offsets.
+    fn added(&mut self, before: usize, (first, last): (Offset, Offset), append_micros: u64) {
         if before > 0 && self.body.len() > self.sizes.chunk_bytes {
             let own = self.body.split_off(before);
             self.close();
             self.body = own;
         }
         if before == 0 || self.first > self.last {
-            (self.first, self.times.0) = (event.offset, event.append_micros);
+            (self.first, self.times.0) = (first, append_micros);
         }
-        (self.last, self.times.1) = (event.offset, event.append_micros);
+        (self.last, self.times.1) = (last, append_micros);
     }
 
     fn close(&mut self) {
@@ -152,8 +195,8 @@ impl Chunks {
             self.place = self.place.next_file();
         }
         let (first, last, crc) = (self.first, self.last, crc32c(&body));
-        let (times, has_holes) = (Some(self.times), self.has_holes);
-        let extent = Extent { first, last, place: self.place, bytes, crc, times, has_holes };
+        let (times, has_holes, has_batches) = (Some(self.times), self.has_holes, self.has_batches);
+        let extent = Extent { first, last, place: self.place, bytes, crc, times, has_holes, has_batches };
         self.place = extent.behind();
         self.first = Offset(last.0 + 1);
         self.done.push(Chunk { extent, body });
@@ -180,19 +223,67 @@ pub(super) fn encode(LaneEvent { offset, append_micros, event, .. }: &LaneEvent,
     }
 }
 
-/// The events of a chunk.
-pub(super) fn decode_chunk(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeError> {
+/// The entries of a chunk. Batches are parts of its bytes, and not looked into.
+pub(super) fn decode_chunk(extent: Extent, body: &SharedBytes) -> Result<Vec<LaneEntry>, DecodeError> {
+    let mut entries = Vec::new();
+    if !extent.has_batches {
+        decode_each(extent, body, |event, _| entries.push(LaneEntry::Event(event)))?;
+        return Ok(entries);
+    }
+    let mut from = Reader::new(body);
+    let mut next = extent.first.0;
+    while next <= extent.last.0 {
+        let entry = decode_entry(Offset(next), body, &mut from)?;
+        next = entry.last().0 + 1;
+        entries.push(entry);
+    }
+    if next != extent.last.0 + 1 {
+        return Err(DecodeError::Unknown { what: "last offset of a batch", found: next - 1 });
+    }
+    from.end()?;
+    Ok(entries)
+}
+
+fn decode_entry(offset: Offset, body: &SharedBytes, from: &mut Reader<'_>) -> Result<LaneEntry, DecodeError> {
+    let kind = from.u8()?;
+    let append_micros = from.varint()?;
+    match kind {
+        EVENT => {
+            let event = Event::decode(from)?;
+            let hash = key_hash(&event.key);
+            Ok(LaneEntry::Event(LaneEvent { offset, append_micros, hash, lsn: Lsn(0), event }))
+        }
+        BATCH => {
+            let batch = Batch::decode(body, from)?;
+            Ok(LaneEntry::Batch(LaneBatch { first: offset, append_micros, lsn: Lsn(0), batch }))
+        }
+        found => Err(DecodeError::Unknown { what: "kind of an entry", found: found.into() }),
+    }
+}
+
+/// The events of a chunk, those of batches too.
+pub(super) fn decode_events(extent: Extent, body: &[u8]) -> Result<Vec<LaneEvent>, DecodeError> {
     let mut events = Vec::new();
     decode_each(extent, body, |event, _| events.push(event))?;
     Ok(events)
 }
 
-/// The events of a chunk one by one, and since when a compaction has had each, if it is a tombstone that one has.
+/// The events of a chunk one by one, those of batches too, and since when a compaction has had each, if it is a tombstone
+/// that one has.
 pub(super) fn decode_each(
     extent: Extent,
     body: &[u8],
     mut each: impl FnMut(LaneEvent, Option<u64>),
 ) -> Result<(), DecodeError> {
+    if extent.has_batches {
+        for entry in decode_chunk(extent, &SharedBytes::from(body.to_vec()))? {
+            match entry {
+                LaneEntry::Event(event) => each(event, None),
+                LaneEntry::Batch(batch) => batch.events()?.into_iter().for_each(|event| each(event, None)),
+            }
+        }
+        return Ok(());
+    }
     let mut from = Reader::new(body);
     let mut next = extent.first.0;
     while next <= extent.last.0 {
@@ -224,8 +315,7 @@ mod tests {
             LaneEvent { offset: Offset(offset), append_micros, hash, lsn: Lsn(0), event }
         };
         let place = Place { file: COMPACTED_FILE | 3, position: 0 };
-        let mut chunks = Chunks::new(place, LaneSizes::default());
-        chunks.set_holes(true);
+        let mut chunks = Chunks::new(place, LaneSizes::default()).with_holes();
         let events = [event(5, 100, b"v"), event(9, 101, b"")];
         events.iter().for_each(|event| chunks.add(event, 200));
         let Chunk { extent, body } = chunks.finish().remove(0);
@@ -236,6 +326,38 @@ mod tests {
         decode_each(extent, &body, |event, since| found.push((event, since))).unwrap();
         let [value, tombstone] = events;
         assert_eq!(found, [(value, None), (tombstone, Some(200))]);
-        assert!((0..body.len()).all(|end| decode_chunk(extent, &body[..end]).is_err()));
+        assert!((0..body.len()).all(|end| decode_events(extent, &body[..end]).is_err()));
+    }
+
+    #[test]
+    fn golden_bytes_of_a_chunk_with_batches() {
+        use crate::batch::{BatchFormat, put_native};
+        let make = |value: &[u8]| {
+            let (key, value, headers) = ([b'k'].into(), value.into(), Vec::new());
+            Event { event_micros: 7, class: InputClass::Bulk, key, value, headers }
+        };
+        let event = make(b"v");
+        let hash = key_hash(&event.key);
+        let event = LaneEvent { offset: Offset(5), append_micros: 100, hash, lsn: Lsn(0), event };
+        let mut bytes = Vec::new();
+        [make(b"w"), make(b"")].iter().for_each(|event| put_native(&mut bytes, event));
+        let (format, class) = (BatchFormat::Native, InputClass::Bulk);
+        let batch = Batch { format, class, is_spread: true, count: 2, bytes: bytes.into() };
+        let batch = LaneBatch { first: Offset(6), append_micros: 200, lsn: Lsn(0), batch };
+        let mut chunks = Chunks::new(Place::FIRST, LaneSizes::default()).with_batches(true);
+        chunks.add(&event, 0);
+        chunks.add_batch(&batch);
+        let Chunk { extent, body } = chunks.finish().remove(0);
+        // An event: 0, append time, event time, key, value, headers and that it is bulk.
+        let single = b"\x00\x64\x07\x01k\x01v\x80\x20";
+        // A batch: 1, append time, format, bulk and spread, count, length, events.
+        let head = b"\x01\xc8\x01\x02\x03\x02\x19";
+        let events = b"\x07\0\0\0\0\0\0\0\x01k\x01w\x00\x07\0\0\0\0\0\0\0\x01k\x00\x00";
+        assert_eq!(body, [&single[..], head, events].concat());
+        assert_eq!((extent.first, extent.last, extent.times), (Offset(5), Offset(7), Some((100, 200))));
+        assert!(extent.has_batches && !extent.has_holes);
+        let found = decode_chunk(extent, &body.clone().into()).unwrap();
+        assert_eq!(found, [LaneEntry::Event(event), LaneEntry::Batch(batch)]);
+        assert!((0..body.len()).all(|end| decode_chunk(extent, &body[..end].to_vec().into()).is_err()));
     }
 }

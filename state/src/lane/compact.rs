@@ -12,7 +12,7 @@
 //! so long after that one was published as the topic says: until then what is before the tombstone was there. Who reads a lane
 //! from its beginning to its end within that time sees of each key its last event, or the tombstone, or nothing.
 
-use super::chunk::{COMPACTED_FILE, Chunks, decode_chunk, decode_each, encode};
+use super::chunk::{COMPACTED_FILE, Chunks, decode_each, decode_events, encode};
 use super::{Chunk, Extent, Lane, LaneEvent, LaneSizes, Place};
 use ahash::AHashMap;
 use gristmill_base::codec::DecodeError;
@@ -117,7 +117,7 @@ impl Lane {
             // A lane that was loaded does not know, but it was published by now.
             published_micros: self.published_micros.unwrap_or(bounds.now_micros),
             tombstones_before: bounds.now_micros.saturating_sub(bounds.tombstone_micros),
-            out: Chunks::new(Place { file, position: 0 }, LaneSizes { file_bytes: u64::MAX, ..sizes }),
+            out: Chunks::new(Place { file, position: 0 }, LaneSizes { file_bytes: u64::MAX, ..sizes }).with_holes(),
             written: Vec::new(),
         })
     }
@@ -221,7 +221,7 @@ impl Compaction {
     pub fn take(&mut self, body: &[u8]) -> Result<Vec<Chunk>, DecodeError> {
         let Some(extent) = self.wants() else { return Ok(Vec::new()) };
         let Some(until) = self.until else {
-            let events = decode_chunk(extent, body)?;
+            let events = decode_events(extent, body)?;
             self.at += 1;
             self.learn(extent, events);
             return Ok(Vec::new());
@@ -231,7 +231,9 @@ impl Compaction {
         self.at += 1;
         for (event, since) in &events {
             let since = self.since(event, *since);
-            self.out.set_holes(event.offset <= until);
+            if event.offset > until {
+                self.out.begin_rest();
+            }
             if event.offset >= self.start && (event.offset > until || self.stays(event, since)) {
                 self.out.add(event, since.unwrap_or(seen_by(self.began_micros)));
             }
@@ -248,22 +250,25 @@ impl Compaction {
     }
 
     fn learn(&mut self, extent: Extent, events: Vec<LaneEvent>) {
-        let mut until = None;
+        let (mut until, mut rest_bytes) = (None, 0);
         for event in events {
             let offset = event.offset;
             if offset < self.start {
+                continue;
+            }
+            if until.is_some() {
+                rest_bytes += self.length(&event, None);
                 continue;
             }
             let known = self.last.get(&event.event.key).map(|(_, length)| *length);
             let bytes = if known.is_some() { 0 } else { event.event.key.len() + COMPACTION_KEY_BYTES };
             if self.bytes + bytes > self.bytes_max && self.bytes > 0 {
                 until = Some(Offset(offset.0 - 1));
-                break;
+                rest_bytes += self.length(&event, None);
+                continue;
             }
             self.bytes += bytes;
-            self.scratch.clear();
-            encode(&event, Some(FIRST_SEEN_MAX), &mut self.scratch);
-            let length = u32::try_from(self.scratch.len()).unwrap_or(u32::MAX);
+            let length = u32::try_from(self.length(&event, Some(FIRST_SEEN_MAX))).unwrap_or(u32::MAX);
             self.stays_bytes += u64::from(length);
             self.stays_bytes -= u64::from(known.unwrap_or(0));
             self.last.insert(event.event.key, (offset, length));
@@ -274,13 +279,20 @@ impl Compaction {
             self.sources.truncate(self.at - usize::from(!some));
         }
         if until.is_some() || self.at == self.sources.len() {
-            // Chunks that one has seen only become smaller. What the last one has behind what was learned stays as it is.
+            // Chunks that one has seen only become smaller. What the last one has behind what was learned stays, event by event.
             let seen = self.sources.iter().filter(|extent| extent.has_holes);
-            let rest = self.sources.last().filter(|last| until.is_some_and(|until| until < last.last));
-            self.stays_bytes += seen.chain(rest).map(|extent| extent.bytes).sum::<u64>();
+            let has_rest = self.sources.last().is_some_and(|last| until.is_some_and(|until| until < last.last));
+            self.stays_bytes += seen.map(|extent| extent.bytes).sum::<u64>() + if has_rest { rest_bytes } else { 0 };
             self.until = until.or(Some(extent.last));
             self.at = 0;
         }
+    }
+
+    /// Bytes of an event in a chunk that it writes.
+    fn length(&mut self, event: &LaneEvent, since: Option<u64>) -> u64 {
+        self.scratch.clear();
+        encode(event, since, &mut self.scratch);
+        self.scratch.len() as u64
     }
 
     /// Since when readers do not find what was before a tombstone, by what its chunk says. All that say a beginning say that of the
@@ -307,7 +319,8 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::LaneRead;
+    use crate::batch::{Batch, BatchFormat, put_native};
+    use crate::lane::{EntryRead, LaneEntry, LaneRead};
     use crate::record::Event;
     use gristmill_base::class::InputClass;
     use gristmill_base::codec::Reader;
@@ -320,13 +333,28 @@ mod tests {
     /// Bytes of chunks, by file and position.
     type Disk = BTreeMap<(u32, u64), Vec<u8>>;
 
+    /// An event of the lane that it is appended to next.
+    fn event(n: u64, (key, is_tombstone): (u8, bool)) -> Event {
+        let value = if is_tombstone { Vec::new() } else { n.to_le_bytes().to_vec() };
+        let [key, value] = [vec![key; 3].into(), value.into()];
+        Event { event_micros: 7, class: InputClass::Live, key, value, headers: Vec::new() }
+    }
+
     fn append(lane: &mut Lane, events: &[(u8, bool)]) {
-        for (key, is_tombstone) in events {
+        for it in events {
             let n = lane.end().0 + 1;
-            let value = if *is_tombstone { Vec::new() } else { n.to_le_bytes().to_vec() };
-            let [key, value] = [vec![*key; 3].into(), value.into()];
-            let event = Event { event_micros: 7, class: InputClass::Live, key, value, headers: Vec::new() };
-            lane.append(Offset(n), 10 * n, Lsn(n), vec![event], 1);
+            lane.append(Offset(n), 10 * n, Lsn(n), vec![event(n, *it)], 1);
+        }
+    }
+
+    /// The same in batches of so many events, or fewer at the end.
+    fn append_batches(lane: &mut Lane, events: &[(u8, bool)], size: usize) {
+        for events in events.chunks(size) {
+            let (first, mut bytes) = (lane.end().0 + 1, Vec::new());
+            (first..).zip(events).for_each(|(n, it)| put_native(&mut bytes, &event(n, *it)));
+            let (format, class, count) = (BatchFormat::Native, InputClass::Live, events.len() as u32);
+            let batch = Batch { format, class, is_spread: false, count, bytes: bytes.into() };
+            lane.append_batch(Offset(first), 10 * first, Lsn(first), batch);
         }
     }
 
@@ -357,12 +385,13 @@ mod tests {
                     found.push((at.0, it.event.key[0], it.event.value.is_empty()));
                     at.0 += 1;
                 }
-                LaneRead::Miss(extent) => lane.load(extent, body(disk, extent)).unwrap(),
+                LaneRead::Miss(extent) => lane.load(extent, body(disk, extent).to_vec()).unwrap(),
                 LaneRead::Hole(next) => {
                     assert!(next > at);
                     at = next;
                 }
                 LaneRead::Nothing => return found,
+                LaneRead::Broken(extent, error) => panic!("{extent:?}: {error}"),
             }
         }
     }
@@ -403,7 +432,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_event_of_each_key_stays_and_nothing_that_is_needed_goes(
-            parts in prop::collection::vec(prop::collection::vec((0_u8..12, prop::bool::weighted(0.2)), 1..40), 1..8),
+            parts in prop::collection::vec((prop::collection::vec((0_u8..12, prop::bool::weighted(0.2)), 1..40), 0_usize..9), 1..8),
             handled_share in 0_u64..=100,
             tombstone_micros in 0_u64..900,
             keys in 1_usize..14,
@@ -412,8 +441,8 @@ mod tests {
             let (mut disk, mut events) = (Disk::new(), Vec::new());
             // When there were compactions, and up to where.
             let mut made: Vec<(u64, u64)> = Vec::new();
-            for part in &parts {
-                append(&mut lane, part);
+            for (part, batched) in &parts {
+                if *batched == 0 { append(&mut lane, part) } else { append_batches(&mut lane, part, *batched) }
                 events.extend(part.iter().copied());
                 file(&mut lane, &mut disk);
                 let end = events.len() as u64;
@@ -473,6 +502,58 @@ mod tests {
         assert!(lane.files().contains(&made[0]) && made.len() == 1);
         lane.move_start(Offset(newest));
         assert_eq!((all(&mut lane, &disk)[0].0, lane.release_files()), (newest, made));
+    }
+
+    #[test]
+    fn what_is_left_of_batches_is_events_and_those_that_it_does_not_get_to_stay_batches() {
+        let mut lane = Lane::new(LaneKey { topic: TopicId(1), lane: LaneId(0) });
+        let mut disk = Disk::new();
+        // In each batch of 4 a key of its own, and three that the next one has too.
+        let events: Vec<(u8, bool)> = (0..200).map(|n| (if n % 4 == 1 { 100 + n / 4 } else { n % 4 }, false)).collect();
+        append_batches(&mut lane, &events, 4);
+        file(&mut lane, &mut disk);
+        let newest = lane.extents().last().unwrap().place.file;
+        let newest = lane.extents().iter().find(|extent| extent.place.file == newest).unwrap().first.0;
+        assert!(newest % 4 == 1 && newest > 40, "{newest}");
+        // There is memory for the keys of a few batches.
+        assert!(compact(&mut lane, &mut disk, bounds(200, 0, 0, 10 * (3 + COMPACTION_KEY_BYTES))));
+        let there: Vec<u64> = all(&mut lane, &disk).iter().map(|it| it.0).collect();
+        // It ends within a batch, before its second event.
+        let gone: Vec<u64> = (1..=200).filter(|n| !there.contains(n)).collect();
+        let expected: Vec<u64> = (1..=25).filter(|n| n % 4 != 2).collect();
+        assert_eq!(gone, expected, "27 and 28 are the last of their keys before that");
+        let is_batch = |lane: &mut Lane, offset: u64| {
+            if let EntryRead::Miss(extent) = lane.entry(Offset(offset)) {
+                lane.load(extent, body(&disk, extent).to_vec()).unwrap();
+            }
+            match lane.entry(Offset(offset)) {
+                EntryRead::Ready(LaneEntry::Batch(it)) => Some((it.first.0, it.batch.count)),
+                EntryRead::Ready(LaneEntry::Event(it)) => {
+                    let first = (offset - 1) / 4 * 4 + 1;
+                    assert_eq!(
+                        (it.append_micros, &it.event),
+                        (10 * first, &event(offset, events[offset as usize - 1]))
+                    );
+                    None
+                }
+                other => panic!("{offset}: {other:?}"),
+            }
+        };
+        assert_eq!([2, 6, 22, 26, 28, 29, 30, 32].map(|offset| is_batch(&mut lane, offset)), [None; 8]);
+        assert_eq!([33, 36].map(|offset| is_batch(&mut lane, offset)), [Some((33, 4)); 2]);
+        assert_eq!(is_batch(&mut lane, 200), Some((197, 4)), "and the newest file is never touched");
+        // With enough memory nothing but the last event of each key stays before the newest file.
+        append_batches(&mut lane, &events, 4);
+        file(&mut lane, &mut disk);
+        while compact(&mut lane, &mut disk, bounds(u64::MAX, 0, 0, 1 << 20)) {}
+        let found = all(&mut lane, &disk);
+        let compacted =
+            lane.extents().iter().filter(|extent| extent.has_holes).map(|extent| extent.last.0).max().unwrap();
+        let mut keys: Vec<u8> = found.iter().filter(|it| it.0 <= compacted).map(|it| it.1).collect();
+        keys.sort_unstable();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
+        assert!(compacted > 250, "{compacted}");
+        assert!(lane.extents().iter().all(|extent| !(extent.has_holes && extent.has_batches)));
     }
 
     #[test]

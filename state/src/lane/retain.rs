@@ -1,6 +1,6 @@
 //! How a lane's start moves forward: which of its oldest chunks may go, and which files nothing is needed of any more.
 
-use super::{Extent, Lane};
+use super::{Extent, Lane, LaneEntry};
 use gristmill_base::ids::Offset;
 
 /// How much of a lane is kept. What neither bound lets go of stays; what one of them does goes.
@@ -39,7 +39,7 @@ impl Lane {
         }
         // A chunk of an older version that nobody has read: engine time never goes back, so what follows is no older.
         let later = self.extents[at + 1..].iter().find_map(|extent| extent.times);
-        let tail = || self.in_tail(Offset(self.filed().0 + 1)).map(|event| event.append_micros);
+        let tail = || self.in_tail(Offset(self.filed().0 + 1)).map(LaneEntry::append_micros);
         later.map(|(first, _)| first).or_else(tail).unwrap_or(u64::MAX)
     }
 
@@ -60,9 +60,18 @@ impl Lane {
         let gone = self.extents.partition_point(|extent| extent.last < to);
         self.filed_bytes -= self.extents.drain(..gone).map(|extent| extent.bytes).sum::<u64>();
         self.loaded.retain(|(extent, _)| extent.last >= to);
-        while self.tail.front().is_some_and(|event| event.offset < to) {
-            let event = self.tail.pop_front().expect("it was just looked at");
-            self.tail_bytes -= event.event.weight();
+        while self.tail.front().is_some_and(|entry| entry.last() < to) {
+            let entry = self.tail.pop_front().expect("it was just looked at");
+            self.tail_bytes -= entry.weight();
+        }
+        // What compaction has written may begin within what was a batch, and a crash may have taken that back.
+        if let Some(LaneEntry::Batch(batch)) = self.tail.pop_front_if(|entry| entry.first() < to) {
+            self.tail_bytes -= batch.weight();
+            let events = batch.events().expect("a batch in the tail was checked when it was taken");
+            for event in events.into_iter().filter(|event| event.offset >= to).rev() {
+                self.tail_bytes += event.event.weight();
+                self.tail.push_front(LaneEntry::Event(event));
+            }
         }
     }
 

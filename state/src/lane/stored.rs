@@ -7,6 +7,9 @@ use gristmill_base::ids::{LaneId, LaneKey, Offset, TopicId};
 /// No file is as long: places beyond it are damage, and may be added without overflow.
 const LANE_BYTES_MAX: u64 = 1 << 62;
 
+/// No lane has as many events; the same for offsets.
+const OFFSET_MAX: u64 = 1 << 62;
+
 impl Lane {
     /// Adds its bytes: what its files hold once `new`, chunks that the same checkpoint writes, are among them.
     ///
@@ -72,7 +75,7 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
     put_place(out, extent.place);
     out.put_varint(extent.bytes);
     out.put_u32(extent.crc);
-    out.put_u8(u8::from(extent.times.is_some()) | u8::from(extent.has_holes) << 1);
+    out.put_u8(u8::from(extent.times.is_some()) | u8::from(extent.has_holes) << 1 | u8::from(extent.has_batches) << 2);
     if let Some((first, last)) = extent.times {
         out.put_varint(first);
         out.put_varint(last);
@@ -89,15 +92,68 @@ fn place(from: &mut Reader<'_>) -> Result<Place, DecodeError> {
 
 fn extent(from: &mut Reader<'_>, is_of_version_1: bool) -> Result<Extent, DecodeError> {
     let (first, last) = (Offset(from.varint()?), Offset(from.varint()?));
+    if last.0 > OFFSET_MAX {
+        return Err(DecodeError::Unknown { what: "last offset of a chunk", found: last.0 });
+    }
     let place = if is_of_version_1 { Place { file: 0, position: from.varint()? } } else { place(from)? };
     let (bytes, crc) = (from.varint()?, from.u32()?);
     if place.position.max(bytes) > LANE_BYTES_MAX {
         return Err(DecodeError::Unknown { what: "place or length of a chunk", found: place.position.max(bytes) });
     }
     let flags = if is_of_version_1 { 0 } else { from.u8()? };
-    if flags > 3 {
+    // A chunk with both would not be one that is written.
+    if flags > 5 {
         return Err(DecodeError::Unknown { what: "flags of a chunk", found: flags.into() });
     }
     let times = if flags & 1 != 0 { Some((from.varint()?, from.varint()?)) } else { None };
-    Ok(Extent { first, last, place, bytes, crc, times, has_holes: flags & 2 != 0 })
+    let (has_holes, has_batches) = (flags & 2 != 0, flags & 4 != 0);
+    Ok(Extent { first, last, place, bytes, crc, times, has_holes, has_batches })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::COMPACTED_FILE;
+
+    fn extent(first: u64, last: u64, place: Place) -> Extent {
+        let (first, last, bytes, crc) = (Offset(first), Offset(last), 300, 0x0403_0201);
+        Extent { first, last, place, bytes, crc, times: None, has_holes: false, has_batches: false }
+    }
+
+    /// One chunk of each kind.
+    fn extents() -> Vec<Extent> {
+        let place = |file, position| Place { file, position };
+        vec![
+            Extent { has_holes: true, times: Some((5, 130)), ..extent(7, 20, place(COMPACTED_FILE | 2, 0)) },
+            extent(25, 27, place(3, 0)),
+            Extent { has_batches: true, times: Some((131, 140)), ..extent(28, 300, place(3, 4_096)) },
+        ]
+    }
+
+    #[test]
+    fn golden_bytes_of_a_lane_with_chunks_of_each_kind() {
+        let key = LaneKey { topic: TopicId(9), lane: LaneId(4) };
+        let extents = extents();
+        let lane = Lane::restore(key, Offset(7), extents.clone(), extents[2].behind(), true);
+        let mut bytes = Vec::new();
+        lane.store(&[], &mut bytes);
+        // Topic, lane, start, spread, place of the next chunk; chunks: first, last, place, length, checksum, flags, times.
+        let head = b"\x09\x04\x07\x01\x03\x80\x40\x03";
+        let with_holes = b"\x07\x14\x82\x80\x80\x80\x08\x00\xac\x02\x01\x02\x03\x04\x03\x05\x82\x01";
+        let plain = b"\x19\x1b\x03\x00\xac\x02\x01\x02\x03\x04\x00";
+        let with_batches = b"\x1c\xac\x02\x03\x80\x20\xac\x02\x01\x02\x03\x04\x05\x83\x01\x8c\x01";
+        assert_eq!(bytes, [&head[..], with_holes, plain, with_batches].concat());
+        let mut from = Reader::new(&bytes);
+        let again = Lane::stored(&mut from, false).unwrap();
+        assert_eq!((again.extents(), again.next, again.end(), from.left()), (&*extents, lane.next, Offset(300), 0));
+        assert!((0..bytes.len()).all(|end| Lane::stored(&mut Reader::new(&bytes[..end]), false).is_err()));
+        // A chunk with holes and batches, and flags that nobody knows.
+        let flags = head.len() + with_holes.len() + plain.len() - 1;
+        for wrong in [6, 7, 8, 255] {
+            let mut bytes = bytes.clone();
+            bytes[flags] = wrong;
+            let error = Lane::stored(&mut Reader::new(&bytes), false).unwrap_err();
+            assert_eq!(error, DecodeError::Unknown { what: "flags of a chunk", found: wrong.into() });
+        }
+    }
 }

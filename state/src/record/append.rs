@@ -1,9 +1,11 @@
 use super::commit::{items, items_of, list};
+use crate::batch::Batch;
 use crate::input::{Bytes, StreamId};
 use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, LaneKey, Offset, TopicId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::shared::SharedBytes;
 
 /// One event of a topic. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,30 @@ pub struct Event {
 const BULK_HEADERS: u64 = 1 << 12;
 const _: () = assert!((HEADERS_MAX as u64) < BULK_HEADERS, "a count of headers stays below the bit");
 
+/// Events of one lane, as an append brings them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// One by one, at consecutive offsets.
+    Events(Vec<Event>),
+    /// As a batch that stays as it is.
+    Batch(Batch),
+}
+
+impl Appended {
+    /// How many events there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Events(events) => events.len() as u64,
+            Self::Batch(batch) => batch.count.into(),
+        }
+    }
+}
+
+/// Bits of the byte that says what a record has.
+const HAS_CONSUMED: u8 = 1;
+const HAS_BATCH: u8 = 2;
+
 /// An append record: events of one lane, and what they consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendRecord {
@@ -36,8 +62,8 @@ pub struct AppendRecord {
     /// What the append consumes: the session's or sending slot's position and the stream's cursor after it.
     /// Nothing for a producer with an order of its own.
     pub consumed: Option<(StreamId, u64, u64)>,
-    /// The events, at consecutive offsets.
-    pub events: Vec<Event>,
+    /// The events.
+    pub appended: Appended,
 }
 
 impl Event {
@@ -82,16 +108,20 @@ impl AppendRecord {
         out.put_varint(self.lane.lane.0.into());
         out.put_varint(self.base.0);
         out.put_varint(self.append_micros);
+        let batch = if matches!(self.appended, Appended::Batch(_)) { HAS_BATCH } else { 0 };
         match self.consumed {
-            None => out.put_u8(0),
+            None => out.put_u8(batch),
             Some((stream, pos, cursor)) => {
-                out.put_u8(1);
+                out.put_u8(batch | HAS_CONSUMED);
                 stream.encode(out);
                 out.put_varint(pos);
                 out.put_varint(cursor);
             }
         }
-        list(out, &self.events, |out, event| event.encode(out));
+        match &self.appended {
+            Appended::Events(events) => list(out, events, |out, event| event.encode(out)),
+            Appended::Batch(batch) => batch.encode(out),
+        }
     }
 
     /// Decodes a whole body.
@@ -103,13 +133,25 @@ impl AppendRecord {
         let lane = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
         let base = Offset(from.varint()?);
         let append_micros = from.varint()?;
-        let consumed = match from.u8()? {
-            0 => None,
-            1 => Some((StreamId::decode(&mut from)?, from.varint()?, from.varint()?)),
-            found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+        let has = from.u8()?;
+        if has > (HAS_CONSUMED | HAS_BATCH) {
+            return Err(DecodeError::Unknown { what: "presence", found: has.into() });
+        }
+        let consumed = if has & HAS_CONSUMED == 0 {
+            None
+        } else {
+            Some((StreamId::decode(&mut from)?, from.varint()?, from.varint()?))
         };
-        let events = items(&mut from, Event::decode)?;
+        let appended = if has & HAS_BATCH == 0 {
+            Appended::Events(items(&mut from, Event::decode)?)
+        } else {
+            // Of the rest alone, so that the batch does not keep the record in memory.
+            let rest = SharedBytes::from(from.rest().to_vec());
+            let batch = Batch::decode(&rest, &mut from)?;
+            batch.check(|_, _, _| Ok::<_, DecodeError>(()))?;
+            Appended::Batch(batch)
+        };
         from.end()?;
-        Ok(Self { lane, base, append_micros, consumed, events })
+        Ok(Self { lane, base, append_micros, consumed, appended })
     }
 }

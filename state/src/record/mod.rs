@@ -8,7 +8,7 @@ mod control;
 mod gap;
 mod outcome;
 
-pub use append::{AppendRecord, Event};
+pub use append::{AppendRecord, Appended, Event};
 pub use commit::{
     BacklogRange, Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange,
 };

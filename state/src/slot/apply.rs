@@ -5,7 +5,7 @@ use super::Slot;
 use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, StreamId};
 use crate::outbox::OutboxRow;
-use crate::record::{AppendRecord, Commit, Control, Mutation, Record};
+use crate::record::{AppendRecord, Appended, Commit, Control, Mutation, Record};
 use crate::session::KeptReply;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
@@ -176,7 +176,10 @@ impl Slot {
             }
         }
         let lane = self.lanes.entry(append.lane).or_insert_with(|| crate::lane::Lane::new(append.lane));
-        lane.append(append.base, append.append_micros, lsn, append.events, lane_count);
+        match append.appended {
+            Appended::Events(events) => lane.append(append.base, append.append_micros, lsn, events, lane_count),
+            Appended::Batch(batch) => lane.append_batch(append.base, append.append_micros, lsn, batch),
+        }
     }
 
     /// Applies a control record.

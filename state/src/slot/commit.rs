@@ -5,8 +5,8 @@ use crate::grain::{GrainId, Queued};
 use crate::input::{GrainAddress, Origin, Responder, StreamId, Target};
 use crate::outbox::Channel;
 use crate::record::{
-    AppendRecord, BacklogRange, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked, RecordKind, Sent,
-    StoredReply, TimerChange,
+    AppendRecord, Appended, BacklogRange, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked,
+    RecordKind, Sent, StoredReply, TimerChange,
 };
 use crate::stream::Offered;
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
@@ -208,19 +208,20 @@ impl Slot {
         }
     }
 
-    /// Appends events to a lane homed here and consumes what brought them. The position must be pending.
-    pub fn append_events(
+    /// Appends events to a lane homed here and consumes what brought them. The position must be pending. A batch has passed
+    /// its check.
+    pub fn append(
         &mut self,
         journal: &mut impl Journal,
         lane: LaneKey,
         lane_count: u16,
         append_micros: u64,
         origin: Option<(StreamId, u64)>,
-        events: Vec<Event>,
+        appended: Appended,
     ) -> (Offset, Committed) {
         let base = Offset(self.lanes.get(&lane).map_or(0, |lane| lane.end().0) + 1);
         let consumed = origin.map(|(stream, pos)| (stream, pos, self.stream_mut(stream).settle(&[pos])));
-        let record = AppendRecord { lane, base, append_micros, consumed, events };
+        let record = AppendRecord { lane, base, append_micros, consumed, appended };
         let (_, lsn) = self.write(journal, RecordKind::Append, |out| record.encode(out));
         self.apply_append(record, lsn, lane_count);
         let mut committed = Committed { lsn, replies: Vec::new() };
@@ -245,13 +246,15 @@ impl Slot {
     ) -> Committed {
         let received = self.stream_mut(stream).received();
         if planted::is(Bug::IngestPositionApart) {
-            let (_, committed) = self.append_events(journal, lane, lane_count, append_micros, None, events);
+            let appended = Appended::Events(events);
+            let (_, committed) = self.append(journal, lane, lane_count, append_micros, None, appended);
             self.cover(stream, received, last);
             return committed;
         }
         let offered = self.stream_mut(stream).offer(received, last);
         assert_eq!(offered, Offered::Fresh, "records behind the position of a stream that never waits are new");
-        self.append_events(journal, lane, lane_count, append_micros, Some((stream, last)), events).1
+        let appended = Appended::Events(events);
+        self.append(journal, lane, lane_count, append_micros, Some((stream, last)), appended).1
     }
 
     /// Ends a bounded input in this slot: its stream has received all that there can be. `None` if it has ended before.

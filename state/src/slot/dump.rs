@@ -20,16 +20,17 @@ use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
+/// Version of the layout that is written. Older ones are read as well: version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
 /// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
 /// grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 6;
+pub const CHECKPOINT_VERSION: u16 = 7;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
 const VERSION_3: u16 = 3;
 const VERSION_4: u16 = 4;
 const VERSION_5: u16 = 5;
+const VERSION_6: u16 = 6;
 
 /// Bits of the byte that says what of a slot waits in rows.
 const HAS_WORK: u8 = 1;
@@ -169,7 +170,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, CHECKPOINT_VERSION].contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -379,4 +380,34 @@ fn channel(from: &mut Reader<'_>) -> Result<Channel, DecodeError> {
 
 fn row(from: &mut Reader<'_>) -> Result<Row, DecodeError> {
     Ok(Row { ssn: Ssn(from.varint()?), bytes: from.bytes("value", VALUE_BYTES_MAX)?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Place;
+    use gristmill_base::ids::{LaneId, Offset, TopicId};
+
+    fn dump_of(has_batches: bool) -> Vec<u8> {
+        let (key, place) = (LaneKey { topic: TopicId(9), lane: LaneId(4) }, Place::FIRST);
+        let (first, last, times, has_holes) = (Offset(7), Offset(20), Some((5, 130)), false);
+        let extent = Extent { first, last, place, bytes: 300, crc: 77, times, has_holes, has_batches };
+        let mut slot = Slot::new(SlotId(3));
+        slot.lanes.insert(key, Lane::restore(key, Offset(7), vec![extent], extent.behind(), false));
+        slot.dump(&NewExtents::new())
+    }
+
+    #[test]
+    fn the_version_before_batches_is_read_and_a_newer_one_refused() {
+        let dump = dump_of(false);
+        assert_eq!(dump[..4], [7, 0, 3, 0], "version and slot");
+        let of_version = |version: u8| [&[version], &dump[1..]].concat();
+        let loaded = Slot::load(SlotId(3), &of_version(6), 0).unwrap();
+        assert_eq!(loaded.dump(&NewExtents::new()), dump, "it is written as the newest version");
+        assert_eq!(Slot::load(SlotId(3), &of_version(8), 0).unwrap_err(), DumpError::Version(8));
+        let with_batches = dump_of(true);
+        let loaded = Slot::load(SlotId(3), &with_batches, 0).unwrap();
+        assert!(loaded.lanes.values().all(|lane| lane.extents()[0].has_batches));
+        assert_eq!(loaded.dump(&NewExtents::new()), with_batches);
+    }
 }

@@ -34,7 +34,7 @@ class Client:
     def forget(self): self.session, self.key, self.next, self.open = 0, bytes(16), {}, {}; self.close()  # by slot
     def connect(self):
         self.socket = socket.create_connection(self.address, self.patience); self.stream = self.socket.makefile("rb")
-        reply = Reader(self.exchange(1, pack("<HHIQ16s", 1, 1, 0, self.session, self.key) + blob(self.name, b"", b"")))
+        reply = Reader(self.exchange(1, pack("<HHIQ16s", 1, 2, 0, self.session, self.key) + blob(self.name, b"", b"")))
         _, _, directory, session, key, *self.limits = reply.unpack("H"), reply.blob(), *reply.unpack("16sQ16s6IHQ")
         self.ports, self.slots = [reply.unpack(f"{reply.varint()}H") for _ in range(2)]
         if self.session and directory != self.directory: raise Failure(EXPIRED, b"another data directory")

@@ -97,6 +97,9 @@ fn fields(operation: &Operation<'_>) -> Value {
             "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
             "headers": headers(&o.headers),
         }),
+        Operation::Append(o) => json!({
+            "topic": o.topic.0, "lane": o.lane.0, "format": 2, "count": o.batch.count(), "batch": hex(o.batch.bytes()),
+        }),
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
         Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
@@ -106,7 +109,7 @@ fn fields(operation: &Operation<'_>) -> Value {
                 .map(|record| json!([record.step, bytes(record.key), bytes(record.value)]))
                 .collect::<Vec<_>>(),
         }),
-        Operation::Read(o) => json!({
+        Operation::Read(o) | Operation::Fetch(o) => json!({
             "topic": o.topic.0, "lane": o.lane.0, "from": o.from.0, "max_records": o.max_records,
             "max_bytes": o.max_bytes, "wait_millis": o.wait_millis,
         }),
@@ -179,6 +182,15 @@ fn replied(reply: &Reply<'_>) -> Value {
                 })
                 .collect();
             json!({ "end": page.end.0, "next": page.next.0, "events": events })
+        }
+        Reply::Fetch(page) => {
+            let batch = |it: gristmill_wire::ReadBatch<'_>| {
+                json!({
+                    "format": 2, "first": it.first.0, "append_time": it.append_time, "count": it.batch.count(),
+                    "batch": hex(it.batch.bytes()),
+                })
+            };
+            json!({ "end": page.end.0, "next": page.next.0, "batches": page.batches().map(batch).collect::<Value>() })
         }
         Reply::Range(page) => {
             let entries: Value =

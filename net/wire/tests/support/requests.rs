@@ -5,8 +5,8 @@ use gristmill_base::ids::{
 };
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest, Invoke,
-    MapDelete, MapGet, MapPut, MoveSlot, Offsets, Operation, Produce, Put, Range, Read, RecordsBuf, Scan, Sequence,
-    Void,
+    MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf, Scan,
+    Sequence, Void,
 };
 
 use super::{Content, Sample, request};
@@ -72,6 +72,16 @@ fn connection() -> Vec<Sample> {
     ]
 }
 
+/// Two events for lane 62, the first one at the server's time.
+const BATCH: &[u8] = b"\0\0\0\0\0\0\0\0\x06foobar\x011\0\x05\0\0\0\0\0\0\0\x06foobar\x012\x01\x01h\x01x";
+
+fn append() -> Sample {
+    let mut body = b"\x01\0\0\0\x02\x01\x3e\0\x02\x02".to_vec();
+    body.extend_from_slice(BATCH);
+    let operation = Operation::decode(OpCode::Append, body.leak()).expect("a good body");
+    request("append", "a batch of two events for lane 62", operation)
+}
+
 fn topics() -> Vec<Sample> {
     let produce = Produce {
         topic: TopicId(1),
@@ -91,6 +101,19 @@ fn topics() -> Vec<Sample> {
             Operation::Produce(Produce { sequence: at(129, 127), event_time: -1, headers, ..produce }),
         ),
         ingest(),
+        append(),
+        request(
+            "fetch",
+            "batches of lane 62 from offset 1",
+            Operation::Fetch(Read {
+                topic: TopicId(1),
+                lane: LaneId(62),
+                from: Offset(1),
+                max_records: 0,
+                max_bytes: 1 << 20,
+                wait_millis: 0,
+            }),
+        ),
         Sample {
             name: "produce-bulk",
             about: "an event of class bulk",

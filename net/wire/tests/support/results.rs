@@ -17,7 +17,7 @@ pub fn samples() -> Vec<Sample> {
 
 fn replies() -> Vec<Sample> {
     let hello = HelloReply {
-        version: 1,
+        version: 2,
         server: "gristmill 0.1.0".to_owned(),
         data_directory: *b"0123456789abcdef",
         session: SessionId(65_537),
@@ -38,6 +38,7 @@ fn replies() -> Vec<Sample> {
         reply("ok-hello", "two shards, eight slots", OpCode::Hello, Reply::Hello(hello)),
         reply("ok-ping", "no body", OpCode::Ping, Reply::Empty),
         reply("ok-produce", "where the event went", OpCode::Produce, Reply::Produced(produced)),
+        reply("ok-append", "where the first event of the batch went", OpCode::Append, Reply::Produced(produced)),
         reply("ok-ingest", "the slot has the input up to record 203", OpCode::Ingest, Reply::Ingested(203)),
         reply(
             "ok-offsets",
@@ -67,7 +68,10 @@ fn pages() -> Vec<Sample> {
     const ENTRIES: &[u8] = b"\x01\x01a\x011\x02bc\x00";
     const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
     let page = |name, about, code, body| reply(name, about, code, Reply::decode(code, body).expect("a good body"));
+    let mut batches = b"\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\x28".to_vec();
+    batches.extend_from_slice(b"\0\0\0\0\0\0\0\0\x06foobar\x011\0\x05\0\0\0\0\0\0\0\x06foobar\x012\x01\x01h\x01x");
     vec![
+        page("ok-fetch", "one batch of two events, and none behind it", OpCode::Fetch, batches.leak()),
         page("ok-read", "one event, and one more behind it", OpCode::Read, EVENTS),
         page("ok-read-empty", "an empty lane", OpCode::Read, NO_EVENTS),
         page("ok-range", "two entries, and more behind them", OpCode::Range, ENTRIES),
@@ -116,10 +120,10 @@ fn failures() -> Vec<Sample> {
         plain("not-ready", "free", OpCode::Get, Status::NotReady, "the shard is recovering"),
         plain(
             "unsupported-version",
-            "the server speaks 1 to 1",
+            "the server speaks 1 to 2",
             OpCode::Hello,
             Status::UnsupportedVersion,
-            "versions 2 to 3 asked for",
+            "versions 3 to 4 asked for",
         ),
         plain("unauthenticated", "no hello yet", OpCode::Get, Status::Unauthenticated, "say hello first"),
         plain("failed", "unknown outcome", OpCode::Put, Status::Failed, "shard 0 stopped after a failed write"),
