@@ -234,6 +234,13 @@ pub const BACKLOG_AHEAD_BYTES: usize = 1 << 20;
 /// Backlog rows of a shard that one round of upkeep, each 20 ms, looks at to let them leave memory once files hold them: about a
 /// millisecond of work, for 200,000 rows each second.
 pub const BACKLOG_SHELVED_ROWS: usize = 4_096;
+/// Grains and entries that one turn deletes because their time has come: some hundred microseconds. Who looks at one of the rest
+/// sees to it first.
+pub const TURN_EXPIRIES_MAX: usize = 256;
+/// Shortest time to live: less is no time for a client to read what it wrote.
+pub const TTL_MICROS_MIN: u64 = 1_000_000;
+/// Longest time to live: a hundred years; what is to stay longer has none.
+pub const TTL_MICROS_MAX: u64 = 36_500 * 86_400 * 1_000_000;
 /// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
 pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
 /// Hops of a message from grain to grain, so that a loop between grains ends.
@@ -359,7 +366,7 @@ pub const STORE_TOMBSTONES_MIN: u64 = 4_096;
 pub const MOVE_PAUSE_MILLIS_MAX: u64 = 900;
 /// Milliseconds that the checkpoint before a move may take: it waits for other checkpoints and for merges.
 pub const MOVE_PREPARE_MILLIS_MAX: u64 = 120_000;
-/// Requests of a slot under move that wait at most; more are refused for capacity. As many as two connections have in flight.
+/// Requests of a slot under move, or reads of a shard that wait for expiry, at most; more are refused for capacity. As many as two connections have in flight.
 pub const MOVE_REQUESTS_MAX: usize = 8_192;
 /// Bytes of them: as many as sixteen connections have in flight.
 pub const MOVE_REQUESTS_BYTES_MAX: usize = 64 << 20;

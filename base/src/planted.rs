@@ -130,17 +130,33 @@ pub enum Bug {
     /// A file that shards share goes as soon as the first of them says that it does not need it.
     FirstWordOnSharedFiles = 65,
     /// A feed goes on behind a batch after its first event.
-    BatchFedOnce = 90,
+    BatchFedOnce = 100,
     /// A reader of batches gets those whose record is not durable.
-    BatchBeforeDurable = 91,
+    BatchBeforeDurable = 101,
     /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
     /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
     TimersOfTwoViews = 74,
+    /// After a start what expired meanwhile is shown until its timer is read from files.
+    UnreadExpiryForgotten = 90,
+    /// What is written again expires when it would have without that.
+    RefreshKeepsExpiry = 91,
+    /// What has expired gets no tombstone: older files show it again.
+    ExpiryNotFlushed = 92,
+    /// A row of the index of due times is believed although what expires was written again since.
+    StaleExpiryApplied = 93,
+    /// A run in flight goes on with what has expired meanwhile.
+    RunOutlivesExpiry = 94,
+    /// A write to a grain whose time has come does not wait for its expiry: what it had lives on.
+    WriteBeforeExpiry = 95,
+    /// A scan looks into the files of a slot before what has expired there is deleted, and remembers what it saw.
+    ScanLooksTooSoon = 96,
+    /// Reads of a slot that leaves for another shard show what has expired since it was sealed.
+    LeavingSlotNotLate = 97,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 61] = [
+    pub const ALL: [Bug; 69] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -202,6 +218,14 @@ impl Bug {
         Bug::SendersGoOnAfterMove,
         Bug::BatchFedOnce,
         Bug::BatchBeforeDurable,
+        Bug::UnreadExpiryForgotten,
+        Bug::RefreshKeepsExpiry,
+        Bug::ExpiryNotFlushed,
+        Bug::StaleExpiryApplied,
+        Bug::RunOutlivesExpiry,
+        Bug::WriteBeforeExpiry,
+        Bug::ScanLooksTooSoon,
+        Bug::LeavingSlotNotLate,
     ];
 }
 

@@ -40,6 +40,8 @@ pub struct Tuning {
     pub move_items: usize,
     /// See [`PAGE_BYTES_MAX`](crate::limits::PAGE_BYTES_MAX); for pages of ranges and scans.
     pub page_bytes: usize,
+    /// See [`TURN_EXPIRIES_MAX`](crate::limits::TURN_EXPIRIES_MAX).
+    pub turn_expiries: usize,
 }
 
 impl Tuning {
@@ -62,6 +64,7 @@ impl Tuning {
         backlog_shelved: crate::limits::BACKLOG_SHELVED_ROWS,
         move_items: crate::limits::MOVE_ITEMS_MAX,
         page_bytes: crate::limits::PAGE_BYTES_MAX,
+        turn_expiries: crate::limits::TURN_EXPIRIES_MAX,
     };
 }
 

@@ -3,9 +3,13 @@
 use crate::catalog::{AppEntry, Catalog, Map, Table, data_type};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
-use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, RUN_RANGE_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{
+    KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, RUN_RANGE_BYTES_MAX, TTL_MICROS_MAX, TTL_MICROS_MIN,
+    VALUE_BYTES_MAX,
+};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_sdk::{Access, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
+use gristmill_state::expiry::EXPIRY_MARK;
 use gristmill_state::grain::{Grain, RangeKey, Row};
 use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
 use gristmill_state::record::{Mutation, TimerChange};
@@ -39,6 +43,9 @@ pub trait Stored {
     fn range(&mut self, range: &RangeKey) -> Result<Vec<(Bytes, Bytes)>, Failure>;
 }
 
+/// Times to live by what they are of: an entry, or the grain.
+pub type Lives = BTreeMap<Option<(MapId, Bytes)>, u64>;
+
 /// What a run did, as data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
@@ -48,6 +55,8 @@ pub struct Effects {
     value: Option<Option<Bytes>>,
     /// Map entries after the run, those that changed.
     entries: BTreeMap<(MapId, Bytes), Option<Bytes>>,
+    /// Times to live that are not the app file's, by what was written with them, microseconds.
+    pub lives: Lives,
     /// Messages, in order.
     pub sent: Vec<(SlotId, Target)>,
     /// Changes of timers, in order.
@@ -111,9 +120,16 @@ impl Effects {
         let timers = self.timers.iter().map(|change| match change {
             TimerChange::Set { name, payload, .. } => 32 + name.len() + payload.len(),
             TimerChange::Cancel(name) => 8 + name.len(),
+            TimerChange::Expires(..) | TimerChange::Stays(_) => 0,
         });
         let counters = self.counters.iter().map(|(name, _)| 16 + name.len());
         value + entries.sum::<usize>() + sent.sum::<usize>() + timers.sum::<usize>() + counters.sum::<usize>()
+    }
+
+    /// Bytes that a record carries beside [`Self::weight`] where entries expire, about.
+    #[must_use]
+    pub fn expiry_weight(&self) -> usize {
+        self.entries.keys().map(|(_, key)| 24 + key.len()).sum()
     }
 
     /// The changes of rows, as a commit carries them.
@@ -318,6 +334,20 @@ fn check_entry(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Failure> {
     check_type("a map value", map.value, value, VALUE_BYTES_MAX)
 }
 
+/// Checks a time to live that a handler asks for: only what expires by the app file may have another one.
+fn check_ttl(what: &str, ttl: Option<u64>, found_micros: u64) -> Result<(), Failure> {
+    if ttl.is_none() {
+        let message = format!("{what} has no ttl in the app file; only what has one may be written with another");
+        return Err(Failure::new(message));
+    }
+    if !(TTL_MICROS_MIN..=TTL_MICROS_MAX).contains(&found_micros) {
+        let days = TTL_MICROS_MAX / 86_400_000_000;
+        let message = format!("{what}: a time to live of {found_micros} microseconds; 1 s to {days} days are allowed");
+        return Err(Failure::new(message));
+    }
+    Ok(())
+}
+
 fn too_large(what: &str, found: usize, allowed: usize) -> Failure {
     Failure::new(format!("{what} of {found} bytes; at most {allowed} are allowed"))
 }
@@ -352,6 +382,7 @@ impl Access for RunAccess<'_> {
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
         self.must(value.as_ref().map_or(Ok(()), |value| check_value(self.table, value)));
+        self.effects.lives.remove(&None);
         self.effects.value = Some(value.map(Into::into));
     }
 
@@ -380,7 +411,26 @@ impl Access for RunAccess<'_> {
             None => check_size("a map key", key.len(), KEY_BYTES_MAX)?,
         }
         let map = MapId(entry.id);
+        if !self.effects.lives.is_empty() {
+            self.effects.lives.remove(&Some((map, key.into())));
+        }
         self.effects.entries.insert((map, key.into()), value.map(Into::into));
+        Ok(())
+    }
+
+    fn set_value_for(&mut self, value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+        check_ttl(&format!("table {}", self.table.name), self.table.ttl_micros, ttl_micros)?;
+        check_value(self.table, &value)?;
+        self.set_value(Some(value));
+        self.effects.lives.insert(None, ttl_micros);
+        Ok(())
+    }
+
+    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+        let entry = Self::map_named(self.table, map)?;
+        check_ttl(&format!("map {map} of table {}", self.table.name), entry.ttl_micros, ttl_micros)?;
+        self.map_set(map, key, Some(value))?;
+        self.effects.lives.insert(Some((MapId(entry.id), key.into())), ttl_micros);
         Ok(())
     }
 
@@ -422,6 +472,7 @@ impl Access for RunAccess<'_> {
         self.effects.value = None;
         self.effects.entries.clear();
         self.effects.timers.clear();
+        self.effects.lives.clear();
     }
 
     fn send(&mut self, message: Send) -> Result<(), Failure> {
@@ -445,6 +496,11 @@ impl Access for RunAccess<'_> {
 
     fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
         check_size("a timer's name", name.len(), NAME_BYTES_MAX)?;
+        if name.starts_with(EXPIRY_MARK) {
+            return Err(Failure::new(format!(
+                "a timer named {name:?}; names that begin with a zero byte are the engine's own"
+            )));
+        }
         check_size("a timer's payload", payload.len(), VALUE_BYTES_MAX)?;
         let handler = Self::handler_id(self.table, handler)?;
         self.effects.timers.push(TimerChange::Set { name: name.into(), due_micros, handler, payload: payload.into() });
@@ -452,7 +508,7 @@ impl Access for RunAccess<'_> {
     }
 
     fn cancel_timer(&mut self, name: &str) {
-        if name.len() > NAME_BYTES_MAX {
+        if name.len() > NAME_BYTES_MAX || name.starts_with(EXPIRY_MARK) {
             return; // No timer has such a name, and no record can hold it.
         }
         self.effects.timers.push(TimerChange::Cancel(name.into()));

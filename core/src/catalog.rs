@@ -13,7 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the archive. Those before are read too.
-pub const CATALOG_VERSION: u32 = 3;
+pub const CATALOG_VERSION: u32 = 4;
 
 /// A topic.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Map {
     pub key: u8,
     /// [`DataType::code`] of the value.
     pub value: u8,
+    /// How long an entry lives from when it was written last, microseconds; `None`: until it is deleted.
+    pub ttl_micros: Option<u64>,
 }
 
 /// What happens when the retries of a handler are used up.
@@ -98,6 +100,8 @@ pub struct Table {
     pub maps: Vec<Map>,
     /// In the order of the app file.
     pub handlers: Vec<HandlerEntry>,
+    /// How long a grain lives from when something of it was written last, microseconds; `None`: until it is deleted.
+    pub ttl_micros: Option<u64>,
 }
 
 /// A subscription instance.
@@ -201,15 +205,14 @@ impl Catalog {
         let version = u32::from_le_bytes(*head);
         let mut aligned = rkyv::util::AlignedVec::<16>::new();
         aligned.extend_from_slice(bytes.get(16..).unwrap_or_default());
-        let catalog = match version {
-            CATALOG_VERSION => rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned),
-            2 => old::read_2(&aligned),
-            1 => old::read_1(&aligned),
-            _ => {
-                let message =
-                    format!("catalog of version {version}; this program reads versions 1 to {CATALOG_VERSION}");
-                return Err(CatalogError(message));
-            }
+        let catalog = if version == CATALOG_VERSION {
+            rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned)
+        } else {
+            old::read(version, &aligned).ok_or_else(|| {
+                CatalogError(format!(
+                    "catalog of version {version}; this program reads versions 1 to {CATALOG_VERSION}"
+                ))
+            })?
         };
         catalog.map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))
     }
@@ -331,7 +334,13 @@ impl Catalog {
             let mut maps: Vec<Map> = table
                 .maps
                 .iter()
-                .map(|map| Map { id: map.id, name: map.name.clone(), key: map.key.code(), value: map.value.code() })
+                .map(|map| Map {
+                    id: map.id,
+                    name: map.name.clone(),
+                    key: map.key.code(),
+                    value: map.value.code(),
+                    ttl_micros: map.ttl.map(|ttl| ttl.as_micros() as u64),
+                })
                 .collect();
             maps.sort_unstable_by_key(|map| map.id);
             tables.push(Table {
@@ -341,6 +350,7 @@ impl Catalog {
                 value: table.value.as_ref().map(|value| value.code()),
                 maps,
                 handlers,
+                ttl_micros: table.ttl.map(|ttl| ttl.as_micros() as u64),
             });
         }
         AppEntry { id, name: file.app.clone(), version: 1, file: text.to_owned(), topics, tables, subscriptions }
@@ -405,6 +415,12 @@ impl Subscription {
 }
 
 impl Table {
+    /// Whether something of its grains may expire.
+    #[must_use]
+    pub fn expires(&self) -> bool {
+        self.ttl_micros.is_some() || self.maps.iter().any(|map| map.ttl_micros.is_some())
+    }
+
     /// A map by name.
     #[must_use]
     pub fn map_named(&self, name: &str) -> Option<&Map> {

@@ -76,7 +76,55 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.boot.checkpoint_bytes = 64 << 10;
             knobs.padding = 1_500;
         }
+        bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
         bug => aim_at_moves(bug, knobs),
+    }
+}
+
+/// Whether a bug is one of what lives for a time.
+#[must_use]
+pub fn is_of_expiry(bug: Bug) -> bool {
+    use Bug::{
+        ExpiryNotFlushed, LeavingSlotNotLate, RefreshKeepsExpiry, RunOutlivesExpiry, ScanLooksTooSoon,
+        StaleExpiryApplied, UnreadExpiryForgotten, WriteBeforeExpiry,
+    };
+    let bugs = [
+        LeavingSlotNotLate,
+        ScanLooksTooSoon,
+        UnreadExpiryForgotten,
+        RefreshKeepsExpiry,
+        ExpiryNotFlushed,
+        StaleExpiryApplied,
+        RunOutlivesExpiry,
+        WriteBeforeExpiry,
+    ];
+    bugs.contains(&bug)
+}
+
+/// Little in memory, checkpoints all the time, many lives that end in one moment.
+fn aim_at_expiry(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    checkpoint_often(knobs);
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    knobs.boot.resident_bytes_max = 0;
+    knobs.tuning.timers_ahead_micros = 3_000;
+    knobs.think_nanos = 40_000_000;
+    knobs.tuning.turn_expiries = 1;
+    if bug == Bug::LeavingSlotNotLate {
+        // Slots are on their way for long, and reads that came before come to them.
+        knobs.boot.shard_count = knobs.boot.shard_count.max(2);
+        (knobs.rehomes, knobs.job_nanos, knobs.misses) = (0, 100_000_000, 300_000);
+    }
+    if bug == Bug::RunOutlivesExpiry {
+        (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000);
+    }
+    if matches!(bug, Bug::WriteBeforeExpiry | Bug::ScanLooksTooSoon | Bug::LeavingSlotNotLate) {
+        (knobs.clock_jumps, knobs.clock_micros) = (3_000, 4_000_000);
+    }
+    if bug == Bug::ScanLooksTooSoon {
+        // So that what it saw is old by much.
+        (knobs.boot.cache_bytes, knobs.turn_nanos) = (1 << 20, 300_000);
     }
 }
 

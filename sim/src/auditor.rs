@@ -3,12 +3,14 @@
 mod batches;
 mod earlier;
 mod holes;
+pub mod lives;
 mod shown;
 mod starts;
 mod times;
 
 pub use batches::events_of_batches;
 
+use self::lives::Times;
 use crate::machine::Machine;
 use crate::workload::{Act, Names, Workload};
 use gristmill_base::datatype::decode_u64;
@@ -104,6 +106,8 @@ pub struct Auditor {
     /// Counts what was learned: what a read that begins at a moment must show was learned up to it.
     moment: u64,
     cells: BTreeMap<CellKey, Cell>,
+    /// What lives for a time.
+    pub lives: lives::Lives,
     /// Reads that were checked.
     pub reads: u64,
 }
@@ -119,7 +123,9 @@ impl Auditor {
             self.past.insert(id, Issued { act: act.clone(), fate: Fate::Unknown });
             return;
         }
-        for (key, value) in self.cells_of(act) {
+        let is_of_lives = self.lives.issue(id, act);
+        let cells = if is_of_lives { Vec::new() } else { self.cells_of(act) };
+        for (key, value) in cells {
             self.cells.entry(key).or_default().writes.push((value, id));
         }
         self.operations.insert(id, Issued { act: act.clone(), fate: Fate::Unknown });
@@ -150,12 +156,14 @@ impl Auditor {
             return Ok(());
         }
         let act = issued.act.clone();
+        self.lives.answer(id, &act, outcome)?;
         if let (Act::Produce(topic, key, value), Fate::Acked(Answer::Appended { lane, offset })) = (&act, &fate) {
             self.event(topic, lane.0, *offset, key.as_bytes(), value)?;
         }
         if let Fate::Acked(_) = &fate {
             self.moment += 1;
-            for (key, _) in self.cells_of(&act) {
+            let cells = if self.lives.has(id) { Vec::new() } else { self.cells_of(&act) };
+            for (key, _) in cells {
                 let cell = self.cells.get_mut(&key).expect("an issued write has a cell");
                 // A deletion says nothing of an entry that was written for the first time behind it.
                 if let Some(at) = cell.writes.iter().position(|(_, write)| *write == id) {
@@ -173,6 +181,7 @@ impl Auditor {
         self.is_between = true;
         self.past.append(&mut self.operations);
         self.cells.clear();
+        self.lives.forget();
         self.events.clear();
         self.ends.clear();
         self.starts.clear();
@@ -202,6 +211,30 @@ impl Auditor {
     #[must_use]
     pub fn moment(&self) -> u64 {
         self.moment
+    }
+
+    /// A read was answered of what lives for a time; `None` if it is none of that. It began then.
+    pub fn read_of_lives(&mut self, act: &Act, began: Times, answer: &Answer) -> Option<Result<(), String>> {
+        let (Act::Get(table, _) | Act::MapGet(table, ..) | Act::Range(table, ..) | Act::Scan(table, _)) = act else {
+            return None;
+        };
+        if !self.lives.knows(table) {
+            return None;
+        }
+        self.reads += 1;
+        Some(match (act, answer) {
+            (Act::Get(table, key), Answer::Value(value)) => self.lives.cell(table, key, None, value.as_deref(), began),
+            (Act::MapGet(table, _, key, entry), Answer::Value(value)) => {
+                self.lives.cell(table, key, Some(entry), value.as_deref(), began)
+            }
+            (Act::Range(table, _, key), Answer::Entries { entries, more }) => {
+                self.lives.range(table, key, entries, *more, began)
+            }
+            (Act::Scan(table, prefix), Answer::Rows { rows, more }) => {
+                self.lives.scan(table, prefix, rows, *more, began)
+            }
+            (act, answer) => Err(format!("P2: {act:?} was answered {answer:?}")),
+        })
     }
 
     /// A read was answered that began at that moment. Whoever read or was acked something before then, be it another
@@ -372,6 +405,14 @@ impl Auditor {
         for (key, cell) in &self.cells {
             self.check_cell(machine, names, key, cell)?;
         }
+        self.lives.check_recovered(|table, key, entry| {
+            let Some(grain) = machine.grain(names, table, key)? else { return Ok(None) };
+            let row = match entry {
+                None => grain.value.as_ref(),
+                Some(entry) => grain.maps.get(&names.map(table, "cells")).and_then(|map| map.get(entry.as_bytes())),
+            };
+            Ok(row.map(|row| row.bytes.to_vec()))
+        })?;
         self.check_starts(machine, names)
     }
 

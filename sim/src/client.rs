@@ -1,6 +1,7 @@
 //! A simulated client: sessions, operations in sequence per slot, retries in order, duplicates, cut connections.
 
 use crate::auditor::Auditor;
+use crate::auditor::lives::Times;
 use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::workload::{Act, Names, Workload};
@@ -54,6 +55,7 @@ enum Sent {
         act: Act,
         since: u64,
         life: u64,
+        began: Times,
     },
 }
 
@@ -242,7 +244,8 @@ impl Client {
                 life = u64::MAX;
             }
             let operation = world.names.operation(&act, Sequence { seq: 0, ack: 0 }).1;
-            let tag = self.tag(Sent::Read { act, since, life });
+            let began = world.auditor.lives.now();
+            let tag = self.tag(Sent::Read { act, since, life, began });
             let session = self.session;
             return self.send(world.machine, tag, session, InputClass::Live, operation);
         }
@@ -376,7 +379,7 @@ impl Client {
                 outcome => Err(format!("P2: hello with session {session}, key right: {is_right}: {outcome:?}")),
             },
             Sent::Read { life, .. } if world.auditor.is_past(life) => Ok(()),
-            Sent::Read { act, since, .. } => match reply.outcome {
+            Sent::Read { act, since, began, .. } => match reply.outcome {
                 Err(refusal) if refusal.code == Code::Capacity && world.machine.full_until.is_some() => {
                     Err(format!("P9: {act:?} was refused while the disk was full: {refusal:?}"))
                 }
@@ -384,7 +387,8 @@ impl Client {
                     if world.machine.full_until.is_some() {
                         reached("read while the disk was full");
                     }
-                    world.auditor.read(&act, since, &answer, &*world.workload)
+                    let of_lives = world.auditor.read_of_lives(&act, began, &answer);
+                    of_lives.unwrap_or_else(|| world.auditor.read(&act, since, &answer, &*world.workload))
                 }
                 Err(refusal)
                     if matches!(refusal.code, Code::Failed | Code::NotReady | Code::Capacity | Code::Damaged) =>

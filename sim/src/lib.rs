@@ -6,7 +6,7 @@
 //! The upper half drives the real engine on it: a [`machine`] of shards, [`client`]s with a [`workload`], an
 //! [`auditor`] that holds what was promised, and a [`run`] of a seed from load to the final check.
 
-mod aim;
+pub mod aim;
 pub mod auditor;
 pub mod client;
 pub mod clock;

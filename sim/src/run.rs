@@ -140,9 +140,7 @@ impl Run {
         let mut wire = SimRng::new(options.seed ^ 0x7769_7265);
         let is_wired = wire.below(3) == 0;
         knobs.piece_bytes = [24, 300, 5_000][wire.below(3) as usize];
-        if options.workload == "facts" {
-            knobs.file_often();
-        }
+        workload.tune(&mut knobs, &mut SimRng::new(options.seed ^ 0x6c69_7665));
         aim(options.aim, &mut knobs);
         // A client that sends again what is still on its way must not send more than the network carries.
         let least = if knobs.padding > 100 { 1_000 } else { 24 };
@@ -169,11 +167,13 @@ impl Run {
             let (cuts, delay) = ([0, 10, 50][wire.below(3) as usize], [0, 50_000, 5_000_000][wire.below(3) as usize]);
             machine.links = Some(Links::new(cuts, delay, wire));
         }
+        let mut auditor = Auditor::default();
+        auditor.lives.watch(workload.lives().iter().copied());
         Ok(Self {
             rng,
             machine,
             workload,
-            auditor: Auditor::default(),
+            auditor,
             clients,
             ingesters,
             questions,
@@ -429,6 +429,7 @@ impl Run {
             ingester.act(&mut world);
         }
         self.step(true)?;
+        self.auditor.lives.tell(self.machine.clock.nanos(), self.machine.engine_times());
         for reply in std::mem::take(&mut self.machine.replies) {
             self.post(reply);
         }
@@ -552,6 +553,7 @@ impl Run {
         self.machine.rot_image()?;
         self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
+        self.auditor.lives.restarted(self.machine.clock.nanos(), self.machine.engine_times());
         match &self.names {
             Some(names) => self.auditor.check_recovered(&self.machine, names),
             None => Ok(()),

@@ -159,6 +159,15 @@ interleavings! {
     an_item_for_a_slot_that_comes_is_dropped: "item for a slot that comes dropped", "bank", 200;
     /// Moves: refusals have moved cursors of a slot that no record has yet.
     cursors_are_recorded_for_a_move: "cursors recorded for a move", "bank", 1;
+    /// Expiry: grains, entries; before a run of theirs is over, and before a turn has come to them.
+    a_grain_expires: "grain expired", "ttl", 1;
+    a_map_entry_expires: "map entry expired", "ttl", 1;
+    a_run_is_in_flight_when_its_grain_expires: "run in flight has seen what expired", "ttl", 1;
+    a_read_waits_for_expiry: "read waits for expiry", "ttl", 1;
+    a_run_waits_for_expiry: "run waits for expiry", "ttl", 1;
+    /// Expiry: a scan; what it remembers of a slot must not be older than what had expired when it began.
+    a_scan_waits_for_expiry: "scan waits for expiry", "ttl", 423;
+    what_is_looked_at_expires_first: "row expired when it was looked at", "ttl", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
     /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.

@@ -5,6 +5,7 @@
 
 pub mod backlog;
 pub mod batch;
+pub mod expiry;
 pub mod grain;
 pub mod grains;
 pub mod input;

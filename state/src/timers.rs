@@ -1,6 +1,7 @@
 //! Timers of a slot: rows, not positions. A timer belongs to a grain and has a name; its generation is the record that
 //! set it, so that a firing that was overtaken by a new setting is known to be stale.
 
+use crate::expiry::EXPIRY_MARK;
 use crate::input::{Bytes, GrainAddress};
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, Ssn};
@@ -190,6 +191,15 @@ impl Timers {
         self.rows.range(from..).map(|(key, _)| key).take_while(|(owner, _)| owner == grain).cloned().collect()
     }
 
+    /// Timers of a grain whose names begin as those of expiries do.
+    pub fn expiries_of(&self, grain: &GrainAddress) -> impl Iterator<Item = (&TimerKey, &TimerRow)> {
+        let from = (grain.clone(), String::from(EXPIRY_MARK).into_boxed_str());
+        let of_grain = self.rows.range(from..).take_while(move |((owner, name), _)| {
+            (owner.table, &owner.key) == (grain.table, &grain.key) && name.starts_with(EXPIRY_MARK)
+        });
+        of_grain.map(|(key, kept)| (key, &kept.row))
+    }
+
     /// A timer that is set.
     #[must_use]
     pub fn get(&self, key: &TimerKey) -> Option<&TimerRow> {
@@ -200,6 +210,12 @@ impl Timers {
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The next timer that is due and was not handed out yet.
+    #[must_use]
+    pub fn first_due(&self, now_micros: u64) -> Option<&TimerKey> {
+        self.due.first().filter(|(due, _)| *due <= now_micros).map(|(_, key)| key)
     }
 
     /// Hands out the next timer that is due; each setting once.

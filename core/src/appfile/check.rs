@@ -17,7 +17,7 @@ pub(super) fn check(app: &AppFile, topics: &[Field<'_>], tables: &[Field<'_>]) -
 }
 
 fn check_table(app: &AppFile, table: &TableSpec, field: &Field<'_>) -> Result<(), AppFileError> {
-    let fields = field.fields(&["name", "key", "value", "maps", "handlers"])?;
+    let fields = field.fields(&super::TABLE_FIELDS)?;
     let maps = fields.list("maps")?;
     unique("name", "maps of this table", &maps, table.maps.iter().map(|map| map.name.as_str()))?;
     let ids: Vec<String> = table.maps.iter().map(|map| map.id.to_string()).collect();

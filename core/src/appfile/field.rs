@@ -4,7 +4,7 @@
 use super::node::{Content, Node};
 use super::{AppFileError, ValueType};
 use gristmill_base::datatype::DataType;
-use gristmill_base::limits::{MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT};
+use gristmill_base::limits::{MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX, TTL_MICROS_MIN};
 use gristmill_base::nearest::nearest;
 use serde_saphyr::Spanned;
 use std::ops::RangeInclusive;
@@ -14,8 +14,9 @@ use std::time::Duration;
 const ATTEMPTS_MAX: u32 = 10_000;
 /// Longest wait between two tries.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Longest time that events are kept, if not for ever: a hundred years.
+/// Longest time that events are kept or rows live, if not for ever: a hundred years.
 const KEEP_DAYS_MAX: u64 = 36_500;
+const _: () = assert!(KEEP_DAYS_MAX * 86_400_000_000 == TTL_MICROS_MAX && TTL_MICROS_MIN == 1_000_000);
 /// Most bytes that a topic is kept to, if not for ever.
 const KEEP_BYTES_MAX: u64 = 1 << 60;
 
@@ -187,9 +188,22 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// How long something lives, such as `36h` or `7d`; `none` for as long as nobody deletes it.
+    pub(super) fn ttl(&self) -> Result<Option<Duration>, AppFileError> {
+        if matches!(&self.node.value, Content::Text(text) if text == "none") {
+            return Ok(None);
+        }
+        self.time("none, or a whole number with a unit (s, m, h, d), from 1s to 36500d, such as 36h or 7d").map(Some)
+    }
+
     /// How long events are kept, such as `36h` or `7d`.
     pub(super) fn keep_time(&self) -> Result<Duration, AppFileError> {
-        let wrong = || self.refuse("a whole number with a unit (s, m, h, d), from 1s to 36500d, such as 36h or 7d");
+        self.time("a whole number with a unit (s, m, h, d), from 1s to 36500d, such as 36h or 7d")
+    }
+
+    /// Seconds, minutes, hours or days.
+    fn time(&self, allowed: &str) -> Result<Duration, AppFileError> {
+        let wrong = || self.refuse(allowed);
         let (number, unit) = self.number_with_unit().ok_or_else(wrong)?;
         let unit_seconds = match unit {
             "s" => 1,

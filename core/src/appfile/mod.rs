@@ -83,6 +83,8 @@ pub struct TableSpec {
     pub maps: Vec<MapSpec>,
     /// In the order of the file; names are unique.
     pub handlers: Vec<HandlerSpec>,
+    /// How long a grain lives from when something of it was written last; `None`: until it is deleted.
+    pub ttl: Option<Duration>,
 }
 
 /// A sorted map of a table.
@@ -96,6 +98,8 @@ pub struct MapSpec {
     pub key: DataType,
     /// Type of an entry's value.
     pub value: ValueType,
+    /// How long an entry lives from when it was written last; `None`: until it is deleted.
+    pub ttl: Option<Duration>,
 }
 
 /// A handler of a table.
@@ -272,24 +276,29 @@ fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>,
     Ok(Some(RetentionSpec { time, bytes, hard }))
 }
 
+/// The keys of a table.
+const TABLE_FIELDS: [&str; 6] = ["name", "key", "value", "maps", "handlers", "ttl"];
+
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
-    let fields = table.fields(&["name", "key", "value", "maps", "handlers"])?;
+    let fields = table.fields(&TABLE_FIELDS)?;
     Ok(TableSpec {
         name: fields.required("name")?.name()?,
         key: fields.required("key")?.key_type()?,
         value: fields.optional("value").map(|value| value.value_type()).transpose()?,
         maps: fields.list("maps")?.iter().map(read_map).collect::<Result<_, _>>()?,
         handlers: fields.list("handlers")?.iter().map(read_handler).collect::<Result<_, _>>()?,
+        ttl: fields.optional("ttl").map(|ttl| ttl.ttl()).transpose()?.flatten(),
     })
 }
 
 fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {
-    let fields = map.fields(&["id", "name", "key", "value"])?;
+    let fields = map.fields(&["id", "name", "key", "value", "ttl"])?;
     Ok(MapSpec {
         id: fields.required("id")?.map_id()?,
         name: fields.required("name")?.name()?,
         key: fields.required("key")?.key_type()?,
         value: fields.required("value")?.value_type()?,
+        ttl: fields.optional("ttl").map(|ttl| ttl.ttl()).transpose()?.flatten(),
     })
 }
 

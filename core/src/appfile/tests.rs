@@ -44,7 +44,7 @@ fn a_good_file_is_read() {
     assert_eq!(split.on_exhausted, Some(OnExhausted::DeadLetter));
     assert_eq!(split.dead_letter_topic.as_deref(), Some("rejected"));
     assert_eq!(split.subscribe, [SubscribeSpec { name: "lines".into(), topic: "lines".into(), key: None }]);
-    let counts = MapSpec { id: 0, name: "counts".into(), key: Text, value: ValueType::Plain(U64) };
+    let counts = MapSpec { id: 0, name: "counts".into(), key: Text, value: ValueType::Plain(U64), ttl: None };
     assert_eq!((&app.tables[0].value, &app.tables[1].maps), (&None, &vec![counts]));
     assert_eq!(app.tables[2].value, Some(ValueType::Plain(Json)));
 }
@@ -304,4 +304,27 @@ fn a_file_that_would_hold_the_core_is_refused_at_once() {
         let error = AppFile::parse(&text, "app.yaml").expect_err("over a limit").to_string();
         assert!(error.contains("this is no YAML of an app file"), "{error}");
     }
+}
+
+#[test]
+fn what_lives_for_a_time() {
+    let app = |table: &str, map: &str| {
+        let text = WORD_COUNT.replace("value: u64}", &format!("value: u64{map}}}"));
+        let text = text.replace("  - name: words\n", &format!("  - name: words\n{table}"));
+        AppFile::parse(&text, "app.yaml").map_err(|error| error.to_string())
+    };
+    let ttls = |app: AppFile| (app.tables[1].ttl, app.tables[1].maps[0].ttl);
+    let day = Duration::from_secs(86_400);
+    assert_eq!(app("", "").map(ttls), Ok((None, None)));
+    assert_eq!(app("    ttl: 30d\n", ", ttl: 1h").map(ttls), Ok((Some(30 * day), Some(day / 24))));
+    assert_eq!(app("    ttl: none\n", ", ttl: 1s").map(ttls), Ok((None, Some(Duration::from_secs(1)))));
+    for wrong in ["0s", "7", "-1s", "1.5h", "500ms", "36501d", "never", "[1h]", "99999999999999999999s"] {
+        let says = "allowed: none, or a whole number with a unit (s, m, h, d), from 1s to 36500d";
+        let message = app(&format!("    ttl: {wrong}\n"), "").unwrap_err();
+        assert!(message.contains("tables[1].ttl: found") && message.contains(says), "{wrong}: {message}");
+        let message = app("", &format!(", ttl: {wrong}")).unwrap_err();
+        assert!(message.contains("tables[1].maps[0].ttl: found") && message.contains(says), "{wrong}: {message}");
+    }
+    let message = app("    tll: 1h\n", "").unwrap_err();
+    assert!(message.contains("unknown key \"tll\"") && message.contains("did you mean ttl?"), "{message}");
 }

@@ -1,9 +1,29 @@
-//! Catalogs that older versions of the program wrote. In version 2 no topic was compacted, in version 1 topics kept their
-//! events for ever.
+//! Catalogs that older versions of the program wrote. Up to version 3 nothing expired, in version 2 no topic was compacted, in
+//! version 1 topics kept their events for ever.
 
-use super::{AppEntry, Catalog, Deleted, Subscription, Table, Topic};
+use super::{AppEntry, Catalog, Deleted, HandlerEntry, Map, Subscription, Table, Topic};
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
+
+/// Versions 1 to 3, which differ by their topics.
+#[derive(Archive, Serialize, Deserialize)]
+struct CatalogOf<T> {
+    version: u64,
+    next: u32,
+    apps: Vec<AppEntryOf<T>>,
+    deleted: Vec<Deleted>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct AppEntryOf<T> {
+    id: u32,
+    name: String,
+    version: u32,
+    file: String,
+    topics: Vec<T>,
+    tables: Vec<TableV3>,
+    subscriptions: Vec<Subscription>,
+}
 
 #[derive(Archive, Serialize, Deserialize)]
 struct TopicV1 {
@@ -29,61 +49,40 @@ struct TopicV2 {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct AppEntryV2 {
+struct TableV3 {
     id: u32,
     name: String,
-    version: u32,
-    file: String,
-    topics: Vec<TopicV2>,
-    tables: Vec<Table>,
-    subscriptions: Vec<Subscription>,
+    key: u8,
+    value: Option<u8>,
+    maps: Vec<MapV3>,
+    handlers: Vec<HandlerEntry>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct CatalogV2 {
-    version: u64,
-    next: u32,
-    apps: Vec<AppEntryV2>,
-    deleted: Vec<Deleted>,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
-struct AppEntryV1 {
-    id: u32,
+struct MapV3 {
+    id: u16,
     name: String,
-    version: u32,
-    file: String,
-    topics: Vec<TopicV1>,
-    tables: Vec<Table>,
-    subscriptions: Vec<Subscription>,
+    key: u8,
+    value: u8,
 }
 
-#[derive(Archive, Serialize, Deserialize)]
-struct CatalogV1 {
-    version: u64,
-    next: u32,
-    apps: Vec<AppEntryV1>,
-    deleted: Vec<Deleted>,
+/// The archive behind a version; `None` if it has none of these.
+pub(super) fn read(version: u32, archive: &AlignedVec<16>) -> Option<Result<Catalog, rkyv::rancor::Error>> {
+    Some(match version {
+        1 => rkyv::from_bytes(archive).map(|old| now(old, topic_1)),
+        2 => rkyv::from_bytes(archive).map(|old| now(old, topic_2)),
+        3 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic)),
+        _ => return None,
+    })
 }
 
-/// The archive behind version 1.
-pub(super) fn read_1(archive: &AlignedVec<16>) -> Result<Catalog, rkyv::rancor::Error> {
-    let CatalogV1 { version, next, apps, deleted } = rkyv::from_bytes(archive)?;
-    let app = |old| {
-        let AppEntryV1 { id, name, version, file, topics, tables, subscriptions } = old;
-        AppEntry { id, name, version, file, topics: topics.into_iter().map(topic_1).collect(), tables, subscriptions }
+fn now<T>(CatalogOf { version, next, apps, deleted }: CatalogOf<T>, topic: fn(T) -> Topic) -> Catalog {
+    let app = |AppEntryOf { id, name, version, file, topics, tables, subscriptions }| {
+        let topics = Vec::into_iter(topics).map(topic).collect();
+        let tables = Vec::into_iter(tables).map(table).collect();
+        AppEntry { id, name, version, file, topics, tables, subscriptions }
     };
-    Ok(Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted })
-}
-
-/// The archive behind version 2.
-pub(super) fn read_2(archive: &AlignedVec<16>) -> Result<Catalog, rkyv::rancor::Error> {
-    let CatalogV2 { version, next, apps, deleted } = rkyv::from_bytes(archive)?;
-    let app = |old| {
-        let AppEntryV2 { id, name, version, file, topics, tables, subscriptions } = old;
-        AppEntry { id, name, version, file, topics: topics.into_iter().map(topic_2).collect(), tables, subscriptions }
-    };
-    Ok(Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted })
+    Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
 }
 
 fn topic_1(TopicV1 { id, name, key, value, lanes }: TopicV1) -> Topic {
@@ -94,17 +93,28 @@ fn topic_2(TopicV2 { id, name, key, value, lanes, keep_micros, keep_bytes, hard,
     Topic { id, name, key, value, lanes, keep_micros, keep_bytes, hard, compact, tombstone_micros: 0 }
 }
 
+fn table(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> Table {
+    let maps = maps.into_iter().map(|MapV3 { id, name, key, value }| Map { id, name, key, value, ttl_micros: None });
+    Table { id, name, key, value, maps: maps.collect(), handlers, ttl_micros: None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use gristmill_base::datatype::DataType;
 
-    fn of(topic: Topic) -> Catalog {
+    fn of(topic: Topic, tables: Vec<Table>) -> Catalog {
         let (name, file) = ("a".to_owned(), "app: a".to_owned());
-        let (tables, subscriptions) = (Vec::new(), Vec::new());
-        let app = AppEntry { id: 1, name, version: 1, file, topics: vec![topic], tables, subscriptions };
+        let app = AppEntry { id: 1, name, version: 1, file, topics: vec![topic], tables, subscriptions: Vec::new() };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted }
+    }
+
+    fn table(ttl_micros: Option<u64>) -> Table {
+        let (name, code) = ("t".to_owned(), DataType::String.code());
+        let map = |id: u16| Map { id, name: format!("m{id}"), key: code, value: code, ttl_micros: None };
+        let maps = vec![map(0), Map { ttl_micros, ..map(3) }];
+        Table { id: 4, name, key: code, value: Some(code), maps, handlers: vec![], ttl_micros }
     }
 
     fn plain() -> Topic {
@@ -132,16 +142,18 @@ mod tests {
     #[test]
     fn golden_bytes_of_all_versions() {
         let kept = Topic { keep_micros: Some(604_800_000_000), keep_bytes: Some(10 << 30), ..plain() };
-        let new = of(Topic { compact: true, tombstone_micros: 86_400_000_000, ..kept.clone() });
-        assert_eq!(hex(&new.to_bytes()), GOLDEN_3);
+        let compact = Topic { compact: true, tombstone_micros: 86_400_000_000, ..kept.clone() };
+        let new = of(compact.clone(), vec![table(Some(3_600_000_000))]);
+        assert_eq!(hex(&new.to_bytes()), GOLDEN_4);
         let bytes = |text: &str| -> Vec<u8> {
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
         };
-        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_3)), Ok(new));
-        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_2)), Ok(of(kept)));
-        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_1)), Ok(of(plain())));
-        let error = Catalog::from_bytes(&bytes(&GOLDEN_3.replacen("03", "04", 1))).unwrap_err();
-        assert!(error.0.contains("version 4; this program reads versions 1 to 3"), "{error}");
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(new));
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_3)), Ok(of(compact, vec![table(None)])));
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_2)), Ok(of(kept, vec![])));
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_1)), Ok(of(plain(), vec![])));
+        let error = Catalog::from_bytes(&bytes(&GOLDEN_4.replacen("04", "05", 1))).unwrap_err();
+        assert!(error.0.contains("version 5; this program reads versions 1 to 4"), "{error}");
     }
 
     /// As version 1 of the program's catalog wrote it.
@@ -151,11 +163,23 @@ mod tests {
         "f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff01000000d4ffffff0100000000000000",
     );
     /// As this version writes it.
+    const GOLDEN_4: &str = concat!(
+        "040000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
+        "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",
+        "00000000000000000000000000000000030000006d33ffffffffffff00000000010000000000000000a493d600000000",
+        "0400000074ffffffffffffff00010000b0ffffff02000000e8ffffff00000000010000000000000000a493d600000000",
+        "0100000061ffffffffffffff010000006170703a2061ffff38ffffff01000000b0ffffff01000000d8ffffff00000000",
+        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff",
+        "01000000d4ffffff0100000000000000",
+    );
+    /// As version 3 wrote it.
     const GOLDEN_3: &str = concat!(
         "030000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
-        "0100000000000000000000800200000000010000000000000060d71d140000000100000061ffffffffffffff01000000",
-        "6170703a2061ffffa8ffffff01000000e0ffffff00000000d8ffffff000000000700000008000000f8ffffff01000000",
-        "f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff01000000d4ffffff0100000000000000",
+        "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",
+        "030000006d33ffffffffffff000000000400000074ffffffffffffff00010000d0ffffff02000000e8ffffff00000000",
+        "0100000061ffffffffffffff010000006170703a2061ffff68ffffff01000000c0ffffff01000000d8ffffff00000000",
+        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff",
+        "01000000d4ffffff0100000000000000",
     );
     /// As version 2 wrote it.
     const GOLDEN_2: &str = concat!(

@@ -73,12 +73,18 @@ fn table(table: &Table) -> Value {
     let maps: Vec<Value> = table
         .maps
         .iter()
-        .map(|map| json!({"name": map.name, "id": map.id, "key": data_type(map.key).name(), "value": data_type(map.value).name()}))
+        .map(|map| json!({"name": map.name, "id": map.id, "key": data_type(map.key).name(), "value": data_type(map.value).name(), "ttl": seconds(map.ttl_micros)}))
         .collect();
     let handlers: Vec<Value> =
         table.handlers.iter().map(|handler| json!({"name": handler.name, "id": handler.id})).collect();
     json!({"name": table.name, "id": table.id, "key": data_type(table.key).name(),
-           "value": table.value.map(|value| data_type(value).name()), "maps": maps, "handlers": handlers})
+           "value": table.value.map(|value| data_type(value).name()), "maps": maps, "handlers": handlers,
+           "ttl": seconds(table.ttl_micros)})
+}
+
+/// A time to live in seconds; `null` for what stays.
+fn seconds(micros: Option<u64>) -> Option<u64> {
+    micros.map(|micros| micros / 1_000_000)
 }
 
 /// Ids and types of an app's things.

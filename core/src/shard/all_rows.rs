@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::store_files::kind_of;
 use gristmill_base::ids::SlotId;
+use gristmill_state::expiry::stored_name;
 use gristmill_state::grain::Row;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::record::Spilled;
@@ -36,7 +37,7 @@ impl Shard {
             }));
         }
         for ((grain, name), row) in state.timers.iter() {
-            let key = RowKey::Timer(slot, grain.table, (&*grain.key).into(), name.as_bytes().into());
+            let key = RowKey::Timer(slot, grain.table, (&*grain.key).into(), stored_name(name));
             let mut content = Vec::new();
             row.encode(&mut content);
             rows.insert(key.encode(), Row { ssn: row.generation, bytes: content.into() });

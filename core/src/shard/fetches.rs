@@ -73,14 +73,16 @@ pub(super) struct Fetches {
     waiting: AHashMap<u64, (usize, Fetch)>,
     /// Those that have done enough for one turn, with theirs.
     paused: Vec<(usize, Fetch)>,
-    /// Bytes of rows that those in `waiting` and `paused` hold.
+    /// Those that wait for what expires, with theirs.
+    held: Vec<(usize, Fetch)>,
+    /// Bytes of rows that those in `waiting`, `paused` and `held` hold.
     bytes: usize,
 }
 
 impl Fetches {
     /// Whether there is no room for another one.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() + self.paused.len() >= FETCHES_MAX
+        self.count() >= FETCHES_MAX
     }
 
     /// Bytes of rows that they hold.
@@ -102,7 +104,7 @@ impl Fetches {
 
     /// How many scans of clients are under way.
     pub(super) fn scans(&self) -> usize {
-        let all = self.waiting.values().chain(&self.paused);
+        let all = self.waiting.values().chain(&self.paused).chain(&self.held);
         all.filter(|(_, fetch)| matches!(fetch.then, Then::Scan(ScanTo::Client(_)))).count()
     }
 
@@ -115,13 +117,14 @@ impl Fetches {
             !goes
         };
         self.paused.retain(&mut stays);
+        self.held.retain(&mut stays);
         self.waiting.retain(|_, held| stays(held));
         self.bytes -= freed;
     }
 
     /// How many are under way.
     pub(super) fn count(&self) -> usize {
-        self.waiting.len() + self.paused.len()
+        self.waiting.len() + self.paused.len() + self.held.len()
     }
 
     /// It goes on in the next turn.
@@ -133,8 +136,22 @@ impl Fetches {
 
     /// Those that go on now.
     fn resume(&mut self) -> Vec<(usize, Fetch)> {
-        self.bytes -= self.paused.iter().map(|(bytes, _)| bytes).sum::<usize>();
-        std::mem::take(&mut self.paused)
+        let mut all = std::mem::take(&mut self.paused);
+        all.append(&mut self.held);
+        self.bytes -= all.iter().map(|(bytes, _)| bytes).sum::<usize>();
+        all
+    }
+
+    /// It goes on a little later.
+    pub(super) fn hold(&mut self, fetch: Fetch) {
+        let bytes = fetch.what.bytes();
+        self.bytes += bytes;
+        self.held.push((bytes, fetch));
+    }
+
+    /// Whether some are held.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Whether some go on without waiting for anything.
@@ -212,6 +229,9 @@ impl Shard {
     /// Begins a fetch, or goes on with it, until it is done or lacks something.
     pub(super) fn fetch(&mut self, mut fetch: Fetch) {
         loop {
+            if self.is_too_soon(&fetch) {
+                return self.hold_scan(fetch);
+            }
             let group = self.part_of(fetch.slot);
             let sealed = self.moves.out.as_ref().and_then(|out| out.sealed.as_deref());
             let sealed = sealed.filter(|slot| slot.id == fetch.slot);

@@ -75,7 +75,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 25] {
+    fn engine_counts(&self) -> [(&'static str, u64); 26] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -89,6 +89,7 @@ impl Shard {
             ("events_appended", counts.events),
             ("grains_spilled", counts.spills),
             ("grains_parked", counts.parks),
+            ("rows_expired", self.expiries.count),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

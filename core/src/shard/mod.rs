@@ -14,6 +14,7 @@ mod compaction;
 mod cut;
 mod cut_content;
 mod damage;
+mod expiry;
 mod feeds;
 mod fetches;
 mod gaps;
@@ -334,6 +335,7 @@ pub struct Shard {
     backlog_hand: (usize, GrainId),
     /// From which slot on, by its place, timers are read next.
     timers_hand: usize,
+    expiries: expiry::Expiries,
     /// Jobs to be handed out at the end of the turn.
     new_jobs: Vec<Job>,
     /// Chunks that are being read back.
@@ -477,6 +479,7 @@ impl Shard {
             next_timer_micros: u64::MAX,
             backlog_hand: (0, GrainId(0)),
             timers_hand: 0,
+            expiries: expiry::Expiries::default(),
             new_jobs: Vec::new(),
             fetching: Vec::new(),
             flushes: Flushes::default(),
@@ -503,7 +506,7 @@ impl Shard {
                 self.blocked.push((id, to));
             }
         }
-        self.note_timers();
+        self.note_lives();
         self
     }
 

@@ -387,7 +387,7 @@ impl Shard {
     }
 }
 
-/// Requests that wait for a slot under move.
+/// Requests that wait: for a slot under move, or for what expires.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     requests: VecDeque<crate::request::Request>,
@@ -410,6 +410,13 @@ impl Waiting {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Forgets those that nobody waits for any more.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(Responder) -> bool) {
+        for request in self.take().into_iter().filter(|request| !is_gone(request.responder)) {
+            assert!(self.push(request).is_none(), "those of them that stay found room before");
+        }
     }
 
     /// All, in order.

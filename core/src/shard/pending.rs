@@ -18,6 +18,8 @@ pub(super) struct PendingRun {
     /// Rows that it lacks, to be fetched when its host is done with it.
     pub(super) missed: Option<(What, Option<RangeKey>)>,
     pub(super) time_micros: u64,
+    /// Something of its grain has expired since it began: it is made again when it is over.
+    pub(super) is_void: bool,
 }
 
 /// How long a run waits for room among the fetches.
@@ -41,7 +43,9 @@ impl Shard {
         let state = self.slot_mut(pending.slot);
         let work = state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work");
         work.running = None;
-        note(work.fetched.get_or_insert_default());
+        if !pending.is_void {
+            note(work.fetched.get_or_insert_default());
+        }
         state.list(pending.grain);
         self.mark_ready(pending.slot);
     }

@@ -79,6 +79,9 @@ impl Shard {
         if let Operation::Offsets { .. } = request.operation {
             return self.offsets(slot, request.take());
         }
+        if !self.before_read(slot, request) {
+            return Ok(());
+        }
         match &request.operation {
             Operation::Get { table, key } => {
                 self.table_for(*table, key)?;
@@ -195,13 +198,21 @@ impl Shard {
     pub(super) fn range_fetched(
         &mut self,
         slot: SlotId,
-        request: Request,
+        mut request: Request,
         address: &GrainAddress,
         ask: &RangeAsk,
         page: &RangeRead,
     ) {
         if let Err(refusal) = self.map_for(address.table, ask.map, &address.key) {
             return self.reply(Lsn(0), request.responder, Err(refusal));
+        }
+        let expired = self.expired_rows();
+        if !self.before_read(slot, &mut request) {
+            return;
+        }
+        if self.expired_rows() > expired {
+            gristmill_base::sometimes::reached("range of what expired under it");
+            return self.request(request);
         }
         self.answer_range(slot, request.responder, address, ask, Some(page));
     }

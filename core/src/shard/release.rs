@@ -82,8 +82,7 @@ impl Shard {
                 self.report_later(slot, stream, lsn);
             }
         }
-        let due = self.slot_mut(slot).timers.next_due().unwrap_or(u64::MAX);
-        self.next_timer_micros = self.next_timer_micros.min(due);
+        self.note_timer(slot);
         self.mark_ready(slot);
     }
 

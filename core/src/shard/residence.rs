@@ -76,6 +76,9 @@ impl Shard {
             }
             let Some(slot) = self.slots[at].as_deref_mut() else { continue };
             let done = slot.evict(SLOT_LOOKS.min(left), over);
+            if self.expiries.is_used {
+                self.expiries.from_micros = self.expiries.from_micros.min(slot.late_from_micros());
+            }
             left = left.saturating_sub(done.looked);
             rows += done.rows;
             self.residence.bytes -= done.bytes.min(self.residence.bytes);

@@ -1,12 +1,13 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::expiry::LATE_NANOS;
 use super::grain_files::GrainFiles;
 use super::head::{Head, Most, handler_of, head};
 use super::pending::PendingRun;
 use super::writes::builtin;
-use crate::access::{Effects, RunAccess, RunPlace, Stored};
-use crate::catalog::{Catalog, Exhausted};
+use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored};
+use crate::catalog::{Catalog, Exhausted, Table};
 use crate::host::{Called, Started, Target as HostTarget};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
@@ -78,12 +79,18 @@ impl Shard {
 
     /// Runs one grain once.
     fn run(&mut self, slot: SlotId, grain: GrainId) {
+        let waits = self.waits_for_expiry(slot, grain);
         let (now, most) = (self.now_nanos, Most { bytes: self.copied_bytes_max(), bulk: self.bulk_run_inputs() });
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work().expect("a ready grain has work");
         if work.not_before_nanos > now {
             let at = work.not_before_nanos;
             self.retries.insert((at, slot, grain.0), ());
+            return;
+        }
+        if waits {
+            reached("run waits for expiry");
+            self.retries.insert((now + LATE_NANOS, slot, grain.0), ());
             return;
         }
         match head(state, grain, work, most) {
@@ -112,15 +119,20 @@ impl Shard {
         let mut mutations: Vec<_> =
             mutations.map(|operation| builtin(operation).expect("only builtin operations were taken")).collect();
         let table = state.grains.get(grain).table;
-        if self.catalog.table(table).is_none() {
-            mutations.clear();
-        }
-        let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
+        let (version, expires) = match self.catalog.table(table) {
+            Some((app, table)) => (app.version, table.expires()),
+            None => {
+                mutations.clear();
+                (0, false)
+            }
+        };
+        let timers = if expires { self.expiries_of(table, &mutations, &Lives::default()) } else { Vec::new() };
         let (sent, outcomes) = self.responses(slot, grain, count, &[]);
         finished.effects.sent = sent;
         let draft = Draft {
             version,
             time_micros: finished.time_micros,
+            timers,
             mutations,
             sent: finished.effects.sent,
             outcomes,
@@ -180,10 +192,11 @@ impl Shard {
         }
         match started {
             Started::Pending => {
-                self.pending_runs.insert(run, PendingRun { slot, grain, fetch: None, missed, time_micros });
+                self.pending_runs
+                    .insert(run, PendingRun { slot, grain, fetch: None, missed, time_micros, is_void: false });
             }
             Started::Done(_) if missed.is_some() => {
-                let pending = PendingRun { slot, grain, fetch: None, missed: None, time_micros };
+                let pending = PendingRun { slot, grain, fetch: None, missed: None, time_micros, is_void: false };
                 self.fetch_run(run, pending, missed.expect("it was just looked at"));
             }
             Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),
@@ -194,6 +207,11 @@ impl Shard {
     pub(super) fn verdict(&mut self, run: u64, effects: Effects, called: Called) {
         // A verdict for a run that is not waited for any more is that of a worker which lost its lease.
         let Some(mut pending) = self.pending_runs.remove(&run) else { return };
+        if pending.is_void || self.has_seen_overdue(pending.slot, pending.grain) {
+            pending.is_void = true;
+            self.pending_runs.insert(run, pending);
+            return self.run_fetched(run, |_| {});
+        }
         match pending.missed.take() {
             Some(missed) => self.fetch_run(run, pending, missed),
             None => self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called),
@@ -210,7 +228,8 @@ impl Shard {
                 self.finish(slot, grain, Finished { effects, replies, count: running.count, time_micros })
             }
             Called::Interrupted(Interrupt(ticket)) => {
-                let pending = PendingRun { slot, grain, fetch: Some(ticket), missed: None, time_micros };
+                let pending =
+                    PendingRun { slot, grain, fetch: Some(ticket), missed: None, time_micros, is_void: false };
                 self.pending_runs.insert(run, pending);
                 self.new_jobs.push(Job::Nothing(ticket));
             }
@@ -254,7 +273,10 @@ impl Shard {
         // A reply is in the record twice if a sender asked for a response.
         let replies: usize = replies.iter().filter_map(|reply| reply.0.as_ref()).map(|bytes| 2 * bytes.len()).sum();
         let responses: usize = inputs().filter_map(|input| input.callback.as_ref()).map(CallbackAddress::weight).sum();
-        let found = effects.weight() + replies + responses;
+        let expires = |(_, table): (_, &Table)| table.expires();
+        let expires = self.expiries.is_used && self.catalog.table(state.grains.get(grain).table).is_some_and(expires);
+        let expiries = if expires { effects.expiry_weight() } else { 0 };
+        let found = effects.weight() + expiries + replies + responses;
         if found <= allowed {
             return called;
         }
@@ -273,26 +295,25 @@ impl Shard {
     fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {
         let Finished { mut effects, replies, count, time_micros } = finished;
         let table = self.slot_mut(slot).grains.get(grain).table;
-        let version = self.catalog.table(table).map_or(0, |(app, _)| app.version);
-        if self.catalog.table(table).is_none() {
-            // Deleted while the run went on: its inputs are consumed, and nothing of it is left.
-            reached("run of a deleted table");
-            effects = Effects::default();
-        }
+        let (version, expires) = match self.catalog.table(table) {
+            Some((app, table)) => (app.version, table.expires()),
+            None => {
+                // Deleted while the run went on: its inputs are consumed, and nothing of it is left.
+                reached("run of a deleted table");
+                effects = Effects::default();
+                (0, false)
+            }
+        };
         let (responses, outcomes) = self.responses(slot, grain, count, &replies);
         let mutations = effects.mutations();
+        let mut timers = effects.timers;
+        if expires {
+            timers.extend(self.expiries_of(table, &mutations, &effects.lives));
+        }
         let mut sent = effects.sent;
         sent.extend(responses);
-        let draft = Draft {
-            version,
-            time_micros,
-            mutations,
-            sent,
-            timers: effects.timers,
-            counters: effects.counters,
-            outcomes,
-            parked: None,
-        };
+        let draft =
+            Draft { version, time_micros, mutations, sent, timers, counters: effects.counters, outcomes, parked: None };
         self.commit(slot, grain, RecordKind::Run, count, draft);
     }
 

@@ -6,6 +6,8 @@ use super::reads::cut_page;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
 use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
@@ -215,6 +217,11 @@ impl Scan {
         self.rows_bytes + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
     }
 
+    /// Whether it has looked at files of the slot in hand.
+    fn has_begun(&self) -> bool {
+        self.part.files.as_ref().is_some_and(|files| files.generation.is_some())
+    }
+
     /// Goes on with the slot in hand.
     pub(super) fn step(&mut self, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
         match &mut self.part.files {
@@ -277,7 +284,8 @@ impl Shard {
 
     /// A page of the slot in hand is there: the scan goes on in that slot, or with the next one.
     pub(super) fn scan_on(&mut self, mut scan: Box<Scan>, to: ScanTo) -> Option<Fetch> {
-        let state = self.slot_mut(scan.part.slot);
+        let slot = scan.part.slot;
+        let state = self.slot_mut(slot);
         let (rows, end) = scan.part.rows(&scan.ask, state);
         scan.part = match scan.take(rows, end) {
             Some(end) => Part::new(state, &scan.ask, Some(end)),
@@ -308,6 +316,24 @@ impl Shard {
         // Even where all blocks are cached a slot costs more than a row does: the next one is for the next turn.
         self.fetches.pause(next);
         None
+    }
+
+    /// Whether a scan cannot begin to look at a slot before something has expired there. What it finds later, memory and files
+    /// together, was there when it began.
+    pub(super) fn is_too_soon(&self, fetch: &Fetch) -> bool {
+        let What::Scan(scan) = &fetch.what else { return false };
+        scan.has_begun() == planted::is(Bug::ScanLooksTooSoon) && self.is_late(fetch.slot, scan.ask.table)
+    }
+
+    /// A scan waits until something has expired.
+    pub(super) fn hold_scan(&mut self, fetch: Fetch) {
+        match (self.late_refusal(fetch.slot), &fetch.then) {
+            (Some(refusal), Then::Scan(to)) => self.scan_not_fetched(*to, refusal),
+            _ => {
+                reached("scan waits for expiry");
+                self.fetches.hold(fetch);
+            }
+        }
     }
 
     fn scanned(&mut self, to: ScanTo, rows: Rows, more: bool, term: Term) {

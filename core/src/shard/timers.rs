@@ -1,6 +1,7 @@
 //! Timers of a shard's slots: firing those that are due, and reading those that come due soon from files.
 
 use super::Shard;
+use super::expiry::LATE_NANOS;
 use super::fetches::{Fetch, Then, What};
 use gristmill_base::ids::SlotId;
 use gristmill_base::limits::FETCHED_BYTES_MAX;
@@ -9,32 +10,37 @@ use gristmill_base::tuning::tuning;
 use gristmill_state::store::TimerRead;
 
 /// Timers that one slot fires per turn.
-const TIMERS_PER_TURN: usize = 256;
+pub(super) const TIMERS_PER_TURN: usize = 256;
 /// How long timers of a slot are not read after its files could not be read, microseconds.
 const RETRY_MICROS: u64 = 1_000_000;
 
 impl Shard {
-    pub(super) fn fire_timers(&mut self) {
-        let (micros, nanos) = (self.engine_micros, self.now_nanos);
-        if self.next_timer_micros > micros {
-            return;
-        }
-        for slot in self.slots_here() {
-            if self.slot_mut(slot).fire_due(micros, nanos, TIMERS_PER_TURN) > 0 {
-                self.mark_ready(slot);
-            }
-        }
-        self.note_timers();
-    }
-
     /// Looks up when the next timer of any slot comes due.
     pub(super) fn note_timers(&mut self) {
         self.next_timer_micros =
             self.slots.iter().flatten().filter_map(|slot| slot.timers.next_due()).min().unwrap_or(u64::MAX);
+        self.note_late();
+    }
+
+    /// Takes note of when the next timer of a slot comes due.
+    pub(super) fn note_timer(&mut self, slot: SlotId) {
+        let is_used = self.expiries.is_used;
+        let state = self.slot_mut(slot);
+        let due = state.timers.next_due().unwrap_or(u64::MAX);
+        let from = if is_used { state.late_from_micros() } else { due };
+        self.next_timer_micros = self.next_timer_micros.min(due);
+        self.expiries.from_micros = self.expiries.from_micros.min(from);
     }
 
     /// When the next timer comes due, by the monotonic clock.
     pub(super) fn next_timer_nanos(&self) -> u64 {
+        if self.expiries.is_held && self.log.0.failed().is_some() {
+            return u64::MAX;
+        }
+        let is_waiting = self.expiries.has_waiting() || self.fetches.is_holding();
+        if self.expiries.is_held || is_waiting && self.next_timer_micros > self.engine_micros {
+            return self.now_nanos.saturating_add(LATE_NANOS);
+        }
         if self.next_timer_micros == u64::MAX {
             return u64::MAX;
         }
@@ -72,9 +78,7 @@ impl Shard {
             self.notices.push(format!("timers of slot {slot} that lie in files are damaged and do not fire: {what}"));
             return self.timers_not_read(slot);
         }
-        let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else { return };
-        let due = state.timers.next_due().unwrap_or(u64::MAX);
-        self.next_timer_micros = self.next_timer_micros.min(due);
+        self.note_timer(slot);
     }
 
     /// Timers cannot be read: they are, later. Until then those of the slot that are not in memory do not fire.

@@ -42,8 +42,11 @@ impl Shard {
         self.look_for_crowd(!inbox.parcels.is_empty());
         self.begin_bulk();
         (self.read_bytes, self.scans) = (0, 0);
+        // Before anything looks at rows: what has expired by now is gone.
+        self.fire_timers();
         self.take_in(inbox);
         self.release();
+        self.resume_expiries();
         self.take_requests(&mut inbox.requests);
         self.go_on(outbox);
         self.give_out(inbox.traced, outbox);
@@ -148,6 +151,7 @@ impl Shard {
         let shard = self.config.shard;
         let gone = |who: Responder| who.shard == shard && closed.binary_search(&who.conn).is_ok();
         self.waiting_reads.retain(|(_, request)| !gone(request.responder));
+        self.expiries.reads.forget(gone);
         self.fetches.forget(gone);
         closed.clear();
     }

@@ -3,11 +3,12 @@
 use super::Shard;
 use super::release::answer;
 use super::requests::Spot;
-use crate::catalog::{Table, Topic, data_type};
+use crate::access::Lives;
+use crate::catalog::{Map, Table, Topic, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::class::InputClass;
 use gristmill_base::datatype::DataType;
-use gristmill_base::ids::{LaneKey, Lsn, SessionId, SlotId, TableId};
+use gristmill_base::ids::{LaneKey, Lsn, MapId, SessionId, SlotId, TableId};
 use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
@@ -24,8 +25,8 @@ const RECORD_SPARE_BYTES: usize = 64 << 10;
 
 /// A client's operation that is fit to be done.
 enum Fit {
-    /// For a grain.
-    Grain(GrainAddress, GrainOperation),
+    /// For a grain; whether something of its table expires.
+    Grain(GrainAddress, GrainOperation, bool),
     /// For a lane.
     Event(LaneKey, u16, Event),
     /// Many for a lane.
@@ -195,7 +196,9 @@ impl Shard {
                 }
                 self.append_at(slot, lane, lanes, (stream, pos), Appended::Batch(batch));
             }
-            Fit::Grain(address, operation) => self.perform_on_grain(slot, (session, pos), class, address, operation),
+            Fit::Grain(address, operation, expires) => {
+                self.perform_on_grain(slot, (session, pos), class, (address, expires), operation)
+            }
         }
     }
 
@@ -214,7 +217,7 @@ impl Shard {
         slot: SlotId,
         (session, pos): (SessionId, u64),
         class: InputClass,
-        address: GrainAddress,
+        (address, expires): (GrainAddress, bool),
         operation: GrainOperation,
     ) {
         let stream = StreamId::Session(session);
@@ -228,9 +231,13 @@ impl Shard {
         }
         let idle = grain.is_none_or(|grain| grain.is_idle());
         match builtin(operation) {
-            Ok(mutation) if idle => {
-                let draft =
-                    Draft { time_micros, mutations: vec![mutation], outcomes: vec![Outcome::Done], ..Draft::default() };
+            Ok(mutation) if idle && self.before_write(slot, &address) => {
+                let mutations = vec![mutation];
+                let timers = match expires {
+                    true => self.expiries_of(address.table, &mutations, &Lives::default()),
+                    false => Vec::new(),
+                };
+                let draft = Draft { time_micros, mutations, timers, outcomes: vec![Outcome::Done], ..Draft::default() };
                 let (state, log) = self.slot_and_log(slot);
                 let committed = state.commit_direct(log, address, (stream, pos), draft);
                 self.counts.inputs += 1;
@@ -238,6 +245,7 @@ impl Shard {
             }
             other => {
                 let operation = other.map_or_else(|operation| operation, unbuiltin);
+                let state = self.slot_mut(slot);
                 let id = state.grains.find_or_make(address.table, &address.key);
                 let input = Input::new(InputCause::Client, operation).of(class);
                 let weight = input.weight();
@@ -255,7 +263,8 @@ impl Shard {
             Operation::Put { table, key, .. } | Operation::MapPut { table, key, .. } => (*table, key),
             _ => return false,
         };
-        if self.fit_row(&request.operation).is_err() {
+        // Rows that may expire go the long way: their records say when.
+        if self.fit_row(&request.operation) != Ok(false) {
             return false;
         }
         let time = self.engine_micros;
@@ -278,8 +287,8 @@ impl Shard {
         true
     }
 
-    /// Checks names, types and sizes of a put.
-    fn fit_row(&self, operation: &Operation) -> Result<(), Refusal> {
+    /// Checks names, types and sizes of a put; whether what it puts may expire.
+    fn fit_row(&self, operation: &Operation) -> Result<bool, Refusal> {
         match operation {
             Operation::Put { table, key, value, .. } => {
                 let entry = self.table_for(*table, key)?;
@@ -290,13 +299,17 @@ impl Shard {
                     ));
                 };
                 check("the value", data_type(wanted), value, VALUE_BYTES_MAX)?;
-                self.fits_log(key.len() + value.len())
+                self.fits_log(key.len() + value.len()).map(|()| entry.ttl_micros.is_some())
             }
             Operation::MapPut { table, map, key, entry, value, .. } => {
-                let found = self.map_for(*table, *map, key)?;
+                let of = self.table_for(*table, key)?;
+                let found = map_of(of, *map)?;
                 check("the map key", data_type(found.key), entry, KEY_BYTES_MAX)?;
                 check("the map value", data_type(found.value), value, VALUE_BYTES_MAX)?;
-                self.fits_log(key.len() + entry.len() + value.len())
+                let expires = found.ttl_micros.is_some();
+                // The record names the entry twice then.
+                self.fits_log(key.len() + entry.len() * (1 + usize::from(expires)) + value.len())?;
+                Ok(expires || of.ttl_micros.is_some())
             }
             other => Err(Refusal::new(Code::Internal, format!("{other:?} puts no row"))),
         }
@@ -305,7 +318,7 @@ impl Shard {
     /// Checks that a record can hold the operation; small segments hold less than the limits of values say.
     fn fit_log(&self, fit: Fit) -> Result<Fit, Refusal> {
         let found = match &fit {
-            Fit::Grain(address, operation) => address.key.len() + operation.weight(),
+            Fit::Grain(address, operation, _) => address.key.len() + operation.weight(),
             Fit::Event(_, _, event) => event.weight(),
             Fit::Batch(_, _, batch) => batch.bytes.len(),
             Fit::Void => 0,
@@ -326,9 +339,10 @@ impl Shard {
 
     /// Checks names, types and sizes.
     fn fit(&self, class: InputClass, operation: Operation) -> Result<Fit, Refusal> {
-        if matches!(operation, Operation::Put { .. } | Operation::MapPut { .. }) {
-            self.fit_row(&operation)?;
-        }
+        let row_expires = match operation {
+            Operation::Put { .. } | Operation::MapPut { .. } => self.fit_row(&operation)?,
+            _ => false,
+        };
         Ok(match operation {
             Operation::Void { .. } => Fit::Void,
             Operation::Produce { topic, key, value, headers, event_micros, .. } => {
@@ -342,19 +356,22 @@ impl Shard {
             }
             Operation::Append { topic, lane, batch, .. } => self.fit_batch(class, LaneKey { topic, lane }, batch)?,
             Operation::Put { table, key, value, .. } => {
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Put(value))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Put(value), row_expires)
             }
             Operation::Delete { table, key, .. } => {
                 self.table_for(table, &key)?;
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Delete)
+                // Its timers go with it, and so do its expiries.
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Delete, false)
             }
             Operation::MapPut { table, map, key, entry, value, .. } => {
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapPut(map, entry, value))
+                let put = GrainOperation::MapPut(map, entry, value);
+                Fit::Grain(GrainAddress { table, key: key.into() }, put, row_expires)
             }
             Operation::MapDelete { table, map, key, entry, .. } => {
                 let found = self.map_for(table, map, &key)?;
                 check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapDelete(map, entry))
+                let expires = found.ttl_micros.is_some();
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapDelete(map, entry), expires)
             }
             Operation::Invoke { table, handler, key, payload, .. } => {
                 let entry = self.table_for(table, &key)?;
@@ -366,7 +383,7 @@ impl Shard {
                     return Err(Refusal::new(Code::UnknownName, message));
                 }
                 check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload))
+                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload), false)
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })
@@ -422,20 +439,8 @@ impl Shard {
     }
 
     /// The map of an operation whose key fits.
-    pub(super) fn map_for(
-        &self,
-        table: TableId,
-        map: gristmill_base::ids::MapId,
-        key: &[u8],
-    ) -> Result<&crate::catalog::Map, Refusal> {
-        let entry = self.table_for(table, key)?;
-        entry.map(map).ok_or_else(|| {
-            let known: Vec<String> = entry.maps.iter().map(|map| format!("{} ({})", map.name, map.id)).collect();
-            Refusal::new(
-                Code::UnknownName,
-                format!("table {} has no map {map}; its maps: {}", entry.name, known.join(", ")),
-            )
-        })
+    pub(super) fn map_for(&self, table: TableId, map: MapId, key: &[u8]) -> Result<&Map, Refusal> {
+        map_of(self.table_for(table, key)?, map)
     }
 
     /// Puts a slot with ready grains into the list of their class, once.
@@ -450,6 +455,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// A map of a table.
+fn map_of(table: &Table, map: MapId) -> Result<&Map, Refusal> {
+    table.map(map).ok_or_else(|| {
+        let known: Vec<String> = table.maps.iter().map(|map| format!("{} ({})", map.name, map.id)).collect();
+        Refusal::new(
+            Code::UnknownName,
+            format!("table {} has no map {map}; its maps: {}", table.name, known.join(", ")),
+        )
+    })
 }
 
 fn named((app, name, id): (&crate::catalog::AppEntry, &String, u32)) -> String {

@@ -9,6 +9,7 @@ mod bulk_elsewhere;
 mod class;
 mod crowd;
 mod damage;
+mod expiry;
 mod faults;
 mod files;
 mod hostile;

@@ -1,5 +1,6 @@
 use crate::Failure;
 use gristmill_base::datatype::{decode_u64, encode_u64};
+use std::time::Duration;
 
 /// The engine must fetch something before the read can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,16 @@ pub trait Access {
     /// # Errors
     /// An unknown map.
     fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure>;
+    /// Sets the grain's value; the grain lives for so many microseconds, and not for the time that the app file says.
+    ///
+    /// # Errors
+    /// The table's grains do not expire, or the time is out of bounds.
+    fn set_value_for(&mut self, value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure>;
+    /// Sets a map entry that lives for so many microseconds, and not for the time that the app file says.
+    ///
+    /// # Errors
+    /// An unknown map, one whose entries do not expire, or the time is out of bounds.
+    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure>;
     /// Entries of a map from `from` to before `to` (`None`: to the end), at most `limit`, in order or from the end.
     ///
     /// # Errors
@@ -146,6 +157,10 @@ pub trait Access {
     fn cancel_timer(&mut self, name: &str);
     /// Adds to a counter of the app.
     fn count(&mut self, counter: &str, by: i64);
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A handler's hold on its grain. Reads see the run's own writes.
@@ -212,6 +227,15 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Sets the grain's value. The grain lives for `ttl` from now, unless it is written again, and not for the time that
+    /// the app file says.
+    ///
+    /// # Errors
+    /// The app file has no `ttl` for the table, or this one is out of bounds.
+    pub fn set_value_for(&mut self, value: impl Into<Vec<u8>>, ttl: Duration) -> Result<(), Failure> {
+        self.access.set_value_for(value.into(), micros(ttl))
+    }
+
     /// Deletes the grain's value.
     pub fn delete_value(&mut self) {
         self.access.set_value(None);
@@ -242,6 +266,21 @@ impl<'a> Context<'a> {
     /// An unknown map.
     pub fn map_put(&mut self, map: &str, key: &[u8], value: impl Into<Vec<u8>>) -> Result<(), Failure> {
         self.access.map_set(map, key, Some(value.into()))
+    }
+
+    /// Sets a map entry that lives for `ttl` from now, unless it is written again, and not for the time that the app file
+    /// says.
+    ///
+    /// # Errors
+    /// An unknown map; the app file has no `ttl` for it, or this one is out of bounds.
+    pub fn map_put_for(
+        &mut self,
+        map: &str,
+        key: &[u8],
+        value: impl Into<Vec<u8>>,
+        ttl: Duration,
+    ) -> Result<(), Failure> {
+        self.access.map_set_for(map, key, value.into(), micros(ttl))
     }
 
     /// Sets a map entry of type `u64`.

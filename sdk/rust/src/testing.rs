@@ -32,6 +32,9 @@ pub struct FakeGrain {
     pub maps: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Timers that are set, by name.
     pub timers: BTreeMap<String, FakeTimer>,
+    /// When what was written with a time of its own expires, microseconds since 1970: entries by map and key, the grain by
+    /// `None`. Nothing goes by itself.
+    pub expires: BTreeMap<Option<(String, Vec<u8>)>, u64>,
     /// What was sent, in order. Names of tables, topics and handlers are not checked.
     pub sent: Vec<Send>,
     /// Sums of the counters by name.
@@ -135,7 +138,21 @@ impl Access for FakeGrain {
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
+        self.expires.remove(&None);
         self.value = value;
+    }
+
+    fn set_value_for(&mut self, value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+        self.value = Some(value);
+        self.expires.insert(None, self.now_micros.saturating_add(ttl_micros));
+        Ok(())
+    }
+
+    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+        self.map_set(map, key, Some(value))?;
+        let due = self.now_micros.saturating_add(ttl_micros);
+        self.expires.insert(Some((map.to_owned(), key.to_vec())), due);
+        Ok(())
     }
 
     fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
@@ -149,6 +166,7 @@ impl Access for FakeGrain {
             Some(value) => rows.insert(key.to_vec(), value),
             None => rows.remove(key),
         };
+        self.expires.remove(&Some((map.to_owned(), key.to_vec())));
         Ok(())
     }
 
@@ -171,6 +189,7 @@ impl Access for FakeGrain {
         self.value = None;
         self.maps.values_mut().for_each(BTreeMap::clear);
         self.timers.clear();
+        self.expires.clear();
     }
 
     fn send(&mut self, message: Send) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type ScanRow = (Box<[u8]>, Option<Box<[u8]>>);
 
 /// An entry of a range.
-type EntryRow = (Box<[u8]>, Box<[u8]>);
+pub(super) type EntryRow = (Box<[u8]>, Box<[u8]>);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -123,6 +123,11 @@ impl Machine {
         self.cores.iter().find_map(|core| core.shard.slot(id))
     }
 
+    /// Engine times of all shards, microseconds.
+    pub fn engine_times(&self) -> impl Iterator<Item = u64> + Clone {
+        self.cores.iter().map(|core| core.shard.engine_micros())
+    }
+
     /// All slots, in order.
     #[must_use]
     pub fn slots(&self) -> Vec<&Slot> {

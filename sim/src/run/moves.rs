@@ -32,11 +32,12 @@ pub(super) struct SlotMoves {
 /// Whether a bug is one of moves.
 pub(crate) fn is_of_moves(bug: Option<Bug>) -> bool {
     use Bug::{
-        FirstWordOnSharedFiles, MoveForgetsSessions, MovedRowsRemoved, MovedSlotServed, PlacementBeforeSlotIn,
-        SendersGoOnAfterMove,
+        FirstWordOnSharedFiles, LeavingSlotNotLate, MoveForgetsSessions, MovedRowsRemoved, MovedSlotServed,
+        PlacementBeforeSlotIn, SendersGoOnAfterMove,
     };
     let of_files = [FirstWordOnSharedFiles, MovedRowsRemoved];
-    let others = [MoveForgetsSessions, MovedSlotServed, PlacementBeforeSlotIn, SendersGoOnAfterMove];
+    let others =
+        [LeavingSlotNotLate, MoveForgetsSessions, MovedSlotServed, PlacementBeforeSlotIn, SendersGoOnAfterMove];
     bug.is_some_and(|bug| of_files.contains(&bug) || others.contains(&bug))
 }
 

@@ -4,7 +4,7 @@
 
 use super::{Act, Names, Workload};
 use crate::auditor::{Auditor, Fate, MapKey};
-use crate::machine::Machine;
+use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use gristmill_base::datatype::decode_u64;
 use gristmill_base::ids::{LaneId, LaneKey, SubscriptionId};
@@ -96,6 +96,10 @@ impl Workload for Facts {
         (self.tombstones_go, self.is_hard) = (stay == STAY[0], keep.contains("hard"));
         // Of each run one, for as long as the process lives.
         self.file = Box::leak(file(stay, keep).into_boxed_str());
+    }
+
+    fn tune(&self, knobs: &mut Knobs, _: &mut SimRng) {
+        knobs.file_often();
     }
 
     fn app(&self) -> App {

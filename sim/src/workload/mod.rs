@@ -2,10 +2,12 @@
 
 pub mod bank;
 pub mod facts;
+pub mod lives;
 pub mod words;
 
+use crate::auditor::lives::Ttl;
 use crate::auditor::{Auditor, MapKey};
-use crate::machine::Machine;
+use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use crate::rows::WholeGrain;
 use gristmill_base::class::InputClass;
@@ -285,6 +287,14 @@ pub trait Workload {
     /// Draws what of the app differs from run to run. Called first.
     fn draw(&mut self, _rng: &mut SimRng) {}
 
+    /// Sets what its runs need.
+    fn tune(&self, _knobs: &mut Knobs, _rng: &mut SimRng) {}
+
+    /// Tables whose grains or entries live for a time.
+    fn lives(&self) -> &'static [(&'static str, Ttl)] {
+        &[]
+    }
+
     /// The app with its handlers.
     fn app(&self) -> App;
 
@@ -324,9 +334,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "kept" => Some(Box::new(bank::Bank::kept())),
         "hard" => Some(Box::new(bank::Bank::hard())),
         "facts" => Some(Box::<facts::Facts>::default()),
+        "ttl" => Some(Box::<lives::Lives>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 5] = ["bank", "words", "kept", "hard", "facts"];
+pub const NAMES: [&str; 6] = ["bank", "words", "kept", "hard", "facts", "ttl"];

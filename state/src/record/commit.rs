@@ -1,4 +1,5 @@
 use super::Outcome;
+use crate::expiry::Expiring;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
 use gristmill_base::codec::{DecodeError, Put, Reader, Short, Varint};
 use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn, TableId};
@@ -77,6 +78,10 @@ pub enum TimerChange {
     },
     /// Cancels a timer.
     Cancel(Box<str>),
+    /// What the record writes expires at that engine time, microseconds, unless a later one writes it before.
+    Expires(Expiring, u64),
+    /// It does not expire any more.
+    Stays(Expiring),
 }
 
 /// A reply kept for retries.
@@ -518,6 +523,15 @@ impl TimerChange {
                 out.put_u8(2);
                 out.put_bytes(name.as_bytes());
             }
+            Self::Expires(what, due_micros) => {
+                out.put_u8(3);
+                what.encode(out);
+                out.put_varint(*due_micros);
+            }
+            Self::Stays(what) => {
+                out.put_u8(4);
+                what.encode(out);
+            }
         }
     }
 
@@ -530,6 +544,8 @@ impl TimerChange {
                 payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
             },
             2 => Self::Cancel(name(from)?),
+            3 => Self::Expires(Expiring::decode(from)?, from.varint()?),
+            4 => Self::Stays(Expiring::decode(from)?),
             found => return Err(DecodeError::Unknown { what: "timer change", found: found.into() }),
         })
     }

@@ -1,4 +1,5 @@
 use super::commit::{Consumed, decode_consumed, encode_consumed, items, list};
+use crate::expiry::Expired;
 use crate::input::StreamId;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, LaneKey, Offset, SessionId, TopicId};
@@ -26,6 +27,13 @@ pub enum Control {
     },
     /// Lanes begin later: their first offset that is kept. What lies before is there no more.
     LaneStarts(Vec<(LaneKey, Offset)>),
+    /// What has expired goes.
+    Expired {
+        /// Engine time, microseconds.
+        time_micros: u64,
+        /// What was due by then.
+        rows: Vec<Expired>,
+    },
 }
 
 impl Control {
@@ -55,6 +63,11 @@ impl Control {
                     out.put_varint(start.0);
                 });
             }
+            Self::Expired { time_micros, rows } => {
+                out.put_u8(5);
+                out.put_varint(*time_micros);
+                list(out, rows, |out, row| row.encode(out));
+            }
         }
     }
 
@@ -76,6 +89,7 @@ impl Control {
                 let (topic, lane) = (TopicId(from.varint_as("topic")?), LaneId(from.varint_as("lane")?));
                 Ok((LaneKey { topic, lane }, Offset(from.varint()?)))
             })?),
+            5 => Self::Expired { time_micros: from.varint()?, rows: items(&mut from, Expired::decode)? },
             found => return Err(DecodeError::Unknown { what: "control record", found: found.into() }),
         };
         from.end()?;
@@ -102,5 +116,22 @@ mod tests {
         assert_eq!(bytes, [4, 2, 7, 3, 0xac, 2, 0xc8, 1, 0, 1]);
         assert_eq!(Control::decode(&bytes), Ok(control));
         assert!(Control::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn golden_bytes_of_what_has_expired() {
+        use crate::expiry::Expiring;
+        use crate::input::GrainAddress;
+        use gristmill_base::ids::{MapId, Ssn, TableId};
+        let grain = GrainAddress { table: TableId(7), key: [b'k'].into() };
+        let of = |what, ssn| Expired { grain: grain.clone(), what, generation: Ssn(ssn) };
+        let rows = vec![of(Expiring::Grain, 300), of(Expiring::Entry(MapId(2), [0xff, 0].into()), 5)];
+        let control = Control::Expired { time_micros: 1_000, rows };
+        let mut bytes = Vec::new();
+        control.encode(&mut bytes);
+        let golden = [5, 0xe8, 7, 2, 7, 1, b'k', 1, 0xac, 2, 7, 1, b'k', 2, 2, 2, 0xff, 0, 5];
+        assert_eq!(bytes, golden);
+        assert_eq!(Control::decode(&bytes), Ok(control));
+        assert!((0..bytes.len()).all(|end| Control::decode(&bytes[..end]).is_err()));
     }
 }

@@ -150,7 +150,7 @@ impl Slot {
         }
     }
 
-    fn apply_mutations(&mut self, grain: &GrainAddress, mutations: Vec<Mutation>, ssn: Ssn) {
+    pub(super) fn apply_mutations(&mut self, grain: &GrainAddress, mutations: Vec<Mutation>, ssn: Ssn) {
         if mutations.is_empty() {
             return;
         }
@@ -200,6 +200,7 @@ impl Slot {
             Control::Tombstone { tables, topics, subscriptions } => {
                 self.apply_tombstone(&tables, &topics, &subscriptions)
             }
+            Control::Expired { rows, .. } => self.apply_expired(rows, self.last_ssn),
             Control::LaneStarts(starts) => {
                 for (lane, start) in starts {
                     if let Some(lane) = self.lanes.get_mut(&lane) {

@@ -167,6 +167,7 @@ impl Slot {
             let (after, is_done) = self.take_deleted(&taking, left, into);
             (taking.deleted, taking.is_done) = (after, is_done);
         }
+        self.timers_taken = self.last_ssn;
         // Rows are as their last records left them.
         into.newest = into.newest.max(self.last_lsn);
         let is_done = taking.is_done;

@@ -9,6 +9,7 @@ mod direct;
 mod dirty;
 mod dump;
 mod evict;
+mod expire;
 mod flush;
 mod moved;
 mod sessions;
@@ -22,6 +23,7 @@ pub use commit::{Committed, Draft};
 pub use direct::SessionPosition;
 pub use dump::{CHECKPOINT_VERSION, DumpError, NewExtents};
 pub use evict::{Evicted, Held};
+pub use expire::{Due, Overdue};
 pub use flush::DirtyRows;
 pub use skipped::Skipped;
 
@@ -125,6 +127,8 @@ pub struct Slot {
     is_reading_timers: bool,
     /// Volatile: before this engine time, microseconds, files are not asked for timers: they could not be read.
     read_timers_not_before_micros: u64,
+    /// Volatile: no flush has taken a timer that a later record set.
+    timers_taken: Ssn,
     /// Volatile: until when timers have fired, engine microseconds.
     fired_micros: u64,
     /// Volatile: whether records of the log may follow that files know already.
@@ -178,6 +182,7 @@ impl Slot {
             has_timers_in_files: false,
             is_reading_timers: false,
             read_timers_not_before_micros: 0,
+            timers_taken: Ssn(u64::MAX),
             fired_micros: 0,
             is_replaying: false,
             backlog_taken: 1,
@@ -440,17 +445,6 @@ impl Slot {
         }
     }
 
-    /// Queues the timers that came due; says how many.
-    pub fn fire_due(&mut self, now_micros: u64, now_nanos: u64, limit: usize) -> usize {
-        self.fired_micros = self.fired_micros.max(now_micros);
-        for count in 0..limit {
-            let Some(((grain, name), generation)) = self.timers.take_due(now_micros) else { return count };
-            let id = self.grains.find_or_make(grain.table, &grain.key);
-            self.enqueue(id, Queued::Timer(name, generation), now_nanos);
-        }
-        limit
-    }
-
     /// Address of a grain.
     #[must_use]
     pub fn address(&self, id: GrainId) -> GrainAddress {
@@ -485,6 +479,7 @@ impl Slot {
         self.moved.clear();
         self.queued_inputs = 0;
         self.is_replaying = false;
+        self.timers_taken = self.last_ssn;
         self.fired_micros = now_micros;
         for stream in self.streams.values_mut() {
             if !stream.done().is_empty() {

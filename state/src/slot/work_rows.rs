@@ -9,6 +9,7 @@
 
 use super::Slot;
 use super::flush::{DirtyRows, Taking};
+use crate::expiry::{Expiring, name_of_stored, stored_name};
 use crate::input::{GrainAddress, Target};
 use crate::record::TimerChange;
 use crate::store::{KeyRange, RowKey, StoredRow, TimerPage, TimerRead};
@@ -33,11 +34,11 @@ pub(super) struct WorkTaking {
 }
 
 fn timer_key<'a>(slot: SlotId, (grain, name): &'a TimerKey) -> RowKey<'a> {
-    RowKey::Timer(slot, grain.table, (&*grain.key).into(), name.as_bytes().into())
+    RowKey::Timer(slot, grain.table, (&*grain.key).into(), stored_name(name))
 }
 
 fn due_key<'a>(slot: SlotId, due_micros: u64, (grain, name): &'a TimerKey) -> RowKey<'a> {
-    RowKey::Due(slot, due_micros, grain.table, (&*grain.key).into(), name.as_bytes().into())
+    RowKey::Due(slot, due_micros, grain.table, (&*grain.key).into(), stored_name(name))
 }
 
 impl Slot {
@@ -49,18 +50,29 @@ impl Slot {
                 self.set_timer((grain.clone(), name), row);
             }
             TimerChange::Cancel(name) => self.cancel_timer(&(grain.clone(), name), ssn),
+            TimerChange::Expires(what, due_micros) => {
+                self.set_timer((grain.clone(), what.name()), Expiring::row(due_micros, ssn));
+            }
+            TimerChange::Stays(what) => self.cancel_timer(&(grain.clone(), what.name()), ssn),
         }
     }
 
     fn set_timer(&mut self, key: TimerKey, row: TimerRow) {
         let (due_micros, ssn, since) = (row.due_micros, row.generation, self.dirty.since);
+        let is_expiry = Expiring::of(&key, &row).is_some();
+        if is_expiry && planted::is(Bug::RefreshKeepsExpiry) && self.timers.get(&key).is_some() {
+            return;
+        }
         // What was cancelled before a flush that is under way is deleted in files only if it is still gone when that comes by.
         let may_be_stored = self.is_replaying || self.taking.is_some() || self.timers.beyond().is_some();
         let old = self.timers.set(key.clone(), row, since, may_be_stored);
         if old.is_none() {
             self.count_timers(&key.0, 1);
         }
-        if let Some(old) = old.as_ref().filter(|old| old.is_stored && old.due_micros != due_micros) {
+        // Files have a time of it only if a flush came by while it was set so.
+        let is_time_stored =
+            |old: &&Replaced| old.is_stored && (self.is_replaying || old.generation <= self.timers_taken);
+        if let Some(old) = old.as_ref().filter(is_time_stored).filter(|old| old.due_micros != due_micros) {
             self.dirty.no_row(&due_key(self.id, old.due_micros, &key), ssn);
         }
         if old.is_none_or(|old| old.generation <= since) && !planted::is(Bug::TimerNotFlushed) {
@@ -184,6 +196,12 @@ impl Slot {
             if held == Some(due) {
                 continue;
             }
+            if planted::is(Bug::StaleExpiryApplied)
+                && let Some(row) = self.timers.get(&key).filter(|row| Expiring::of(&key, row).is_some()).cloned()
+            {
+                self.timers.set(key, TimerRow { due_micros: due, ..row }, self.dirty.since, true);
+                continue;
+            }
             match row.filter(|row| held.is_none() && row.due_micros == due) {
                 Some(row) => {
                     reached("timer read from files");
@@ -209,8 +227,8 @@ impl Slot {
         let RowKey::Due(_, _, table, grain, name) = RowKey::decode(index).map_err(|error| error.to_string())? else {
             return Err("a row in the index of timers is of another kind".to_owned());
         };
-        let name = std::str::from_utf8(&name).map_err(|error| format!("the name of a timer: {error}"))?;
-        let key: TimerKey = (GrainAddress { table, key: (&*grain).into() }, name.into());
+        let name = name_of_stored(&name).map_err(|error| format!("the name of a timer: {error}"))?;
+        let key: TimerKey = (GrainAddress { table, key: (&*grain).into() }, name);
         let bytes = timer_key(self.id, &key).encode();
         let row = found.filter(|row| !self.is_deleted(&bytes, row.ssn));
         let row = row.map(|row| TimerRow::decode(row.ssn, &row.value)).transpose();
@@ -335,8 +353,8 @@ impl Slot {
     /// Whether one of these rows is in memory as it stands under its key.
     pub(super) fn has_work_row(&self, key: &RowKey<'_>) -> bool {
         let timer = |table, grain: &[u8], name: &[u8]| {
-            let name = std::str::from_utf8(name).ok()?;
-            self.timers.get(&(GrainAddress { table, key: grain.into() }, name.into()))
+            let name = name_of_stored(name).ok()?;
+            self.timers.get(&(GrainAddress { table, key: grain.into() }, name))
         };
         match key {
             RowKey::Timer(_, table, grain, name) => timer(*table, grain, name).is_some(),
@@ -354,8 +372,8 @@ impl Slot {
     pub(super) fn load_work_row(&mut self, key: &RowKey<'_>, ssn: Ssn, content: &[u8]) -> Result<(), DecodeError> {
         match key {
             RowKey::Timer(_, table, grain, name) => {
-                let name = std::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8("timer name"))?;
-                let key: TimerKey = (GrainAddress { table: *table, key: (&**grain).into() }, name.into());
+                let name = name_of_stored(name)?;
+                let key: TimerKey = (GrainAddress { table: *table, key: (&**grain).into() }, name);
                 if ssn > self.last_ssn {
                     self.dirty.timers.insert(key.clone());
                 }

@@ -2,6 +2,7 @@
 
 use gristmill_base::ids::{Lsn, MapId, SlotId, Ssn, TableId, Term};
 use gristmill_base::position::Durable;
+use gristmill_state::expiry::{Expired, Expiring, name_of_stored, stored_name};
 use gristmill_state::input::GrainAddress;
 use gristmill_state::record::{BacklogRange, Control, Journal, Mutation, Record, RecordKind, TimerChange};
 use gristmill_state::store::{KeyRange, RowKey};
@@ -75,7 +76,11 @@ impl Model {
                             TimerChange::Set { name, due_micros, .. } => {
                                 model.timers.insert((*slot, grain.clone(), name), (*ssn, due_micros))
                             }
+                            TimerChange::Expires(what, due_micros) => {
+                                model.timers.insert((*slot, grain.clone(), what.name()), (*ssn, due_micros))
+                            }
                             TimerChange::Cancel(name) => model.timers.remove(&(*slot, grain.clone(), name)),
+                            TimerChange::Stays(what) => model.timers.remove(&(*slot, grain.clone(), what.name())),
                         };
                     }
                     if let Some(BacklogRange { first, last, count }) = commit.backlog {
@@ -100,10 +105,25 @@ impl Model {
                         model.timers.retain(|(of, grain, _), _| (of, grain.table) != (slot, table));
                     }
                 }
+                Record::Control(Control::Expired { time_micros, rows }) => {
+                    rows.into_iter().for_each(|row| model.expire(*slot, row, time_micros, *ssn));
+                }
                 _ => {}
             }
         }
         model
+    }
+
+    /// Only what was written last expires, and not before its time.
+    fn expire(&mut self, slot: SlotId, Expired { grain, what, generation }: Expired, time_micros: u64, ssn: Ssn) {
+        let (set, due) = self.timers.remove(&(slot, grain.clone(), what.name())).expect("what expires is to expire");
+        assert_eq!(set, generation, "{what:?} of {grain:?} was written again since");
+        assert!(due <= time_micros, "{what:?} of {grain:?} expires at {due}, and did at {time_micros}");
+        let change = match what {
+            Expiring::Grain => Mutation::NoGrain,
+            Expiring::Entry(map, key) => Mutation::NoEntry(map, key),
+        };
+        self.change(slot, &grain, change, ssn);
     }
 
     pub(crate) fn change(&mut self, slot: SlotId, grain: &GrainAddress, change: Mutation, ssn: Ssn) {
@@ -144,10 +164,10 @@ impl Model {
         for key in found.keys() {
             match key_of(key) {
                 RowKey::Timer(slot, table, grain, name) => {
-                    let name = String::from_utf8(name.into_owned()).expect("names are text");
-                    let key = (slot, GrainAddress { table, key: grain.into_owned().into() }, name.into());
+                    let name = name_of_stored(&name).expect("names are text");
+                    let key = (slot, GrainAddress { table, key: grain.into_owned().into() }, name);
                     let (ssn, due) = *self.timers.get(&key).unwrap_or_else(|| panic!("timer {key:?} is not set"));
-                    let index = RowKey::Due(slot, due, table, (&*key.1.key).into(), key.2.as_bytes().into());
+                    let index = RowKey::Due(slot, due, table, (&*key.1.key).into(), stored_name(&key.2));
                     assert!(found.contains_key(&index.encode()), "timer {key:?} is not in the index");
                     work.timers.insert(key, (ssn, due));
                 }

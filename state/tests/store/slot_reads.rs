@@ -2,6 +2,7 @@
 
 use crate::rig::{DIRECTORY, Disk};
 use gristmill_base::ids::{SlotId, Ssn};
+use gristmill_state::expiry::name_of_stored;
 use gristmill_state::grain::Queued;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
@@ -153,8 +154,8 @@ pub(crate) fn timers(disk: &Disk, view: &View, id: SlotId, slot: &Slot) -> Vec<T
         drive(disk, &mut blocks, &mut read, |read, blocks| read.step(&deleted, view, blocks), fill);
         for row in read.rows() {
             let Ok(RowKey::Timer(_, table, grain, name)) = RowKey::decode(&row.key) else { panic!("no timer") };
-            let name = String::from_utf8(name.into_owned()).expect("names are text");
-            let key = (id, GrainAddress { table, key: grain.into_owned().into() }, name.into());
+            let name = name_of_stored(&name).expect("names are text");
+            let key = (id, GrainAddress { table, key: grain.into_owned().into() }, name);
             let timer = TimerRow::decode(row.ssn, row.value.as_deref().expect("timers have contents"));
             all.insert(key, (row.ssn, timer.expect("it was encoded").due_micros));
         }

@@ -9,11 +9,12 @@ use gristmill_base::ids::{
     ConnId, HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, TableId, Term, TopicId,
 };
 use gristmill_state::backlog::BacklogRead;
+use gristmill_state::expiry::Expiring;
 use gristmill_state::grain::{Grain, GrainId, Queued};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Responder, StreamId, Target};
 use gristmill_state::record::{Control, Mutation, Outcome, Parked, PutRow, RecordKind, TimerChange};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Held, Slot};
+use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Due, Held, Slot};
 use gristmill_state::store::{
     Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushRows, FlushStep, KeyRange,
     Manifest, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
@@ -186,7 +187,7 @@ impl World {
         }
         let model = Model::of(&self.log, &self.pruned);
         let now = self.now;
-        let (slot, _) = self.slot(id);
+        let (slot, log) = self.slot(id);
         for ((of, grain, name), (_, due)) in model.timers {
             let is_here = slot.timers.get(&(grain, name)).is_some();
             assert!(
@@ -194,8 +195,12 @@ impl World {
                 "a timer of slot {id} that is due at {due} is not in memory at {now}"
             );
         }
-        if slot.fire_due(now, 0, 1) == 0 {
+        let mut due = Due { most: 1, bytes: 1_000, ..Due::default() };
+        if slot.fire_due(now, 0, 1, &mut due) == 0 {
             return;
+        }
+        if !due.rows.is_empty() {
+            slot.expire(log, due.rows, now);
         }
         let is_timer = |queued: &Queued| matches!(queued, Queued::Timer(..));
         let works = slot.grains.with_work().into_iter().filter(|(_, work)| work.parked.is_none());
@@ -615,12 +620,18 @@ fn timer() -> impl Strategy<Value = TimerChange> {
             TimerChange::Set { name, due_micros, handler: HandlerId(1), payload: [1].into() }
         }),
         1 => name().prop_map(TimerChange::Cancel),
+        4 => (expiring(), 0..9_u64).prop_map(|(what, due)| what.at(due * due * 1_000_000)),
+        1 => expiring().prop_map(TimerChange::Stays),
     ]
 }
 
 /// Grains that have backlogs: few, so that these grow.
 fn busy() -> impl Strategy<Value = GrainAddress> {
     (0..2_usize).prop_map(|key| GrainAddress { table: TableId(1), key: GRAINS[key].into() })
+}
+
+fn expiring() -> impl Strategy<Value = Expiring> {
+    prop_oneof![Just(Expiring::Grain), place().prop_map(|(map, key)| Expiring::Entry(map, ENTRIES[key].into())),]
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -728,6 +739,9 @@ fn planted_bugs_of_flushes_are_found() {
         Bug::OutboxRowForgotten,
         Bug::BacklogPageReadTwice,
         Bug::BacklogPageSkipped,
+        Bug::RefreshKeepsExpiry,
+        Bug::ExpiryNotFlushed,
+        Bug::StaleExpiryApplied,
     ];
     for bug in bugs {
         let config = Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
