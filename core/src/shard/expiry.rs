@@ -194,8 +194,14 @@ impl Shard {
 
     /// Before a read looks at rows of a slot: what has expired goes. Whether it can be answered now; if not, what is left of
     /// `request` means nothing.
+    #[inline]
     pub(super) fn before_read(&mut self, slot: SlotId, request: &mut Request) -> bool {
-        if self.expiries.late.is_empty() || !self.expiries.late.contains(&slot) {
+        self.expiries.late.is_empty() || self.before_late_read(slot, request)
+    }
+
+    #[cold]
+    fn before_late_read(&mut self, slot: SlotId, request: &mut Request) -> bool {
+        if !self.expiries.late.contains(&slot) {
             return true;
         }
         if self.look_of(slot, &request.operation) == Look::Now {

@@ -7,6 +7,7 @@ use crate::record::{Consumed, Control, Journal, RecordKind};
 use crate::stream::Offered;
 use gristmill_base::ids::Lsn;
 use gristmill_base::limits::CURSOR_RECORD_POSITIONS;
+use gristmill_base::tuning::tuning;
 
 /// What became of an item of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +69,13 @@ impl Slot {
         }
     }
 
-    /// Whether a cursor has moved far enough without a commit that it should be recorded now.
+    /// Whether a cursor has moved far enough without a commit that it should be recorded now. A sender of messages has a window
+    /// and waits for the record before it goes on.
     #[must_use]
     pub fn cursors_are_far(&self) -> bool {
-        self.moved.iter().filter_map(|id| self.stream(*id)).any(|stream| stream.cursor_lag() >= CURSOR_RECORD_POSITIONS)
+        let window = CURSOR_RECORD_POSITIONS.min(tuning().channel_window.div_ceil(2));
+        let far = |id: &StreamId| if matches!(id, StreamId::Slot(_)) { window } else { CURSOR_RECORD_POSITIONS };
+        self.moved.iter().any(|id| self.stream(*id).is_some_and(|stream| stream.cursor_lag() >= far(id)))
     }
 
     /// Whether any cursor has moved without a record.
