@@ -111,7 +111,7 @@ interleavings! {
     /// P8: recovery stops at damage and names the file; it goes on when an undamaged copy is put back.
     damage_is_reported: "damage reported", "bank", 1;
     /// P8: the one exception, which the auditor tells from a violation.
-    damage_of_the_last_batches_looks_like_a_torn_tail: "damage not to be told from a torn tail", "bank", 141;
+    damage_of_the_last_batches_looks_like_a_torn_tail: "damage not to be told from a torn tail", "bank", 1;
     /// P8: roots, identity and secret have two copies.
     damage_to_one_of_two_copies_changes_nothing: "damage to one of two copies", "bank", 1;
     /// P8: a subscription waits for events in a damaged lane file, and the status says so.
