@@ -19,3 +19,4 @@ pub mod position;
 pub mod shared;
 pub mod sometimes;
 pub mod tuning;
+pub mod units;

@@ -6,6 +6,7 @@ use super::{AppFileError, ValueType};
 use gristmill_base::datatype::DataType;
 use gristmill_base::limits::{MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX, TTL_MICROS_MIN};
 use gristmill_base::nearest::nearest;
+use gristmill_base::units::bytes;
 use serde_saphyr::Spanned;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -219,19 +220,12 @@ impl<'a> Field<'a> {
     /// How many bytes of events are kept, such as `512MiB` or `10GiB`.
     pub(super) fn keep_bytes(&self) -> Result<u64, AppFileError> {
         let wrong = || self.refuse("a whole number of bytes, or one with a unit (KiB, MiB, GiB, TiB), such as 10GiB");
-        let (number, unit) = match &self.node.value {
-            Content::Whole(number) => (u64::try_from(*number).map_err(|_| wrong())?, ""),
-            _ => self.number_with_unit().ok_or_else(wrong)?,
+        let found = match &self.node.value {
+            Content::Whole(number) => u64::try_from(*number).ok(),
+            Content::Text(text) => bytes(text),
+            _ => None,
         };
-        let shift = match unit {
-            "" => 0,
-            "KiB" => 10,
-            "MiB" => 20,
-            "GiB" => 30,
-            "TiB" => 40,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(1 << shift).filter(|bytes| (1..=KEEP_BYTES_MAX).contains(bytes)).ok_or_else(wrong)
+        found.filter(|bytes| (1..=KEEP_BYTES_MAX).contains(bytes)).ok_or_else(wrong)
     }
 
     /// Text that begins with a whole number: that, and the rest.

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 /// Id and flag of the configuration file.
 const FILE: &str = "config";
 
+/// Flags that earlier versions had under another name: both are taken.
+const EARLIER: [(&str, &str); 1] = [("memory", "memory-budget")];
+
 /// What was said on the command line: the file, and keys by their flags.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
@@ -32,7 +35,8 @@ impl Args for Flags {
             .value_parser(clap::value_parser!(PathBuf))
             .help("Configuration file (TOML); every option below is also a key of it");
         KEYS.iter().fold(command.arg(file), |command, key| {
-            let arg = Arg::new(key.flag).long(key.flag).help(key.help);
+            let earlier = EARLIER.iter().filter(|(flag, _)| *flag == key.flag).map(|(_, earlier)| *earlier);
+            let arg = Arg::new(key.flag).long(key.flag).aliases(earlier).help(key.help);
             command.arg(if key.value.is_empty() {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false")
             } else {

@@ -7,10 +7,14 @@ use gristmill_base::limits::{
     HTTP_NAMES_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
     SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
 };
+use gristmill_base::units::bytes;
 use gristmill_io::placement::parse_cpus;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+/// What is allowed where bytes are counted.
+const BYTES: &str = "a number of bytes, alone or with KiB, MiB, GiB or TiB";
 
 /// One key.
 pub(crate) struct Key {
@@ -121,11 +125,11 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         section: "memory",
         name: "budget_bytes",
-        flag: "memory-budget",
+        flag: "memory",
         value: "BYTES",
-        help: "Memory that the server may use; 80 % of what the machine or the control group has if not given",
+        help: "Memory that the server may use, such as 512MiB; 80 % of what the machine or the control group has if not given",
         set: |config, text| {
-            let bytes = within(text, MEMORY_BUDGET_BYTES_MIN..=u64::MAX, "a number of bytes")?;
+            let bytes = bytes_within(text, MEMORY_BUDGET_BYTES_MIN..=u64::MAX)?;
             config.memory.budget_bytes = Some(bytes);
             Ok(())
         },
@@ -138,10 +142,9 @@ pub(crate) const KEYS: &[Key] = &[
         value: "BYTES",
         help: "Bytes of a log segment",
         set: |config, text| {
-            let allowed = format!(
-                "a number of bytes, a multiple of {BLOCK_BYTES}, {LOG_SEGMENT_BYTES_MIN} to {LOG_SEGMENT_BYTES_MAX}"
-            );
-            let bytes: u64 = text.parse().map_err(|_| allowed.clone())?;
+            let allowed =
+                format!("{BYTES}, a multiple of {BLOCK_BYTES}, {LOG_SEGMENT_BYTES_MIN} to {LOG_SEGMENT_BYTES_MAX}");
+            let bytes = bytes(text).ok_or_else(|| allowed.clone())?;
             let whole = bytes.is_multiple_of(BLOCK_BYTES as u64);
             if !whole || !(LOG_SEGMENT_BYTES_MIN..=LOG_SEGMENT_BYTES_MAX).contains(&bytes) {
                 return Err(allowed);
@@ -158,7 +161,7 @@ pub(crate) const KEYS: &[Key] = &[
         value: "BYTES",
         help: "Bytes of log per shard after which slots are checkpointed at the latest; what a restart reads",
         set: |config, text| {
-            config.log.checkpoint_bytes = within(text, CHECKPOINT_BYTES_MIN..=1 << 40, "a number of bytes")?;
+            config.log.checkpoint_bytes = bytes_within(text, CHECKPOINT_BYTES_MIN..=1 << 40)?;
             Ok(())
         },
         get: |config| Some(config.log.checkpoint_bytes.to_string()),
@@ -170,7 +173,11 @@ pub(crate) const KEYS: &[Key] = &[
         value: "BYTES",
         help: "Log batches of at least this are one durable write, smaller ones a write and a flush; as the disk was \
                measured (gristmill bench disk) if not given, from 128 KiB on if it was not",
-        set: |config, text| some(&mut config.log.write_durable_bytes, text, "a number of bytes"),
+        set: |config, text| {
+            let bytes = bytes_within(text, 0..=usize::MAX as u64)?;
+            config.log.write_durable_bytes = Some(bytes as usize);
+            Ok(())
+        },
         get: |config| shown(config.log.write_durable_bytes.as_ref()),
     },
     Key {
@@ -257,11 +264,18 @@ fn names(text: &str) -> Option<Vec<String>> {
 }
 
 fn within(text: &str, range: RangeInclusive<u64>, what: &str) -> Result<u64, String> {
-    let allowed = || match *range.end() {
+    text.parse().ok().filter(|found| range.contains(found)).ok_or_else(|| allowed(&range, what))
+}
+
+fn bytes_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    bytes(text).filter(|found| range.contains(found)).ok_or_else(|| allowed(&range, BYTES))
+}
+
+fn allowed(range: &RangeInclusive<u64>, what: &str) -> String {
+    match *range.end() {
         u64::MAX => format!("{what}, at least {}", range.start()),
         end => format!("{what}, {} to {end}", range.start()),
-    };
-    text.parse().ok().filter(|found| range.contains(found)).ok_or_else(allowed)
+    }
 }
 
 fn shown<T: Display>(value: Option<&T>) -> Option<String> {

@@ -380,7 +380,12 @@ mod tests {
             assert!(refused(&text).contains("allowed is text that lists names"), "{list}");
         }
         assert_eq!(load("[listen]\nhttp_names = \"a.b, C\"\n").unwrap().listen.http_names, ["a.b", "C"]);
-        assert!(refused("[memory]\nbudget_bytes = 5\n").contains("is 5, allowed is a number of bytes, at least"));
+        assert!(
+            refused("[memory]\nbudget_bytes = 5\n")
+                .contains("is 5, allowed is a number of bytes, alone or with KiB, MiB, GiB or TiB, at least")
+        );
+        assert_eq!(load("[memory]\nbudget_bytes = \"512MiB\"\n").unwrap().memory.budget_bytes, Some(512 << 20));
+        assert!(refused("[log]\ncheckpoint_bytes = \"1 GB\"\n").contains("KiB, MiB, GiB or TiB, "));
         assert!(refused("listen = 3\n").contains("[listen]"));
         assert!(refused("[listen\n").contains("f.toml"));
     }

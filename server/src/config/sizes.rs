@@ -140,7 +140,7 @@ impl Sizes {
             most => format!("run {most} shards at most (shards.count, --shards), or "),
         };
         let enough = least.max(MEMORY_BUDGET_BYTES_MIN);
-        let advice = format!("{fewer}give {enough} bytes or more (memory.budget_bytes, --memory-budget)");
+        let advice = format!("{fewer}give {enough} bytes or more (memory.budget_bytes, --memory)");
         Some(TooSmall { found, advice })
     }
 }
