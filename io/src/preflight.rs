@@ -143,6 +143,7 @@ fn ring_remedy(error: &RingError) -> String {
 pub fn directory(root: &Path) -> Option<Missing> {
     let mut disk = PosixDisk::new(root);
     let mut files = Files::new(&mut disk);
+    sweep(&mut files);
     // Others may look at the same directory at the same time.
     let probe = format!("preflight-{}-{}.tmp", std::process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
     let tried = files.create_file("", &probe, b"probe").and_then(|()| files.remove(&probe));
@@ -150,6 +151,21 @@ pub fn directory(root: &Path) -> Option<Missing> {
     // Where direct I/O is refused, the file may have been made all the same.
     let _ = files.remove(&probe);
     Some(directory_missing(root, &error))
+}
+
+/// Removes files of processes that are gone: a power cut may bring back what was removed.
+fn sweep(files: &mut Files<'_>) {
+    let process = |name: &String| -> Option<u32> {
+        let (process, number) = name.strip_prefix("preflight-")?.strip_suffix(".tmp")?.split_once('-')?;
+        number.parse::<u64>().ok()?;
+        process.parse().ok()
+    };
+    for name in files.list("").unwrap_or_default() {
+        if process(&name).is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            // What cannot be removed now is tried again at the next start.
+            let _ = files.remove(&name);
+        }
+    }
 }
 
 fn directory_missing(root: &Path, error: &DiskError) -> Missing {
@@ -188,6 +204,19 @@ mod tests {
         assert_eq!(missing.remedy, "make the data directory");
         let missing = directory(Path::new("/proc")).unwrap();
         assert!(missing.to_string().contains("/proc"), "{missing}");
+    }
+
+    #[test]
+    fn what_processes_that_are_gone_have_left_is_removed() {
+        let folder = std::env::temp_dir().join(format!("gristmill-preflight-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let own = format!("preflight-{}-9.tmp", std::process::id());
+        // No process has such a number.
+        let names = ["preflight-4294967295-0.tmp", &own, "preflight-x-0.tmp", "preflight-4294967295-0.seg"];
+        names.iter().for_each(|name| std::fs::write(folder.join(name), b"").unwrap());
+        assert_eq!(directory(&folder), None);
+        assert_eq!(names.map(|name| folder.join(name).exists()), [false, true, true, true]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
