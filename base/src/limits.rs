@@ -128,6 +128,12 @@ pub const BACKUP_LEASE_MILLIS: u64 = 30_000;
 pub const SETTLES_MAX: usize = 64;
 /// Longest wait of such a question at the server, milliseconds: an hour; a client that wants more asks again.
 pub const SETTLE_WAIT_MILLIS_MAX: u32 = 3_600_000;
+/// Inputs that wait for a parked grain of which one answer tells: a screen or two.
+pub const PARKED_INPUTS_MAX: u32 = 100;
+/// Text of the payload of each of them: enough to know it by; all of them and what goes with them fit a frame.
+pub const PARKED_PAYLOAD_BYTES_MAX: usize = 4 << 10;
+/// Text of the reason that a list of parked grains has of each.
+pub const PARKED_REASON_BYTES_MAX: usize = 512;
 /// Parked grains that such a question lists; their count is told in any case.
 pub const SETTLE_PARKED_MAX: usize = 100;
 /// Name of an app, topic, table, map, handler or subscription, in bytes.

@@ -133,6 +133,14 @@ pub enum Bug {
     BatchFedOnce = 100,
     /// A reader of batches gets those whose record is not durable.
     BatchBeforeDurable = 101,
+    /// Skipping the first input of a parked grain skips the second one too.
+    SkipTakesTwo = 110,
+    /// Of an input that is skipped no dead letter is sent.
+    SkipWithoutLetter = 111,
+    /// A parked grain that is tried again begins with the second input that waits.
+    RetryLosesOrder = 112,
+    /// A decision about a parked grain is not told apart from its repetition.
+    SkipAgain = 113,
     /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
     /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
     TimersOfTwoViews = 74,
@@ -156,7 +164,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 69] = [
+    pub const ALL: [Bug; 73] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -226,6 +234,10 @@ impl Bug {
         Bug::WriteBeforeExpiry,
         Bug::ScanLooksTooSoon,
         Bug::LeavingSlotNotLate,
+        Bug::SkipTakesTwo,
+        Bug::SkipWithoutLetter,
+        Bug::RetryLosesOrder,
+        Bug::SkipAgain,
     ];
 }
 

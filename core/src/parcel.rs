@@ -110,6 +110,8 @@ pub enum Item {
         after: Option<Bytes>,
         /// At most so many rows.
         limit: u32,
+        /// Only parked grains.
+        parked: bool,
     },
     /// A part of a scan: rows in key order, and whether there are more.
     ScanPart {

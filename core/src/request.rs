@@ -1,11 +1,14 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
+mod refusal;
+
+pub use refusal::{Code, Refusal};
+
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
-use gristmill_base::codec::DecodeError;
 use gristmill_base::shared::SharedBytes;
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
@@ -207,6 +210,39 @@ pub enum Operation {
         limit: u32,
         /// Only this shard's grains; else all shards are asked and their answers merged.
         local: bool,
+        /// Only parked grains; of each comes, as JSON, why it is parked and how much waits, in the place of its value.
+        parked: bool,
+    },
+    /// Why a grain is parked, and the first inputs that wait for it. Answered by [`Answer::Json`].
+    ShowParked {
+        /// Table.
+        table: TableId,
+        /// Grain.
+        key: Key,
+        /// At most so many inputs.
+        limit: u32,
+    },
+    /// Let a parked grain run again. Answered by [`Answer::Done`].
+    Retry {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+    },
+    /// Give up the input that waits first for a parked grain. Answered by [`Answer::Done`].
+    Skip {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+        /// Also where its handler names no dead-letter topic.
+        drop: bool,
+        /// Let the grain run again from then on.
+        retry: bool,
     },
     /// Call a handler and wait for its reply. Answered by [`Answer::Value`].
     Invoke {
@@ -409,7 +445,11 @@ impl Operation {
             }
             Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
             Self::Append { batch, .. } => batch.bytes.len(),
-            Self::Get { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::Get { key, .. }
+            | Self::Delete { key, .. }
+            | Self::ShowParked { key, .. }
+            | Self::Retry { key, .. }
+            | Self::Skip { key, .. } => key.len(),
             Self::Put { key, value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
             Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
@@ -439,58 +479,6 @@ impl Answer {
     }
 }
 
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    /// A malformed or senseless request. Definite.
-    BadRequest,
-    /// No such app, topic, table, map or handler. Definite.
-    UnknownName,
-    /// A key or value that is not of its type. Definite.
-    WrongType,
-    /// Over a limit. Definite.
-    TooLarge,
-    /// The grain is parked. Definite.
-    Parked,
-    /// No room now; the number is not used: send it again.
-    Capacity,
-    /// A number is missing before this one.
-    Gap {
-        /// The number that must come next.
-        expected: u64,
-    },
-    /// The session has expired: never run now; whether an earlier attempt ran is not known any more.
-    Expired,
-    /// The operation was done, and the client said that it has the reply, which is gone.
-    Forgotten,
-    /// The same operation came again while this one was under way, and that one gets the reply. Says nothing of the
-    /// outcome.
-    SentAgain,
-    /// The server is starting or stopping.
-    NotReady,
-    /// The shard's log has failed; the outcome is unknown.
-    Failed,
-    /// What is asked for is damaged on disk. Definite.
-    Damaged,
-    /// The events asked for were there, and retention has removed them. Definite.
-    Gone,
-    /// The handler failed for good. Definite: no effect.
-    HandlerFailed,
-    /// Not in this version.
-    Unsupported,
-    /// A bug.
-    Internal,
-}
-
-/// A refused request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Class of reason.
-    pub code: Code,
-    /// What was found and what is allowed.
-    pub message: String,
-}
-
 /// The end of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -500,70 +488,12 @@ pub struct Reply {
     pub outcome: Result<Answer, Refusal>,
 }
 
-impl Code {
-    /// Its number in records kept for retries; those of the native protocol are translated at the door.
-    #[must_use]
-    pub fn number(self) -> u16 {
-        match self {
-            Self::BadRequest => 1,
-            Self::UnknownName => 2,
-            Self::WrongType => 3,
-            Self::TooLarge => 4,
-            Self::Parked => 5,
-            Self::Capacity => 6,
-            Self::Gap { .. } => 7,
-            Self::Expired => 8,
-            Self::NotReady => 9,
-            Self::Failed => 10,
-            Self::HandlerFailed => 11,
-            Self::Unsupported => 12,
-            Self::Internal => 13,
-            Self::Forgotten => 14,
-            Self::Damaged => 15,
-            Self::SentAgain => 16,
-            Self::Gone => 17,
-        }
-    }
-
-    /// The code of a definite refusal with that number.
-    #[must_use]
-    pub fn from_number(number: u16) -> Self {
-        match number {
-            1 => Self::BadRequest,
-            2 => Self::UnknownName,
-            3 => Self::WrongType,
-            4 => Self::TooLarge,
-            5 => Self::Parked,
-            11 => Self::HandlerFailed,
-            12 => Self::Unsupported,
-            15 => Self::Damaged,
-            17 => Self::Gone,
-            _ => Self::Internal,
-        }
-    }
-}
-
-impl Refusal {
-    /// A refusal.
-    #[must_use]
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
 impl Request {
     /// What it is, with nothing left here that is to be done: for who has it in a list.
     #[must_use]
     pub fn take(&mut self) -> Self {
         let operation = std::mem::replace(&mut self.operation, Operation::Status);
         Self { responder: self.responder, session: self.session, class: self.class, operation }
-    }
-}
-
-impl From<DecodeError> for Refusal {
-    /// Of a batch that is none.
-    fn from(error: DecodeError) -> Self {
-        Self::new(Code::BadRequest, format!("the batch cannot be read: {error}"))
     }
 }
 
@@ -589,6 +519,8 @@ impl Operation {
             | Self::MapPut { sequence, .. }
             | Self::MapDelete { sequence, .. }
             | Self::Invoke { sequence, .. }
+            | Self::Retry { sequence, .. }
+            | Self::Skip { sequence, .. }
             | Self::Void { sequence, .. } => Some(*sequence),
             _ => None,
         }

@@ -4,13 +4,13 @@
 use gristmill_base::class::InputClass;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
-use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX};
 use gristmill_core::request::{
     Answer, BackupStep, Batch, BatchFormat, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence,
 };
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
-    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Sequence as WireSequence, Status,
+    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan, Sequence as WireSequence, Status,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -173,12 +173,20 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             limit: limit(it.limit, PAGE_ENTRIES_MAX),
             reverse: it.reverse,
         },
-        WireOperation::Scan(it) => Operation::Scan {
+        WireOperation::Scan(it) => scan(it, false),
+        WireOperation::ParkedList(it) => scan(it, true),
+        WireOperation::ParkedShow(it) => {
+            Operation::ShowParked { table: it.table, key: it.key.into(), limit: limit(it.limit, PARKED_INPUTS_MAX) }
+        }
+        WireOperation::ParkedRetry(it) => {
+            Operation::Retry { table: it.table, sequence: sequence(it.sequence), key: it.key.into() }
+        }
+        WireOperation::ParkedSkip(it) => Operation::Skip {
             table: it.table,
-            prefix: owned(it.prefix),
-            after: it.after.map(owned),
-            limit: limit(it.limit, PAGE_ENTRIES_MAX),
-            local: it.shard_local,
+            sequence: sequence(it.sequence),
+            key: it.key.into(),
+            drop: it.drop,
+            retry: it.retry,
         },
         WireOperation::Invoke(it) => Operation::Invoke {
             table: it.table,
@@ -190,6 +198,17 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },
         _ => return None,
     })
+}
+
+fn scan(wire: &Scan<'_>, parked: bool) -> Operation {
+    Operation::Scan {
+        table: wire.table,
+        prefix: owned(wire.prefix),
+        after: wire.after.map(owned),
+        limit: limit(wire.limit, PAGE_ENTRIES_MAX),
+        local: wire.shard_local,
+        parked,
+    }
 }
 
 fn owned(bytes: &[u8]) -> Bytes {
@@ -220,6 +239,7 @@ pub fn status(code: Code) -> Status {
         // bytes that no shard has seen.
         Code::TooLarge => Status::BadRequest,
         Code::Parked => Status::Parked,
+        Code::NotThere => Status::NotFound,
         Code::Capacity => Status::Capacity,
         Code::Gap { .. } => Status::Gap,
         Code::Expired => Status::Expired,
@@ -238,7 +258,10 @@ pub fn status(code: Code) -> Status {
 /// Whether an operation reads state and is answered at once, so that it may be held back, or refused, while its client
 /// does not take results. A read of a topic may wait for events and is held back by nothing.
 pub(crate) fn is_read(code: OpCode) -> bool {
-    matches!(code, OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan)
+    matches!(
+        code,
+        OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan | OpCode::ParkedList | OpCode::ParkedShow
+    )
 }
 
 /// Bytes of keys and values that an answer carries.

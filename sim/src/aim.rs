@@ -31,6 +31,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
+        Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
         bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
@@ -241,6 +242,22 @@ fn aim_at_waiting(bug: Bug, knobs: &mut Knobs) {
     }
     if bug == Bug::OutboxRowForgotten {
         knobs.mesh_nanos = 2_000_000;
+    }
+}
+
+/// Much that waits for few grains, in files, and crashes behind decisions about them.
+fn aim_at_parked(bug: Bug, knobs: &mut Knobs) {
+    checkpoint_often(knobs);
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    (knobs.crash_turns, knobs.crashes) = (300, 12);
+    knobs.tuning.backlog_ahead = 1;
+    knobs.operations = knobs.operations.max(120);
+    knobs.reloads = 0;
+    if bug == Bug::SkipAgain {
+        // Records that a crash leaves on the disk although nobody has heard of them.
+        knobs.boot.flush_spacing_nanos = 20_000_000;
+        (knobs.crash_turns, knobs.crashes) = (150, 30);
     }
 }
 

@@ -12,7 +12,7 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
 
   --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
   --seeds A..B        many seeds, B not included
-  --workload NAME     bank, words, kept, hard, facts or ttl; all of them in turn if it is left out
+  --workload NAME     bank, words, kept, hard, facts, ttl or stuck; all of them in turn if it is left out
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
   --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs.
                       odd, even: every other one of all, for two processes beside each other
@@ -198,6 +198,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             // Its readers go to the end of lanes.
             | Bug::BatchBeforeDurable => "facts",
             bug if is_of_expiry(bug) => "ttl",
+            Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => "stuck",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

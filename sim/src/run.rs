@@ -3,6 +3,8 @@
 mod backup;
 mod lanes;
 pub(crate) mod moves;
+mod operator;
+mod parked;
 mod settled;
 
 use crate::aim::aim;
@@ -14,14 +16,13 @@ use crate::link::Links;
 use crate::machine::{Knobs, Machine, Rot};
 use crate::rng::SimRng;
 use crate::workload::{Names, Workload, by_name};
-use gristmill_base::class::InputClass;
-use gristmill_base::env::{DiskErrorKind, Rng};
-use gristmill_base::ids::{ConnId, SessionId, ShardId};
+use gristmill_base::env::DiskErrorKind;
+use gristmill_base::ids::ConnId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes;
 use gristmill_base::tuning::{Tuning, tune};
 use gristmill_core::LinkedApps;
-use gristmill_core::request::{Answer, Code, Operation, Reply, Request, Responder};
+use gristmill_core::request::{Answer, Code, Operation, Reply};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -205,6 +206,7 @@ impl Run {
         }
         self.settled_means_handled()?;
         self.settle()?;
+        self.free_parked()?;
         self.let_go()?;
         self.settle()?;
         self.final_check()?;
@@ -309,28 +311,6 @@ impl Run {
             self.post(reply);
         }
         Ok(())
-    }
-
-    /// Asks as the operator and waits; `None` if the machine went down meanwhile.
-    fn ask(
-        &mut self,
-        operation: Operation,
-    ) -> Result<Option<Result<Answer, gristmill_core::request::Refusal>>, String> {
-        let door = self.rng.below(self.machine.cores.len() as u64) as usize;
-        let responder = Responder { shard: ShardId(door as u16), conn: OPERATOR, tag: self.rng.next_u64() };
-        self.machine.request(door, Request { responder, session: SessionId(0), class: InputClass::Live, operation });
-        let until = self.machine.clock.nanos() + SETTLE_NANOS;
-        while self.machine.clock.nanos() < until {
-            if self.machine.disk.is_down() || self.machine.failed() {
-                return Ok(None);
-            }
-            self.machine.make_room();
-            self.go_round()?;
-            if let Some(reply) = self.operator.take_if(|reply| reply.responder == responder) {
-                return Ok(Some(reply.outcome));
-            }
-        }
-        Err("the operator got no answer within the time in which everything must settle".into())
     }
 
     /// One turn of a core; or time passes until there is something to do.

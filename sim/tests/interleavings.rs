@@ -168,6 +168,11 @@ interleavings! {
     /// Expiry: a scan; what it remembers of a slot must not be older than what had expired when it began.
     a_scan_waits_for_expiry: "scan waits for expiry", "ttl", 423;
     what_is_looked_at_expires_first: "row expired when it was looked at", "ttl", 1;
+    /// Parked: what waits first lies in files alone when an operator comes, to skip it or to let the grain run again.
+    the_first_input_of_a_parked_grain_is_read: "first input of a parked grain read from files", "stuck", 1;
+    a_grain_is_tried_again_from_files: "grain with a backlog in files tried again", "stuck", 1;
+    /// In the end nothing is parked.
+    all_parked_grains_are_freed: "all parked grains freed", "stuck", 1;
     /// Several operations of a client come in one frame.
     operations_come_together: "several operations in a frame", "words", 1;
     /// DESIGN 7: a backup is a consistent cut, taken while records are on their way to the disk.

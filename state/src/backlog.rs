@@ -140,6 +140,8 @@ pub struct BacklogRead {
     from: u64,
     end: u64,
     rows: RangeRead,
+    /// Whether somebody wants the rows although the grain is parked.
+    is_of_parked: bool,
 }
 
 impl BacklogRead {
@@ -161,7 +163,17 @@ impl BacklogRead {
         let range = KeyRange::of_backlog(slot, grain.table, &grain.key, from, end);
         // On a slow disk the files change before a long page is complete.
         let rows = RangeRead::new(range, Direction::Forward, rows_max, bytes_max).may_be_short();
-        Self { grain, from, end, rows }
+        Self { grain, from, end, rows, is_of_parked: false }
+    }
+
+    /// For somebody who wants to see the rows of a grain that is parked.
+    pub(crate) fn of_parked(self) -> Self {
+        Self { is_of_parked: true, ..self }
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_of_parked(&self) -> bool {
+        self.is_of_parked
     }
 
     /// Goes on until the page is complete; see [`RangeRead::step`].

@@ -44,13 +44,15 @@ fn check_handler(
         check_subscribe(app, table, subscribe, field)?;
     }
     let wants = handler.on_exhausted == Some(OnExhausted::DeadLetter);
+    // What an operator skips of a parked key goes there.
+    let may_want = wants || handler.on_exhausted == Some(OnExhausted::Park);
     match (&handler.dead_letter_topic, fields.optional("dead_letter_topic")) {
         (None, _) if wants => Err(fields
             .required("on_exhausted")?
             .error("found \"dead-letter\" without the key dead_letter_topic; name a topic of this file there".into())),
-        (Some(_), Some(place)) if !wants => {
-            Err(place.error("found a topic although on_exhausted is not dead-letter; set it, or drop this key".into()))
-        }
+        (Some(_), Some(place)) if !may_want => Err(place.error(
+            "found a topic although on_exhausted is neither dead-letter nor park; set it, or drop this key".into(),
+        )),
         (Some(topic), Some(place)) => {
             if topic_named(app, topic, &place)?.compact.is_some() {
                 let message = format!(

@@ -267,7 +267,7 @@ fn subscriptions_that_lead_nowhere() {
 fn failure_policies_that_do_not_fit() {
     assert!(refused("on_exhausted: dead-letter", "on_exhausted: dead").contains("allowed: dead-letter, park, fail"));
     assert!(refused("dead_letter_topic: rejected", "dead_letter_topic: refused").contains("unknown topic \"refused\""));
-    assert!(refused("on_exhausted: dead-letter", "on_exhausted: park").contains("although on_exhausted is not"));
+    assert!(refused("on_exhausted: dead-letter", "on_exhausted: fail").contains("although on_exhausted is neither"));
     assert!(refused("        dead_letter_topic: rejected\n", "").contains("without the key dead_letter_topic"));
     assert!(
         refused("dead_letter_topic: rejected", "dead_letter_topic: lines").contains("to which this handler subscribes")

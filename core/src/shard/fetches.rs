@@ -55,6 +55,8 @@ pub(super) enum Then {
     Timers,
     /// The grain whose backlog it is.
     Backlog,
+    /// An operator's request about a parked grain, whose first inputs they are.
+    Parked(Request),
 }
 
 /// A fetch under way.
@@ -172,6 +174,8 @@ impl Then {
             Self::Read(request) | Self::Range(request, ..) => Some(request.responder),
             Self::Scan(ScanTo::Client(responder)) => Some(*responder),
             Self::Run(..) | Self::Scan(ScanTo::Shard(..)) | Self::Timers | Self::Backlog => None,
+            // The backlog is told how its reading ends, whoever waits.
+            Self::Parked(_) => None,
         }
     }
 }
@@ -277,7 +281,7 @@ impl Shard {
     fn fetch_of_moved(&mut self, fetch: Fetch) {
         reached("fetch of a slot that moved");
         match fetch.then {
-            Then::Read(request) | Then::Range(request, ..) => self.request(request),
+            Then::Read(request) | Then::Range(request, ..) | Then::Parked(request) => self.request(request),
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_has_moved(to),
             Then::Timers | Then::Backlog => {}
@@ -354,6 +358,7 @@ impl Shard {
             (What::Scan(scan), Then::Scan(to)) => return self.scan_on(scan, to),
             (What::Timers(read), Then::Timers) => self.timers_read(slot, *read),
             (What::Backlog(read), Then::Backlog) => self.backlog_read(slot, &read),
+            (What::Backlog(read), Then::Parked(request)) => self.first_read(slot, &read, request),
             (what, then) => unreachable!("{then:?} does not wait for {what:?}"),
         }
         None
@@ -390,6 +395,10 @@ impl Shard {
             Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(code, what)),
             Then::Timers => self.timers_not_read(fetch.slot),
             Then::Backlog => self.backlog_not_read(fetch.slot, &fetch.what),
+            Then::Parked(request) => {
+                self.backlog_not_read(fetch.slot, &fetch.what);
+                self.refuse(request.responder, code, what);
+            }
         }
     }
 }

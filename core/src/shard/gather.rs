@@ -48,9 +48,9 @@ impl Shard {
         let parts = Parts::Scan { rows: Vec::new(), more: false, last: None, term: None, ask: ask.clone(), tries };
         let gather = self.gather(responder, parts);
         for shard in 0..self.config.shard_count {
-            let ScanAsk { table, prefix, after, limit } = ask.clone();
+            let ScanAsk { table, prefix, after, limit, parked } = ask.clone();
             let (from, limit) = ((self.config.shard, gather), limit as u32);
-            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit });
+            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit, parked });
         }
     }
 

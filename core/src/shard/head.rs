@@ -68,7 +68,7 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
 }
 
 /// Whether a queued timer was set again, cancelled or fired since.
-fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
+pub(super) fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
     let Queued::Timer(name, generation) = queued else { return false };
     let row = state.timers.get(&(state.address(grain), name.clone()));
     if planted::is(Bug::StaleTimerGeneration) {

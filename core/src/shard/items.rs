@@ -37,8 +37,8 @@ impl Shard {
             }
             Item::Expected { stream, at, received } => self.rewind(stream, at, received),
             Item::Report { stream, at, cursor } => self.reported(stream, at, cursor),
-            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit } => {
-                let ask = ScanAsk { table, prefix, after, limit: limit as usize };
+            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit, parked } => {
+                let ask = ScanAsk { table, prefix, after, limit: limit as usize, parked };
                 self.scan_own(ask, ScanTo::Shard(asker, gather));
             }
             Item::ScanPart { gather, rows, more, term } => self.scan_part(gather, rows, more, term),

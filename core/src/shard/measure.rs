@@ -75,7 +75,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 26] {
+    fn engine_counts(&self) -> [(&'static str, u64); 28] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -90,6 +90,8 @@ impl Shard {
             ("grains_spilled", counts.spills),
             ("grains_parked", counts.parks),
             ("rows_expired", self.expiries.count),
+            ("parked_retried", counts.retried),
+            ("parked_skipped", counts.skipped),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

@@ -11,6 +11,7 @@ mod channels;
 mod checkpoint;
 mod checkpoint_file;
 mod compaction;
+mod counts;
 mod cut;
 mod cut_content;
 mod damage;
@@ -32,6 +33,7 @@ mod move_out;
 mod moves;
 mod new_owners;
 mod offsets;
+mod parked;
 mod pending;
 mod post;
 mod reads;
@@ -44,6 +46,7 @@ mod runs;
 mod scans;
 pub mod settle;
 mod shared_files;
+mod shown;
 mod status;
 mod store_damage;
 mod store_reads;
@@ -65,6 +68,7 @@ pub use root_content::{CheckpointMark, RootContent};
 pub use traced::{Subject, TurnTrace};
 pub use work::WorkState;
 
+use self::counts::Counts;
 use crate::access::{Effects, MissDice};
 use crate::boot::Placement;
 use crate::catalog::Catalog;
@@ -209,41 +213,6 @@ struct ReportDue {
     at: SlotId,
     stream: StreamId,
     cursor: u64,
-}
-
-/// Counts since the start, for the status.
-#[derive(Debug, Default, Clone)]
-struct Counts {
-    turns: u64,
-    requests: u64,
-    forwarded: u64,
-    runs: u64,
-    inputs: u64,
-    /// Of `inputs`.
-    bulk_inputs: u64,
-    /// Turns that told the doors to hold bulk back.
-    bulk_held: u64,
-    failures: u64,
-    events: u64,
-    spills: u64,
-    parks: u64,
-    flushes: u64,
-    checkpoints: u64,
-    /// Bytes of them.
-    checkpoint_bytes: u64,
-    replayed: u64,
-    unapplied: u64,
-    events_sent: u64,
-    events_received: u64,
-    /// Where the log stood at the start.
-    durable_at_start: u64,
-}
-
-impl Counts {
-    fn at_start(parts: &ShardParts) -> Self {
-        let durable_at_start = parts.log.durable().0.0;
-        Self { replayed: parts.replayed, unapplied: parts.unapplied, durable_at_start, ..Self::default() }
-    }
 }
 
 /// See the module. Lives on one core; nothing of it is shared.

@@ -107,6 +107,7 @@ impl Shard {
                 let ask = RangeAsk { map: *map, from: from.clone(), to: to.clone(), limit: *limit, reverse: *reverse };
                 return self.range(slot, request.take(), address, ask);
             }
+            Operation::ShowParked { .. } => return self.show_parked(slot, request.take()),
             _ => {}
         }
         self.ask_lane(slot, request.take())
@@ -232,17 +233,9 @@ impl Shard {
     }
 
     /// Grains of a table: this shard's own, or all shards' merged.
-    pub(super) fn scan(
-        &mut self,
-        responder: Responder,
-        table: TableId,
-        prefix: Bytes,
-        after: Option<Bytes>,
-        limit: u32,
-        local: bool,
-    ) {
-        if self.catalog.table(table).is_none() {
-            let refusal = self.unknown("table", table.0);
+    pub(super) fn scan(&mut self, responder: Responder, ask: ScanAsk, local: bool) {
+        if self.catalog.table(ask.table).is_none() {
+            let refusal = self.unknown("table", ask.table.0);
             return self.reply(Lsn(0), responder, Err(refusal));
         }
         self.scans += 1;
@@ -250,16 +243,15 @@ impl Shard {
         if crowd || self.read_bytes >= TURN_READ_BYTES_MAX {
             return self.refuse(responder, Code::Capacity, "too many scans are under way; send it again");
         }
-        let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
         if self.fetches.is_full() {
             let message = format!("{FETCHES_MAX} reads of the disk are under way; send it again");
             return self.refuse(responder, Code::Capacity, message);
         }
+        let ask = ScanAsk { limit: ask.limit.clamp(1, PAGE_ENTRIES_MAX as usize), ..ask };
         if local || self.config.shard_count == 1 {
-            let ask = ScanAsk { table, prefix, after, limit: limit as usize };
             return self.scan_own(ask, ScanTo::Client(responder));
         }
-        self.gather_scan(responder, ScanAsk { table, prefix, after, limit: limit as usize }, 0);
+        self.gather_scan(responder, ask, 0);
     }
 
     /// The slot that homes a lane.

@@ -1,6 +1,7 @@
 //! A client's operation: to its owner, then to its handler.
 
 use super::Shard;
+use super::scans::ScanAsk;
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder};
 use gristmill_base::ids::{Lsn, SessionId, SessionKey, ShardId, SlotId};
@@ -99,6 +100,9 @@ impl Shard {
             | Operation::MapPut { key, .. }
             | Operation::MapDelete { key, .. }
             | Operation::Range { key, .. }
+            | Operation::ShowParked { key, .. }
+            | Operation::Retry { key, .. }
+            | Operation::Skip { key, .. }
             | Operation::Invoke { key, .. } => Some(slot_of(key, count)),
             Operation::Ingest(ingest) => {
                 (ingest.slot.0 < count && self.catalog.topic(ingest.topic).is_some()).then_some(ingest.slot)
@@ -127,8 +131,8 @@ impl Shard {
         let Request { responder, session, class, operation } = request;
         match operation {
             Operation::OpenSession { key } => self.open_session(responder, session, &key),
-            Operation::Scan { table, prefix, after, limit, local } => {
-                self.scan(responder, table, prefix, after, limit, local)
+            Operation::Scan { table, prefix, after, limit, local, parked } => {
+                self.scan(responder, ScanAsk { table, prefix, after, limit: limit as usize, parked }, local)
             }
             Operation::Status => self.status(responder),
             Operation::Append { topic, .. } if self.catalog.topic(topic).is_none() => {

@@ -436,7 +436,8 @@ impl Shard {
                 let mut sent = self.failure_responses(input.as_ref(), &message);
                 if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter) {
                     let address = self.slot_mut(slot).address(grain);
-                    sent.push(self.dead_letter(TopicId(topic), &address, input.as_ref(), attempts, &message));
+                    let what = (input.as_ref(), None);
+                    sent.push(self.dead_letter(TopicId(topic), &address, what, attempts, &message));
                 }
                 let draft = Draft { time_micros: self.engine_micros, sent, outcomes, ..Draft::default() };
                 self.commit(slot, grain, RecordKind::FailedRun, count, draft);
@@ -444,7 +445,7 @@ impl Shard {
         }
     }
 
-    fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
+    pub(super) fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
         let Some((callback, caused)) =
             input.and_then(|input| input.callback.as_ref().map(|callback| (callback, (input.hops, input.class))))
         else {
@@ -453,18 +454,19 @@ impl Shard {
         vec![response(callback, self.config.slot_count, caused, false, message.as_bytes().to_vec())]
     }
 
-    /// The event that tells of an input which failed for good.
-    fn dead_letter(
+    /// The event that tells of an input which failed for good, or of a timer with its payload, if that is known.
+    pub(super) fn dead_letter(
         &self,
         topic: TopicId,
         grain: &GrainAddress,
-        input: Option<&Input>,
+        (input, timer): (Option<&Input>, Option<Vec<u8>>),
         attempts: u32,
         message: &str,
     ) -> (SlotId, Target) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut payload = match input.map(|input| &input.operation) {
             Some(GrainOperation::Call(_, payload)) => text(payload),
+            None => text(&timer.unwrap_or_default()),
             other => format!("{other:?}"),
         };
         let table = self

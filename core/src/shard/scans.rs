@@ -35,6 +35,8 @@ pub(super) struct ScanAsk {
     pub(super) after: Option<Bytes>,
     /// At most so many rows.
     pub(super) limit: usize,
+    /// Only parked grains: what is told of each is in memory.
+    pub(super) parked: bool,
 }
 
 /// A shard's part of a scan on its way.
@@ -275,6 +277,10 @@ impl Shard {
     /// Begins this shard's part of a scan.
     pub(super) fn scan_own(&mut self, ask: ScanAsk, to: ScanTo) {
         let term = self.moves.owners.term();
+        if ask.parked {
+            let (rows, more) = self.parked_grains(&ask);
+            return self.scanned(to, rows, more, term);
+        }
         let mut slots: VecDeque<SlotId> = self.all_slots().map(|slot| slot.id).collect();
         let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false, term) };
         let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());

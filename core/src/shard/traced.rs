@@ -64,6 +64,9 @@ impl Shard {
             | Operation::MapPut { table, key, .. }
             | Operation::MapDelete { table, key, .. }
             | Operation::Range { table, key, .. }
+            | Operation::ShowParked { table, key, .. }
+            | Operation::Retry { table, key, .. }
+            | Operation::Skip { table, key, .. }
             | Operation::Invoke { table, key, .. } => (None, Some(*table), key),
             Operation::Scan { table, prefix, .. } => (None, Some(*table), prefix),
             Operation::AppDelete { name } | Operation::Describe { name } | Operation::Settle { name, .. } => {

@@ -1,6 +1,7 @@
 //! Sequenced operations of clients: produce, put, delete, map operations, invoke, void.
 
 use super::Shard;
+use super::parked::Decision;
 use super::release::answer;
 use super::requests::Spot;
 use crate::access::Lives;
@@ -31,6 +32,8 @@ enum Fit {
     Event(LaneKey, u16, Event),
     /// Many for a lane.
     Batch(LaneKey, u16, Batch),
+    /// About a parked grain.
+    Parked(GrainAddress, Decision),
     /// For nobody.
     Void,
 }
@@ -43,12 +46,11 @@ impl Shard {
             self.bulk.took(1);
         }
         let Request { operation, session, class, .. } = &*request;
-        let frees =
-            matches!(operation, Operation::Delete { .. } | Operation::MapDelete { .. } | Operation::Void { .. });
+        let frees = frees_memory(operation);
         if let Err((code, message)) = self.admit(spot.slot, *session, sequence, *class, frees) {
             return self.refuse(request.responder, code, message);
         }
-        if self.put_at_once(spot, request) {
+        if self.put_at_once(spot, request) || self.waits_for_first(spot.slot, request) {
             return;
         }
         let (slot, Request { responder, session, class, operation }) = (spot.slot, request.take());
@@ -199,6 +201,11 @@ impl Shard {
             Fit::Grain(address, operation, expires) => {
                 self.perform_on_grain(slot, (session, pos), class, (address, expires), operation)
             }
+            Fit::Parked(address, decision) => {
+                if let Err(refusal) = self.decide(slot, (session, pos), &address, decision) {
+                    self.refuse_for_good(slot, session, pos, refusal);
+                }
+            }
         }
     }
 
@@ -321,7 +328,7 @@ impl Shard {
             Fit::Grain(address, operation, _) => address.key.len() + operation.weight(),
             Fit::Event(_, _, event) => event.weight(),
             Fit::Batch(_, _, batch) => batch.bytes.len(),
-            Fit::Void => 0,
+            Fit::Parked(..) | Fit::Void => 0,
         };
         self.fits_log(found).map(|()| fit)
     }
@@ -384,6 +391,14 @@ impl Shard {
                 }
                 check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
                 Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload), false)
+            }
+            Operation::Retry { table, key, .. } => {
+                self.table_for(table, &key)?;
+                Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Retry)
+            }
+            Operation::Skip { table, key, drop, retry, .. } => {
+                self.table_for(table, &key)?;
+                Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Skip { drop, retry })
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })
@@ -489,6 +504,12 @@ pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refus
         return Ok(());
     }
     check("the event's value", data_type(topic.value), value, VALUE_BYTES_MAX)
+}
+
+/// Whether an operation gives memory back, so that it is taken also where that is short.
+fn frees_memory(operation: &Operation) -> bool {
+    use Operation::{Delete, MapDelete, Retry, Skip, Void};
+    matches!(operation, Delete { .. } | MapDelete { .. } | Void { .. } | Retry { .. } | Skip { .. })
 }
 
 fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {

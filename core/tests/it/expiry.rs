@@ -151,7 +151,7 @@ impl User {
 
     fn scan(&mut self, table: usize) -> usize {
         let table = self.tables[table];
-        let scan = Operation::Scan { table, prefix: [].into(), after: None, limit: 1_000, local: false };
+        let scan = Operation::Scan { table, prefix: [].into(), after: None, limit: 1_000, local: false, parked: false };
         match self.rig.ask(0, SessionId(0), scan) {
             Ok(Answer::Rows { rows, .. }) => rows.len(),
             other => panic!("{other:?}"),

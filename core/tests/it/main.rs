@@ -13,6 +13,7 @@ mod expiry;
 mod faults;
 mod files;
 mod hostile;
+mod parked;
 mod residence;
 mod retention;
 mod rig;
@@ -342,7 +343,7 @@ fn a_frame_full_of_large_reads_or_of_scans_is_served_in_part() {
     let large = client.put("large", &vec![7; 4 << 20]);
     assert_eq!(rig.ask(0, client.session, large), Ok(Answer::Done));
     let get = || Operation::Get { table, key: b"large".as_slice().into() };
-    let scan = || Operation::Scan { table, prefix: [].into(), after: None, limit: 10, local: false };
+    let scan = || Operation::Scan { table, prefix: [].into(), after: None, limit: 10, local: false, parked: false };
     let gets: Vec<u64> = (0..100).map(|_| rig.send(0, client.session, get())).collect();
     rig.settle();
     let scans: Vec<u64> = (0..100).map(|_| rig.send(0, client.session, scan())).collect();

@@ -53,7 +53,7 @@ fn scan(rig: &mut Rig, table: TableId, limit: u32) -> Vec<(Bytes, Option<Bytes>)
     let mut all: Vec<(Bytes, Option<Bytes>)> = Vec::new();
     loop {
         let after = all.last().map(|(key, _)| key.clone());
-        let scan = Operation::Scan { table, prefix: [].into(), after, limit, local: false };
+        let scan = Operation::Scan { table, prefix: [].into(), after, limit, local: false, parked: false };
         let Ok(Answer::Rows { rows, more }) = rig.ask(0, SessionId(0), scan) else { panic!("a scan was refused") };
         assert!(rows.len() <= limit as usize && (!rows.is_empty() || !more));
         all.extend(rows);

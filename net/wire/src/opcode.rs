@@ -85,8 +85,16 @@ opcodes! {
     Range = 38, "range";
     /// Reads grains of a table, in key order.
     Scan = 39, "scan";
+    /// Lists the parked grains of a table, in key order. Version 2 of the protocol.
+    ParkedList = 40, "parked_list";
+    /// Says why a grain is parked and what waits for it. Version 2 of the protocol.
+    ParkedShow = 41, "parked_show";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
+    /// Lets a parked grain run again. Version 2 of the protocol.
+    ParkedRetry = 49, "parked_retry";
+    /// Gives up the input that waits first for a parked grain. Version 2 of the protocol.
+    ParkedSkip = 50, "parked_skip";
     /// Fills a position of the session that will not be used.
     Void = 64, "void";
 }
@@ -95,7 +103,11 @@ impl OpCode {
     /// The version of the protocol that has it first.
     #[must_use]
     pub fn since(self) -> u16 {
-        if matches!(self, Self::Append | Self::Fetch) { 2 } else { 1 }
+        match self {
+            Self::Append | Self::Fetch => 2,
+            Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip => 2,
+            _ => 1,
+        }
     }
 
     /// Whether the operation takes a position of the session and so happens at most once however often it is sent.
@@ -110,6 +122,8 @@ impl OpCode {
                 | Self::MapPut
                 | Self::MapDelete
                 | Self::Invoke
+                | Self::ParkedRetry
+                | Self::ParkedSkip
                 | Self::Void
         )
     }

@@ -8,6 +8,7 @@ use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
+use crate::parked::{RetryParked, ShowParked, SkipParked};
 use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
 
@@ -64,6 +65,14 @@ pub enum Operation<'a> {
     Range(Range<'a>),
     /// Reads grains. Answered by `Reply::Scan`.
     Scan(Scan<'a>),
+    /// Lists parked grains. Answered by `Reply::Scan`, with JSON in the place of values.
+    ParkedList(Scan<'a>),
+    /// Why a grain is parked. Answered by `Reply::Json`.
+    ParkedShow(ShowParked<'a>),
+    /// Lets a parked grain run again. Answered by `Reply::Empty`.
+    ParkedRetry(RetryParked<'a>),
+    /// Gives up what waits first for a parked grain. Answered by `Reply::Empty`.
+    ParkedSkip(SkipParked<'a>),
     /// Runs a handler. Answered by `Reply::Value`, empty when the handler gave no reply.
     Invoke(Invoke<'a>),
     /// Fills a position. Answered by `Reply::Empty`, or by what the position got when it was taken after all.
@@ -99,6 +108,10 @@ impl<'a> Operation<'a> {
             OpCode::MapDelete => Self::MapDelete(MapDelete::read(&mut from)?),
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
+            OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
+            OpCode::ParkedShow => Self::ParkedShow(ShowParked::read(&mut from)?),
+            OpCode::ParkedRetry => Self::ParkedRetry(RetryParked::read(&mut from)?),
+            OpCode::ParkedSkip => Self::ParkedSkip(SkipParked::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
             OpCode::MoveSlot => Self::MoveSlot(MoveSlot::read(&mut from)?),
@@ -151,7 +164,10 @@ impl<'a> Operation<'a> {
             Self::MapPut(operation) => operation.write(to),
             Self::MapDelete(operation) => operation.write(to),
             Self::Range(operation) => operation.write(to),
-            Self::Scan(operation) => operation.write(to),
+            Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
+            Self::ParkedShow(operation) => operation.write(to),
+            Self::ParkedRetry(operation) => operation.write(to),
+            Self::ParkedSkip(operation) => operation.write(to),
             Self::Invoke(operation) => operation.write(to),
             Self::Void(operation) => operation.write(to),
         }
@@ -186,6 +202,10 @@ impl<'a> Operation<'a> {
             Self::MapDelete(_) => OpCode::MapDelete,
             Self::Range(_) => OpCode::Range,
             Self::Scan(_) => OpCode::Scan,
+            Self::ParkedList(_) => OpCode::ParkedList,
+            Self::ParkedShow(_) => OpCode::ParkedShow,
+            Self::ParkedRetry(_) => OpCode::ParkedRetry,
+            Self::ParkedSkip(_) => OpCode::ParkedSkip,
             Self::Invoke(_) => OpCode::Invoke,
             Self::Void(_) => OpCode::Void,
         }
@@ -202,6 +222,8 @@ impl<'a> Operation<'a> {
             Self::MapPut(operation) => Some(operation.sequence),
             Self::MapDelete(operation) => Some(operation.sequence),
             Self::Invoke(operation) => Some(operation.sequence),
+            Self::ParkedRetry(operation) => Some(operation.sequence),
+            Self::ParkedSkip(operation) => Some(operation.sequence),
             Self::Void(operation) => Some(operation.sequence),
             _ => None,
         }

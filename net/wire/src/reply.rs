@@ -39,7 +39,7 @@ pub struct LaneOffsets {
 pub enum Reply<'a> {
     /// Of hello.
     Hello(HelloReply),
-    /// Of ping, put, delete, map put, map delete and void.
+    /// Of ping, put, delete, map put, map delete, parked retry, parked skip and void.
     Empty,
     /// Of produce and append.
     Produced(Produced),
@@ -55,9 +55,9 @@ pub enum Reply<'a> {
     Value(&'a [u8]),
     /// Of range.
     Range(RangePage<'a>),
-    /// Of scan.
+    /// Of scan and parked list.
     Scan(ScanPage<'a>),
-    /// Of status, describe and the operations on apps and topics: one JSON value.
+    /// Of status, describe, parked show and the operations on apps and topics: one JSON value.
     Json(Cow<'a, str>),
 }
 
@@ -73,6 +73,7 @@ impl<'a> Reply<'a> {
             // Void is answered by what its position got when it was taken before, and that is of no use any more.
             OpCode::Void => return Ok(Self::Empty),
             OpCode::Ping | OpCode::Put | OpCode::Delete | OpCode::MapPut | OpCode::MapDelete => Self::Empty,
+            OpCode::ParkedRetry | OpCode::ParkedSkip => Self::Empty,
             OpCode::Produce | OpCode::Append => {
                 Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) })
             }
@@ -86,7 +87,7 @@ impl<'a> Reply<'a> {
             }),
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
-            OpCode::Scan => Self::Scan(ScanPage::read(&mut from)?),
+            OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
             OpCode::Status
             | OpCode::Describe
             | OpCode::AppLoad
@@ -95,7 +96,8 @@ impl<'a> Reply<'a> {
             | OpCode::TopicList
             | OpCode::AppSettle
             | OpCode::Backup
-            | OpCode::MoveSlot => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
+            | OpCode::MoveSlot
+            | OpCode::ParkedShow => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
         };
         from.end()?;
         Ok(reply)

@@ -72,6 +72,14 @@ fn found(result: Result<OwnedReply, Error>) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// What an operation gave, unless what it is about is not there.
+fn if_there<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if error.status() == Some(Status::NotFound) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 impl Client {
     /// Numbers and types of an app; asked for once and then remembered.
     ///
@@ -365,6 +373,56 @@ impl Client {
             Ok(OwnedOperation::Scan { table, prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit })
         })?;
         if let OwnedReply::Rows(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// Parked grains of a whole table in byte order of their keys, those that come after `after`, one page: each with a JSON
+    /// object that says the `reason`, the `attempts` at the input that waits first, `since_micros` (since 1970), and how many
+    /// inputs are `waiting`. A limit of 0 leaves it to the server.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name; a server of an older version (status `unsupported`).
+    pub fn parked(&mut self, table: &str, after: Option<&[u8]>, limit: u32) -> Result<Page<Row>, Error> {
+        let reply = self.call_named(table, |client| {
+            let table = client.table(table)?.id;
+            Ok(OwnedOperation::ParkedList { table, after: after.map(<[u8]>::to_vec), limit })
+        })?;
+        if let OwnedReply::Rows(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// Why a grain is parked: a JSON object as that of [`Self::parked`], with the first `inputs` that wait, at most `limit`. None
+    /// if it is not parked.
+    ///
+    /// # Errors
+    /// As [`Self::parked`].
+    pub fn parked_show(&mut self, table: &str, key: &[u8], limit: u32) -> Result<Option<String>, Error> {
+        let reply = self.call_named(table, |client| {
+            Ok(OwnedOperation::ParkedShow { table: client.table(table)?.id, key: key.to_vec(), limit })
+        });
+        if_there(reply.and_then(json))
+    }
+
+    /// Lets a parked grain run again; false if it is not parked.
+    ///
+    /// # Errors
+    /// As [`Self::parked`].
+    pub fn parked_retry(&mut self, table: &str, key: &[u8]) -> Result<bool, Error> {
+        let reply = self.call_named(table, |client| {
+            Ok(OwnedOperation::ParkedRetry { table: client.table(table)?.id, key: key.to_vec() })
+        });
+        if_there(reply.and_then(done)).map(|done| done.is_some())
+    }
+
+    /// Gives up the input that waits first for a parked grain: it goes to the dead-letter topic of its handler, or nowhere if
+    /// that names none and `drop` says so. With `retry` the grain runs again from then on. False if the grain is not parked, or
+    /// nothing waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::parked`]; the handler names no dead-letter topic (status `bad_request`).
+    pub fn parked_skip(&mut self, table: &str, key: &[u8], drop: bool, retry: bool) -> Result<bool, Error> {
+        let reply = self.call_named(table, |client| {
+            Ok(OwnedOperation::ParkedSkip { table: client.table(table)?.id, key: key.to_vec(), drop, retry })
+        });
+        if_there(reply.and_then(done)).map(|done| done.is_some())
     }
 
     /// Runs a handler of a grain and waits for its reply; empty when it gave none.

@@ -44,6 +44,14 @@ pub enum OwnedOperation {
     Range { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>>, reverse: bool, limit: u32 },
     /// See [`wire::Scan`]. The whole table is asked for; the server puts its shards together.
     Scan { table: TableId, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32 },
+    /// See [`wire::Operation::ParkedList`]. The whole table is asked for. Of version 2 of the protocol, as all of these.
+    ParkedList { table: TableId, after: Option<Vec<u8>>, limit: u32 },
+    /// See [`wire::ShowParked`].
+    ParkedShow { table: TableId, key: Vec<u8>, limit: u32 },
+    /// See [`wire::RetryParked`].
+    ParkedRetry { table: TableId, key: Vec<u8> },
+    /// See [`wire::SkipParked`].
+    ParkedSkip { table: TableId, key: Vec<u8>, drop: bool, retry: bool },
     /// See [`wire::Invoke`].
     Invoke { table: TableId, handler: HandlerId, key: Vec<u8>, payload: Vec<u8> },
     /// See [`wire::AppLoad`].
@@ -121,6 +129,22 @@ impl OwnedOperation {
                 shard_local: false,
                 limit: *limit,
             }),
+            Self::ParkedList { table, after, limit } => Operation::ParkedList(wire::Scan {
+                table: *table,
+                prefix: b"",
+                after: after.as_deref(),
+                shard_local: false,
+                limit: *limit,
+            }),
+            Self::ParkedShow { table, key, limit } => {
+                Operation::ParkedShow(wire::ShowParked { table: *table, key, limit: *limit })
+            }
+            Self::ParkedRetry { table, key } => {
+                Operation::ParkedRetry(wire::RetryParked { table: *table, sequence, key })
+            }
+            Self::ParkedSkip { table, key, drop, retry } => {
+                Operation::ParkedSkip(wire::SkipParked { table: *table, sequence, drop: *drop, retry: *retry, key })
+            }
             Self::Invoke { table, handler, key, payload } => {
                 Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
             }
@@ -195,7 +219,11 @@ impl OwnedOperation {
             Self::Produce { key, value, headers, .. } => {
                 key.len() + value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             }
-            Self::Get { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::Get { key, .. }
+            | Self::Delete { key, .. }
+            | Self::ParkedShow { key, .. }
+            | Self::ParkedRetry { key, .. }
+            | Self::ParkedSkip { key, .. } => key.len(),
             Self::Put { key, value, .. } | Self::Invoke { key, payload: value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry_key, .. } | Self::MapDelete { key, entry_key, .. } => key.len() + entry_key.len(),
             Self::MapPut { key, entry_key, entry_value, .. } => key.len() + entry_key.len() + entry_value.len(),

@@ -152,7 +152,7 @@ fn next_step(error: &Error) -> &'static str {
         ErrorKind::TimedOut => "\n  give it more time with --timeout SECONDS; gristmill status shows how the server is",
         ErrorKind::Unknown => "\n  it may have been done or not: read before you repeat it",
         ErrorKind::Refused(Status::Parked) => {
-            "\n  gristmill status shows how many grains are parked; others are not affected"
+            "\n  gristmill parked show APP/TABLE KEY says why; gristmill parked retry lets it run again; other keys are not affected"
         }
         ErrorKind::Refused(Status::Capacity) => {
             "\n  gristmill status shows what is full; the same command may succeed later"

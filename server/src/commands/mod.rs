@@ -12,6 +12,7 @@ mod ingest;
 mod invoke;
 mod man;
 mod output;
+mod parked;
 mod serve;
 mod skipped;
 mod status;
@@ -53,6 +54,8 @@ pub enum Command {
     Ingest(ingest::Arguments),
     /// Read and change grains.
     Table(table::Arguments),
+    /// List keys that failed for good, and let them run again or give up what waits for them.
+    Parked(parked::Arguments),
     /// Run a handler of a grain and print its reply.
     Invoke(invoke::Arguments),
     /// Look at a data directory, back it up, restore it.
@@ -83,6 +86,7 @@ impl Command {
             Self::Topic(arguments) => topic::run(&arguments),
             Self::Ingest(arguments) => ingest::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
+            Self::Parked(arguments) => parked::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
             Self::Data(arguments) => data::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments, &apps),

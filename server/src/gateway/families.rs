@@ -17,6 +17,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("grains_spilled", "Grains whose waiting inputs were copied into the log"),
     ("grains_parked", "Grains parked because they failed for good"),
     ("rows_expired", "Grains, and map entries on their own, that were deleted because their time to live was over"),
+    ("parked_retried", "Parked grains that somebody let run again"),
+    ("parked_skipped", "Inputs of parked grains that somebody gave up"),
     ("checkpoints", "Checkpoints of slots"),
     ("checkpoint_bytes", "Bytes of them: what belongs to a slot as a whole, without rows"),
     ("store_row_bytes", "Bytes of keys and values that changed and were handed to flushes"),

@@ -6,7 +6,8 @@ use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
     Append, Delete, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet, MapPut, OpCode,
-    Operation as WireOperation, Produce, Put, Range, Read, Reply, Scan, Sequence as WireSequence, Status, Void,
+    Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
+    ShowParked, SkipParked, Status, Void,
 };
 
 fn sequence(of: Sequence) -> WireSequence {
@@ -102,13 +103,20 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
             reverse: *reverse,
             limit: *limit,
         }),
-        Operation::Scan { table, prefix, after, limit, local } => WireOperation::Scan(Scan {
-            table: *table,
-            prefix,
-            after: after.as_deref(),
-            shard_local: *local,
-            limit: *limit,
-        }),
+        Operation::Scan { table, prefix, after, limit, local, parked } => {
+            let scan = Scan { table: *table, prefix, after: after.as_deref(), shard_local: *local, limit: *limit };
+            if *parked { WireOperation::ParkedList(scan) } else { WireOperation::Scan(scan) }
+        }
+        Operation::ShowParked { table, key, limit } => {
+            WireOperation::ParkedShow(ShowParked { table: *table, key, limit: *limit })
+        }
+        Operation::Retry { table, sequence: at, key } => {
+            WireOperation::ParkedRetry(RetryParked { table: *table, sequence: sequence(*at), key })
+        }
+        Operation::Skip { table, sequence: at, key, drop, retry } => {
+            let (table, sequence, drop, retry) = (*table, sequence(*at), *drop, *retry);
+            WireOperation::ParkedSkip(SkipParked { table, sequence, drop, retry, key })
+        }
         Operation::Invoke { table, handler, sequence: at, key, payload } => {
             WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })
         }
@@ -173,6 +181,7 @@ pub(super) fn from_wire(
 fn refusal_code(code: OpCode, failure: &Failure<'_>) -> Result<Code, String> {
     Ok(match failure.status() {
         Status::BadRequest => Code::BadRequest,
+        Status::NotFound => Code::NotThere,
         Status::UnknownName => Code::UnknownName,
         Status::WrongType => Code::WrongType,
         Status::Parked => Code::Parked,

@@ -8,7 +8,14 @@ use crate::workload::Act;
 use gristmill_base::ids::{LaneKey, Offset};
 use gristmill_base::sometimes;
 use gristmill_core::request::{Answer, Operation};
+use gristmill_state::grain::{Queued, Work};
 use std::collections::BTreeMap;
+
+/// Whether nothing waits for a grain, or all that does is in the backlog of one that is parked.
+fn is_at_rest(work: &Work) -> bool {
+    work.queue.is_empty()
+        || work.parked.is_some() && !work.queue.iter().any(|queued| matches!(queued, Queued::Stream(..)))
+}
 
 impl Run {
     /// Once the server says that the app has settled, every effect of everything acked is there at that moment.
@@ -80,10 +87,7 @@ impl Run {
         let still = slots.iter().all(|slot| {
             slot.outbox_rows == 0
                 && !slot.has_timers()
-                && slot
-                    .grains
-                    .iter()
-                    .all(|(_, grain)| grain.work().is_none_or(|work| work.parked.is_some() || work.queue.is_empty()))
+                && slot.grains.iter().all(|(_, grain)| grain.work().is_none_or(is_at_rest))
         });
         let answered = self.machine.links.as_ref().is_none_or(Links::is_quiet);
         still && answered && self.lag().is_none()

@@ -3,6 +3,7 @@
 pub mod bank;
 pub mod facts;
 pub mod lives;
+pub mod stuck;
 pub mod words;
 
 use crate::auditor::lives::Ttl;
@@ -35,6 +36,10 @@ pub enum Act {
     Delete(&'static str, String),
     /// Set a map entry: table, map, key, entry, value.
     MapPut(&'static str, &'static str, String, String, Vec<u8>),
+    /// Let a parked grain run again: table, key.
+    Retry(&'static str, String),
+    /// Skip what waits first for a parked grain, and perhaps let it run again: table, key.
+    Skip(&'static str, String, bool),
     /// Read a value: table, key.
     Get(&'static str, String),
     /// Read a map entry: table, map, key, entry.
@@ -80,7 +85,7 @@ impl Names {
         let is_mine = |id: u32| self.app.tables.iter().any(|table| table.id == id);
         let grains = slot.grains.iter().map(|(_, grain)| grain);
         let mut grains = grains.filter(|grain| !is_mine(grain.table.0)).filter(|grain| {
-            // What waits for a parked grain stays: nothing unparks one yet.
+            // What waits for a parked grain stays: nobody can unpark one whose table is gone.
             let waits = |work: &Work| work.parked.is_none() && !(work.queue.is_empty() && work.backlog_count() == 0);
             grain.work().is_some_and(waits)
         });
@@ -225,6 +230,19 @@ impl Names {
                 let (entry, value) = (bytes(entry), value.as_slice().into());
                 (self.slot(key), Operation::MapPut { table: id, map, sequence, key: bytes(key).into(), entry, value })
             }
+            Act::Retry(name, key) => {
+                (self.slot(key), Operation::Retry { table: table(name), sequence, key: bytes(key).into() })
+            }
+            Act::Skip(name, key, retry) => {
+                let skip = Operation::Skip {
+                    table: table(name),
+                    sequence,
+                    key: bytes(key).into(),
+                    drop: false,
+                    retry: *retry,
+                };
+                (self.slot(key), skip)
+            }
             read => self.read(read),
         }
     }
@@ -254,7 +272,7 @@ impl Names {
             }
             Act::Scan(name, prefix) => {
                 let (table, prefix) = (table(name), bytes(prefix));
-                (SlotId(0), Operation::Scan { table, prefix, after: None, limit: 10_000, local: false })
+                (SlotId(0), Operation::Scan { table, prefix, after: None, limit: 10_000, local: false, parked: false })
             }
             Act::Read(topic, lane, from) => {
                 let (home, lane) = self.home(topic, *lane);
@@ -301,6 +319,11 @@ pub trait Workload {
     /// Topics, all of whose lanes are read at the end.
     fn topics(&self) -> &'static [&'static str];
 
+    /// Tables whose grains are parked, and let go at the end.
+    fn parks(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether events are appended by handlers too.
     fn handlers_append(&self) -> bool;
 
@@ -335,9 +358,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "hard" => Some(Box::new(bank::Bank::hard())),
         "facts" => Some(Box::<facts::Facts>::default()),
         "ttl" => Some(Box::<lives::Lives>::default()),
+        "stuck" => Some(Box::<stuck::Stuck>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 6] = ["bank", "words", "kept", "hard", "facts", "ttl"];
+pub const NAMES: [&str; 7] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck"];

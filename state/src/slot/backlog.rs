@@ -240,6 +240,21 @@ impl Slot {
         Some(BacklogRead::new(self.id, self.address(id), numbers, page))
     }
 
+    /// The same for a parked grain whose first waiting input lies in files alone, which somebody wants to see or to skip; nothing
+    /// if that is in memory, or is being read.
+    pub fn begin_reading_parked(&mut self, id: GrainId, now_nanos: u64) -> Option<BacklogRead> {
+        let ahead = tuning().backlog_ahead.max(1);
+        let work = self.grains.get_mut(id).work_mut()?;
+        let rest = work.rest.as_deref_mut().filter(|_| matches!(work.queue.front(), Some(Queued::Rest)))?;
+        if rest.is_reading || now_nanos < rest.not_before_nanos {
+            return None;
+        }
+        rest.is_reading = true;
+        let numbers = (rest.from, rest.end);
+        reached("first input of a parked grain read from files");
+        Some(BacklogRead::new(self.id, self.address(id), numbers, (ahead, BACKLOG_AHEAD_BYTES)).of_parked())
+    }
+
     /// Rows of a backlog cannot be read now: not before `again_nanos` are they asked for again.
     pub fn backlog_not_read(&mut self, grain: &GrainAddress, again_nanos: u64) {
         let id = self.grains.find(grain.table, &grain.key);
@@ -268,7 +283,8 @@ impl Slot {
         let Some(id) = self.grains.find(grain.table, &grain.key) else { return Ok(()) };
         let Some(work) = self.grains.get(id).work() else { return Ok(()) };
         // A page for what the backlog was before it was given up again says nothing of where it stands.
-        let rest = work.rest.as_deref().filter(|rest| rest.from == read.from() && work.parked.is_none());
+        let is_wanted = work.parked.is_none() || read.is_of_parked();
+        let rest = work.rest.as_deref().filter(|rest| rest.from == read.from() && is_wanted);
         let Some(rest) = rest else { return Ok(()) };
         let (page, all_before) = read.page();
         let rows = page.iter().map(spilled_of).collect::<Result<Vec<Spilled>, _>>();

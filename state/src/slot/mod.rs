@@ -12,6 +12,7 @@ mod evict;
 mod expire;
 mod flush;
 mod moved;
+mod parked;
 mod sessions;
 mod shelving;
 mod skipped;
@@ -25,6 +26,7 @@ pub use dump::{CHECKPOINT_VERSION, DumpError, NewExtents};
 pub use evict::{Evicted, Held};
 pub use expire::{Due, Overdue};
 pub use flush::DirtyRows;
+pub use parked::{Decider, Skip};
 pub use skipped::Skipped;
 
 use crate::grain::{Change, Grain, GrainId, Queued};

@@ -154,16 +154,6 @@ impl Slot {
         replies
     }
 
-    /// Lets a parked grain run again.
-    pub fn unpark(&mut self, journal: &mut impl Journal, id: GrainId, time_micros: u64) -> Committed {
-        let commit = Commit::new(self.address(id), 0, time_micros);
-        if let Some(work) = self.grains.get_mut(id).work_mut() {
-            work.attempts = 0;
-            work.not_before_nanos = 0;
-        }
-        self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], Some(None), Some(id))
-    }
-
     /// Relabels a grain's queue and notes the consumption in `commit`.
     fn move_to_backlog(&mut self, commit: &mut Commit, id: GrainId, bytes_max: usize) {
         let work = self.grains.get_mut(id).work_mut().expect("a grain with inputs has work");

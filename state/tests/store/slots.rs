@@ -14,7 +14,7 @@ use gristmill_state::grain::{Grain, GrainId, Queued};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Responder, StreamId, Target};
 use gristmill_state::record::{Control, Mutation, Outcome, Parked, PutRow, RecordKind, TimerChange};
 use gristmill_state::session::SessionOffer;
-use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Due, Held, Slot};
+use gristmill_state::slot::{Acceptance, DirtyRows, Draft, Due, Held, Skip, Slot};
 use gristmill_state::store::{
     Access, Blocks, Built, Content, Cursor, Direction, FileOptions, Flush, FlushMark, FlushRows, FlushStep, KeyRange,
     Manifest, Merge, MergeStep, Part, RowKey, Stop, TimerRead, open_value, plan, value_wanted,
@@ -272,7 +272,7 @@ impl World {
         }
         if slot.grains.get(place).parked().is_some() {
             let (slot, log) = self.slot(id);
-            slot.unpark(log, place, 0);
+            slot.retry(log, place, None, 0, 0);
         }
         self.read_backlog(id, place);
         let (slot, log) = self.slot(id);
@@ -304,6 +304,36 @@ impl World {
             let parked = Parked { reason: "why".into(), attempts: 1, since_micros: 0 };
             slot.park(log, place, parked, usize::MAX);
         }
+    }
+
+    /// What waits first for a parked grain is given up, if something waits; it is read before, if files alone have it.
+    fn skip(&mut self, id: SlotId, address: &GrainAddress, retry: bool) {
+        let view = self.current.manifest.groups[&GROUP].view(self.views);
+        let slot = self.slots.get_mut(&id).expect("the world has it");
+        let Some(place) = slot.grains.find(address.table, &address.key) else { return };
+        if slot.grains.get(place).parked().is_none() {
+            return;
+        }
+        if let Some(mut read) = slot.begin_reading_parked(place, 0) {
+            let fill = |read: &mut BacklogRead, bytes: &[u8]| read.fill(DIRECTORY, bytes).expect("nothing is damaged");
+            let step = |read: &mut BacklogRead, blocks: &mut Blocks| read.step(&slot.deleted(), &view, blocks);
+            crate::slot_reads::drive(&self.disk, &mut self.blocks, &mut read, step, fill);
+            slot.backlog_read(&read).expect("no row is missing");
+        }
+        let (slot, log) = self.slot(id);
+        let work = slot.grains.get(place).work().expect("it is parked");
+        let waiting = work.backlog_count();
+        let first = match work.queue.front() {
+            Some(Queued::Backlog(n)) => *n,
+            Some(Queued::Rest) => panic!("the first row was just read"),
+            _ => return,
+        };
+        assert!(work.backlog.keys().next().is_some_and(|n| *n == first), "the oldest row waits first");
+        slot.skip_first(log, place, Skip { by: None, time_micros: 0, sent: vec![], retry }, 0);
+        let work = slot.grain(address).and_then(Grain::work);
+        assert_eq!(work.map_or(0, |work| work.backlog_count()), waiting - 1, "one input is skipped");
+        let parked = work.and_then(|work| work.parked.as_ref());
+        assert_eq!(parked.map(|parked| parked.attempts), (!retry).then_some(0));
     }
 
     fn bury(&mut self, id: SlotId, table: TableId) {
@@ -554,6 +584,7 @@ enum Event {
     Spill(SlotId, GrainAddress, Vec<Mutation>, bool),
     Handle(SlotId, GrainAddress, Vec<Mutation>),
     Park(SlotId, GrainAddress),
+    Skip(SlotId, GrainAddress, bool),
     Bury(SlotId, TableId),
     Send(SlotId, SlotId, usize),
     Prune(SlotId, SlotId, u64),
@@ -648,6 +679,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         5 => (slot(), busy(), mutations()).prop_map(|(slot, grain, mutations)| Event::Handle(slot, grain, mutations)),
         2 => (slot(), busy()).prop_map(|(slot, grain)| Event::Park(slot, grain)),
+        2 => (slot(), busy(), any::<bool>()).prop_map(|(slot, grain, retry)| Event::Skip(slot, grain, retry)),
         5 => (slot(), receiver(), 1..4_usize).prop_map(|(slot, to, count)| Event::Send(slot, to, count)),
         3 => (slot(), receiver(), 1..5_u64).prop_map(|(slot, to, count)| Event::Prune(slot, to, count)),
         3 => slot().prop_map(Event::Fire),
@@ -685,6 +717,7 @@ fn run(events: Vec<Event>, is_small: bool) {
             Event::Spill(slot, grain, mutations, is_call) => world.spill_or_handle(slot, &grain, mutations, is_call),
             Event::Handle(slot, grain, mutations) => world.handle_backlog(slot, &grain, mutations),
             Event::Park(slot, grain) => world.park(slot, &grain),
+            Event::Skip(slot, grain, retry) => world.skip(slot, &grain, retry),
             Event::Bury(slot, table) => world.bury(slot, table),
             Event::Send(slot, to, count) => world.send(slot, to, count),
             Event::Prune(slot, to, count) => world.prune(slot, to, count),

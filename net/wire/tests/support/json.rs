@@ -117,7 +117,12 @@ fn fields(operation: &Operation<'_>) -> Value {
         Operation::Get(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
         Operation::Put(o) => json!({ "table": o.table.0, "key": bytes(o.key), "value": bytes(o.value) }),
         Operation::Delete(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
-        Operation::Scan(o) => json!({
+        Operation::ParkedShow(o) => json!({ "table": o.table.0, "key": bytes(o.key), "limit": o.limit }),
+        Operation::ParkedRetry(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
+        Operation::ParkedSkip(o) => {
+            json!({ "table": o.table.0, "key": bytes(o.key), "drop": o.drop, "retry": o.retry })
+        }
+        Operation::Scan(o) | Operation::ParkedList(o) => json!({
             "table": o.table.0, "prefix": bytes(o.prefix), "after": o.after.map(bytes), "shard_local": o.shard_local,
             "limit": o.limit,
         }),

@@ -5,8 +5,8 @@ use gristmill_base::ids::{
 };
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest, Invoke,
-    MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf, Scan,
-    Sequence, Void,
+    MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf,
+    RetryParked, Scan, Sequence, ShowParked, SkipParked, Void,
 };
 
 use super::{Content, Sample, request};
@@ -24,6 +24,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(topics());
     all.extend(tables());
     all.extend(maps());
+    all.extend(parked());
     all.push(many());
     all
 }
@@ -190,6 +191,29 @@ fn tables() -> Vec<Sample> {
                 key: b"foobar",
                 payload: b"5",
             }),
+        ),
+    ]
+}
+
+fn parked() -> Vec<Sample> {
+    let list = Scan { table: TABLE, prefix: b"", after: Some(b"foobar"), shard_local: false, limit: 100 };
+    let (sequence, key) = (at(6, 5), b"foobar");
+    vec![
+        request("parked-list", "the next hundred parked grains of a table", Operation::ParkedList(list)),
+        request(
+            "parked-show",
+            "why a grain is parked, and the first ten inputs that wait for it",
+            Operation::ParkedShow(ShowParked { table: TABLE, key, limit: 10 }),
+        ),
+        request(
+            "parked-retry",
+            "a grain runs again",
+            Operation::ParkedRetry(RetryParked { table: TABLE, sequence, key }),
+        ),
+        request(
+            "parked-skip",
+            "the first input is given up, without a dead letter if its handler has no topic for them, and the grain runs again",
+            Operation::ParkedSkip(SkipParked { table: TABLE, sequence, drop: true, retry: true, key }),
         ),
     ]
 }

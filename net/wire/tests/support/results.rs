@@ -54,6 +54,8 @@ fn replies() -> Vec<Sample> {
         reply("ok-map-delete", "no body", OpCode::MapDelete, Reply::Empty),
         reply("ok-invoke", "a handler's reply", OpCode::Invoke, Reply::Value(b"15")),
         reply("ok-invoke-silent", "the handler gave no reply", OpCode::Invoke, Reply::Value(b"")),
+        reply("ok-parked-retry", "no body", OpCode::ParkedRetry, Reply::Empty),
+        reply("ok-parked-skip", "no body", OpCode::ParkedSkip, Reply::Empty),
         reply("ok-void", "no body", OpCode::Void, Reply::Empty),
     ]
 }
@@ -67,6 +69,8 @@ fn pages() -> Vec<Sample> {
     const NO_EVENTS: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
     const ENTRIES: &[u8] = b"\x01\x01a\x011\x02bc\x00";
     const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
+    const PARKED: &[u8] =
+        b"\x00\x01k\x01\x4c{\"attempts\":2,\"reason\":\"out of stock\",\"since_micros\":1753900000,\"waiting\":3}";
     let page = |name, about, code, body| reply(name, about, code, Reply::decode(code, body).expect("a good body"));
     let mut batches = b"\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\x28".to_vec();
     batches.extend_from_slice(b"\0\0\0\0\0\0\0\0\x06foobar\x011\0\x05\0\0\0\0\0\0\0\x06foobar\x012\x01\x01h\x01x");
@@ -75,6 +79,7 @@ fn pages() -> Vec<Sample> {
         page("ok-read", "one event, and one more behind it", OpCode::Read, EVENTS),
         page("ok-read-empty", "an empty lane", OpCode::Read, NO_EVENTS),
         page("ok-range", "two entries, and more behind them", OpCode::Range, ENTRIES),
+        page("ok-parked-list", "one parked grain, and no more", OpCode::ParkedList, PARKED),
         page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
     ]
 }
@@ -90,6 +95,15 @@ fn documents() -> Vec<Sample> {
         json_reply("ok-app-settle", "it has settled", OpCode::AppSettle, r#"{"settled":true,"parked":0,"grains":[]}"#),
         json_reply("ok-backup", "a cut is held", OpCode::Backup, r#"{"cut":2,"start":7,"lease_ms":30000}"#),
         json_reply("ok-move-slot", "it has moved", OpCode::MoveSlot, r#"{"slot":94,"from":0,"to":1,"moved":true}"#),
+        json_reply(
+            "ok-parked-show",
+            "why, and the first input that waits; members may be added",
+            OpCode::ParkedShow,
+            concat!(
+                r#"{"attempts":2,"reason":"out of stock","since_micros":1753900000,"waiting":3,"inputs":[{"cause":"event","#,
+                r#""topic":"orders","lane":4,"offset":9,"event_micros":1,"operation":"call","handler":"take","payload":"5"}]}"#
+            ),
+        ),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),

@@ -1,0 +1,41 @@
+//! What a shard has done since it began, for its metrics.
+
+use super::ShardParts;
+
+/// Counts since the start, for the status.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Counts {
+    pub(super) turns: u64,
+    pub(super) requests: u64,
+    pub(super) forwarded: u64,
+    pub(super) runs: u64,
+    pub(super) inputs: u64,
+    /// Of `inputs`.
+    pub(super) bulk_inputs: u64,
+    /// Turns that told the doors to hold bulk back.
+    pub(super) bulk_held: u64,
+    pub(super) failures: u64,
+    pub(super) events: u64,
+    pub(super) spills: u64,
+    pub(super) parks: u64,
+    /// Parked grains that an operator lets run again, and inputs that one gave up.
+    pub(super) retried: u64,
+    pub(super) skipped: u64,
+    pub(super) flushes: u64,
+    pub(super) checkpoints: u64,
+    /// Bytes of them.
+    pub(super) checkpoint_bytes: u64,
+    pub(super) replayed: u64,
+    pub(super) unapplied: u64,
+    pub(super) events_sent: u64,
+    pub(super) events_received: u64,
+    /// Where the log stood at the start.
+    pub(super) durable_at_start: u64,
+}
+
+impl Counts {
+    pub(super) fn at_start(parts: &ShardParts) -> Self {
+        let durable_at_start = parts.log.durable().0.0;
+        Self { replayed: parts.replayed, unapplied: parts.unapplied, durable_at_start, ..Self::default() }
+    }
+}
