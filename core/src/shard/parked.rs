@@ -80,7 +80,15 @@ impl Shard {
             unreachable!("only a question about a parked grain comes here")
         };
         self.table_for(*table, key)?;
-        let id = self.parked_grain(slot, *table, key)?;
+        let id = match self.parked_grain(slot, *table, key) {
+            Ok(id) => id,
+            Err(refusal) => {
+                // That it is not may be what another operator's record says.
+                let lsn = self.log.0.appended().0;
+                self.reply(lsn, request.responder, Err(refusal));
+                return Ok(());
+            }
+        };
         if let First::InFiles = self.first_of(slot, id) {
             self.read_first(slot, id, request);
             return Ok(());

@@ -70,12 +70,21 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
 /// Puts bytes into what is shown, as the text that their type has, cut where it is long; of bytes without a type as text if they
 /// are one.
 pub(super) fn put_payload(json: &mut Value, name: &str, of: Option<DataType>, bytes: &[u8]) {
-    let mut text = of.unwrap_or(DataType::Bytes).decode_text(bytes);
-    if text.len() > PARKED_PAYLOAD_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(PARKED_PAYLOAD_BYTES_MAX));
-        json[format!("{name}_bytes")] = bytes.len().into();
+    let of = of.unwrap_or(DataType::Bytes);
+    json[name] = match bytes.get(..PARKED_PAYLOAD_BYTES_MAX) {
+        Some(first) if bytes.len() > PARKED_PAYLOAD_BYTES_MAX => {
+            json[format!("{name}_bytes")] = bytes.len().into();
+            // What is not shown is not looked at: a value may have megabytes.
+            let shown = match std::str::from_utf8(first) {
+                Ok(_) => first,
+                Err(error) if error.error_len().is_none() => &first[..error.valid_up_to()],
+                Err(_) => &first[..PARKED_PAYLOAD_BYTES_MAX / 2],
+            };
+            of.decode_text(shown)
+        }
+        _ => of.decode_text(bytes),
     }
-    json[name] = text.into();
+    .into();
 }
 
 #[cfg(test)]
@@ -92,5 +101,11 @@ mod tests {
         put_payload(&mut json, "other", None, &[0xff, 1]);
         assert_eq!((json["entry"].as_str(), json["other"].as_str()), (Some("7"), Some("ff01")));
         assert!(json.get("entry_bytes").is_none());
+        put_payload(&mut json, "binary", None, &vec![0xff; 8 << 20]);
+        assert_eq!(json["binary"].as_str().map(str::len), Some(PARKED_PAYLOAD_BYTES_MAX));
+        assert_eq!(json["binary_bytes"], 8 << 20);
+        let text = format!("a{}", "ä".repeat(PARKED_PAYLOAD_BYTES_MAX));
+        put_payload(&mut json, "odd", None, text.as_bytes());
+        assert_eq!(json["odd"].as_str().map(str::len), Some(PARKED_PAYLOAD_BYTES_MAX - 1));
     }
 }

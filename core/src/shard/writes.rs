@@ -172,9 +172,14 @@ impl Shard {
     }
 
     fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {
+        self.refuse_behind(Lsn(0), (slot, session, pos), refusal);
+    }
+
+    /// The same once the log is durable up to a record that the refusal speaks of.
+    fn refuse_behind(&mut self, lsn: Lsn, (slot, session, pos): (SlotId, SessionId, u64), refusal: Refusal) {
         let outcome = Outcome::Refused(refusal.code.number(), refusal.message);
         if let Some(responder) = self.slot_mut(slot).refuse(session, pos, outcome.clone()) {
-            self.reply(Lsn(0), responder, answer(outcome));
+            self.reply(lsn, responder, answer(outcome));
         }
     }
 
@@ -203,7 +208,8 @@ impl Shard {
             }
             Fit::Parked(address, decision) => {
                 if let Err(refusal) = self.decide(slot, (session, pos), &address, decision) {
-                    self.refuse_for_good(slot, session, pos, refusal);
+                    // That it is not parked may be what another operator's record says.
+                    self.refuse_behind(self.log.0.appended().0, (slot, session, pos), refusal);
                 }
             }
         }
