@@ -247,6 +247,9 @@ pub const TURN_EXPIRIES_MAX: usize = 256;
 pub const TTL_MICROS_MIN: u64 = 1_000_000;
 /// Longest time to live: a hundred years; what is to stay longer has none.
 pub const TTL_MICROS_MAX: u64 = 36_500 * 86_400 * 1_000_000;
+/// Memory of the batches of a lane that were taken apart for its feeds, bytes; one alone may take more. A batch of small headers
+/// takes many times its own bytes.
+pub const LANE_APART_BYTES_MAX: usize = 16 << 20;
 /// Outbox rows of one slot; at half of it the slot stops accepting topic dispatch and client inputs.
 pub const OUTBOX_ROWS_MAX: usize = 1 << 20;
 /// Hops of a message from grain to grain, so that a loop between grains ends.

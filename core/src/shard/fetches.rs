@@ -9,7 +9,7 @@ use crate::request::{Code, Refusal, Request, Responder};
 use crate::store_files::kind_of;
 use ahash::AHashMap;
 use gristmill_base::env::{DiskError, DiskOutcome, FileId, Ticket};
-use gristmill_base::ids::SlotId;
+use gristmill_base::ids::{SessionId, SlotId};
 use gristmill_base::limits::FETCHED_BYTES_MAX;
 use gristmill_base::sometimes::reached;
 use gristmill_state::backlog::BacklogRead;
@@ -102,6 +102,19 @@ impl Fetches {
         let (bytes, fetch) = self.waiting.remove(&number)?;
         self.bytes -= bytes;
         Some(fetch)
+    }
+
+    /// The operation of a session at a position of a slot that waits for a page of a parked grain.
+    pub(super) fn parked_request(&mut self, slot: SlotId, session: SessionId, seq: u64) -> Option<&mut Request> {
+        let all = self.waiting.values_mut().chain(&mut self.paused).chain(&mut self.held);
+        let mut of_slot = all.filter(|(_, fetch)| fetch.slot == slot);
+        of_slot.find_map(|(_, fetch)| match &mut fetch.then {
+            Then::Parked(request) => {
+                let is_that = request.operation.sequence().is_some_and(|sequence| sequence.seq == seq);
+                Some(request).filter(|request| is_that && request.session == session)
+            }
+            _ => None,
+        })
     }
 
     /// How many scans of clients are under way.
@@ -397,6 +410,8 @@ impl Shard {
             Then::Backlog => self.backlog_not_read(fetch.slot, &fetch.what),
             Then::Parked(request) => {
                 self.backlog_not_read(fetch.slot, &fetch.what);
+                // Its position is not used: it may be sent again, and is then told the same until the file is mended.
+                let code = if request.operation.sequence().is_some() { Code::Capacity } else { code };
                 self.refuse(request.responder, code, what);
             }
         }

@@ -129,6 +129,14 @@ impl Shard {
 
     /// Reads the first inputs of a parked grain from files, and makes the request again then.
     fn read_first(&mut self, slot: SlotId, id: GrainId, request: Request) {
+        // Who was cut off sends it again while the first one waits: refused here, it would count as not carried out.
+        let seq = request.operation.sequence().map(|sequence| sequence.seq);
+        if let Some(seq) = seq
+            && let Some(known) = self.fetches.parked_request(slot, request.session, seq)
+        {
+            let before = std::mem::replace(known, request).responder;
+            return self.attached(slot, seq, Some(before));
+        }
         if self.fetches.is_full() {
             let message = format!("{FETCHES_MAX} reads of the disk are under way; send it again");
             return self.refuse(request.responder, Code::Capacity, message);

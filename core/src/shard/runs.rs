@@ -430,6 +430,8 @@ impl Shard {
         let outcomes = vec![Outcome::HandlerFailed(message.clone()); count];
         match exhausted.unwrap_or(default) {
             Exhausted::Park => {
+                // They count at what waits first. A client's input does not wait: it is answered.
+                let attempts = if from_client { 0 } else { attempts };
                 self.park(slot, grain, Parked { reason: message, attempts, since_micros: self.engine_micros })
             }
             how => {

@@ -114,7 +114,7 @@ impl Shard {
 
     /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would
     /// never come back: so is the one whose place the new one takes.
-    fn attached(&mut self, slot: SlotId, seq: u64, before: Option<Responder>) {
+    pub(super) fn attached(&mut self, slot: SlotId, seq: u64, before: Option<Responder>) {
         reached("retry attached");
         if let Some(before) = before {
             let message = format!("operation {seq} of slot {slot} was sent again; that one is answered");

@@ -3,6 +3,7 @@
 //! Its newest events lie in memory (the tail). Checkpoints append them to the lane's files as chunks and note each chunk
 //! as an extent; events that are filed may leave memory and are read back on demand.
 
+mod apart;
 mod chunk;
 mod compact;
 mod entry;
@@ -16,6 +17,7 @@ pub use retain::Keep;
 
 use crate::batch::Batch;
 use crate::record::Event;
+use apart::Apart;
 use chunk::{Chunks, decode_chunk};
 use entry::find;
 use gristmill_base::codec::DecodeError;
@@ -91,12 +93,11 @@ pub enum LaneSearch {
 
 /// Extents that were read back and are kept for the next reads.
 const LOADED_MAX: usize = 4;
-/// Batches that were taken apart and are kept for the next reads: one for each of some readers that go through the lane.
-const APART_MAX: usize = 4;
 
-/// See the module. Invariants: the tail is consecutive and ends at `end`; an entry lies whole in the tail and in one extent; extents ascend from the one with `start` or
-/// the first one behind it to `filed`, without a gap where compaction has not been, in the order of their places but that those
-/// of compaction come first, and the last one is not of these; the tail starts at or before `filed + 1`.
+/// See the module. Invariants: the tail is consecutive and ends at `end`; an entry lies whole in the tail or in one extent, or in
+/// both; extents ascend from the one with `start` or the first one behind it to `filed`, without a gap where compaction has not
+/// been, in the order of their places but that those of compaction come first, and the last one is not of these; the tail starts
+/// at or before `filed + 1`.
 #[derive(Debug)]
 pub struct Lane {
     /// Which lane.
@@ -126,8 +127,7 @@ pub struct Lane {
     published_micros: Option<u64>,
     /// Recently read extents, newest last.
     loaded: VecDeque<(Extent, Vec<LaneEntry>)>,
-    /// Batches that were taken apart, by their first offset, newest last.
-    apart: VecDeque<(Offset, Vec<LaneEvent>)>,
+    apart: Apart,
     /// Sum of the weights of the tail, bytes.
     tail_bytes: usize,
 }
@@ -163,7 +163,7 @@ impl Lane {
             planned: 0,
             published_micros: None,
             loaded: VecDeque::new(),
-            apart: VecDeque::new(),
+            apart: Apart::default(),
             tail_bytes: 0,
         }
     }
@@ -294,20 +294,15 @@ impl Lane {
         };
         let LaneEntry::Batch(batch) = entry else { return self.single(&spot) };
         let first = batch.first;
-        let known = self.apart.iter().position(|(other, _)| *other == first);
-        if known.is_none() {
-            let events = match (batch.events(), &spot) {
-                (Ok(events), _) => events,
+        let at = match (self.apart.find(first), &spot) {
+            (Some(at), _) => at,
+            (None, spot) => match (batch.events(), spot) {
+                (Ok(events), _) => self.apart.keep(first, events),
                 (Err(error), Spot::Loaded(loaded, _)) => return LaneRead::Broken(self.loaded[*loaded].0, error),
                 (Err(error), _) => panic!("a batch in the tail was checked when it was taken: {error}"),
-            };
-            if self.apart.len() == APART_MAX {
-                self.apart.pop_front();
-            }
-            self.apart.push_back((first, events));
-        }
-        let (_, events) = &self.apart[known.unwrap_or(self.apart.len() - 1)];
-        LaneRead::Ready(&events[(offset.0 - first.0) as usize])
+            },
+        };
+        LaneRead::Ready(&self.apart.events(at)[(offset.0 - first.0) as usize])
     }
 
     /// The event that is an entry of its own.
@@ -410,9 +405,7 @@ impl Lane {
     /// Bytes that chunks which were read back and batches which were taken apart have in memory, about.
     #[must_use]
     pub fn read_bytes(&self) -> usize {
-        let loaded = self.loaded.iter().map(|(extent, _)| extent.bytes as usize).sum::<usize>();
-        let weight = |event: &LaneEvent| event.event.weight();
-        loaded + self.apart.iter().map(|(_, events)| events.iter().map(weight).sum::<usize>()).sum::<usize>()
+        self.loaded.iter().map(|(extent, _)| extent.bytes as usize).sum::<usize>() + self.apart.bytes()
     }
 
     /// Whether a chunk that was read back ends among these offsets.
@@ -430,7 +423,7 @@ impl Lane {
     /// Forgets these. Whoever reads on fetches chunks again.
     pub fn forget_reads(&mut self) {
         self.loaded = VecDeque::new();
-        self.apart = VecDeque::new();
+        self.apart = Apart::default();
     }
 
     /// A chunk of an older version does not say when its events were appended before it was read.
@@ -513,7 +506,7 @@ impl Lane {
             self.tail.pop_front();
         }
         // All feeds are behind these.
-        self.apart.retain(|(_, events)| events.last().is_some_and(|last| last.offset >= keep));
+        self.apart.forget_before(keep);
     }
 }
 
