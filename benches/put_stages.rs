@@ -69,7 +69,7 @@ impl Bench {
 
     fn prepare(&mut self) {
         let text = gristmill_loadgen_app::FILE.as_bytes().into();
-        self.ask(Operation::AppLoad { text, force: false });
+        self.ask(Operation::AppLoad { text, force: false, dry_run: false });
         let app = self.shard.catalog().app(gristmill_loadgen_app::NAME).expect("it was just loaded");
         self.table = TableId(app.tables.iter().find(|table| table.name == "kv").expect("the app has it").id);
         for _ in 0..SESSIONS {

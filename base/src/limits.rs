@@ -142,6 +142,10 @@ pub const NAME_BYTES_MAX: usize = 249;
 pub const MAPS_PER_TABLE_MAX: usize = 256;
 /// An app file, in bytes.
 pub const APP_FILE_BYTES_MAX: usize = 1 << 20;
+/// Versions of an app before the one that is loaded whose files are kept, to look at and to go back to.
+pub const APP_VERSIONS_KEPT: usize = 20;
+/// Bytes of these files, of one app: the catalog is written whole by each change.
+pub const APP_VERSIONS_BYTES_MAX: usize = 4 << 20;
 
 /// Length of a native frame before the connection has said hello.
 pub const FRAME_BYTES_BEFORE_HELLO: usize = 64 << 10;

@@ -141,6 +141,10 @@ pub enum Bug {
     RetryLosesOrder = 112,
     /// A decision about a parked grain is not told apart from its repetition.
     SkipAgain = 113,
+    /// A version of an app without a time to live forgets that earlier rows have one: writing them again does not keep them.
+    OldLivesGoOn = 170,
+    /// Another version of an app gives its subscriptions new numbers.
+    VersionRenumbers = 171,
     /// Timers that are read from files are of the files before a flush and after it: what was cancelled in between is taken. The
     /// model of slots must notice; not in [`Bug::ALL`], because a run would have to flush within the reads of one page.
     TimersOfTwoViews = 74,
@@ -164,7 +168,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 73] = [
+    pub const ALL: [Bug; 75] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -238,6 +242,8 @@ impl Bug {
         Bug::SkipWithoutLetter,
         Bug::RetryLosesOrder,
         Bug::SkipAgain,
+        Bug::OldLivesGoOn,
+        Bug::VersionRenumbers,
     ];
 }
 

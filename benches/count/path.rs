@@ -85,7 +85,8 @@ impl OneCore {
     /// Loads the app through a connection of its own and asks for the number of its table.
     fn load_app(&mut self) -> TableId {
         let conn = ConnId(1_000);
-        let app = AppLoad { file_name: "loadgen.yaml", file: gristmill_loadgen_app::FILE, force: false };
+        let app =
+            AppLoad { file_name: "loadgen.yaml", file: gristmill_loadgen_app::FILE, force: false, dry_run: false };
         let describe = Describe { app: gristmill_loadgen_app::NAME };
         self.give(Event::Accepted(conn));
         let mut ask = |operation: Operation<'_>| {

@@ -93,7 +93,7 @@ impl Core {
         let mut core = Self::open(root, settings)?;
         core.ask(
             SessionId(0),
-            Operation::AppLoad { text: gristmill_loadgen_app::FILE.as_bytes().into(), force: false },
+            Operation::AppLoad { text: gristmill_loadgen_app::FILE.as_bytes().into(), force: false, dry_run: false },
         )?;
         Ok(core)
     }

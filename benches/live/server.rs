@@ -44,7 +44,12 @@ impl Server {
         server.shard_thread = shard_thread(server.child.id())?;
         let mut client = Client::connect(Config::new(&*server.address))?;
         let file = APP_FILE.to_owned();
-        client.call(OwnedOperation::AppLoad { force: false, file_name: "app.yaml".to_owned(), file })?;
+        client.call(OwnedOperation::AppLoad {
+            force: false,
+            dry_run: false,
+            file_name: "app.yaml".to_owned(),
+            file,
+        })?;
         Ok(server)
     }
 

@@ -3,9 +3,15 @@
 //! One writer, shard 0; everyone else reads a published snapshot. On disk it is an rkyv archive with a version outside,
 //! in the two-root file `catalog`. Numbers are never used twice: `next` only grows.
 
+mod difference;
+mod load;
 mod old;
+#[cfg(test)]
+mod tests;
 
-use crate::appfile::{AppFile, OnExhausted, TopicSpec};
+pub use difference::{Difference, Weight};
+
+use crate::appfile::TopicSpec;
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{HandlerId, MapId, SubscriptionId, TableId, TopicId};
 use gristmill_state::lane::Keep;
@@ -13,7 +19,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the archive. Those before are read too.
-pub const CATALOG_VERSION: u32 = 4;
+pub const CATALOG_VERSION: u32 = 5;
 
 /// A topic.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct Map {
     pub value: u8,
     /// How long an entry lives from when it was written last, microseconds; `None`: until it is deleted.
     pub ttl_micros: Option<u64>,
+    /// Whether an earlier version of the app had entries expire: some may still.
+    pub expired_before: bool,
 }
 
 /// What happens when the retries of a handler are used up.
@@ -102,6 +110,11 @@ pub struct Table {
     pub handlers: Vec<HandlerEntry>,
     /// How long a grain lives from when something of it was written last, microseconds; `None`: until it is deleted.
     pub ttl_micros: Option<u64>,
+    /// Whether an earlier version of the app had grains expire: some may still.
+    pub expired_before: bool,
+    /// Maps that an earlier version had. Their entries stay with their grains, and are there again for a version that has the map
+    /// again; until then their ids are taken.
+    pub retired: Vec<Map>,
 }
 
 /// A subscription instance.
@@ -138,6 +151,21 @@ pub struct AppEntry {
     pub tables: Vec<Table>,
     /// Of all handlers.
     pub subscriptions: Vec<Subscription>,
+    /// Engine time of the load, microseconds since 1970; 0 if it was not noted.
+    pub loaded_micros: u64,
+    /// The newest versions before this one, oldest first; [`APP_VERSIONS_KEPT`] at most.
+    pub past: Vec<PastVersion>,
+}
+
+/// A version of an app that another one has replaced.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PastVersion {
+    /// Its number.
+    pub version: u32,
+    /// Its app file.
+    pub file: String,
+    /// Engine time of its load, microseconds since 1970; 0 if it was not noted.
+    pub loaded_micros: u64,
 }
 
 /// See the module.
@@ -223,6 +251,13 @@ impl Catalog {
         self.apps.iter().find(|app| app.name == name)
     }
 
+    /// From which number on tables, topics, handlers and subscriptions are of a newer catalog than this one: whoever names one has
+    /// that, and this shard soon.
+    #[must_use]
+    pub fn first_to_come(&self) -> u32 {
+        self.next
+    }
+
     /// A topic with its app.
     #[must_use]
     pub fn topic(&self, id: TopicId) -> Option<(&AppEntry, &Topic)> {
@@ -263,114 +298,6 @@ impl Catalog {
     #[must_use]
     pub fn lane_count(&self, topic: TopicId) -> u16 {
         self.topic(topic).map_or(1, |(_, topic)| topic.lanes)
-    }
-
-    /// The catalog with an app loaded. Loading the same file again changes nothing and says so by `false`.
-    ///
-    /// # Errors
-    /// The app is loaded with another file. Switching versions live is not in this version: delete the app first.
-    pub fn load(&self, file: &AppFile, text: &str) -> Result<(Self, bool), CatalogError> {
-        if let Some(loaded) = self.app(&file.app) {
-            if loaded.file == text {
-                return Ok((self.clone(), false));
-            }
-            return Err(CatalogError(format!(
-                "app {} is loaded in version {} with another file, and this version cannot switch versions of a loaded app; delete it first (gristmill app delete {})",
-                file.app, loaded.version, file.app
-            )));
-        }
-        let mut catalog = self.clone();
-        catalog.version += 1;
-        let entry = catalog.entry(file, text);
-        catalog.apps.push(entry);
-        Ok((catalog, true))
-    }
-
-    /// The catalog without an app, and the app.
-    #[must_use]
-    pub fn unload(&self, name: &str) -> Option<(Self, AppEntry)> {
-        let at = self.apps.iter().position(|app| app.name == name)?;
-        let mut catalog = self.clone();
-        catalog.version += 1;
-        let app = catalog.apps.remove(at);
-        catalog.deleted.push(Deleted {
-            tables: app.tables.iter().map(|table| table.id).collect(),
-            topics: app.topics.iter().map(|topic| topic.id).collect(),
-            subscriptions: app.subscriptions.iter().map(|subscription| subscription.id).collect(),
-        });
-        Some((catalog, app))
-    }
-
-    fn number(&mut self) -> u32 {
-        self.next += 1;
-        self.next - 1
-    }
-
-    fn entry(&mut self, file: &AppFile, text: &str) -> AppEntry {
-        let id = self.number();
-        let topics: Vec<Topic> = file.topics.iter().map(|topic| Topic::new(self.number(), topic)).collect();
-        let topic_named =
-            |name: &str| topics.iter().find(|topic| topic.name == name).expect("the app file was validated").id;
-        let mut subscriptions = Vec::new();
-        let mut tables = Vec::new();
-        for table in &file.tables {
-            let table_id = self.number();
-            let mut handlers = Vec::new();
-            for handler in &table.handlers {
-                let handler_id = self.number();
-                for subscribe in &handler.subscribe {
-                    subscriptions.push(Subscription {
-                        id: self.number(),
-                        name: subscribe.name.clone(),
-                        topic: topic_named(&subscribe.topic),
-                        table: table_id,
-                        handler: handler_id,
-                        field: subscribe.key.clone(),
-                    });
-                }
-                let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
-                handlers.push(handler_entry(handler_id, handler, dead_letter));
-            }
-            let mut maps: Vec<Map> = table
-                .maps
-                .iter()
-                .map(|map| Map {
-                    id: map.id,
-                    name: map.name.clone(),
-                    key: map.key.code(),
-                    value: map.value.code(),
-                    ttl_micros: map.ttl.map(|ttl| ttl.as_micros() as u64),
-                })
-                .collect();
-            maps.sort_unstable_by_key(|map| map.id);
-            tables.push(Table {
-                id: table_id,
-                name: table.name.clone(),
-                key: table.key.code(),
-                value: table.value.as_ref().map(|value| value.code()),
-                maps,
-                handlers,
-                ttl_micros: table.ttl.map(|ttl| ttl.as_micros() as u64),
-            });
-        }
-        AppEntry { id, name: file.app.clone(), version: 1, file: text.to_owned(), topics, tables, subscriptions }
-    }
-}
-
-fn handler_entry(id: u32, handler: &crate::appfile::HandlerSpec, dead_letter: Option<u32>) -> HandlerEntry {
-    let retry = handler.retry.as_ref();
-    HandlerEntry {
-        id,
-        name: handler.name.clone(),
-        attempts: retry.map_or(1, |retry| retry.attempts),
-        backoff_nanos: retry.map_or(0, |retry| retry.backoff.as_nanos() as u64),
-        backoff_max_nanos: retry.map_or(0, |retry| retry.max.as_nanos() as u64),
-        exhausted: handler.on_exhausted.map(|policy| match policy {
-            OnExhausted::DeadLetter => Exhausted::DeadLetter,
-            OnExhausted::Park => Exhausted::Park,
-            OnExhausted::Fail => Exhausted::Fail,
-        }),
-        dead_letter,
     }
 }
 
@@ -414,11 +341,25 @@ impl Subscription {
     }
 }
 
+impl Map {
+    /// Whether its entries may expire on their own.
+    #[must_use]
+    pub fn expires(&self) -> bool {
+        self.ttl_micros.is_some() || self.expired_before
+    }
+}
+
 impl Table {
     /// Whether something of its grains may expire.
     #[must_use]
     pub fn expires(&self) -> bool {
-        self.ttl_micros.is_some() || self.maps.iter().any(|map| map.ttl_micros.is_some())
+        self.grains_expire() || self.maps.iter().any(Map::expires)
+    }
+
+    /// Whether its grains may expire as a whole.
+    #[must_use]
+    pub fn grains_expire(&self) -> bool {
+        self.ttl_micros.is_some() || self.expired_before
     }
 
     /// A map by name.

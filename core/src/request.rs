@@ -270,9 +270,18 @@ pub enum Operation {
         text: Bytes,
         /// Also if the change destroys something.
         force: bool,
+        /// Change nothing, say what would be otherwise.
+        dry_run: bool,
     },
     /// Loaded apps. Answered by [`Answer::Json`].
     AppList,
+    /// The versions of an app that are kept, or, unless it is 0, one with its file. Answered by [`Answer::Json`].
+    AppVersions {
+        /// The app's name.
+        name: String,
+        /// Which.
+        version: u32,
+    },
     /// Unload an app and delete what it holds. Answered by [`Answer::Json`].
     AppDelete {
         /// Its name.

@@ -88,7 +88,7 @@ fn placements() {
 #[test]
 fn catalogs() {
     let file = AppFile::parse(APP, "app.yaml").expect("the sample is good");
-    let (catalog, _) = Catalog::default().load(&file, APP).expect("it can be loaded");
+    let (catalog, _) = Catalog::default().load(&file, APP, 0, false).expect("it can be loaded").expect("it is new");
     fuzz(4, ROUNDS, &catalog.to_bytes(), |bytes| Catalog::from_bytes(bytes).is_ok());
 }
 

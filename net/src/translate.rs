@@ -59,7 +59,10 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::Hello(_) | WireOperation::Ping => return None,
         WireOperation::Status => Operation::Status,
         WireOperation::Describe(it) => Operation::Describe { name: it.app.to_owned() },
-        WireOperation::AppLoad(it) => Operation::AppLoad { text: owned(it.file.as_bytes()), force: it.force },
+        WireOperation::AppLoad(it) => {
+            Operation::AppLoad { text: owned(it.file.as_bytes()), force: it.force, dry_run: it.dry_run }
+        }
+        WireOperation::AppVersions(it) => Operation::AppVersions { name: it.app.to_owned(), version: it.version },
         WireOperation::AppList => Operation::AppList,
         WireOperation::AppDelete(it) => Operation::AppDelete { name: it.app.to_owned() },
         WireOperation::TopicList => Operation::TopicList,

@@ -240,7 +240,7 @@ fn work(script: &Script, disk: SimDisk) -> Promise {
 /// Loads the app and opens a session; `None` if the machine went down.
 fn begin(crew: &mut Crew, script: &Script) -> Option<(Names, SessionId)> {
     let file = Bank::default().app().file;
-    let load = Operation::AppLoad { text: file.as_bytes().into(), force: false };
+    let load = Operation::AppLoad { text: file.as_bytes().into(), force: false, dry_run: false };
     let Ok(_) = crew.ask(SessionId(0), load)? else { return None };
     let open = Operation::OpenSession { key: SessionKey::default() };
     let Ok(Answer::Session(session, _)) = crew.ask(SessionId(0), open)? else { return None };

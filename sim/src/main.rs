@@ -199,6 +199,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             | Bug::BatchBeforeDurable => "facts",
             bug if is_of_expiry(bug) => "ttl",
             Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => "stuck",
+            Bug::OldLivesGoOn | Bug::VersionRenumbers => "versions",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

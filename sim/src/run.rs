@@ -6,6 +6,7 @@ pub(crate) mod moves;
 mod operator;
 mod parked;
 mod settled;
+mod versions;
 
 use crate::aim::aim;
 use crate::auditor::Auditor;
@@ -204,6 +205,9 @@ impl Run {
         if self.machine.disk.is_down() || self.machine.failed() || self.machine.disk.needs_restart() {
             self.restart()?;
         }
+        if self.workload.has_versions() {
+            self.change_version(true)?;
+        }
         self.settled_means_handled()?;
         self.settle()?;
         self.free_parked()?;
@@ -232,7 +236,7 @@ impl Run {
     fn put_app(&mut self) -> Result<(), String> {
         let app = self.workload.app();
         for _ in 0..TRIES_MAX {
-            let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: false };
+            let operation = Operation::AppLoad { text: app.file.as_bytes().into(), force: true, dry_run: false };
             let outcome = self.ask(operation)?;
             if let Some(outcome) = outcome.filter(|_| !self.machine.disk.is_down()) {
                 if matches!(&outcome, Err(refusal) if is_passing(refusal.code)) {
@@ -461,7 +465,7 @@ impl Run {
                 self.machine.fill_disk();
             }
             if self.reloads_left > 0 && self.machine.turns >= self.next_reload && !self.machine.failed() {
-                self.reload()?;
+                if self.workload.has_versions() { self.change_version(false)? } else { self.reload()? }
             }
             if self.rng.chance(self.machine.knobs.clock_jumps) {
                 self.machine.jump_clock();

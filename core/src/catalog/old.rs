@@ -1,28 +1,48 @@
-//! Catalogs that older versions of the program wrote. Up to version 3 nothing expired, in version 2 no topic was compacted, in
-//! version 1 topics kept their events for ever.
+//! Catalogs that older versions of the program wrote. Up to version 4 an app had one version, up to version 3 nothing expired, in
+//! version 2 no topic was compacted, in version 1 topics kept their events for ever.
 
 use super::{AppEntry, Catalog, Deleted, HandlerEntry, Map, Subscription, Table, Topic};
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// Versions 1 to 3, which differ by their topics.
+/// Versions 1 to 4, which differ by their topics and tables.
 #[derive(Archive, Serialize, Deserialize)]
-struct CatalogOf<T> {
+struct CatalogOf<T, U> {
     version: u64,
     next: u32,
-    apps: Vec<AppEntryOf<T>>,
+    apps: Vec<AppEntryOf<T, U>>,
     deleted: Vec<Deleted>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct AppEntryOf<T> {
+struct AppEntryOf<T, U> {
     id: u32,
     name: String,
     version: u32,
     file: String,
     topics: Vec<T>,
-    tables: Vec<TableV3>,
+    tables: Vec<U>,
     subscriptions: Vec<Subscription>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct TableV4 {
+    id: u32,
+    name: String,
+    key: u8,
+    value: Option<u8>,
+    maps: Vec<MapV4>,
+    handlers: Vec<HandlerEntry>,
+    ttl_micros: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct MapV4 {
+    id: u16,
+    name: String,
+    key: u8,
+    value: u8,
+    ttl_micros: Option<u64>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -69,18 +89,20 @@ struct MapV3 {
 /// The archive behind a version; `None` if it has none of these.
 pub(super) fn read(version: u32, archive: &AlignedVec<16>) -> Option<Result<Catalog, rkyv::rancor::Error>> {
     Some(match version {
-        1 => rkyv::from_bytes(archive).map(|old| now(old, topic_1)),
-        2 => rkyv::from_bytes(archive).map(|old| now(old, topic_2)),
-        3 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic)),
+        1 => rkyv::from_bytes(archive).map(|old| now(old, topic_1, table_3)),
+        2 => rkyv::from_bytes(archive).map(|old| now(old, topic_2, table_3)),
+        3 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic, table_3)),
+        4 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic, table_4)),
         _ => return None,
     })
 }
 
-fn now<T>(CatalogOf { version, next, apps, deleted }: CatalogOf<T>, topic: fn(T) -> Topic) -> Catalog {
+fn now<T, U>(old: CatalogOf<T, U>, topic: fn(T) -> Topic, table: fn(U) -> Table) -> Catalog {
+    let CatalogOf { version, next, apps, deleted } = old;
     let app = |AppEntryOf { id, name, version, file, topics, tables, subscriptions }| {
         let topics = Vec::into_iter(topics).map(topic).collect();
         let tables = Vec::into_iter(tables).map(table).collect();
-        AppEntry { id, name, version, file, topics, tables, subscriptions }
+        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros: 0, past: Vec::new() }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
 }
@@ -93,28 +115,63 @@ fn topic_2(TopicV2 { id, name, key, value, lanes, keep_micros, keep_bytes, hard,
     Topic { id, name, key, value, lanes, keep_micros, keep_bytes, hard, compact, tombstone_micros: 0 }
 }
 
-fn table(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> Table {
-    let maps = maps.into_iter().map(|MapV3 { id, name, key, value }| Map { id, name, key, value, ttl_micros: None });
-    Table { id, name, key, value, maps: maps.collect(), handlers, ttl_micros: None }
+fn table_3(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> Table {
+    let maps = maps.into_iter().map(|MapV3 { id, name, key, value }| MapV4 { id, name, key, value, ttl_micros: None });
+    table_4(TableV4 { id, name, key, value, maps: maps.collect(), handlers, ttl_micros: None })
+}
+
+fn table_4(TableV4 { id, name, key, value, maps, handlers, ttl_micros }: TableV4) -> Table {
+    let map =
+        |MapV4 { id, name, key, value, ttl_micros }| Map { id, name, key, value, ttl_micros, expired_before: false };
+    let maps = maps.into_iter().map(map).collect();
+    Table { id, name, key, value, maps, handlers, ttl_micros, expired_before: false, retired: Vec::new() }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::PastVersion;
     use super::*;
     use gristmill_base::datatype::DataType;
 
     fn of(topic: Topic, tables: Vec<Table>) -> Catalog {
         let (name, file) = ("a".to_owned(), "app: a".to_owned());
-        let app = AppEntry { id: 1, name, version: 1, file, topics: vec![topic], tables, subscriptions: Vec::new() };
+        let app = AppEntry {
+            id: 1,
+            name,
+            version: 1,
+            file,
+            topics: vec![topic],
+            tables,
+            subscriptions: Vec::new(),
+            loaded_micros: 0,
+            past: Vec::new(),
+        };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted }
     }
 
     fn table(ttl_micros: Option<u64>) -> Table {
         let (name, code) = ("t".to_owned(), DataType::String.code());
-        let map = |id: u16| Map { id, name: format!("m{id}"), key: code, value: code, ttl_micros: None };
+        let map = |id: u16| Map {
+            id,
+            name: format!("m{id}"),
+            key: code,
+            value: code,
+            ttl_micros: None,
+            expired_before: false,
+        };
         let maps = vec![map(0), Map { ttl_micros, ..map(3) }];
-        Table { id: 4, name, key: code, value: Some(code), maps, handlers: vec![], ttl_micros }
+        Table {
+            id: 4,
+            name,
+            key: code,
+            value: Some(code),
+            maps,
+            handlers: vec![],
+            ttl_micros,
+            expired_before: false,
+            retired: vec![],
+        }
     }
 
     fn plain() -> Topic {
@@ -143,17 +200,25 @@ mod tests {
     fn golden_bytes_of_all_versions() {
         let kept = Topic { keep_micros: Some(604_800_000_000), keep_bytes: Some(10 << 30), ..plain() };
         let compact = Topic { compact: true, tombstone_micros: 86_400_000_000, ..kept.clone() };
-        let new = of(compact.clone(), vec![table(Some(3_600_000_000))]);
-        assert_eq!(hex(&new.to_bytes()), GOLDEN_4);
+        let before = of(compact.clone(), vec![table(Some(3_600_000_000))]);
+        let mut new = before.clone();
+        let app = &mut new.apps[0];
+        (app.version, app.loaded_micros) = (2, 1_764_000_000_000_000);
+        app.past.push(PastVersion { version: 1, file: "app: b".to_owned(), loaded_micros: 1_763_000_000_000_000 });
+        let table_of = &mut app.tables[0];
+        table_of.expired_before = true;
+        table_of.retired.push(Map { id: 7, ..table_of.maps[0].clone() });
+        assert_eq!(hex(&new.to_bytes()), GOLDEN_5);
         let bytes = |text: &str| -> Vec<u8> {
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
         };
-        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(new));
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(before));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_3)), Ok(of(compact, vec![table(None)])));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_2)), Ok(of(kept, vec![])));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_1)), Ok(of(plain(), vec![])));
-        let error = Catalog::from_bytes(&bytes(&GOLDEN_4.replacen("04", "05", 1))).unwrap_err();
-        assert!(error.0.contains("version 5; this program reads versions 1 to 4"), "{error}");
+        let error = Catalog::from_bytes(&bytes(&GOLDEN_5.replacen("05", "06", 1))).unwrap_err();
+        assert!(error.0.contains("version 6; this program reads versions 1 to 5"), "{error}");
     }
 
     /// As version 1 of the program's catalog wrote it.
@@ -163,6 +228,18 @@ mod tests {
         "f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff01000000d4ffffff0100000000000000",
     );
     /// As this version writes it.
+    const GOLDEN_5: &str = concat!(
+        "050000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
+        "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",
+        "000000000000000000000000000000000000000000000000030000006d33ffffffffffff000000000100000000000000",
+        "00a493d6000000000000000000000000070000006d30ffffffffffff0000000000000000000000000000000000000000",
+        "00000000000000000400000074ffffffffffffff0001000078ffffff02000000c0ffffff000000000100000000000000",
+        "00a493d60000000001000000a4ffffff0100000000000000010000006170703a2062ffff000000000030bd6c70430600",
+        "0100000061ffffffffffffff020000006170703a2061ffffd8feffff0100000088ffffff01000000c0ffffff00000000",
+        "0040624159440600b0ffffff010000000700000008000000f8ffffff01000000f4ffffff01000000f0ffffff00000000",
+        "03000000000000000900000094ffffff01000000d4ffffff0100000000000000",
+    );
+    /// As version 4 wrote it.
     const GOLDEN_4: &str = concat!(
         "040000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
         "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",

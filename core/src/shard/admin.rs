@@ -12,7 +12,11 @@ impl Shard {
     /// Handles an operation that no key places.
     pub(super) fn admin(&mut self, responder: Responder, operation: Operation) {
         let answer = match operation {
-            Operation::AppLoad { text, force } => return self.load_app(responder, &text, force),
+            Operation::AppLoad { text, force, dry_run } => return self.load_app(responder, &text, force, dry_run),
+            Operation::AppVersions { name, version } => match self.shown.app(&name) {
+                Some(app) => versions(app, version),
+                None => Err(self.unknown_app(&name)),
+            },
             Operation::AppDelete { name } => return self.delete_app(responder, &name),
             Operation::AppList => Ok(self.shown.apps.iter().map(app_line).collect()),
             Operation::TopicList => Ok(Value::Array(self.topic_lines())),
@@ -44,6 +48,24 @@ impl Shard {
             })
             .collect()
     }
+}
+
+/// The versions of an app that are kept, newest first; or one with its file.
+fn versions(app: &AppEntry, version: u32) -> Result<Value, Refusal> {
+    let past = app.past.iter().rev().map(|past| (past.version, past.loaded_micros, past.file.len()));
+    let all = std::iter::once((app.version, app.loaded_micros, app.file.len())).chain(past);
+    if version == 0 {
+        let line = |(version, micros, bytes)| json!({"version": version, "loaded_micros": micros, "file_bytes": bytes, "loaded": version == app.version});
+        return Ok(json!({"app": app.name, "versions": all.map(line).collect::<Vec<_>>()}));
+    }
+    let Some(file) = app.file_of(version) else {
+        let known: Vec<String> = all.map(|(version, ..)| version.to_string()).collect();
+        return Err(Refusal::new(
+            Code::UnknownName,
+            format!("version {version} of app {} is not kept; kept are {}", app.name, known.join(", ")),
+        ));
+    };
+    Ok(json!({"app": app.name, "version": version, "file": file}))
 }
 
 fn app_line(app: &AppEntry) -> Value {

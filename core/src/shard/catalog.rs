@@ -3,7 +3,7 @@
 use super::admin::describe;
 use super::{Outbox, Shard};
 use crate::appfile::AppFile;
-use crate::catalog::{AppEntry, Catalog};
+use crate::catalog::Catalog;
 use crate::jobs::Job;
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Refusal, Responder};
@@ -30,30 +30,23 @@ pub(super) struct Change {
 }
 
 impl Shard {
-    /// Loads an app file.
+    /// Loads an app file; or says what that would change.
     ///
     /// While another change is under way none is looked at: compared with a catalog that not every shard uses yet, a file
     /// that was sent twice would be called loaded before it is.
-    pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], _force: bool) {
+    pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], force: bool, dry_run: bool) {
         if self.change.is_some() || self.moves.is_leading() {
             return self.refuse_change(responder);
         }
-        match self.try_load(text) {
+        match self.try_load(text, force, dry_run) {
             Err(refusal) => self.reply(Lsn(0), responder, Err(refusal)),
-            Ok((catalog, app, changed)) => {
-                let mut answer = describe(&app);
-                answer["changed"] = changed.into();
-                let answer = answer.to_string();
-                if changed {
-                    self.begin_change(responder, catalog, answer)
-                } else {
-                    self.reply(Lsn(0), responder, Ok(Answer::Json(answer)))
-                }
-            }
+            Ok((answer, None)) => self.reply(Lsn(0), responder, Ok(Answer::Json(answer))),
+            Ok((answer, Some(catalog))) => self.begin_change(responder, catalog, answer),
         }
     }
 
-    fn try_load(&self, text: &[u8]) -> Result<(Catalog, AppEntry, bool), Refusal> {
+    /// The answer to a load, and the catalog that it makes if it changes anything.
+    fn try_load(&self, text: &[u8], force: bool, dry_run: bool) -> Result<(String, Option<Catalog>), Refusal> {
         let bad = |message: String| Refusal::new(Code::BadRequest, message);
         let text = std::str::from_utf8(text).map_err(|error| bad(format!("the app file is not UTF-8: {error}")))?;
         let file = AppFile::parse(text, "app file").map_err(|error| bad(error.to_string()))?;
@@ -68,9 +61,24 @@ impl Shard {
                 })?;
             }
         }
-        let (catalog, changed) = self.catalog.load(&file, text).map_err(|error| bad(error.to_string()))?;
-        let app = catalog.app(&file.app).expect("it was just loaded").clone();
-        Ok((catalog, app, changed))
+        let loaded = self.catalog.app(&file.app);
+        let from = loaded.map(|app| app.version);
+        if dry_run {
+            let difference = self.catalog.difference(&file, text).map_err(|error| bad(error.to_string()))?;
+            let (changed, lines) = (difference.is_some(), difference.unwrap_or_default().json());
+            let answer = json!({"app": file.app, "from": from, "to": from.map_or(1, |it| it + u32::from(changed)),
+                                "changed": changed, "changes": lines});
+            return Ok((answer.to_string(), None));
+        }
+        let done = self.catalog.load(&file, text, self.engine_micros, force).map_err(|error| bad(error.to_string()))?;
+        let (catalog, difference) = match done {
+            Some((catalog, difference)) => (Some(catalog), difference.json()),
+            None => (None, json!([])),
+        };
+        let app = catalog.as_ref().unwrap_or(&self.catalog).app(&file.app).expect("it was just loaded, or before");
+        let mut answer = describe(app);
+        (answer["changed"], answer["from"], answer["changes"]) = (catalog.is_some().into(), from.into(), difference);
+        Ok((answer.to_string(), catalog))
     }
 
     /// Unloads an app and deletes what it holds.
@@ -193,6 +201,7 @@ impl Shard {
     pub(super) fn show_catalog(&mut self, from: ShardId, version: u64) {
         if self.catalog.version == version {
             self.shown = self.catalog.clone();
+            self.begin_new_feeds();
         }
         self.say(from, Item::CatalogUsed(version));
     }

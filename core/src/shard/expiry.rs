@@ -230,8 +230,8 @@ impl Shard {
             _ => return Look::Now,
         };
         let Some((_, table)) = self.catalog.table(table) else { return Look::Now };
-        let of_map = map.filter(|map| table.map(*map).is_some_and(|map| map.ttl_micros.is_some()));
-        let of_grain = table.ttl_micros.is_some();
+        let of_map = map.filter(|map| table.map(*map).is_some_and(Map::expires));
+        let of_grain = table.grains_expire();
         let address = GrainAddress { table: TableId(table.id), key: (&**key).into() };
         if of_grain && self.look(slot, &address, Expiring::Grain) == Look::Later {
             return Look::Later;
@@ -275,10 +275,9 @@ impl Shard {
 
     /// Before a client's write to a grain whose turn it would be at once: what has expired goes. Whether it may go on.
     pub(super) fn before_write(&mut self, slot: SlotId, address: &GrainAddress) -> bool {
-        let of_grain = |table: &Table| table.ttl_micros.is_some();
         if !self.expiries.late.contains(&slot)
             || planted::is(Bug::WriteBeforeExpiry)
-            || !self.catalog.table(address.table).is_some_and(|(_, table)| of_grain(table))
+            || !self.catalog.table(address.table).is_some_and(|(_, table)| table.grains_expire())
         {
             return true;
         }
@@ -312,12 +311,17 @@ fn expiries(table: &Table, mutations: &[Mutation], now_micros: u64, lives: &Live
             Mutation::Value(_) => is_written = true,
             Mutation::Entry(map, key, _) => {
                 is_written = true;
-                if let Some(ttl) = ttl_of(table.map(*map)) {
+                let Some(map_entry) = table.map(*map) else { continue };
+                let expiring = Expiring::Entry(*map, key.clone());
+                if let Some(ttl) = map_entry.ttl_micros {
                     let ttl = lives.get(&Some((*map, key.clone()))).copied().unwrap_or(ttl);
-                    changes.push(Expiring::Entry(*map, key.clone()).at(due(now_micros, ttl)));
+                    changes.push(expiring.at(due(now_micros, ttl)));
+                } else if map_entry.expired_before {
+                    // What an earlier version of the app set ends with what it was set for.
+                    changes.push(TimerChange::Stays(expiring));
                 }
             }
-            Mutation::NoEntry(map, key) if ttl_of(table.map(*map)).is_some() => {
+            Mutation::NoEntry(map, key) if table.map(*map).is_some_and(Map::expires) => {
                 changes.push(TimerChange::Stays(Expiring::Entry(*map, key.clone())));
             }
             Mutation::NoGrain => {
@@ -331,12 +335,10 @@ fn expiries(table: &Table, mutations: &[Mutation], now_micros: u64, lives: &Live
     if let Some(ttl) = table.ttl_micros.filter(|_| is_written) {
         let ttl = lives.get(&None).copied().unwrap_or(ttl);
         changes.push(Expiring::Grain.at(due(now_micros, ttl)));
+    } else if table.expired_before && is_written {
+        changes.push(TimerChange::Stays(Expiring::Grain));
     }
     changes
-}
-
-fn ttl_of(map: Option<&Map>) -> Option<u64> {
-    map.and_then(|map| map.ttl_micros)
 }
 
 fn due(now_micros: u64, ttl_micros: u64) -> u64 {

@@ -13,6 +13,7 @@ use gristmill_base::ids::{HandlerId, LaneKey, Offset, SlotId, SubscriptionId, Ta
 use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, KEY_BYTES_MAX, OUTBOX_ROWS_MAX};
 use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::sometimes::reached;
 use gristmill_state::input::{Bytes, GrainAddress, GrainOperation, Input, InputCause, StreamId};
 use gristmill_state::lane::{EntryRead, Lane, LaneEvent, LaneRead};
 use gristmill_state::slot::{Acceptance, Slot};
@@ -186,15 +187,29 @@ impl Shard {
 
     /// Lists the feeds of a lane that has new events.
     pub(super) fn feed_lane(&mut self, lane: LaneKey) {
-        let catalog = self.catalog.clone();
+        let (catalog, shown) = (self.catalog.clone(), self.shown.clone());
         for subscription in catalog.subscriptions_of(lane.topic) {
             let key = (SubscriptionId(subscription.id), lane);
             if !self.feeds.contains_key(&key) {
-                let feed = Feed::new(Offset(1), Offset(1), BTreeMap::new(), self.now_nanos);
+                // Another shard may not know it yet.
+                if shown.subscription(key.0).is_none() {
+                    reached("append before a new subscription is fed");
+                    continue;
+                }
+                let home = self.lane_home(lane.topic, lane.lane);
+                let start = self.slot(home).and_then(|slot| slot.lanes.get(&lane)).map_or(Offset(1), |lane| lane.start);
+                let feed = Feed::new(start, start, BTreeMap::new(), self.now_nanos);
                 self.feeds.insert(key, feed);
             }
             self.list_feed(key);
         }
+    }
+
+    /// Every shard knows the subscriptions of the newest version of an app: what the lanes homed here hold goes to the new ones,
+    /// from the first event on.
+    pub(super) fn begin_new_feeds(&mut self) {
+        let lanes: Vec<LaneKey> = self.slots.iter().flatten().flat_map(|slot| slot.lanes.keys().copied()).collect();
+        lanes.into_iter().for_each(|lane| self.feed_lane(lane));
     }
 
     /// Whether a subscription's feed of a lane that is homed here has begun.

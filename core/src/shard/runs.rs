@@ -81,6 +81,7 @@ impl Shard {
     fn run(&mut self, slot: SlotId, grain: GrainId) {
         let waits = self.waits_for_expiry(slot, grain);
         let (now, most) = (self.now_nanos, Most { bytes: self.copied_bytes_max(), bulk: self.bulk_run_inputs() });
+        let to_come = self.catalog.first_to_come();
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work().expect("a ready grain has work");
         if work.not_before_nanos > now {
@@ -93,7 +94,10 @@ impl Shard {
             self.retries.insert((now + LATE_NANOS, slot, grain.0), ());
             return;
         }
+        let table = state.grains.get(grain).table;
         match head(state, grain, work, most) {
+            Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
+            Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Rest => self.read_backlog(slot, grain),
@@ -103,6 +107,13 @@ impl Shard {
                 self.mark_ready(slot);
             }
         }
+    }
+
+    /// A message came from a shard that uses a version of its app which this one is about to use: what it is for is not known
+    /// here yet.
+    fn wait_for_version(&mut self, slot: SlotId, grain: GrainId) {
+        reached("input for a version to come");
+        self.retries.insert((self.now_nanos + LATE_NANOS, slot, grain.0), ());
     }
 
     fn run_builtin(&mut self, slot: SlotId, grain: GrainId, count: usize) {
@@ -149,8 +160,12 @@ impl Shard {
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         let here = state.grains.get(grain);
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
-            let message = format!("handler {handler} of table {} does not exist any more", here.table);
-            return self.exhausted(slot, grain, count, message, None);
+            // Of a table that is gone nothing is left to wait; a table whose handler is gone keeps what waits for that.
+            let policy = catalog.table(here.table).map(|_| (None, None));
+            let name =
+                catalog.table(here.table).map_or_else(|| here.table.to_string(), |(_, table)| table.name.clone());
+            let message = format!("handler {handler} of table {name} does not exist any more");
+            return self.exhausted(slot, grain, count, message, policy);
         };
         self.activity.ran(handler, count);
         if self.activity.is_sampled() {

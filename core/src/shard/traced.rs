@@ -69,7 +69,10 @@ impl Shard {
             | Operation::Skip { table, key, .. }
             | Operation::Invoke { table, key, .. } => (None, Some(*table), key),
             Operation::Scan { table, prefix, .. } => (None, Some(*table), prefix),
-            Operation::AppDelete { name } | Operation::Describe { name } | Operation::Settle { name, .. } => {
+            Operation::AppDelete { name }
+            | Operation::AppVersions { name, .. }
+            | Operation::Describe { name }
+            | Operation::Settle { name, .. } => {
                 return Subject { app: name.clone(), ..Subject::default() };
             }
             _ => return Subject::default(),

@@ -312,17 +312,17 @@ impl Shard {
                     ));
                 };
                 check("the value", data_type(wanted), value, VALUE_BYTES_MAX)?;
-                self.fits_log(key.len() + value.len()).map(|()| entry.ttl_micros.is_some())
+                self.fits_log(key.len() + value.len()).map(|()| entry.grains_expire())
             }
             Operation::MapPut { table, map, key, entry, value, .. } => {
                 let of = self.table_for(*table, key)?;
                 let found = map_of(of, *map)?;
                 check("the map key", data_type(found.key), entry, KEY_BYTES_MAX)?;
                 check("the map value", data_type(found.value), value, VALUE_BYTES_MAX)?;
-                let expires = found.ttl_micros.is_some();
+                let expires = found.expires();
                 // The record names the entry twice then.
                 self.fits_log(key.len() + entry.len() * (1 + usize::from(expires)) + value.len())?;
-                Ok(expires || of.ttl_micros.is_some())
+                Ok(expires || of.grains_expire())
             }
             other => Err(Refusal::new(Code::Internal, format!("{other:?} puts no row"))),
         }
@@ -383,7 +383,7 @@ impl Shard {
             Operation::MapDelete { table, map, key, entry, .. } => {
                 let found = self.map_for(table, map, &key)?;
                 check("the map key", data_type(found.key), &entry, KEY_BYTES_MAX)?;
-                let expires = found.ttl_micros.is_some();
+                let expires = found.expires();
                 Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapDelete(map, entry), expires)
             }
             Operation::Invoke { table, handler, key, payload, .. } => {

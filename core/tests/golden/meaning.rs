@@ -45,7 +45,7 @@ fn id(list: &Value, name: &str) -> u32 {
 impl User {
     /// A new session.
     pub(crate) fn new(rig: &mut Rig) -> Self {
-        let ids = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let ids = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false, dry_run: false });
         let Ok(Answer::Session(session, _)) =
             rig.ask(0, SessionId(0), Operation::OpenSession { key: SessionKey::default() })
         else {

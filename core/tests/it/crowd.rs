@@ -39,7 +39,7 @@ fn a_feed_with_large_events_behind_it_hands_over_no_more_than_may_wait() {
     let config = BootConfig { segment_bytes: 16 << 20, checkpoint_bytes: 1 << 30, ..config(1) };
     {
         let mut rig = Rig::start(&folder.0, &config, apps);
-        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+        let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false, dry_run: false });
         let topic = TopicId(loaded["topics"][0]["id"].as_u64().expect("it has a number") as u32);
         let open = Operation::OpenSession { key: SessionKey::default() };
         let Ok(Answer::Session(session, _)) = rig.ask(0, SessionId(0), open) else { panic!("no session") };

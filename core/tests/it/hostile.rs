@@ -235,7 +235,7 @@ fn a_slot_full_of_sessions_says_so() {
 fn a_load_while_another_is_published_is_told_to_come_again() {
     let folder = Folder::new("two-loads");
     let mut rig = Rig::start(&folder.0, &config(2), apps);
-    let load = || Operation::AppLoad { text: FILE.as_bytes().into(), force: false };
+    let load = || Operation::AppLoad { text: FILE.as_bytes().into(), force: false, dry_run: false };
     let (first, second) = (rig.send(0, SessionId(0), load()), rig.send(0, SessionId(0), load()));
     rig.settle_reply(second);
     let refusal = rig.take(second).unwrap().unwrap_err();

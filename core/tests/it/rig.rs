@@ -185,7 +185,7 @@ impl Rig {
 
     /// Loads an app by its file; gives its numbers.
     pub(crate) fn load(&mut self, file: &str) -> serde_json::Value {
-        self.json(Operation::AppLoad { text: file.as_bytes().into(), force: false })
+        self.json(Operation::AppLoad { text: file.as_bytes().into(), force: false, dry_run: false })
     }
 
     /// A new session.

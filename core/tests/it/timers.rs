@@ -73,7 +73,7 @@ fn until(rig: &mut Rig, micros: u64) {
 fn timers_that_do_not_fit_memory_fire_once_and_in_time() {
     let folder = Folder::new("timers");
     let mut rig = Rig::start(&folder.0, &small(), apps);
-    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false });
+    let loaded = rig.json(Operation::AppLoad { text: FILE.as_bytes().into(), force: false, dry_run: false });
     let table = TableId(loaded["tables"][0]["id"].as_u64().unwrap() as u32);
     let handler = HandlerId(loaded["tables"][0]["handlers"][0]["id"].as_u64().unwrap() as u32);
     let Ok(Answer::Session(session, _)) =

@@ -113,14 +113,19 @@ pub fn scan_groups(
     if !scanner.known {
         return Err(scanner.damage(index, offset, from, "no segment starts with a readable batch"));
     }
+    let ends_with = |scanner: &Scanner<'_>| match bad.is_empty() {
+        true => "no further segment".to_owned(),
+        false => scanner.or_next(index, &bad),
+    };
     if tail.next < from {
-        let what = format!("the log ends before record {from}, up to which a checkpoint covers it");
+        let found = ends_with(&scanner);
+        let what = format!("the log ends before record {from}, up to which a checkpoint covers it; there is {found}");
         let file = segments.get(index).map_or_else(|| config.dir.clone(), |found| config.path(&found.name));
         return Err(LogError::Damage { file, offset, first: tail.next, last: Lsn(from.0 - 1), what });
     }
     if tail.next < config.reached {
         let reached = config.reached;
-        let found = if bad.is_empty() { "no further segment".to_owned() } else { scanner.or_next(index, &bad) };
+        let found = ends_with(&scanner);
         let what = format!(
             "the log ends before record {reached}, but an earlier start found all before it: something is missing at its end, \
              or this is an older copy; there is {found}"

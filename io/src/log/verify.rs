@@ -81,8 +81,10 @@ pub fn verify(
         Err(LogError::Damage { file, offset, first, last, what }) => {
             report.damage = ranges(files, config, from)?;
             // The search knows less of what must be there than a scan does: a file that is missing leaves no range.
-            if !report.damage.iter().any(|range| range.file == file) {
-                report.damage.insert(0, LogDamage { file, from: offset, to: offset, first, last, what });
+            match report.damage.iter_mut().find(|range| range.file == file) {
+                // A scan may know of a second place that can be meant.
+                Some(range) => range.what = format!("{}: {what}", range.what),
+                None => report.damage.insert(0, LogDamage { file, from: offset, to: offset, first, last, what }),
             }
         }
         Err(LogError::Disk(error)) if is_unreadable(&error) => {

@@ -4,13 +4,15 @@ use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{ShardId, SlotId};
 use gristmill_base::limits::{APP_FILE_BYTES_MAX, NAME_BYTES_MAX};
 
-use crate::fields::{read_bool, write_bytes};
+use crate::fields::write_bytes;
 
 /// Loads an app file: a new app, or a new version of one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppLoad<'a> {
     /// Load it also where it takes something away.
     pub force: bool,
+    /// Load nothing, say what would be otherwise.
+    pub dry_run: bool,
     /// Name of the file, for messages.
     pub file_name: &'a str,
     /// Content of the file.
@@ -19,15 +21,20 @@ pub struct AppLoad<'a> {
 
 impl<'a> AppLoad<'a> {
     pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let flags = from.u8()?;
+        if flags > 3 {
+            return Err(DecodeError::Unknown { what: "app_load flags", found: flags.into() });
+        }
         Ok(Self {
-            force: read_bool(from, "app_load flag")?,
+            force: flags & 1 > 0,
+            dry_run: flags & 2 > 0,
             file_name: from.text("file name", NAME_BYTES_MAX)?,
             file: from.text("app file", APP_FILE_BYTES_MAX)?,
         })
     }
 
     pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
-        to.put_u8(u8::from(self.force));
+        to.put_u8(u8::from(self.force) | u8::from(self.dry_run) << 1);
         write_bytes(to, "file name", self.file_name.as_bytes(), NAME_BYTES_MAX)?;
         write_bytes(to, "app file", self.file.as_bytes(), APP_FILE_BYTES_MAX)
     }
@@ -47,6 +54,27 @@ impl<'a> AppDelete<'a> {
 
     pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
         write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)
+    }
+}
+
+/// Asks for the versions of an app that are kept, or for the file of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppVersions<'a> {
+    /// Its name.
+    pub app: &'a str,
+    /// Which one, with its file; 0: all of them, without.
+    pub version: u32,
+}
+
+impl<'a> AppVersions<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { app: from.text("app name", NAME_BYTES_MAX)?, version: from.u32()? })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)?;
+        to.put_u32(self.version);
+        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ mod table;
 mod topic;
 mod writer;
 
-pub use admin::{AppDelete, AppLoad, AppSettle, Backup, BackupStep, Describe, MoveSlot};
+pub use admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Describe, MoveSlot};
 pub use answer::{Answer, Answers};
 pub use batch::{Append, EventBatch, EventBatchBuf, FetchPage, ReadBatch};
 pub use deframer::Deframer;

@@ -57,6 +57,8 @@ opcodes! {
     Backup = 10, "backup";
     /// Moves a slot to another shard.
     MoveSlot = 11, "move_slot";
+    /// The versions of an app that are kept, or the file of one.
+    AppVersions = 12, "app_versions";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.

@@ -2,7 +2,7 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppSettle, Backup, Describe, MoveSlot};
+use crate::admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, Describe, MoveSlot};
 use crate::batch::Append;
 use crate::fields::Sequence;
 use crate::hello::Hello;
@@ -29,6 +29,8 @@ pub enum Operation<'a> {
     AppList,
     /// Deletes an app. Answered by `Reply::Json`.
     AppDelete(AppDelete<'a>),
+    /// The kept versions of an app, or the file of one. Answered by `Reply::Json`.
+    AppVersions(AppVersions<'a>),
     /// Lists topics. Answered by `Reply::Json`.
     TopicList,
     /// Waits until an app has settled. Answered by `Reply::Json`.
@@ -113,6 +115,7 @@ impl<'a> Operation<'a> {
             OpCode::ParkedRetry => Self::ParkedRetry(RetryParked::read(&mut from)?),
             OpCode::ParkedSkip => Self::ParkedSkip(SkipParked::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
+            OpCode::AppVersions => Self::AppVersions(AppVersions::read(&mut from)?),
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
             OpCode::MoveSlot => Self::MoveSlot(MoveSlot::read(&mut from)?),
             OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
@@ -145,6 +148,7 @@ impl<'a> Operation<'a> {
                 Ok(())
             }
             Self::AppSettle(operation) => operation.write(to),
+            Self::AppVersions(operation) => operation.write(to),
             Self::Backup(operation) => {
                 operation.write(to);
                 Ok(())
@@ -191,6 +195,7 @@ impl<'a> Operation<'a> {
             Self::Read(_) => OpCode::Read,
             Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
+            Self::AppVersions(_) => OpCode::AppVersions,
             Self::Backup(_) => OpCode::Backup,
             Self::MoveSlot(_) => OpCode::MoveSlot,
             Self::Ingest(_) => OpCode::Ingest,

@@ -95,6 +95,7 @@ impl<'a> Reply<'a> {
             | OpCode::AppDelete
             | OpCode::TopicList
             | OpCode::AppSettle
+            | OpCode::AppVersions
             | OpCode::Backup
             | OpCode::MoveSlot
             | OpCode::ParkedShow => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),

@@ -46,7 +46,12 @@ impl<'a> Operation<'a> {
     #[must_use]
     pub fn route(&self) -> Route<'a> {
         match self {
-            Self::Hello(_) | Self::Ping | Self::Describe(_) | Self::AppList | Self::TopicList => Route::Here,
+            Self::Hello(_)
+            | Self::Ping
+            | Self::Describe(_)
+            | Self::AppList
+            | Self::AppVersions(_)
+            | Self::TopicList => Route::Here,
             Self::AppLoad(_) | Self::AppDelete(_) | Self::Backup(_) | Self::MoveSlot(_) => Route::Control,
             Self::Status | Self::AppSettle(_) => Route::Everywhere,
             Self::Scan(scan) | Self::ParkedList(scan) if scan.shard_local => Route::Here,

@@ -457,14 +457,33 @@ impl Client {
         Ok(all)
     }
 
-    /// Loads an app file. The reply is a JSON object with at least `app` and `id`.
+    /// Loads an app file, as a new app or as another version of a loaded one. The reply is a JSON object with at least `app`, `id`,
+    /// `version`, `changed`, and what is otherwise than in the version before (`changes`).
     ///
     /// # Errors
     /// As [`Self::call`]. The server's message names line and field of what it refuses.
     pub fn app_load(&mut self, file_name: &str, file: &str, force: bool) -> Result<String, Error> {
         self.apps.clear();
-        self.call(OwnedOperation::AppLoad { force, file_name: file_name.to_owned(), file: file.to_owned() })
-            .and_then(json)
+        let (file_name, file) = (file_name.to_owned(), file.to_owned());
+        self.call(OwnedOperation::AppLoad { force, dry_run: false, file_name, file }).and_then(json)
+    }
+
+    /// What loading an app file would change: a JSON object with `app`, `from`, `to`, `changed` and `changes`, each with `kind` (`adds`,
+    /// `changes`, `takes_away`, `impossible`), `about` and `text`.
+    ///
+    /// # Errors
+    /// As [`Self::app_load`].
+    pub fn app_diff(&mut self, file_name: &str, file: &str) -> Result<String, Error> {
+        let (file_name, file) = (file_name.to_owned(), file.to_owned());
+        self.call(OwnedOperation::AppLoad { force: false, dry_run: true, file_name, file }).and_then(json)
+    }
+
+    /// The versions of an app that are kept, newest first; or, unless it is 0, that version with its `file`. A JSON object.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; there is no such app, or the version is not kept.
+    pub fn app_versions(&mut self, app: &str, version: u32) -> Result<String, Error> {
+        self.call(OwnedOperation::AppVersions { app: app.to_owned(), version }).and_then(json)
     }
 
     /// Deletes an app and all that it holds. The reply is a JSON object.

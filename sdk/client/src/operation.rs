@@ -55,7 +55,9 @@ pub enum OwnedOperation {
     /// See [`wire::Invoke`].
     Invoke { table: TableId, handler: HandlerId, key: Vec<u8>, payload: Vec<u8> },
     /// See [`wire::AppLoad`].
-    AppLoad { force: bool, file_name: String, file: String },
+    AppLoad { force: bool, dry_run: bool, file_name: String, file: String },
+    /// See [`wire::AppVersions`].
+    AppVersions { app: String, version: u32 },
     /// See [`wire::AppDelete`].
     AppDelete { app: String },
     /// See [`wire::AppSettle`].
@@ -148,9 +150,10 @@ impl OwnedOperation {
             Self::Invoke { table, handler, key, payload } => {
                 Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
             }
-            Self::AppLoad { force, file_name, file } => {
-                Operation::AppLoad(wire::AppLoad { force: *force, file_name, file })
+            Self::AppLoad { force, dry_run, file_name, file } => {
+                Operation::AppLoad(wire::AppLoad { force: *force, dry_run: *dry_run, file_name, file })
             }
+            Self::AppVersions { app, version } => Operation::AppVersions(wire::AppVersions { app, version: *version }),
             Self::AppDelete { app } => Operation::AppDelete(wire::AppDelete { app }),
             Self::AppSettle { app, wait_millis } => {
                 Operation::AppSettle(wire::AppSettle { app, wait_millis: *wait_millis })

@@ -1,5 +1,6 @@
-//! `gristmill app`: load, list and delete apps.
+//! `gristmill app`: load, list and delete apps, and their versions.
 
+use super::app_versions::{self, lines};
 use super::connect::{Server, failed};
 use super::output::{Columns, Format, Output, Printer};
 use crate::exit::{Exit, Failed};
@@ -25,12 +26,40 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Load an app, or a new version of it: an app file, or the name of an app that is linked into this program.
+    /// Load an app, or another version of it: an app file, or the name of an app that is linked into this program. What keeps its
+    /// name keeps its data, and runs on; what is otherwise is told.
     Load {
         /// An app file (YAML), or the name of a linked app.
         #[arg(value_name = "FILE|NAME")]
         app: String,
         /// Load it also where it takes something away.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show what loading an app file would change. Exit status 0: nothing; 1: something.
+    Diff {
+        /// An app file (YAML), or the name of a linked app.
+        #[arg(value_name = "FILE|NAME")]
+        app: String,
+    },
+    /// List the versions of an app that are kept, newest first; or print the app file of one.
+    Versions {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        app: String,
+        /// Print the app file of this version.
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..))]
+        file: Option<u32>,
+    },
+    /// Load the app file of an earlier version again, as a new version.
+    Rollback {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        app: String,
+        /// Which version; the one before if it is left out.
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..))]
+        to: Option<u32>,
+        /// Also where it takes something away.
         #[arg(long)]
         force: bool,
     },
@@ -62,6 +91,16 @@ pub(super) fn run(arguments: &Arguments, apps: &[App]) -> Result<(), Failed> {
     match &arguments.action {
         Action::Load { app, force } => load(arguments, app, *force, apps),
         Action::List => list(arguments),
+        Action::Diff { app } => {
+            let (file_name, text) = file_of(app, apps)?;
+            app_versions::diff(&mut arguments.server.connect()?, (app, &file_name), &text, arguments.output.output)
+        }
+        Action::Versions { app, file } => {
+            app_versions::versions(&mut arguments.server.connect()?, app, *file, arguments.output.output)
+        }
+        Action::Rollback { app, to, force } => {
+            app_versions::rollback(&mut arguments.server.connect()?, (app, *to), *force, arguments.output.output)
+        }
         Action::Wait { app, .. } => {
             let timeout = arguments.server.timeout_or(Duration::from_secs(60));
             wait(&mut arguments.server.connect()?, app, timeout, arguments.output.output)
@@ -120,14 +159,25 @@ fn file_of(name: &str, apps: &[App]) -> Result<(String, String), Failed> {
 
 fn load(arguments: &Arguments, name: &str, force: bool, apps: &[App]) -> Result<(), Failed> {
     let (file_name, text) = file_of(name, apps)?;
-    let reply = arguments.server.connect()?.app_load(&file_name, &text, force).map_err(|error| {
-        let failed = failed(error);
-        Failed { message: name_the_file(&failed.message, &file_name), ..failed }
-    })?;
+    let reply = arguments.server.connect()?.app_load(&file_name, &text, force);
+    let reply = reply.map_err(|error| of_file(error, &file_name))?;
     let value: Value = serde_json::from_str(&reply).unwrap_or_default();
     let unchanged = value["changed"].as_bool() == Some(false);
-    let told = if unchanged { "is loaded already, nothing changed" } else { "is loaded" };
-    report(arguments.output.output, &reply, &format!("{name} {told}"))
+    let told = match value["from"].as_u64() {
+        _ if unchanged => format!("{name} is loaded already, nothing changed"),
+        None => format!("{name} is loaded"),
+        Some(from) => {
+            let told = format!("{name} is loaded: version {from} is followed by {}", cell(&value, "version"));
+            [told].into_iter().chain(lines(&value)).collect::<Vec<_>>().join("\n")
+        }
+    };
+    report(arguments.output.output, &reply, &told)
+}
+
+/// What the server says of a file.
+pub(super) fn of_file(error: gristmill_client::Error, file: &str) -> Failed {
+    let failed = failed(error);
+    Failed { message: name_the_file(&failed.message, file), ..failed }
 }
 
 /// The server knows the text alone and calls it the app file; the person who sent it knows it by its name.
@@ -135,7 +185,7 @@ fn name_the_file(message: &str, file: &str) -> String {
     message.replacen("app file:", &format!("{file}:"), 1)
 }
 
-fn report(format: Format, reply: &str, told: &str) -> Result<(), Failed> {
+pub(super) fn report(format: Format, reply: &str, told: &str) -> Result<(), Failed> {
     let mut printer = Printer::new();
     printer.line(if format == Format::Json { reply } else { told })?;
     printer.flush()

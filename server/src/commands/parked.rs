@@ -106,12 +106,12 @@ fn object(text: &[u8]) -> Result<Value, Failed> {
 
 /// The time by this machine's clock, microseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "shown to a person as an age; nothing else sees it")]
-fn now_micros() -> u64 {
+pub(super) fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// How long ago a time was.
-fn age(now: u64, micros: u64) -> String {
+pub(super) fn age(now: u64, micros: u64) -> String {
     let seconds = now.saturating_sub(micros) / 1_000_000;
     match seconds {
         0..=119 => format!("{seconds}s"),

@@ -81,7 +81,7 @@ impl Machine {
             return Err(format!("P8: {words} was damaged, and recovery came to another state without a word"));
         }
         if is_named {
-            self.hold_verify(&self.rot.wounds[new])?;
+            self.hold_verify(new)?;
             reached("damage reported");
         } else if exempt {
             // Whatever came of it is allowed. The run goes on with what clients were promised.
@@ -102,11 +102,16 @@ impl Machine {
         Ok(())
     }
 
-    /// What a start refuses, `gristmill data verify` names too.
-    fn hold_verify(&self, wound: &Wound) -> Result<(), String> {
+    /// What a start refuses, `gristmill data verify` names too; where there is other damage beside it, once that is mended: a loss that
+    /// only slots show which other files belong to is not seen before.
+    fn hold_verify(&self, at: usize) -> Result<(), String> {
+        let wound = &self.rot.wounds[at];
         let mut disk = self.disk.fork().restart();
         disk.set_faults(FaultPlan::default());
         disk.crash_at_op(u64::MAX);
+        for (_, other) in self.rot.wounds.iter().enumerate().rev().filter(|(other, _)| *other != at) {
+            disk.mend(other);
+        }
         let now = disk.clock().now();
         let told = match verify(&mut disk, &self.knobs.boot, now, &mut |_, _| {}) {
             // A log that misses its first batch ends in either of two files: the words name the other one.

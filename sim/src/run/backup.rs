@@ -168,8 +168,12 @@ impl Run {
         let auditor = std::mem::replace(&mut self.auditor, auditor);
         let (clients, ingesters) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.ingesters));
         let network = std::mem::take(&mut self.network);
-        let rested = self.machine.start(false).and_then(|()| self.settle()).and_then(|()| self.final_check());
-        (self.machine, self.auditor) = (machine, auditor);
+        let names = self.names.clone();
+        let rested = self.machine.start(false).and_then(|()| {
+            self.take_names();
+            self.settle().and_then(|()| self.final_check())
+        });
+        (self.machine, self.auditor, self.names) = (machine, auditor, names);
         (self.clients, self.ingesters, self.network) = (clients, ingesters, network);
         reached("backup restored and audited");
         rested.map_err(|what| wrong(&format!("restored: {what}")))

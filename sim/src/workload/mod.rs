@@ -4,6 +4,7 @@ pub mod bank;
 pub mod facts;
 pub mod lives;
 pub mod stuck;
+pub mod versions;
 pub mod words;
 
 use crate::auditor::lives::Ttl;
@@ -143,6 +144,12 @@ impl Names {
     #[must_use]
     pub fn table(&self, name: &str) -> &Table {
         self.app.tables.iter().find(|table| table.name == name).expect("a workload names its own tables")
+    }
+
+    /// Whether this version of the app has a table.
+    #[must_use]
+    pub fn has_table(&self, name: &str) -> bool {
+        self.app.tables.iter().any(|table| table.name == name)
     }
 
     /// The name of a table.
@@ -316,6 +323,20 @@ pub trait Workload {
     /// The app with its handlers.
     fn app(&self) -> App;
 
+    /// Whether there are other versions of its app.
+    fn has_versions(&self) -> bool {
+        false
+    }
+
+    /// Draws another version of the app, which is loaded next, and says whether it is another one. `most_micros`: the latest engine time
+    /// of a shard; `is_last`: it is that for the final check. Those without versions are deleted and loaded again instead.
+    fn version_begins(&mut self, _most_micros: u64, _is_last: bool, _rng: &mut SimRng) -> bool {
+        false
+    }
+
+    /// Every shard uses that version.
+    fn version_used(&mut self) {}
+
     /// Topics, all of whose lanes are read at the end.
     fn topics(&self) -> &'static [&'static str];
 
@@ -359,9 +380,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "facts" => Some(Box::<facts::Facts>::default()),
         "ttl" => Some(Box::<lives::Lives>::default()),
         "stuck" => Some(Box::<stuck::Stuck>::default()),
+        "versions" => Some(Box::<versions::Versions>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 7] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck"];
+pub const NAMES: [&str; 8] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "versions"];

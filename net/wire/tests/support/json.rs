@@ -92,7 +92,9 @@ fn fields(operation: &Operation<'_>) -> Value {
         }),
         Operation::Describe(o) => json!({ "app": o.app }),
         Operation::AppDelete(o) => json!({ "app": o.app }),
-        Operation::AppLoad(o) => json!({ "force": o.force, "file_name": o.file_name, "file": o.file }),
+        Operation::AppLoad(o) => {
+            json!({ "force": o.force, "dry_run": o.dry_run, "file_name": o.file_name, "file": o.file })
+        }
         Operation::Produce(o) => json!({
             "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
             "headers": headers(&o.headers),
@@ -102,6 +104,7 @@ fn fields(operation: &Operation<'_>) -> Value {
         }),
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
+        Operation::AppVersions(o) => json!({ "app": o.app, "version": o.version }),
         Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
         Operation::Ingest(o) => json!({
             "topic": o.topic.0, "input": o.input.0, "slot": o.slot.0, "end": o.end, "prev": o.prev,

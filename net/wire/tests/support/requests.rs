@@ -4,8 +4,8 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 use gristmill_wire::{
-    AppDelete, AppLoad, AppSettle, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest, Invoke,
-    MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf,
+    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest,
+    Invoke, MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf,
     RetryParked, Scan, Sequence, ShowParked, SkipParked, Void,
 };
 
@@ -47,12 +47,28 @@ fn connection() -> Vec<Sample> {
             "an app file, with force",
             Operation::AppLoad(AppLoad {
                 force: true,
+                dry_run: false,
                 file_name: "app.yaml",
                 file: "app: word-count\nlanguage: rust\n",
             }),
         ),
         request("app-list", "no body", Operation::AppList),
         request("app-delete", "an app by name", Operation::AppDelete(AppDelete { app: "word-count" })),
+        request(
+            "app-diff",
+            "an app file: what it would change",
+            Operation::AppLoad(AppLoad {
+                force: false,
+                dry_run: true,
+                file_name: "app.yaml",
+                file: "app: word-count\nlanguage: rust\n",
+            }),
+        ),
+        request(
+            "app-versions",
+            "the file of version 3",
+            Operation::AppVersions(AppVersions { app: "word-count", version: 3 }),
+        ),
         request("topic-list", "no body", Operation::TopicList),
         request(
             "app-settle",

@@ -106,6 +106,12 @@ fn documents() -> Vec<Sample> {
         ),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
+        json_reply(
+            "ok-app-versions",
+            "a version with its file",
+            OpCode::AppVersions,
+            r#"{"app":"shop","version":3,"file":"app: shop\n"}"#,
+        ),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),
         json_reply("ok-app-delete", "what was deleted", OpCode::AppDelete, r#"{"app":"shop","id":1}"#),
         json_reply(

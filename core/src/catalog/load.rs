@@ -1,0 +1,243 @@
+//! Loading an app file into the catalog, as a new app or as another version of one that is loaded: what keeps its name keeps its
+//! number, and so its data.
+
+use super::{
+    AppEntry, Catalog, CatalogError, Deleted, Difference, Exhausted, HandlerEntry, Map, PastVersion, Subscription,
+    Table, Topic,
+};
+use crate::appfile::{AppFile, HandlerSpec, OnExhausted, TableSpec};
+use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};
+use gristmill_base::planted::{self, Bug};
+
+impl Catalog {
+    /// The catalog with an app file loaded at that engine time, and what it changes of the loaded version; `None` if that is
+    /// loaded from the same text.
+    ///
+    /// # Errors
+    /// The loaded version has data that the file has no place for; or, unless it is forced, the file takes something away. The
+    /// message lists what.
+    pub fn load(
+        &self,
+        file: &AppFile,
+        text: &str,
+        now_micros: u64,
+        force: bool,
+    ) -> Result<Option<(Self, Difference)>, CatalogError> {
+        let difference = self.difference(file, text)?;
+        let Some(difference) = difference else { return Ok(None) };
+        difference.check(force).map_err(CatalogError)?;
+        Ok(Some((self.with(file, text, now_micros), difference)))
+    }
+
+    /// What loading an app file would change of the loaded version; `None` if that is loaded from the same text.
+    ///
+    /// # Errors
+    /// The file that is loaded cannot be read any more.
+    pub fn difference(&self, file: &AppFile, text: &str) -> Result<Option<Difference>, CatalogError> {
+        let Some(loaded) = self.app(&file.app) else { return Ok(Some(Difference::of_new(file))) };
+        if loaded.file == text {
+            return Ok(None);
+        }
+        let mut scratch = self.clone();
+        let new = scratch.entry(file, text, Some(loaded));
+        Ok(Some(Difference::between(loaded, &new, file)))
+    }
+
+    fn with(&self, file: &AppFile, text: &str, now_micros: u64) -> Self {
+        let mut catalog = self.clone();
+        catalog.version += 1;
+        let at = self.apps.iter().position(|app| app.name == file.app);
+        let old = at.map(|at| &self.apps[at]);
+        let mut entry = catalog.entry(file, text, old);
+        entry.loaded_micros = now_micros;
+        let Some((at, old)) = at.zip(old) else {
+            catalog.apps.push(entry);
+            return catalog;
+        };
+        entry.past = past(old);
+        let gone = Deleted::between(old, &entry);
+        if !gone.is_empty() {
+            catalog.deleted.push(gone);
+        }
+        catalog.apps[at] = entry;
+        catalog
+    }
+
+    /// The catalog without an app, and the app.
+    #[must_use]
+    pub fn unload(&self, name: &str) -> Option<(Self, AppEntry)> {
+        let at = self.apps.iter().position(|app| app.name == name)?;
+        let mut catalog = self.clone();
+        catalog.version += 1;
+        let app = catalog.apps.remove(at);
+        catalog.deleted.push(Deleted {
+            tables: app.tables.iter().map(|table| table.id).collect(),
+            topics: app.topics.iter().map(|topic| topic.id).collect(),
+            subscriptions: app.subscriptions.iter().map(|subscription| subscription.id).collect(),
+        });
+        Some((catalog, app))
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The number that something has already, or a new one.
+    fn number_of(&mut self, known: Option<u32>) -> u32 {
+        known.unwrap_or_else(|| self.number())
+    }
+
+    /// What a file amounts to, with the numbers of `old` for whatever is in both.
+    fn entry(&mut self, file: &AppFile, text: &str, old: Option<&AppEntry>) -> AppEntry {
+        let id = self.number_of(old.map(|old| old.id));
+        let mut topics = Vec::new();
+        for topic in &file.topics {
+            let known = old.and_then(|old| old.topics.iter().find(|known| known.name == topic.name));
+            topics.push(Topic::new(self.number_of(known.map(|known| known.id)), topic));
+        }
+        let topic_named =
+            |name: &str| topics.iter().find(|topic| topic.name == name).expect("the app file was validated").id;
+        let mut subscriptions = Vec::new();
+        let mut tables = Vec::new();
+        for table in &file.tables {
+            let known = old.and_then(|old| old.tables.iter().find(|known| known.name == table.name));
+            let table_id = self.number_of(known.map(|known| known.id));
+            let mut handlers = Vec::new();
+            for handler in &table.handlers {
+                let entry = known.and_then(|known| known.handler_named(&handler.name));
+                let handler_id = self.number_of(entry.map(|entry| entry.id));
+                for subscribe in &handler.subscribe {
+                    let wanted = Subscription {
+                        id: 0,
+                        name: subscribe.name.clone(),
+                        topic: topic_named(&subscribe.topic),
+                        table: table_id,
+                        handler: handler_id,
+                        field: subscribe.key.clone(),
+                    };
+                    let same = old.and_then(|old| old.instance_of(&wanted, &subscriptions));
+                    let same = same.filter(|_| !planted::is(Bug::VersionRenumbers));
+                    subscriptions.push(Subscription { id: self.number_of(same), ..wanted });
+                }
+                let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
+                handlers.push(handler_entry(handler_id, handler, dead_letter));
+            }
+            let (maps, retired) = maps(table, known);
+            tables.push(Table {
+                id: table_id,
+                name: table.name.clone(),
+                key: table.key.code(),
+                value: table.value.as_ref().map(|value| value.code()),
+                maps,
+                handlers,
+                ttl_micros: table.ttl.map(|ttl| ttl.as_micros() as u64),
+                expired_before: known.is_some_and(Table::grains_expire) && !planted::is(Bug::OldLivesGoOn),
+                retired,
+            });
+        }
+        AppEntry {
+            id,
+            name: file.app.clone(),
+            version: old.map_or(1, |old| old.version + 1),
+            file: text.to_owned(),
+            topics,
+            tables,
+            subscriptions,
+            loaded_micros: 0,
+            past: Vec::new(),
+        }
+    }
+}
+
+impl AppEntry {
+    /// The instance of this version that a subscription of the next one goes on with: of the same table, by the same rule, in
+    /// the same handler if there is one, and not taken yet.
+    fn instance_of(&self, wanted: &Subscription, taken: &[Subscription]) -> Option<u32> {
+        let is_same = |known: &&Subscription| {
+            (known.table, known.topic, &known.field, &known.name)
+                == (wanted.table, wanted.topic, &wanted.field, &wanted.name)
+                && taken.iter().all(|taken| taken.id != known.id)
+        };
+        let mut known: Vec<&Subscription> = self.subscriptions.iter().filter(is_same).collect();
+        known.sort_by_key(|known| known.handler != wanted.handler);
+        known.first().map(|known| known.id)
+    }
+
+    /// The app file of a version; `None` if it is not kept.
+    #[must_use]
+    pub fn file_of(&self, version: u32) -> Option<&str> {
+        if version == self.version {
+            return Some(&self.file);
+        }
+        self.past.iter().find(|past| past.version == version).map(|past| past.file.as_str())
+    }
+}
+
+impl Deleted {
+    /// What the next version of an app does not have any more.
+    fn between(old: &AppEntry, new: &AppEntry) -> Self {
+        let (tables, topics) = (&new.tables, &new.topics);
+        let tables = old.tables.iter().map(|it| it.id).filter(|id| tables.iter().all(|it| it.id != *id)).collect();
+        let topics = old.topics.iter().map(|it| it.id).filter(|id| topics.iter().all(|it| it.id != *id)).collect();
+        let goes = |id: &u32| new.subscriptions.iter().all(|it| it.id != *id);
+        let subscriptions = old.subscriptions.iter().map(|it| it.id).filter(goes).collect();
+        Self { tables, topics, subscriptions }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.topics.is_empty() && self.subscriptions.is_empty()
+    }
+}
+
+/// The versions before the one that follows `old`: as many of the newest as are kept.
+fn past(old: &AppEntry) -> Vec<PastVersion> {
+    let mut past = old.past.clone();
+    past.push(PastVersion { version: old.version, file: old.file.clone(), loaded_micros: old.loaded_micros });
+    let mut bytes = 0;
+    let fits = |version: &&PastVersion| {
+        bytes += version.file.len();
+        bytes <= APP_VERSIONS_BYTES_MAX
+    };
+    let kept = past.iter().rev().take(APP_VERSIONS_KEPT).take_while(fits).count();
+    past.split_off(past.len() - kept)
+}
+
+/// The maps of a table, in order of id, and those that an earlier version had beside them.
+fn maps(table: &TableSpec, known: Option<&Table>) -> (Vec<Map>, Vec<Map>) {
+    let before: Vec<&Map> = known.into_iter().flat_map(|known| known.maps.iter().chain(&known.retired)).collect();
+    let mut maps: Vec<Map> = table
+        .maps
+        .iter()
+        .map(|map| Map {
+            id: map.id,
+            name: map.name.clone(),
+            key: map.key.code(),
+            value: map.value.code(),
+            ttl_micros: map.ttl.map(|ttl| ttl.as_micros() as u64),
+            expired_before: before.iter().any(|known| known.id == map.id && known.expires())
+                && !planted::is(Bug::OldLivesGoOn),
+        })
+        .collect();
+    maps.sort_unstable_by_key(|map| map.id);
+    let is_gone = |known: &&Map| maps.iter().all(|map| map.id != known.id);
+    let retired = before.into_iter().filter(is_gone).cloned().collect();
+    (maps, retired)
+}
+
+fn handler_entry(id: u32, handler: &HandlerSpec, dead_letter: Option<u32>) -> HandlerEntry {
+    let retry = handler.retry.as_ref();
+    HandlerEntry {
+        id,
+        name: handler.name.clone(),
+        attempts: retry.map_or(1, |retry| retry.attempts),
+        backoff_nanos: retry.map_or(0, |retry| retry.backoff.as_nanos() as u64),
+        backoff_max_nanos: retry.map_or(0, |retry| retry.max.as_nanos() as u64),
+        exhausted: handler.on_exhausted.map(|policy| match policy {
+            OnExhausted::DeadLetter => Exhausted::DeadLetter,
+            OnExhausted::Park => Exhausted::Park,
+            OnExhausted::Fail => Exhausted::Fail,
+        }),
+        dead_letter,
+    }
+}
