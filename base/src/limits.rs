@@ -128,6 +128,13 @@ pub const BACKUP_LEASE_MILLIS: u64 = 30_000;
 pub const SETTLES_MAX: usize = 64;
 /// Longest wait of such a question at the server, milliseconds: an hour; a client that wants more asks again.
 pub const SETTLE_WAIT_MILLIS_MAX: u32 = 3_600_000;
+/// How often in a row a handler may defer an input: with its default of a second that is almost three hours; what never goes on
+/// must end as a failure, which somebody sees.
+pub const DEFERS_MAX: u32 = 10_000;
+/// Payload that an operator puts in the place of another: it is in each checkpoint until the input is handled.
+pub const EDIT_BYTES_MAX: usize = 256 << 10;
+/// Name by which an operator tells an input: a timer's name and some numbers.
+pub const INPUT_NAME_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Inputs that wait for a parked grain of which one answer tells: a screen or two.
 pub const PARKED_INPUTS_MAX: u32 = 100;
 /// Text of the payload of each of them: enough to know it by; all of them and what goes with them fit a frame.

@@ -141,6 +141,26 @@ pub enum Bug {
     RetryLosesOrder = 112,
     /// A decision about a parked grain is not told apart from its repetition.
     SkipAgain = 113,
+    /// What a run did that an exception handler turned into a status is committed with it.
+    StatusKeepsEffects = 130,
+    /// An exception handler that succeeds consumes the input behind the one that failed too.
+    ExceptionTakesTwo = 131,
+    /// A deferred input is consumed with those before it.
+    DeferLosesInput = 132,
+    /// What was queued behind a deferred input is presented before it.
+    DeferOvertaken = 133,
+    /// The inputs before one that failed are committed with what the run did for all of them.
+    PrefixKeepsEffects = 134,
+    /// A checkpoint does not hold what an operator put in the place of a payload.
+    EditNotDumped = 135,
+    /// A skip that names its input skips whatever is first.
+    SkipUnnamed = 136,
+    /// The verdict of a run that was given up is taken for that of the run that followed.
+    LateVerdictCommits = 137,
+    /// A shard forgets at its start which subscriptions are paused.
+    PauseForgotten = 138,
+    /// Retention takes events that a paused subscription has not got.
+    PausedNotKept = 139,
     /// A version of an app without a time to live forgets that earlier rows have one: writing them again does not keep them.
     OldLivesGoOn = 170,
     /// Another version of an app gives its subscriptions new numbers.
@@ -168,7 +188,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 75] = [
+    pub const ALL: [Bug; 85] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -242,6 +262,16 @@ impl Bug {
         Bug::SkipWithoutLetter,
         Bug::RetryLosesOrder,
         Bug::SkipAgain,
+        Bug::StatusKeepsEffects,
+        Bug::ExceptionTakesTwo,
+        Bug::DeferLosesInput,
+        Bug::DeferOvertaken,
+        Bug::PrefixKeepsEffects,
+        Bug::EditNotDumped,
+        Bug::SkipUnnamed,
+        Bug::LateVerdictCommits,
+        Bug::PauseForgotten,
+        Bug::PausedNotKept,
         Bug::OldLivesGoOn,
         Bug::VersionRenumbers,
     ];

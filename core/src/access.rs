@@ -8,7 +8,7 @@ use gristmill_base::limits::{
     VALUE_BYTES_MAX,
 };
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
-use gristmill_sdk::{Access, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
+use gristmill_sdk::{Access, Caught, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
 use gristmill_state::expiry::EXPIRY_MARK;
 use gristmill_state::grain::{Grain, RangeKey, Row};
 use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
@@ -79,6 +79,7 @@ pub struct RunAccess<'a> {
     hops: u8,
     /// Class of what the run sends.
     class: InputClass,
+    caught: Option<Caught<'a>>,
     dice: Option<&'a mut dyn MissDice>,
     /// Rows that are not in memory; `None` if all of the grain's are.
     stored: Option<&'a mut dyn Stored>,
@@ -104,6 +105,8 @@ pub struct RunPlace<'a> {
     pub hops: u8,
     /// Class of the run's inputs together.
     pub class: InputClass,
+    /// The failure that the handler is called for, if it is called as an exception handler.
+    pub caught: Option<Caught<'a>>,
 }
 
 impl Effects {
@@ -158,9 +161,9 @@ impl Effects {
 impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
     pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>, stored: Option<&'a mut dyn Stored>) -> Self {
-        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class } = place;
+        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class, caught } = place;
         let effects = Effects::default();
-        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, dice, stored, effects }
+        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, caught, dice, stored, effects }
     }
 
     /// Key of the grain. Outlives this hold, unlike [`Access::key`].
@@ -363,6 +366,10 @@ impl Access for RunAccess<'_> {
 
     fn is_replay(&self) -> bool {
         false
+    }
+
+    fn caught(&self) -> Option<Caught<'_>> {
+        self.caught
     }
 
     fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt> {

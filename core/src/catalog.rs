@@ -11,9 +11,11 @@ mod tests;
 
 pub use difference::{Difference, Weight};
 
-use crate::appfile::TopicSpec;
+use crate::appfile::{ANY_KIND, TopicSpec};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{HandlerId, MapId, SubscriptionId, TableId, TopicId};
+use gristmill_base::nearest::nearest;
+use gristmill_base::planted::{self, Bug};
 use gristmill_state::lane::Keep;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -91,6 +93,27 @@ pub struct HandlerEntry {
     pub exhausted: Option<Exhausted>,
     /// [`TopicId`] of the dead-letter topic.
     pub dead_letter: Option<u32>,
+    /// What is done about failures, in the order in which it is asked.
+    pub exceptions: Vec<Exception>,
+    /// How long a run may take whose host answers later, nanoseconds; `None`: as long as it does.
+    pub timeout_nanos: Option<u64>,
+}
+
+/// What a handler does about failures of some kinds.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Unique in its app.
+    pub name: String,
+    /// The kinds, or [`ANY_KIND`].
+    pub kinds: Vec<String>,
+    /// Whether it is asked only once the tries of the input are used up.
+    pub when_exhausted: bool,
+    /// [`HandlerId`] of the handler of the same table that is called; `None`: the status below is given.
+    pub call: Option<u32>,
+    /// Number of the status.
+    pub code: u32,
+    /// Reason of the status.
+    pub reason: String,
 }
 
 /// A table.
@@ -132,6 +155,8 @@ pub struct Subscription {
     pub handler: u32,
     /// Field of the value that routes; `None`: the event's key does.
     pub field: Option<String>,
+    /// Whether its events wait until an operator resumes it.
+    pub paused: bool,
 }
 
 /// A loaded app.
@@ -242,7 +267,11 @@ impl Catalog {
                 ))
             })?
         };
-        catalog.map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))
+        let mut catalog = catalog.map_err(|error| CatalogError(format!("the catalog is malformed: {error}")))?;
+        if planted::is(Bug::PauseForgotten) {
+            catalog.apps.iter_mut().flat_map(|app| &mut app.subscriptions).for_each(|it| it.paused = false);
+        }
+        Ok(catalog)
     }
 
     /// An app by name.
@@ -299,6 +328,32 @@ impl Catalog {
     pub fn lane_count(&self, topic: TopicId) -> u16 {
         self.topic(topic).map_or(1, |(_, topic)| topic.lanes)
     }
+
+    /// The catalog with a subscription paused or resumed, its number, and whether that changes anything. A name that several
+    /// handlers of the app have stands for none of them; `TABLE.HANDLER.NAME` tells them apart.
+    ///
+    /// # Errors
+    /// There is no such subscription, or there are several; names those that there are.
+    pub fn pause(&self, app: &str, name: &str, paused: bool) -> Result<(Self, u32, bool), CatalogError> {
+        let mut catalog = self.clone();
+        let entry = catalog.apps.iter_mut().find(|entry| entry.name == app);
+        let entry = entry.ok_or_else(|| CatalogError(format!("no app {app} is loaded")))?;
+        let full = |it: &Subscription| entry.full_subscription_name(it);
+        let found: Vec<u32> =
+            entry.subscriptions.iter().filter(|it| it.name == name || full(it) == name).map(|it| it.id).collect();
+        let [id] = found.as_slice() else {
+            let known: Vec<String> = entry.subscriptions.iter().map(|it| entry.subscription_name(it)).collect();
+            let hint = nearest(name, known.iter().map(String::as_str));
+            let hint = hint.filter(|_| found.is_empty()).map_or_else(String::new, |it| format!("; did you mean {it}?"));
+            let many = if found.is_empty() { "no subscription" } else { "several subscriptions" };
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(CatalogError(format!("app {app} has {many} {name}; its subscriptions: {known}{hint}")));
+        };
+        let subscription = entry.subscriptions.iter_mut().find(|it| it.id == *id).expect("it was just found");
+        let changed = std::mem::replace(&mut subscription.paused, paused) != paused;
+        catalog.version += u64::from(changed);
+        Ok((catalog, *id, changed))
+    }
 }
 
 impl Topic {
@@ -324,6 +379,34 @@ impl Topic {
         let bytes = self.keep_bytes.map(|bytes| (bytes / u64::from(self.lanes.max(1))).max(1));
         let keep = Keep { micros: self.keep_micros, bytes };
         (keep != Keep::default()).then_some(keep)
+    }
+}
+
+impl AppEntry {
+    /// The name by which people tell a subscription of the app: its own, or with its table and handler before it where
+    /// another one has the same.
+    #[must_use]
+    pub fn subscription_name(&self, subscription: &Subscription) -> String {
+        match self.subscriptions.iter().filter(|it| it.name == subscription.name).count() {
+            0 | 1 => subscription.name.clone(),
+            _ => self.full_subscription_name(subscription),
+        }
+    }
+
+    fn full_subscription_name(&self, subscription: &Subscription) -> String {
+        let table = self.tables.iter().find(|table| table.id == subscription.table);
+        let handler = table.and_then(|table| table.handlers.iter().find(|it| it.id == subscription.handler));
+        let names = (table.map_or("?", |table| &table.name), handler.map_or("?", |handler| &handler.name));
+        format!("{}.{}.{}", names.0, names.1, subscription.name)
+    }
+}
+
+impl HandlerEntry {
+    /// What is done about a failure of that kind; `exhausted` says whether the tries of the input are used up.
+    #[must_use]
+    pub fn exception(&self, kind: &str, exhausted: bool) -> Option<&Exception> {
+        let takes = |it: &&Exception| it.kinds.iter().any(|own| own == kind || own == ANY_KIND);
+        self.exceptions.iter().filter(|it| exhausted || !it.when_exhausted).find(takes)
     }
 }
 

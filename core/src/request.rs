@@ -222,6 +222,13 @@ pub enum Operation {
         /// At most so many inputs.
         limit: u32,
     },
+    /// Why a grain does not move. Answered by [`Answer::Json`].
+    Why {
+        /// Table.
+        table: TableId,
+        /// Grain.
+        key: Key,
+    },
     /// Let a parked grain run again. Answered by [`Answer::Done`].
     Retry {
         /// Table.
@@ -243,6 +250,23 @@ pub enum Operation {
         drop: bool,
         /// Let the grain run again from then on.
         retry: bool,
+        /// The name of the input, as [`Operation::ShowParked`] tells it: refused if another one waits first. Empty: whatever
+        /// does.
+        expect: Box<str>,
+    },
+    /// Put another payload in the place of that of the input which waits first for a parked grain. Answered by
+    /// [`Answer::Done`].
+    Edit {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+        /// What its handler gets.
+        payload: Bytes,
+        /// As that of [`Operation::Skip`].
+        expect: Box<str>,
     },
     /// Call a handler and wait for its reply. Answered by [`Answer::Value`].
     Invoke {
@@ -286,6 +310,20 @@ pub enum Operation {
     AppDelete {
         /// Its name.
         name: String,
+    },
+    /// Pause a subscription, or resume it. Answered by [`Answer::Json`].
+    Pause {
+        /// The app's name.
+        app: String,
+        /// The subscription's name, or `TABLE.HANDLER.NAME` where several have that.
+        name: String,
+        /// Whether its events wait from now on.
+        paused: bool,
+    },
+    /// Subscriptions of an app. Answered by [`Answer::Json`].
+    SubscriptionList {
+        /// The app's name.
+        app: String,
     },
     /// Topics of all apps. Answered by [`Answer::Json`].
     TopicList,
@@ -457,8 +495,10 @@ impl Operation {
             Self::Get { key, .. }
             | Self::Delete { key, .. }
             | Self::ShowParked { key, .. }
+            | Self::Why { key, .. }
             | Self::Retry { key, .. }
             | Self::Skip { key, .. } => key.len(),
+            Self::Edit { key, payload, .. } => key.len() + payload.len(),
             Self::Put { key, value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
             Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
@@ -530,6 +570,7 @@ impl Operation {
             | Self::Invoke { sequence, .. }
             | Self::Retry { sequence, .. }
             | Self::Skip { sequence, .. }
+            | Self::Edit { sequence, .. }
             | Self::Void { sequence, .. } => Some(*sequence),
             _ => None,
         }

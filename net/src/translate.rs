@@ -65,6 +65,10 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::AppVersions(it) => Operation::AppVersions { name: it.app.to_owned(), version: it.version },
         WireOperation::AppList => Operation::AppList,
         WireOperation::AppDelete(it) => Operation::AppDelete { name: it.app.to_owned() },
+        WireOperation::SubscriptionPause(it) => {
+            Operation::Pause { app: it.app.to_owned(), name: it.name.to_owned(), paused: it.paused }
+        }
+        WireOperation::SubscriptionList(it) => Operation::SubscriptionList { app: it.app.to_owned() },
         WireOperation::TopicList => Operation::TopicList,
         WireOperation::Produce(it) => Operation::Produce {
             topic: it.topic,
@@ -181,6 +185,7 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
         WireOperation::ParkedShow(it) => {
             Operation::ShowParked { table: it.table, key: it.key.into(), limit: limit(it.limit, PARKED_INPUTS_MAX) }
         }
+        WireOperation::Why(it) => Operation::Why { table: it.table, key: it.key.into() },
         WireOperation::ParkedRetry(it) => {
             Operation::Retry { table: it.table, sequence: sequence(it.sequence), key: it.key.into() }
         }
@@ -190,6 +195,14 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             key: it.key.into(),
             drop: it.drop,
             retry: it.retry,
+            expect: it.expect.into(),
+        },
+        WireOperation::ParkedEdit(it) => Operation::Edit {
+            table: it.table,
+            sequence: sequence(it.sequence),
+            key: it.key.into(),
+            payload: owned(it.payload),
+            expect: it.expect.into(),
         },
         WireOperation::Invoke(it) => Operation::Invoke {
             table: it.table,
@@ -263,7 +276,13 @@ pub fn status(code: Code) -> Status {
 pub(crate) fn is_read(code: OpCode) -> bool {
     matches!(
         code,
-        OpCode::Get | OpCode::MapGet | OpCode::Range | OpCode::Scan | OpCode::ParkedList | OpCode::ParkedShow
+        OpCode::Get
+            | OpCode::MapGet
+            | OpCode::Range
+            | OpCode::Scan
+            | OpCode::ParkedList
+            | OpCode::ParkedShow
+            | OpCode::Why
     )
 }
 

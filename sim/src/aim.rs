@@ -33,6 +33,8 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::OldLivesGoOn | Bug::VersionRenumbers => (knobs.reloads, knobs.think_nanos) = (12, 20_000_000),
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
         Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
+        Bug::EditNotDumped | Bug::SkipUnnamed => aim_at_parked(bug, knobs),
+        bug if is_of_failures(bug) => aim_at_failures(bug, knobs),
         bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
         Bug::BulkForgotten | Bug::LiveOvertakesInGrain => {
@@ -190,11 +192,39 @@ fn aim_at_lanes(bug: Bug, knobs: &mut Knobs) -> bool {
 
 fn is_of_retention(bug: Bug) -> bool {
     use Bug::{
-        GapSwallowsAccepted, LaneFilesBeforeRoot, RetentionBeforeHandled, SkippedIsHandled, SkippedWithoutRecord,
+        GapSwallowsAccepted, LaneFilesBeforeRoot, PausedNotKept, RetentionBeforeHandled, SkippedIsHandled,
+        SkippedWithoutRecord,
     };
-    let bugs =
-        [RetentionBeforeHandled, LaneFilesBeforeRoot, SkippedIsHandled, SkippedWithoutRecord, GapSwallowsAccepted];
+    let bugs = [
+        RetentionBeforeHandled,
+        LaneFilesBeforeRoot,
+        SkippedIsHandled,
+        SkippedWithoutRecord,
+        GapSwallowsAccepted,
+        PausedNotKept,
+    ];
     bugs.contains(&bug)
+}
+
+/// Whether a bug is one of failures and of what is done about them.
+#[must_use]
+pub fn is_of_failures(bug: Bug) -> bool {
+    use Bug::{
+        DeferLosesInput, DeferOvertaken, ExceptionTakesTwo, LateVerdictCommits, PauseForgotten, PrefixKeepsEffects,
+        StatusKeepsEffects,
+    };
+    let of_runs = [DeferLosesInput, DeferOvertaken, PrefixKeepsEffects, LateVerdictCommits].contains(&bug);
+    of_runs || [StatusKeepsEffects, ExceptionTakesTwo, PauseForgotten].contains(&bug)
+}
+
+/// Many inputs for few grains; runs that take longer than they may.
+fn aim_at_failures(bug: Bug, knobs: &mut Knobs) {
+    knobs.operations = knobs.operations.max(120);
+    knobs.window = 16;
+    knobs.reloads = 0;
+    if bug == Bug::LateVerdictCommits {
+        (knobs.pending, knobs.pending_nanos) = (300_000, 50_000_000);
+    }
 }
 
 fn is_of_compaction(bug: Bug) -> bool {

@@ -58,6 +58,11 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGra
         let count = grain.work().map_or(0, Work::backlog_count);
         if count > 0 || grain.parked().is_some() {
             say(hash, format_args!("{} {:?} {count} {:?}", grain.table, grain.key, grain.parked()));
+            grain
+                .work()
+                .and_then(|work| work.edited.as_ref())
+                .iter()
+                .for_each(|row| say(hash, format_args!("{row:?}")));
         }
     }
     for row in backlogs {

@@ -16,6 +16,8 @@ pub struct Notice {
     pub grain: (u32, Vec<u8>),
     /// What it will bring, if its verdict is to come later.
     pub pending: Option<(Effects, Called)>,
+    /// It was given up; the rest says nothing.
+    pub given_up: bool,
 }
 
 /// See the module.
@@ -50,8 +52,12 @@ impl HandlerHost for SimHost {
             (None, Started::Done(called))
         };
         // The machine may be gone while its shards are dropped; then nobody counts runs any more.
-        let _ = self.notices.send(Notice { run, grain, pending });
+        let _ = self.notices.send(Notice { run, grain, pending, given_up: false });
         started
+    }
+
+    fn give_up(&mut self, run: u64) {
+        let _ = self.notices.send(Notice { run, grain: (0, Vec::new()), pending: None, given_up: true });
     }
 }
 

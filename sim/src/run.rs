@@ -5,6 +5,7 @@ mod lanes;
 pub(crate) mod moves;
 mod operator;
 mod parked;
+mod pauses;
 mod settled;
 mod versions;
 
@@ -111,6 +112,7 @@ struct Run {
     questions: (SimRng, u32),
     backups: backup::Backups,
     moves: moves::SlotMoves,
+    pauses: pauses::Pauses,
     names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
@@ -181,6 +183,7 @@ impl Run {
             questions,
             backups,
             moves,
+            pauses: pauses::Pauses::draw(options.seed, &options.workload, options.aim),
             names: None,
             network: BTreeMap::new(),
             replies: 0,
@@ -207,6 +210,12 @@ impl Run {
         }
         if self.workload.has_versions() {
             self.change_version(true)?;
+        }
+        for _ in 0..TRIES_MAX {
+            if self.resume()? {
+                break;
+            }
+            self.wait_a_little()?;
         }
         self.settled_means_handled()?;
         self.settle()?;
@@ -270,6 +279,7 @@ impl Run {
         sometimes::reached("app deleted and loaded again under load");
         let old = self.names.as_ref().map(|names| names.app_id());
         self.auditor.forget();
+        self.pauses.forget();
         if self.rng.below(3) == 0 {
             self.machine.disk.crash_at_op(self.machine.disk.ops() + self.rng.between(1, 80));
         }
@@ -476,6 +486,7 @@ impl Run {
             }
             self.backup_step()?;
             self.move_step();
+            self.pause_step()?;
             self.round()?;
         }
         self.machine.disk.crash_at_op(u64::MAX);

@@ -10,7 +10,7 @@ use crate::key::Key;
 use crate::record::{Parked, Spilled};
 use crate::store::RangePage;
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{MapId, Ssn, TableId};
+use gristmill_base::ids::{HandlerId, MapId, Ssn, TableId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A value and the record that wrote it.
@@ -50,6 +50,30 @@ pub struct Running {
     pub count: usize,
 }
 
+/// A failure of the input at the head of a queue. Nothing durable tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// What went wrong, in a word.
+    pub kind: String,
+    /// For people.
+    pub message: String,
+    /// Engine microseconds.
+    pub at_micros: u64,
+    /// The exception handler that the next run calls with that input; `None`: its own handler is tried again.
+    pub call: Option<HandlerId>,
+}
+
+/// The input at the head of a queue was deferred by its handler. Nothing durable tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// How often, in a row.
+    pub count: u32,
+    /// Since when, engine microseconds.
+    pub since_micros: u64,
+    /// How long the queue was; once it is longer, the input is presented again. `usize::MAX`: not before its time.
+    pub queued: usize,
+}
+
 /// What waits for a grain. Exists only while there is something.
 #[derive(Debug, Default)]
 pub struct Work {
@@ -65,6 +89,12 @@ pub struct Work {
     pub running: Option<Running>,
     /// Failed attempts at the head of the queue.
     pub attempts: u32,
+    /// The last of them.
+    pub failing: Option<Box<Failing>>,
+    /// Set while the head of the queue is deferred.
+    pub deferred: Option<Box<Deferred>>,
+    /// What an operator has put in the place of a backlog row; durable, and gone with the row.
+    pub edited: Option<Box<Spilled>>,
     /// After a failure: how many inputs the next run may take at most; 0 = no bound.
     pub run_limit: usize,
     /// Monotonic nanoseconds before which the grain is not run again; 0 = at once.
@@ -168,8 +198,15 @@ impl Work {
             && self.rest.is_none()
             && self.parked.is_none()
             && self.running.is_none()
+            && self.edited.is_none()
             && !self.listed_live
             && !self.listed_bulk
+    }
+
+    /// Nothing was tried of the head of the queue: it has changed, or is to be tried as if it were new.
+    pub fn head_is_new(&mut self) {
+        (self.attempts, self.run_limit, self.not_before_nanos) = (0, 0, 0);
+        (self.failing, self.deferred) = (None, None);
     }
 
     /// The class of the grain's work: one live input, wherever it stands in the queue, makes it live, because all before
@@ -204,12 +241,24 @@ impl Work {
         self.bulk = self.bulk_among(self.queue.len());
     }
 
+    /// What a queued entry is, whether it was copied into the backlog since or not: its place in a stream, or a timer.
+    #[must_use]
+    pub fn identity(&self, queued: &Queued) -> Option<Origin> {
+        match queued {
+            Queued::Backlog(n) => self.backlog.get(n).map(|row| row.origin.clone()),
+            other => other.origin(),
+        }
+    }
+
     /// The input of a queued entry, if it carries one (timers do not).
     #[must_use]
     pub fn input_of<'a>(&'a self, queued: &'a Queued) -> Option<&'a Input> {
         match queued {
             Queued::Stream(_, _, input) => Some(input),
-            Queued::Backlog(n) => self.backlog.get(n).map(|row| &row.input),
+            Queued::Backlog(n) => {
+                let edited = self.edited.as_deref().filter(|row| row.n == *n);
+                edited.or_else(|| self.backlog.get(n)).map(|row| &row.input)
+            }
             Queued::Timer(..) | Queued::Rest | Queued::Nothing => None,
         }
     }

@@ -102,8 +102,15 @@ fn commit() -> Commit {
         }],
         counters: vec![("words".into(), -3)],
         replies: vec![StoredReply { session: SessionId(77), pos: 1, outcome: Outcome::Value(Some(b"r"[..].into())) }],
-        spilled: vec![Spilled { n: 3, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input }],
-        parked: Some(Some(Parked { reason: "bad".into(), attempts: 2, since_micros: 5 })),
+        spilled: vec![Spilled { n: 3, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input: input.clone() }],
+        parked: Some(Some(Parked {
+            reason: "bad".into(),
+            attempts: 2,
+            since_micros: 5,
+            kind: "broken".into(),
+            failed: Some(Origin::Timer("tick".into(), Ssn(4))),
+        })),
+        edited: Some(Spilled { n: 1, origin: Origin::Stream(topic, 3), input }),
         ..Commit::new(grain, 1, 1_000)
     }
 }

@@ -6,8 +6,15 @@ use gristmill_base::datatype::DataType;
 use gristmill_base::nearest::nearest;
 use std::collections::BTreeMap;
 
-/// Checks `app`, which was read from the fields `topics` and `tables`.
-pub(super) fn check(app: &AppFile, topics: &[Field<'_>], tables: &[Field<'_>]) -> Result<(), AppFileError> {
+/// Checks `app`, which was read from the fields `topics`, `tables` and `exceptions`.
+pub(super) fn check(
+    app: &AppFile,
+    topics: &[Field<'_>],
+    tables: &[Field<'_>],
+    exceptions: &[Field<'_>],
+) -> Result<(), AppFileError> {
+    let names = app.exception_handlers.iter().map(|exception| exception.name.as_str());
+    unique("name", "exception handlers", exceptions, names)?;
     unique("name", "topics", topics, app.topics.iter().map(|topic| topic.name.as_str()))?;
     unique("name", "tables", tables, app.tables.iter().map(|table| table.name.as_str()))?;
     for (table, field) in app.tables.iter().zip(tables) {
@@ -36,7 +43,8 @@ fn check_handler(
     handler: &HandlerSpec,
     field: &Field<'_>,
 ) -> Result<(), AppFileError> {
-    let fields = field.fields(&["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic"])?;
+    let fields = field.fields(&super::HANDLER_FIELDS)?;
+    super::exceptions::check_uses(app, table, handler, &fields)?;
     let subscribes = fields.list("subscribe")?;
     let names = handler.subscribe.iter().map(|subscribe| subscribe.name.as_str());
     unique("name", "subscriptions of this handler", &subscribes, names)?;

@@ -182,6 +182,11 @@ impl<'a> Field<'a> {
         Ok(self.whole(1..=ATTEMPTS_MAX.into())? as u32)
     }
 
+    /// The number of a status that an app gives.
+    pub(super) fn status_code(&self) -> Result<u32, AppFileError> {
+        Ok(self.whole(1..=u32::MAX.into())? as u32)
+    }
+
     fn whole(&self, allowed: RangeInclusive<i128>) -> Result<i128, AppFileError> {
         match &self.node.value {
             Content::Whole(number) if allowed.contains(number) => Ok(*number),
@@ -233,6 +238,12 @@ impl<'a> Field<'a> {
         let Content::Text(text) = &self.node.value else { return None };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         Some((text[..digits].parse().ok()?, &text[digits..]))
+    }
+
+    /// How long a run may take.
+    pub(super) fn timeout(&self) -> Result<Duration, AppFileError> {
+        let timeout = self.duration()?;
+        if timeout.is_zero() { Err(self.refuse("a duration of at least 1ms")) } else { Ok(timeout) }
     }
 
     /// A duration such as `100ms` or `10s`.

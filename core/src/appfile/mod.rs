@@ -4,6 +4,7 @@
 //! names exists. Every error says where (file, line, column, field), what was found and what is allowed.
 
 mod check;
+mod exceptions;
 mod field;
 mod node;
 #[cfg(test)]
@@ -13,6 +14,8 @@ use gristmill_base::datatype::DataType;
 use gristmill_base::limits::{APP_FILE_BYTES_MAX, DELETE_RETENTION_HOURS_DEFAULT, LANE_COUNT_DEFAULT};
 use std::fmt;
 use std::time::Duration;
+
+pub use exceptions::{ANY_KIND, ExceptionSpec, Reaction};
 
 /// An app, as its file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct AppFile {
     pub topics: Vec<TopicSpec>,
     /// In the order of the file; names are unique.
     pub tables: Vec<TableSpec>,
+    /// In the order of the file; names are unique.
+    pub exception_handlers: Vec<ExceptionSpec>,
 }
 
 /// What handlers are written in. Others are refused until workers exist.
@@ -115,6 +120,10 @@ pub struct HandlerSpec {
     pub on_exhausted: Option<OnExhausted>,
     /// A topic of the file; there exactly when `on_exhausted` is [`OnExhausted::DeadLetter`].
     pub dead_letter_topic: Option<String>,
+    /// Exception handlers of the file, in the order in which they are asked; the first that takes the kind is used.
+    pub on_failure: Vec<String>,
+    /// How long a run may take whose host answers later; `None`: as long as it does.
+    pub timeout: Option<Duration>,
 }
 
 /// A subscription of a handler.
@@ -217,7 +226,7 @@ impl AppFile {
 }
 
 fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
-    let fields = root.fields(&["app", "language", "topics", "tables"])?;
+    let fields = root.fields(&["app", "language", "topics", "tables", "exception_handlers"])?;
     let app = fields.required("app")?.name()?;
     let language = fields.required("language")?;
     if language.text()? != "rust" {
@@ -225,13 +234,15 @@ fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
     }
     let topics = fields.list("topics")?;
     let tables = fields.list("tables")?;
+    let exceptions = fields.list("exception_handlers")?;
     let app = AppFile {
         app,
         language: Language::Rust,
         topics: topics.iter().map(read_topic).collect::<Result<_, _>>()?,
         tables: tables.iter().map(read_table).collect::<Result<_, _>>()?,
+        exception_handlers: exceptions.iter().map(exceptions::read).collect::<Result<_, _>>()?,
     };
-    check::check(&app, &topics, &tables)?;
+    check::check(&app, &topics, &tables, &exceptions)?;
     Ok(app)
 }
 
@@ -302,14 +313,20 @@ fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {
     })
 }
 
+/// The keys of a handler.
+const HANDLER_FIELDS: [&str; 7] =
+    ["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic", "on_failure", "timeout"];
+
 fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError> {
-    let fields = handler.fields(&["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic"])?;
+    let fields = handler.fields(&HANDLER_FIELDS)?;
     Ok(HandlerSpec {
         name: fields.required("name")?.name()?,
         subscribe: fields.list("subscribe")?.iter().map(read_subscribe).collect::<Result<_, _>>()?,
         retry: fields.optional("retry").map(|retry| read_retry(&retry)).transpose()?,
         on_exhausted: fields.optional("on_exhausted").map(|policy| read_policy(&policy)).transpose()?,
         dead_letter_topic: fields.optional("dead_letter_topic").map(|topic| topic.name()).transpose()?,
+        on_failure: fields.list("on_failure")?.iter().map(|name| name.name()).collect::<Result<_, _>>()?,
+        timeout: fields.optional("timeout").map(|timeout| timeout.timeout()).transpose()?,
     })
 }
 

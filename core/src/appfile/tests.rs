@@ -86,7 +86,7 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
 fn an_unknown_key_with_the_nearest() {
     assert_eq!(
         refused("topics:\n", "topicz:\n"),
-        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables; did you mean topics?"
+        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables, exception_handlers; did you mean topics?"
     );
     assert_eq!(
         refused("attempts: 5", "atempts: 5"),

@@ -279,6 +279,15 @@ impl Difference {
             let text = |it: &HandlerEntry| it.exhausted.map_or_else(|| "not said".to_owned(), |it| format!("{it:?}"));
             self.changes(about, format!("on_exhausted: {} becomes {}", text(old), text(new)));
         }
+        if old.timeout_nanos != new.timeout_nanos {
+            let text = |nanos: Option<u64>| nanos.map_or_else(|| "none".to_owned(), |nanos| time(nanos / 1_000));
+            self.changes(about, format!("timeout {} becomes {}", text(old.timeout_nanos), text(new.timeout_nanos)));
+        }
+        if old.exceptions != new.exceptions {
+            let names: Vec<&str> = new.exceptions.iter().map(|exception| exception.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            self.changes(about, format!("failures go to other exception handlers: {names}"));
+        }
         if old.dead_letter != new.dead_letter {
             let name = new.dead_letter.and_then(|id| app.topics.iter().find(|topic| topic.id == id));
             let name = name.map_or("none", |topic| topic.name.as_str());

@@ -2,10 +2,10 @@
 //! number, and so its data.
 
 use super::{
-    AppEntry, Catalog, CatalogError, Deleted, Difference, Exhausted, HandlerEntry, Map, PastVersion, Subscription,
-    Table, Topic,
+    AppEntry, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
+    Subscription, Table, Topic,
 };
-use crate::appfile::{AppFile, HandlerSpec, OnExhausted, TableSpec};
+use crate::appfile::{AppFile, HandlerSpec, OnExhausted, Reaction, TableSpec};
 use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};
 use gristmill_base::planted::{self, Bug};
 
@@ -115,14 +115,18 @@ impl Catalog {
                         table: table_id,
                         handler: handler_id,
                         field: subscribe.key.clone(),
+                        paused: false,
                     };
                     let same = old.and_then(|old| old.instance_of(&wanted, &subscriptions));
                     let same = same.filter(|_| !planted::is(Bug::VersionRenumbers));
-                    subscriptions.push(Subscription { id: self.number_of(same), ..wanted });
+                    let paused =
+                        old.is_some_and(|old| old.subscriptions.iter().any(|it| Some(it.id) == same && it.paused));
+                    subscriptions.push(Subscription { id: self.number_of(same), paused, ..wanted });
                 }
                 let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
                 handlers.push(handler_entry(handler_id, handler, dead_letter));
             }
+            put_exceptions(file, table, &mut handlers);
             let (maps, retired) = maps(table, known);
             tables.push(Table {
                 id: table_id,
@@ -239,5 +243,28 @@ fn handler_entry(id: u32, handler: &HandlerSpec, dead_letter: Option<u32>) -> Ha
             OnExhausted::Fail => Exhausted::Fail,
         }),
         dead_letter,
+        // Filled in once all handlers of the table have their numbers.
+        exceptions: Vec::new(),
+        timeout_nanos: handler.timeout.map(|timeout| timeout.as_nanos() as u64),
+    }
+}
+
+/// Gives the handlers of a table what they do about failures.
+fn put_exceptions(file: &AppFile, table: &TableSpec, handlers: &mut [HandlerEntry]) {
+    let ids: Vec<(String, u32)> = handlers.iter().map(|handler| (handler.name.clone(), handler.id)).collect();
+    let id_of = |name: &str| ids.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
+    for (spec, entry) in table.handlers.iter().zip(handlers) {
+        let named = |name: &String| file.exception_handlers.iter().find(|exception| exception.name == *name);
+        let found = spec.on_failure.iter().map(|name| named(name).expect("the app file was validated"));
+        entry.exceptions = found
+            .map(|exception| {
+                let (call, code, reason) = match &exception.reaction {
+                    Reaction::Call(handler) => (id_of(handler), 0, String::new()),
+                    Reaction::Status { code, reason } => (None, *code, reason.clone()),
+                };
+                let (name, kinds) = (exception.name.clone(), exception.kinds.clone());
+                Exception { name, kinds, when_exhausted: exception.when_exhausted, call, code, reason }
+            })
+            .collect();
     }
 }

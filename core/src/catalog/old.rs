@@ -1,7 +1,8 @@
-//! Catalogs that older versions of the program wrote. Up to version 4 an app had one version, up to version 3 nothing expired, in
-//! version 2 no topic was compacted, in version 1 topics kept their events for ever.
+//! Catalogs that older versions of the program wrote. Up to version 4 an app had one version, failures no kinds, runs no time and
+//! subscriptions no pause, up to version 3 nothing expired, in version 2 no topic was compacted, in version 1 topics kept their
+//! events for ever.
 
-use super::{AppEntry, Catalog, Deleted, HandlerEntry, Map, Subscription, Table, Topic};
+use super::{AppEntry, Catalog, Deleted, Exhausted, HandlerEntry, Map, Subscription, Table, Topic};
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -22,7 +23,28 @@ struct AppEntryOf<T, U> {
     file: String,
     topics: Vec<T>,
     tables: Vec<U>,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<SubscriptionV4>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SubscriptionV4 {
+    id: u32,
+    name: String,
+    topic: u32,
+    table: u32,
+    handler: u32,
+    field: Option<String>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct HandlerEntryV4 {
+    id: u32,
+    name: String,
+    attempts: u32,
+    backoff_nanos: u64,
+    backoff_max_nanos: u64,
+    exhausted: Option<Exhausted>,
+    dead_letter: Option<u32>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -32,7 +54,7 @@ struct TableV4 {
     key: u8,
     value: Option<u8>,
     maps: Vec<MapV4>,
-    handlers: Vec<HandlerEntry>,
+    handlers: Vec<HandlerEntryV4>,
     ttl_micros: Option<u64>,
 }
 
@@ -75,7 +97,7 @@ struct TableV3 {
     key: u8,
     value: Option<u8>,
     maps: Vec<MapV3>,
-    handlers: Vec<HandlerEntry>,
+    handlers: Vec<HandlerEntryV4>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -101,10 +123,31 @@ fn now<T, U>(old: CatalogOf<T, U>, topic: fn(T) -> Topic, table: fn(U) -> Table)
     let CatalogOf { version, next, apps, deleted } = old;
     let app = |AppEntryOf { id, name, version, file, topics, tables, subscriptions }| {
         let topics = Vec::into_iter(topics).map(topic).collect();
+        let subscriptions = Vec::into_iter(subscriptions).map(subscription).collect();
         let tables = Vec::into_iter(tables).map(table).collect();
         AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros: 0, past: Vec::new() }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
+}
+
+fn subscription(SubscriptionV4 { id, name, topic, table, handler, field }: SubscriptionV4) -> Subscription {
+    Subscription { id, name, topic, table, handler, field, paused: false }
+}
+
+fn handler(old: HandlerEntryV4) -> HandlerEntry {
+    let HandlerEntryV4 { id, name, attempts, backoff_nanos, backoff_max_nanos, exhausted, dead_letter } = old;
+    let (exceptions, timeout_nanos) = (Vec::new(), None);
+    HandlerEntry {
+        id,
+        name,
+        attempts,
+        backoff_nanos,
+        backoff_max_nanos,
+        exhausted,
+        dead_letter,
+        exceptions,
+        timeout_nanos,
+    }
 }
 
 fn topic_1(TopicV1 { id, name, key, value, lanes }: TopicV1) -> Topic {
@@ -121,6 +164,7 @@ fn table_3(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> Table {
 }
 
 fn table_4(TableV4 { id, name, key, value, maps, handlers, ttl_micros }: TableV4) -> Table {
+    let handlers = handlers.into_iter().map(handler).collect();
     let map =
         |MapV4 { id, name, key, value, ttl_micros }| Map { id, name, key, value, ttl_micros, expired_before: false };
     let maps = maps.into_iter().map(map).collect();
@@ -129,6 +173,7 @@ fn table_4(TableV4 { id, name, key, value, maps, handlers, ttl_micros }: TableV4
 
 #[cfg(test)]
 mod tests {
+    use super::super::Exception;
     use super::super::PastVersion;
     use super::*;
     use gristmill_base::datatype::DataType;
@@ -192,6 +237,33 @@ mod tests {
         }
     }
 
+    /// A handler with exception handlers and a timeout, fed by a subscription that is paused.
+    fn with_failures(mut catalog: Catalog) -> Catalog {
+        let exception = |call: Option<u32>, code: u32| Exception {
+            name: "e".to_owned(),
+            kinds: vec!["broken".to_owned(), "*".to_owned()],
+            when_exhausted: call.is_none(),
+            call,
+            code,
+            reason: if call.is_none() { "no money" } else { "" }.to_owned(),
+        };
+        let app = &mut catalog.apps[0];
+        app.tables[0].handlers.push(HandlerEntry {
+            id: 5,
+            name: "h".to_owned(),
+            attempts: 3,
+            backoff_nanos: 1_000_000,
+            backoff_max_nanos: 2_000_000,
+            exhausted: Some(Exhausted::Park),
+            dead_letter: Some(2),
+            exceptions: vec![exception(Some(5), 0), exception(None, 402)],
+            timeout_nanos: Some(30_000_000_000),
+        });
+        let (id, name, field) = (6, "s".to_owned(), Some("f".to_owned()));
+        app.subscriptions.push(Subscription { id, name, topic: 2, table: 4, handler: 5, field, paused: true });
+        catalog
+    }
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -201,7 +273,7 @@ mod tests {
         let kept = Topic { keep_micros: Some(604_800_000_000), keep_bytes: Some(10 << 30), ..plain() };
         let compact = Topic { compact: true, tombstone_micros: 86_400_000_000, ..kept.clone() };
         let before = of(compact.clone(), vec![table(Some(3_600_000_000))]);
-        let mut new = before.clone();
+        let mut new = with_failures(before.clone());
         let app = &mut new.apps[0];
         (app.version, app.loaded_micros) = (2, 1_764_000_000_000_000);
         app.past.push(PastVersion { version: 1, file: "app: b".to_owned(), loaded_micros: 1_763_000_000_000_000 });
@@ -232,12 +304,17 @@ mod tests {
         "050000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
         "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",
         "000000000000000000000000000000000000000000000000030000006d33ffffffffffff000000000100000000000000",
-        "00a493d6000000000000000000000000070000006d30ffffffffffff0000000000000000000000000000000000000000",
-        "00000000000000000400000074ffffffffffffff0001000078ffffff02000000c0ffffff000000000100000000000000",
-        "00a493d60000000001000000a4ffffff0100000000000000010000006170703a2062ffff000000000030bd6c70430600",
-        "0100000061ffffffffffffff020000006170703a2061ffffd8feffff0100000088ffffff01000000c0ffffff00000000",
-        "0040624159440600b0ffffff010000000700000008000000f8ffffff01000000f4ffffff01000000f0ffffff00000000",
-        "03000000000000000900000094ffffff01000000d4ffffff0100000000000000",
+        "00a493d600000000000000000000000062726f6b656effff2affffffffffffff62726f6b656effff2affffffffffffff",
+        "65ffffffffffffffd8ffffff0200000000000000010000000500000000000000ffffffffffffffff65ffffffffffffff",
+        "c0ffffff02000000010000000000000000000000920100006e6f206d6f6e65790500000068ffffffffffffff03000000",
+        "40420f000000000080841e000000000001010000010000000200000084ffffff02000000000000000100000000000000",
+        "00ac23fc06000000070000006d30ffffffffffff00000000000000000000000000000000000000000000000000000000",
+        "0400000074ffffffffffffff00010000c0feffff0200000078ffffff01000000010000000000000000a493d600000000",
+        "01000000a4ffffff01000000000000000600000073ffffffffffffff0200000004000000050000000100000066ffffff",
+        "ffffffff01000000010000006170703a2062ffff000000000030bd6c704306000100000061ffffffffffffff02000000",
+        "6170703a2061fffff8fdffff0100000060ffffff0100000098ffffff010000000040624159440600b0ffffff01000000",
+        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff0000000003000000000000000900000094ffffff",
+        "01000000d4ffffff0100000000000000",
     );
     /// As version 4 wrote it.
     const GOLDEN_4: &str = concat!(

@@ -2,7 +2,7 @@
 //! docs/protocol.md, section 4.
 
 use super::Shard;
-use crate::catalog::{AppEntry, Table, Topic, data_type};
+use crate::catalog::{AppEntry, Subscription, Table, Topic, data_type};
 use crate::request::{Answer, Code, Operation, Refusal, Responder};
 use gristmill_base::ids::Lsn;
 use gristmill_base::nearest::nearest;
@@ -18,6 +18,11 @@ impl Shard {
                 None => Err(self.unknown_app(&name)),
             },
             Operation::AppDelete { name } => return self.delete_app(responder, &name),
+            Operation::Pause { app, name, paused } => return self.pause(responder, &app, &name, paused),
+            Operation::SubscriptionList { app: name } => match self.shown.app(&name) {
+                Some(app) => Ok(app.subscriptions.iter().map(|it| subscription_line(app, it)).collect()),
+                None => Err(self.unknown_app(&name)),
+            },
             Operation::AppList => Ok(self.shown.apps.iter().map(app_line).collect()),
             Operation::TopicList => Ok(Value::Array(self.topic_lines())),
             Operation::Describe { name } => match self.shown.app(&name) {
@@ -70,6 +75,17 @@ fn versions(app: &AppEntry, version: u32) -> Result<Value, Refusal> {
 
 fn app_line(app: &AppEntry) -> Value {
     json!({"app": app.name, "id": app.id, "version": app.version, "topics": app.topics.len(), "tables": app.tables.len()})
+}
+
+pub(super) fn subscription_line(app: &AppEntry, subscription: &Subscription) -> Value {
+    let table = app.tables.iter().find(|table| table.id == subscription.table);
+    let handler = table.and_then(|table| table.handlers.iter().find(|handler| handler.id == subscription.handler));
+    let topic = app.topics.iter().find(|topic| topic.id == subscription.topic);
+    json!({
+        "app": app.name, "name": app.subscription_name(subscription), "id": subscription.id,
+        "topic": topic.map(|topic| &topic.name), "table": table.map(|table| &table.name),
+        "handler": handler.map(|handler| &handler.name), "key": subscription.field, "paused": subscription.paused,
+    })
 }
 
 fn topic_json(topic: &Topic) -> Value {

@@ -1,6 +1,6 @@
 //! Changes of the catalog: shard 0 validates, stores, then publishes; the change is done when every shard uses it.
 
-use super::admin::describe;
+use super::admin::{describe, subscription_line};
 use super::{Outbox, Shard};
 use crate::appfile::AppFile;
 use crate::catalog::Catalog;
@@ -97,6 +97,33 @@ impl Shard {
         }
     }
 
+    /// Pauses a subscription, or resumes it: a change of the catalog, which every shard uses before it is answered.
+    pub(super) fn pause(&mut self, responder: Responder, app: &str, name: &str, paused: bool) {
+        if self.change.is_some() || self.moves.is_leading() {
+            return self.refuse_change(responder);
+        }
+        if self.catalog.app(app).is_none() {
+            let refusal = self.unknown_app(app);
+            return self.reply(Lsn(0), responder, Err(refusal));
+        }
+        match self.catalog.pause(app, name, paused) {
+            Err(error) => {
+                let refusal = Refusal::new(Code::UnknownName, error.to_string());
+                self.reply(Lsn(0), responder, Err(refusal));
+            }
+            Ok((catalog, id, changed)) => {
+                let entry = catalog.app(app).expect("it was just looked at");
+                let subscription = entry.subscriptions.iter().find(|it| it.id == id).expect("it was just found");
+                let mut answer = subscription_line(entry, subscription);
+                answer["changed"] = changed.into();
+                match changed {
+                    true => self.begin_change(responder, catalog, answer.to_string()),
+                    false => self.reply(Lsn(0), responder, Ok(Answer::Json(answer.to_string()))),
+                }
+            }
+        }
+    }
+
     fn refuse_change(&mut self, responder: Responder) {
         let message = match self.moves.is_leading() {
             true => "a slot is on its way to another shard; try again",
@@ -146,6 +173,7 @@ impl Shard {
             self.prune_activity();
             self.bury_deleted(old.deleted.len());
             self.drop_dead_feeds();
+            self.resume_feeds(&old);
         }
         self.say(from, Item::CatalogUsed(version));
     }

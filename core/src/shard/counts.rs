@@ -18,6 +18,14 @@ pub(super) struct Counts {
     pub(super) events: u64,
     pub(super) spills: u64,
     pub(super) parks: u64,
+    /// Inputs that their handlers deferred, each time.
+    pub(super) deferred: u64,
+    /// Failures that an exception handler took.
+    pub(super) caught: u64,
+    /// Runs that were given up because their time was over.
+    pub(super) timeouts: u64,
+    /// Payloads that operators put in the place of others.
+    pub(super) edited: u64,
     /// Parked grains that an operator lets run again, and inputs that one gave up.
     pub(super) retried: u64,
     pub(super) skipped: u64,

@@ -7,7 +7,7 @@
 mod moved;
 
 use super::Shard;
-use crate::catalog::Subscription;
+use crate::catalog::{Catalog, Subscription};
 use crate::parcel::Item;
 use gristmill_base::ids::{HandlerId, LaneKey, Offset, SlotId, SubscriptionId, TableId};
 use gristmill_base::limits::{CURSOR_RECORD_NANOS, CURSOR_RECORD_POSITIONS, KEY_BYTES_MAX, OUTBOX_ROWS_MAX};
@@ -274,7 +274,8 @@ impl Shard {
     fn pump_feed(&mut self, key: (SubscriptionId, LaneKey), feed: &mut Feed) -> Option<Left> {
         let catalog = self.catalog.clone();
         let subscription = catalog.subscription(key.0)?;
-        if feed.not_before_nanos > self.now_nanos {
+        // What is paused is listed again when it is resumed.
+        if feed.not_before_nanos > self.now_nanos || subscription.paused {
             return None;
         }
         let lane = key.1;
@@ -531,6 +532,9 @@ impl Shard {
     pub(super) fn handled_by_all(&self, lane: &Lane, bug: Bug) -> Offset {
         let mut least = u64::MAX;
         for subscription in self.catalog.subscriptions_of(lane.key.topic) {
+            if subscription.paused && planted::is(Bug::PausedNotKept) {
+                continue;
+            }
             let Some(feed) = self.feeds.get(&(SubscriptionId(subscription.id), lane.key)) else { return Offset(0) };
             for slot in self.candidates(subscription, lane.key) {
                 let there = feed.destinations.get(&slot);
@@ -557,6 +561,14 @@ impl Shard {
             .map(|(_, feed)| if remote { feed.local.min(feed.remote) } else { feed.local })
             .min()
             .unwrap_or(Offset(u64::MAX))
+    }
+
+    /// Goes on with feeds of subscriptions that were paused in the catalog before this one.
+    pub(super) fn resume_feeds(&mut self, old: &Catalog) {
+        let was_paused = |id: SubscriptionId| old.subscription(id).is_some_and(|it| it.paused);
+        let resumed: Vec<(SubscriptionId, LaneKey)> =
+            self.feeds.keys().filter(|(id, _)| was_paused(*id)).copied().collect();
+        resumed.into_iter().for_each(|key| self.list_feed(key));
     }
 
     /// Feeds of subscriptions that are gone.

@@ -44,6 +44,10 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
     if is_stale(state, grain, front) {
         return Head::Stale;
     }
+    // An exception handler gets the one input that failed.
+    if let Some(handler) = work.failing.as_ref().and_then(|failing| failing.call) {
+        return Head::Call(handler, 1);
+    }
     let first = handler_of(state, grain, front);
     let class = work.class_of(front);
     let limit = if class.is_bulk() { limit.min(most.bulk) } else { limit };

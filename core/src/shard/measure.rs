@@ -75,7 +75,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 28] {
+    fn engine_counts(&self) -> [(&'static str, u64); 32] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -92,6 +92,10 @@ impl Shard {
             ("rows_expired", self.expiries.count),
             ("parked_retried", counts.retried),
             ("parked_skipped", counts.skipped),
+            ("parked_edited", counts.edited),
+            ("inputs_deferred", counts.deferred),
+            ("failures_caught", counts.caught),
+            ("runs_timed_out", counts.timeouts),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

@@ -16,6 +16,7 @@ mod cut;
 mod cut_content;
 mod damage;
 mod expiry;
+mod failures;
 mod feeds;
 mod fetches;
 mod gaps;
@@ -55,6 +56,7 @@ mod traced;
 mod turn;
 mod upkeep;
 mod warm;
+mod why;
 mod work;
 mod writes;
 
@@ -270,6 +272,10 @@ pub struct Shard {
     retries: BTreeMap<(u64, SlotId, u32), ()>,
     /// Runs that wait for a verdict or a fetch, by number.
     pending_runs: BTreeMap<u64, pending::PendingRun>,
+    /// Those of them whose verdict is not waited for beyond a time: that, and the run.
+    run_timeouts: BTreeSet<(u64, u64)>,
+    /// Runs that were given up, for a planted bug alone.
+    given_up: BTreeMap<u64, (SlotId, GrainId)>,
     next_run: u64,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
@@ -422,6 +428,8 @@ impl Shard {
             active_feeds: VecDeque::new(),
             retries: BTreeMap::new(),
             pending_runs: BTreeMap::new(),
+            run_timeouts: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             next_run: 1,
             gathers: BTreeMap::new(),
             settling: settle::Settling::default(),

@@ -119,9 +119,15 @@ impl Shard {
         if number <= self.moves.over {
             return;
         }
-        if self.moves.coming.is_some() {
-            // The leader has ended the move before, and its word of how is on the way.
-            reached("slot came before the end of the last move was known");
+        let goes = self.moves.out.as_ref().is_some_and(|out| out.slot == export.slot);
+        if goes || self.moves.coming.is_some() {
+            // The leader has ended the move before, and its word of how is on the way; another shard may have heard it first, and
+            // may even give back the slot that this one has not let go yet.
+            reached(if goes {
+                "slot came back before it was let go"
+            } else {
+                "slot came before the end of the last move was known"
+            });
             self.moves.next = Some((number, Box::new(export)));
             return;
         }
@@ -205,7 +211,7 @@ impl Shard {
     }
 
     /// A slot that came while another one was on its way is taken now.
-    fn next_move_in(&mut self) {
+    pub(super) fn next_move_in(&mut self) {
         if let Some((number, export)) = self.moves.next.take() {
             self.move_in(number, *export);
         }

@@ -268,6 +268,7 @@ impl Shard {
         for request in requests.chain(out.waiting.take()) {
             self.request(request);
         }
+        self.next_move_in();
     }
 
     /// The next root names nothing of a slot.

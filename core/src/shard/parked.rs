@@ -10,17 +10,19 @@ use super::scans::{Rows, ScanAsk};
 use crate::request::{Answer, Bytes, Code, Operation, Refusal, Request};
 use gristmill_base::ids::{SessionId, SlotId, TableId, TopicId};
 use gristmill_base::limits::{PARKED_INPUTS_MAX, PARKED_REASON_BYTES_MAX};
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
+use gristmill_sdk::Failed;
 use gristmill_state::backlog::BacklogRead;
 use gristmill_state::grain::{GrainId, Queued, Work};
-use gristmill_state::input::{GrainAddress, InputCause, Origin, StreamId, Target};
+use gristmill_state::input::{GrainAddress, GrainOperation, InputCause, Origin, StreamId, Target};
 use gristmill_state::record::Parked;
 use gristmill_state::slot::{Committed, Skip, Slot};
 use serde_json::{Value, json};
 
 /// What an operator decides about a parked grain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// It runs again.
     Retry,
@@ -30,6 +32,15 @@ pub(super) enum Decision {
         drop: bool,
         /// The grain runs again from then on.
         retry: bool,
+        /// The name of that input; empty: whatever it is.
+        expect: Box<str>,
+    },
+    /// The input that waits first gets another payload.
+    Edit {
+        /// That payload.
+        payload: Bytes,
+        /// As that of a skip.
+        expect: Box<str>,
     },
 }
 
@@ -99,7 +110,20 @@ impl Shard {
         let parked = work.parked.as_ref().expect("it was just looked at");
         let in_memory = work.queue.iter().take_while(|queued| !matches!(queued, Queued::Rest));
         let inputs = in_memory.filter(|queued| !is_void(state, id, queued)).take(*most as usize);
-        let inputs: Vec<Value> = inputs.map(|queued| self.shown_input(state, id, work, queued)).collect();
+        let inputs: Vec<Value> = inputs
+            .map(|queued| {
+                let mut json = self.shown_input(state, id, work, queued);
+                let identity = work.identity(queued);
+                json["id"] = identity.as_ref().map(name_of).into();
+                if identity.is_some() && identity == parked.failed {
+                    json["failed"] = true.into();
+                }
+                if matches!(queued, Queued::Backlog(n) if work.edited.as_ref().is_some_and(|row| row.n == *n)) {
+                    json["edited"] = true.into();
+                }
+                json
+            })
+            .collect();
         let mut json = summary(work, parked, usize::MAX);
         json["inputs"] = inputs.into();
         let lsn = self.log.0.appended().0;
@@ -110,7 +134,11 @@ impl Shard {
     /// Whether an operator's decision waits for what it is about to be read from files: it is made again then, and what is left
     /// of `request` means nothing. One that was made before has its reply.
     pub(super) fn waits_for_first(&mut self, slot: SlotId, request: &mut Request) -> bool {
-        let Operation::Skip { table, key, sequence, .. } = &request.operation else { return false };
+        let (Operation::Skip { table, key, sequence, .. } | Operation::Edit { table, key, sequence, .. }) =
+            &request.operation
+        else {
+            return false;
+        };
         let (session, seq) = (request.session, sequence.seq);
         let state = self.slot_mut(slot);
         if state.stream(StreamId::Session(session)).is_some_and(|stream| seq <= stream.received()) {
@@ -208,7 +236,14 @@ impl Shard {
                 let (state, log) = self.slot_and_log(slot);
                 (Vec::new(), state.retry(log, id, Some(by), time, now))
             }
-            Decision::Skip { drop, retry } => {
+            Decision::Edit { payload, expect } => {
+                self.editable(slot, id, &payload, &expect)?;
+                self.counts.edited += 1;
+                let (state, log) = self.slot_and_log(slot);
+                (Vec::new(), state.edit_first(log, id, payload, Some(by), time))
+            }
+            Decision::Skip { drop, retry, expect } => {
+                self.is_first(slot, id, &expect)?;
                 let sent = self.letters(slot, id, drop)?;
                 self.counts.skipped += 1;
                 let to: Vec<SlotId> = sent.iter().map(|(to, _)| *to).collect();
@@ -219,6 +254,57 @@ impl Shard {
         };
         self.decided(slot, sent, committed);
         Ok(())
+    }
+
+    /// That the input which waits first for a parked grain is that of a name, if one is given.
+    fn is_first(&mut self, slot: SlotId, id: GrainId, expect: &str) -> Result<(), Refusal> {
+        if expect.is_empty() || planted::is(Bug::SkipUnnamed) {
+            return Ok(());
+        }
+        let _void_ones_go = self.first_of(slot, id);
+        let work = self.slot_mut(slot).grains.get(id).work().expect("a parked grain has work");
+        let first = work.queue.front().and_then(|first| work.identity(first));
+        match first.as_ref().map(name_of) {
+            Some(found) if found == expect => Ok(()),
+            Some(found) => {
+                let message = format!("{found} waits first for the grain, not {expect}; nothing was done");
+                Err(Refusal::new(Code::BadRequest, message))
+            }
+            None => Err(Refusal::new(Code::NotThere, format!("nothing waits for the grain, {expect} neither"))),
+        }
+    }
+
+    /// That the input which waits first for a parked grain may get another payload.
+    fn editable(&mut self, slot: SlotId, id: GrainId, payload: &[u8], expect: &str) -> Result<(), Refusal> {
+        self.is_first(slot, id, expect)?;
+        match self.first_of(slot, id) {
+            First::Here => {}
+            First::None => return Err(Refusal::new(Code::NotThere, "nothing waits for the grain")),
+            First::InFiles => return Err(Refusal::new(Code::Internal, "what waits for the grain is in files alone")),
+        }
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let work = state.grains.get(id).work().expect("a parked grain has work");
+        let first = work.queue.front().expect("something waits");
+        match work.input_of(first).map(|input| &input.operation) {
+            // What comes from a topic has the type of its values.
+            Some(GrainOperation::Call(..)) => match work.identity(first) {
+                Some(Origin::Stream(StreamId::Topic { subscription, .. }, _)) => {
+                    let topic = self.catalog.subscription(subscription).map(|it| TopicId(it.topic));
+                    let topic = topic.and_then(|topic| self.catalog.topic(topic));
+                    topic.map_or(Ok(()), |(_, topic)| super::writes::check_event_value(topic, payload))
+                }
+                _ => Ok(()),
+            },
+            Some(_) => {
+                let message =
+                    "the input is a write, which has no handler and does not fail; allowed: a call of a handler";
+                Err(Refusal::new(Code::BadRequest, message))
+            }
+            None => {
+                let message = "the payload of a timer cannot be edited; skip it, and let a handler set another";
+                Err(Refusal::new(Code::BadRequest, message))
+            }
+        }
     }
 
     fn decided(&mut self, slot: SlotId, mut to: Vec<SlotId>, committed: Committed) {
@@ -255,16 +341,18 @@ impl Shard {
                 format!("{what}: say drop to give the input up without a trace"),
             ));
         }
-        let (attempts, message) = match parked.attempts {
-            0 => (0, format!("not tried; the grain was parked before it: {}", parked.reason)),
-            attempts => (attempts, parked.reason.clone()),
+        // What records of older versions do not say failed first.
+        let is_failed = parked.failed.is_none() || parked.failed == work.identity(first);
+        let (attempts, failed) = match parked.attempts {
+            attempts if attempts > 0 && is_failed => (attempts, Failed::new(&*parked.kind, parked.reason.clone())),
+            _ => (0, Failed::new("", format!("not tried; the grain was parked before it: {}", parked.reason))),
         };
         let input = work.input_of(first).cloned();
         let timer = timer_of(state, id, first);
         let address = state.address(id);
-        let mut sent = self.failure_responses(input.as_ref(), &message);
+        let mut sent = self.failure_responses(input.as_ref(), failed.message());
         if let Some(topic) = topic {
-            sent.push(self.dead_letter(TopicId(topic), &address, (input.as_ref(), timer), attempts, &message));
+            sent.push(self.dead_letter(TopicId(topic), &address, (input.as_ref(), timer), attempts, &failed));
         }
         for (_, target) in &sent {
             if let Target::Grain(_, input) = target {
@@ -310,11 +398,34 @@ fn timer_of(state: &Slot, id: GrainId, queued: &Queued) -> Option<Vec<u8>> {
 }
 
 /// What a list tells of a parked grain.
-fn summary(work: &Work, parked: &Parked, reason_bytes: usize) -> Value {
+pub(super) fn summary(work: &Work, parked: &Parked, reason_bytes: usize) -> Value {
     let reason = &parked.reason[..parked.reason.floor_char_boundary(reason_bytes)];
     let rest = work.rest.as_ref().map_or(0, |rest| rest.count);
     let in_memory = work.queue.iter().filter(|queued| !matches!(queued, Queued::Rest)).count() as u64;
-    json!({"reason": reason, "attempts": parked.attempts, "since_micros": parked.since_micros, "waiting": in_memory + rest})
+    let mut json = json!({
+        "reason": reason, "attempts": parked.attempts, "since_micros": parked.since_micros, "waiting": in_memory + rest,
+    });
+    if !parked.kind.is_empty() {
+        json["kind"] = (&*parked.kind).into();
+    }
+    if let Some(failed) = &parked.failed {
+        json["failed"] = name_of(failed).into();
+    }
+    json
+}
+
+/// The name of an input: the same wherever it waits, also after a restart. What it says is for comparing and for people.
+pub(super) fn name_of(identity: &Origin) -> String {
+    match identity {
+        Origin::Stream(StreamId::Topic { subscription, lane }, pos) => {
+            format!("event:{}:{}:{pos}", subscription.0, lane.0)
+        }
+        Origin::Stream(StreamId::Slot(slot), pos) => format!("message:{}:{pos}", slot.0),
+        Origin::Stream(StreamId::Session(session), pos) => format!("client:{}:{pos}", session.0),
+        Origin::Stream(StreamId::Task(task), pos) => format!("record:{}:{pos}", task.0),
+        Origin::Backlog(n) => format!("backlog:{n}"),
+        Origin::Timer(name, generation) => format!("timer:{}:{name}", generation.0),
+    }
 }
 
 /// The cause of an input, in a word.

@@ -4,8 +4,11 @@
 use super::Shard;
 use super::fetches::{Fetch, Then, What};
 use super::requests::Spot;
+use crate::access::Effects;
 use gristmill_base::ids::SlotId;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
+use gristmill_sdk::{Failed, kinds};
 use gristmill_state::grain::{Fetched, GrainId, RangeKey};
 
 /// A run that waits for a verdict, or for a fetch after which it is made again.
@@ -20,6 +23,8 @@ pub(super) struct PendingRun {
     pub(super) time_micros: u64,
     /// Something of its grain has expired since it began: it is made again when it is over.
     pub(super) is_void: bool,
+    /// When its verdict is not waited for any more, monotonic nanoseconds.
+    pub(super) until_nanos: Option<u64>,
 }
 
 /// How long a run waits for room among the fetches.
@@ -35,6 +40,39 @@ impl Shard {
             return self.run_not_fetched(run, FULL_RETRY_NANOS);
         }
         self.fetch(Fetch { slot, what, then: Then::Run(run, range) });
+    }
+
+    /// Gives up runs whose verdict has not come in the time that the app file gives them: each is a failure of its inputs. A
+    /// verdict that comes later finds no run with its number.
+    pub(super) fn time_out_runs(&mut self) {
+        while let Some(&(until, run)) = self.run_timeouts.first() {
+            if until > self.now_nanos {
+                break;
+            }
+            self.run_timeouts.pop_first();
+            let Some(PendingRun { slot, grain, time_micros, .. }) = self.pending_runs.remove(&run) else { continue };
+            reached("run given up because its time was over");
+            self.counts.timeouts += 1;
+            self.host.give_up(run);
+            if planted::is(Bug::LateVerdictCommits) {
+                self.given_up.insert(run, (slot, grain));
+            }
+            let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
+            let running = work.running.take().expect("a run that is pending runs");
+            assert_eq!(running.run, run, "a grain has one run at a time");
+            let millis = self.engine_micros.saturating_sub(time_micros) / 1_000;
+            let failed = Failed::new(kinds::TIMEOUT, format!("the run was not over after {millis} ms"));
+            self.failed_run(slot, grain, (running.count, 0), failed, Effects::default());
+        }
+    }
+
+    /// Where that bug is planted, the verdict of a run that was given up is taken for that of the run that its grain has now.
+    pub(super) fn mistaken(&mut self, run: u64) -> Option<PendingRun> {
+        let (slot, grain) = self.given_up.remove(&run)?;
+        let state = self.slot(slot)?;
+        let work = Some(grain).filter(|id| state.grains.exists(*id)).and_then(|id| state.grains.get(id).work());
+        let now = work.and_then(|work| work.running)?.run;
+        self.pending_runs.remove(&now)
     }
 
     /// What a run lacked has come: `note` keeps of it what is not a row in memory. The run is made again.

@@ -108,6 +108,7 @@ impl Shard {
                 return self.range(slot, request.take(), address, ask);
             }
             Operation::ShowParked { .. } => return self.show_parked(slot, request.take()),
+            Operation::Why { .. } => return self.why(slot, request.take()),
             _ => {}
         }
         self.ask_lane(slot, request.take())

@@ -101,8 +101,10 @@ impl Shard {
             | Operation::MapDelete { key, .. }
             | Operation::Range { key, .. }
             | Operation::ShowParked { key, .. }
+            | Operation::Why { key, .. }
             | Operation::Retry { key, .. }
             | Operation::Skip { key, .. }
+            | Operation::Edit { key, .. }
             | Operation::Invoke { key, .. } => Some(slot_of(key, count)),
             Operation::Ingest(ingest) => {
                 (ingest.slot.0 < count && self.catalog.topic(ingest.topic).is_some()).then_some(ingest.slot)
@@ -217,6 +219,6 @@ impl Shard {
 }
 
 fn is_for_shard_0(operation: &Operation) -> bool {
-    use Operation::{AppDelete, AppLoad, Backup, Move};
-    matches!(operation, AppLoad { .. } | AppDelete { .. } | Backup { .. } | Move { .. })
+    use Operation::{AppDelete, AppLoad, Backup, Move, Pause};
+    matches!(operation, AppLoad { .. } | AppDelete { .. } | Pause { .. } | Backup { .. } | Move { .. })
 }

@@ -2,39 +2,39 @@
 
 use super::Shard;
 use super::expiry::LATE_NANOS;
+use super::failures::{caught, has_more};
 use super::grain_files::GrainFiles;
 use super::head::{Head, Most, handler_of, head};
 use super::pending::PendingRun;
 use super::writes::builtin;
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored};
-use crate::catalog::{Catalog, Exhausted, Table};
-use crate::host::{Called, Started, Target as HostTarget};
+use crate::catalog::{Catalog, Table};
+use crate::host::{Called, Started, Target as HostTarget, engine_failed};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, LaneKey, SlotId, TopicId};
+use gristmill_base::ids::{HandlerId, SlotId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
-use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::placement::slot_of;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
-use gristmill_sdk::{Cause, Interrupt, Reply};
+use gristmill_sdk::{Cause, Interrupt, Reply, kinds};
 use gristmill_state::grain::{GrainId, Queued, Running, Work};
-use gristmill_state::input::{CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
-use gristmill_state::record::{Outcome, Parked, RecordKind};
+use gristmill_state::input::{CallbackAddress, GrainOperation, Input, InputCause, Target};
+use gristmill_state::record::{Outcome, RecordKind};
 use gristmill_state::slot::{Draft, Slot};
 use gristmill_state::store::RowKey;
 use std::sync::Arc;
 
 /// What a commit record needs beside effects and replies, bytes: positions, names, addresses.
 const RECORD_SPARE_BYTES: usize = 256 << 10;
-/// Most bytes of a failure's message that are kept.
-const FAILURE_BYTES_MAX: usize = 8 << 10;
 
 /// Everything that a finished run needs to commit.
-struct Finished {
-    effects: Effects,
-    replies: Vec<Reply>,
-    count: usize,
-    time_micros: u64,
+pub(super) struct Finished {
+    pub(super) effects: Effects,
+    pub(super) replies: Vec<Reply>,
+    pub(super) count: usize,
+    pub(super) time_micros: u64,
 }
 
 impl Shard {
@@ -84,7 +84,7 @@ impl Shard {
         let to_come = self.catalog.first_to_come();
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work().expect("a ready grain has work");
-        if work.not_before_nanos > now {
+        if work.not_before_nanos > now && !has_more(work) {
             let at = work.not_before_nanos;
             self.retries.insert((at, slot, grain.0), ());
             return;
@@ -160,12 +160,7 @@ impl Shard {
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         let here = state.grains.get(grain);
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
-            // Of a table that is gone nothing is left to wait; a table whose handler is gone keeps what waits for that.
-            let policy = catalog.table(here.table).map(|_| (None, None));
-            let name =
-                catalog.table(here.table).map_or_else(|| here.table.to_string(), |(_, table)| table.name.clone());
-            let message = format!("handler {handler} of table {name} does not exist any more");
-            return self.exhausted(slot, grain, count, message, policy);
+            return self.no_handler(slot, grain, handler, count);
         };
         self.activity.ran(handler, count);
         if self.activity.is_sampled() {
@@ -175,6 +170,7 @@ impl Shard {
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
         let (hops, class) = caused(work, count);
+        let caught = caught(work);
         let time_micros = self.engine_micros;
         let place = RunPlace {
             grain: here,
@@ -185,6 +181,7 @@ impl Shard {
             now_micros: time_micros,
             hops: hops + 1,
             class,
+            caught,
         };
         let group = self.moves.parts[usize::from(slot.0)];
         let mut files = (!state.is_whole())
@@ -194,6 +191,7 @@ impl Shard {
             Some(dice) => RunAccess::new(place, Some(&mut **dice), stored),
             None => RunAccess::new(place, None, stored),
         };
+        let timeout = entry.timeout_nanos;
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
         let effects = access.effects;
         drop(inputs);
@@ -207,11 +205,21 @@ impl Shard {
         }
         match started {
             Started::Pending => {
-                self.pending_runs
-                    .insert(run, PendingRun { slot, grain, fetch: None, missed, time_micros, is_void: false });
+                let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
+                self.run_timeouts.extend(until_nanos.map(|until| (until, run)));
+                let pending = PendingRun { slot, grain, fetch: None, missed, time_micros, is_void: false, until_nanos };
+                self.pending_runs.insert(run, pending);
             }
             Started::Done(_) if missed.is_some() => {
-                let pending = PendingRun { slot, grain, fetch: None, missed: None, time_micros, is_void: false };
+                let pending = PendingRun {
+                    slot,
+                    grain,
+                    fetch: None,
+                    missed: None,
+                    time_micros,
+                    is_void: false,
+                    until_nanos: None,
+                };
                 self.fetch_run(run, pending, missed.expect("it was just looked at"));
             }
             Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),
@@ -221,7 +229,10 @@ impl Shard {
     /// A run that a host had left pending has ended.
     pub(super) fn verdict(&mut self, run: u64, effects: Effects, called: Called) {
         // A verdict for a run that is not waited for any more is that of a worker which lost its lease.
-        let Some(mut pending) = self.pending_runs.remove(&run) else { return };
+        let Some(mut pending) = self.pending_runs.remove(&run).or_else(|| self.mistaken(run)) else { return };
+        if let Some(until) = pending.until_nanos.take() {
+            self.run_timeouts.remove(&(until, run));
+        }
         if pending.is_void || self.has_seen_overdue(pending.slot, pending.grain) {
             pending.is_void = true;
             self.pending_runs.insert(run, pending);
@@ -229,7 +240,11 @@ impl Shard {
         }
         match pending.missed.take() {
             Some(missed) => self.fetch_run(run, pending, missed),
-            None => self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called),
+            None => {
+                let work = self.slot_mut(pending.slot).grains.get(pending.grain).work();
+                let run = work.and_then(|work| work.running).map_or(run, |running| running.run);
+                self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called);
+            }
         }
     }
 
@@ -240,22 +255,44 @@ impl Shard {
         assert_eq!(running.run, run, "a grain has one run at a time");
         match called {
             Called::Done(replies) => {
-                self.finish(slot, grain, Finished { effects, replies, count: running.count, time_micros })
+                let count = Self::and_one_more_if_planted(work, running.count);
+                self.finish(slot, grain, Finished { effects, replies, count, time_micros })
+            }
+            Called::Deferred(replies, wait) => {
+                let finished = Finished { effects, count: replies.len(), replies, time_micros };
+                self.deferred(slot, grain, finished, wait);
+            }
+            Called::Again(first) => {
+                work.running = None;
+                work.run_limit = first.clamp(1, running.count.max(2) - 1);
+                self.slot_mut(slot).list(grain);
+                self.mark_ready(slot);
+            }
+            Called::Failed { handled, .. } if handled > 0 && planted::is(Bug::PrefixKeepsEffects) => {
+                let replies = vec![Reply::none(); handled];
+                self.finish(slot, grain, Finished { effects, replies, count: handled, time_micros });
             }
             Called::Interrupted(Interrupt(ticket)) => {
-                let pending =
-                    PendingRun { slot, grain, fetch: Some(ticket), missed: None, time_micros, is_void: false };
+                let pending = PendingRun {
+                    slot,
+                    grain,
+                    fetch: Some(ticket),
+                    missed: None,
+                    time_micros,
+                    is_void: false,
+                    until_nanos: None,
+                };
                 self.pending_runs.insert(run, pending);
                 self.new_jobs.push(Job::Nothing(ticket));
             }
-            Called::Failed { handled, message } => {
+            Called::Failed { handled, failed } => {
                 work.running = None;
                 let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
                 let work = state.grains.get(grain).work().expect("a grain that ran has work");
                 if let Some(handler) = work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
                     self.activity.failed(handler);
                 }
-                self.failed_run(slot, grain, running.count, handled, message);
+                self.failed_run(slot, grain, (running.count, handled), *failed, effects);
             }
         }
     }
@@ -267,12 +304,15 @@ impl Shard {
 
     /// A run whose effects no record can hold, or the slot's outbox has no room for, has failed.
     fn fit_record(&self, slot: SlotId, grain: GrainId, effects: &Effects, called: Called) -> Called {
-        let Called::Done(replies) = &called else { return called };
+        let (Called::Done(replies) | Called::Deferred(replies, _)) = &called else { return called };
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let work = state.grains.get(grain).work().expect("a grain that runs has work");
         let count = work.running.map_or(0, |running| running.count);
         let inputs = || work.queue.iter().take(count).filter_map(|queued| work.input_of(queued));
-        let fault = effects.fault.clone().or_else(|| self.no_reply(replies)).or_else(|| {
+        if let Some(message) = &effects.fault {
+            return engine_failed(0, kinds::BAD_EFFECT, message.clone());
+        }
+        let fault = self.no_reply(replies).or_else(|| {
             let by_message =
                 inputs().any(|input| matches!(input.cause, InputCause::Message | InputCause::Response { .. }));
             let rows = state.outbox_rows + effects.sent.len();
@@ -281,7 +321,7 @@ impl Shard {
             })
         });
         if let Some(message) = fault {
-            return Called::Failed { handled: 0, message };
+            return engine_failed(0, kinds::TOO_LARGE, message);
         }
         let max = self.log.0.config().record_bytes_max();
         let allowed = max - (max / 4).min(RECORD_SPARE_BYTES);
@@ -295,10 +335,8 @@ impl Shard {
         if found <= allowed {
             return called;
         }
-        Called::Failed {
-            handled: 0,
-            message: format!("the run's effects and replies have {found} bytes; at most {allowed} are allowed"),
-        }
+        let message = format!("the run's effects and replies have {found} bytes; at most {allowed} are allowed");
+        engine_failed(0, kinds::TOO_LARGE, message)
     }
 
     /// Why these replies cannot be kept.
@@ -307,7 +345,7 @@ impl Shard {
         (found > VALUE_BYTES_MAX).then(|| format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed"))
     }
 
-    fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {
+    pub(super) fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {
         let Finished { mut effects, replies, count, time_micros } = finished;
         let table = self.slot_mut(slot).grains.get(grain).table;
         let (version, expires) = match self.catalog.table(table) {
@@ -332,7 +370,7 @@ impl Shard {
         self.commit(slot, grain, RecordKind::Run, count, draft);
     }
 
-    fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) {
+    pub(super) fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) {
         for (_, target) in &draft.sent {
             if let Target::Grain(_, input) = target {
                 self.settling.hops = self.settling.hops.max(input.hops);
@@ -382,147 +420,6 @@ impl Shard {
         (sent, outcomes)
     }
 
-    /// A run failed: try again later, or deal with it for good. The failing input is at the head of the queue.
-    fn failed_run(&mut self, slot: SlotId, grain: GrainId, count: usize, handled: usize, mut message: String) {
-        message.truncate(message.floor_char_boundary(FAILURE_BYTES_MAX));
-        self.counts.failures += 1;
-        let now = self.now_nanos;
-        let catalog = self.catalog.clone();
-        let state = self.slot_mut(slot);
-        let table = state.grains.get(grain).table;
-        let work = state.grains.get_mut(grain).work_mut().expect("a grain that ran has work");
-        if handled > 0 || count > 1 {
-            // Whether to blame is the input behind the handled ones, or not known: fewer inputs tell.
-            work.run_limit = handled.clamp(1, count - 1);
-            state.list(grain);
-            return self.mark_ready(slot);
-        }
-        work.attempts += 1;
-        let attempts = work.attempts;
-        let work = state.grains.get(grain).work().expect("a grain that ran has work");
-        let entry = match work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
-            Some(handler) => catalog.handler(table, handler).map(|(_, _, entry)| entry.clone()),
-            None => None,
-        };
-        let allowed = entry.as_ref().map_or(1, |entry| entry.attempts);
-        if attempts < allowed {
-            let entry = entry.expect("a handler with retries is known");
-            let wait = entry
-                .backoff_nanos
-                .saturating_mul(1 << (attempts - 1).min(32))
-                .min(entry.backoff_max_nanos.max(entry.backoff_nanos));
-            let work = state.grains.get_mut(grain).work_mut().expect("it has work");
-            work.not_before_nanos = now + wait;
-            work.run_limit = 1;
-            self.retries.insert((now + wait, slot, grain.0), ());
-            return;
-        }
-        self.exhausted(
-            slot,
-            grain,
-            1,
-            format!("after {attempts} attempts: {message}"),
-            entry.map(|entry| (entry.exhausted, entry.dead_letter)),
-        );
-    }
-
-    /// The head of the queue has failed for good.
-    fn exhausted(
-        &mut self,
-        slot: SlotId,
-        grain: GrainId,
-        count: usize,
-        message: String,
-        policy: Option<(Option<Exhausted>, Option<u32>)>,
-    ) {
-        let (exhausted, dead_letter) = policy.unwrap_or((Some(Exhausted::Fail), None));
-        let state = self.slot_mut(slot);
-        let work = state.grains.get(grain).work().expect("a grain that ran has work");
-        let input = work.queue.front().and_then(|queued| work.input_of(queued)).cloned();
-        let from_client = input.as_ref().is_some_and(|input| input.cause == InputCause::Client);
-        let default = if from_client { Exhausted::Fail } else { Exhausted::Park };
-        let attempts = work.attempts;
-        let outcomes = vec![Outcome::HandlerFailed(message.clone()); count];
-        match exhausted.unwrap_or(default) {
-            Exhausted::Park => {
-                // They count at what waits first. A client's input does not wait: it is answered.
-                let attempts = if from_client { 0 } else { attempts };
-                self.park(slot, grain, Parked { reason: message, attempts, since_micros: self.engine_micros })
-            }
-            how => {
-                let mut sent = self.failure_responses(input.as_ref(), &message);
-                if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter) {
-                    let address = self.slot_mut(slot).address(grain);
-                    let what = (input.as_ref(), None);
-                    sent.push(self.dead_letter(TopicId(topic), &address, what, attempts, &message));
-                }
-                let draft = Draft { time_micros: self.engine_micros, sent, outcomes, ..Draft::default() };
-                self.commit(slot, grain, RecordKind::FailedRun, count, draft);
-            }
-        }
-    }
-
-    pub(super) fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
-        let Some((callback, caused)) =
-            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, (input.hops, input.class))))
-        else {
-            return Vec::new();
-        };
-        vec![response(callback, self.config.slot_count, caused, false, message.as_bytes().to_vec())]
-    }
-
-    /// The event that tells of an input which failed for good, or of a timer with its payload, if that is known.
-    pub(super) fn dead_letter(
-        &self,
-        topic: TopicId,
-        grain: &GrainAddress,
-        (input, timer): (Option<&Input>, Option<Vec<u8>>),
-        attempts: u32,
-        message: &str,
-    ) -> (SlotId, Target) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut payload = match input.map(|input| &input.operation) {
-            Some(GrainOperation::Call(_, payload)) => text(payload),
-            None => text(&timer.unwrap_or_default()),
-            other => format!("{other:?}"),
-        };
-        let table = self
-            .catalog
-            .table(grain.table)
-            .map_or_else(String::new, |(app, table)| format!("{}/{}", app.name, table.name));
-        let mut cause = input.map_or_else(|| "timer".to_owned(), |input| format!("{:?}", input.cause));
-        cause.truncate(cause.floor_char_boundary(FAILURE_BYTES_MAX));
-        let event = |payload: &str, cut: bool| {
-            let mut event = serde_json::json!({
-                "table": table, "key": text(&grain.key), "payload": payload, "cause": cause, "attempts": attempts, "error": message,
-            });
-            if cut {
-                event["payload_cut"] = true.into();
-            }
-            event.to_string()
-        };
-        // As JSON text a byte may take six; what does not fit an event is cut, and says so.
-        let allowed = VALUE_BYTES_MAX.min(self.log.0.config().record_bytes_max() / 2);
-        let mut value = event(&payload, false);
-        if value.len() > allowed {
-            payload.truncate(payload.floor_char_boundary(allowed / 8));
-            value = event(&payload, true);
-        }
-        let lanes = self.catalog.lane_count(topic);
-        let lane = LaneKey { topic, lane: lane_of(&grain.key, lanes) };
-        let home = lane_home(topic, lane.lane, lanes, self.config.slot_count);
-        let class = input.map_or(InputClass::Live, |input| input.class);
-        (home, Target::Lane(lane, class, grain.key.clone(), value.into_bytes().into()))
-    }
-
-    fn park(&mut self, slot: SlotId, grain: GrainId, parked: Parked) {
-        self.counts.parks += 1;
-        let bytes = self.copied_bytes_max();
-        let (state, log) = self.slot_and_log(slot);
-        let committed = state.park(log, grain, parked, bytes);
-        self.committed(slot, committed);
-    }
-
     /// Grains whose time to be tried again has come.
     pub(super) fn retry_due(&mut self) {
         while let Some((&(at, slot, grain), ())) = self.retries.first_key_value() {
@@ -548,7 +445,7 @@ fn caused(work: &Work, count: usize) -> (u8, InputClass) {
     (inputs().flatten().map(|input| input.hops).max().unwrap_or(0), class)
 }
 
-fn response(
+pub(super) fn response(
     callback: &CallbackAddress,
     slot_count: u16,
     (hops, class): (u8, InputClass),

@@ -276,10 +276,17 @@ impl Shard {
     }
 
     fn answer_settle(&mut self, question: Question, settled: bool) {
-        let json = json!({
+        let mut json = json!({
             "app": question.app, "settled": settled, "rounds": question.round,
             "parked": question.now.parked, "grains": question.now.grains,
         });
+        if let Some(app) = self.shown.app(&question.app) {
+            let paused = app.subscriptions.iter().filter(|it| it.paused).map(|it| app.subscription_name(it));
+            let paused: Vec<String> = paused.collect();
+            if !paused.is_empty() {
+                json["paused"] = paused.into();
+            }
+        }
         self.reply(Lsn(0), question.responder, Ok(Answer::Json(json.to_string())));
     }
 

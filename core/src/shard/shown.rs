@@ -37,7 +37,9 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
         GrainOperation::Call(handler, payload) => {
             json["operation"] = "call".into();
             json["handler"] = catalog.handler(table, *handler).map(|(_, _, entry)| entry.name.as_str()).into();
-            put_payload(&mut json, "payload", topic.map(|(_, topic)| data_type(topic.value)), payload);
+            let of = topic.map(|(_, topic)| data_type(topic.value));
+            put_payload(&mut json, "payload", of, payload);
+            json["payload_type"] = of.unwrap_or(DataType::Bytes).name().into();
         }
         GrainOperation::Put(value) => {
             json["operation"] = "put".into();

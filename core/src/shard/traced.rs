@@ -65,8 +65,10 @@ impl Shard {
             | Operation::MapDelete { table, key, .. }
             | Operation::Range { table, key, .. }
             | Operation::ShowParked { table, key, .. }
+            | Operation::Why { table, key, .. }
             | Operation::Retry { table, key, .. }
             | Operation::Skip { table, key, .. }
+            | Operation::Edit { table, key, .. }
             | Operation::Invoke { table, key, .. } => (None, Some(*table), key),
             Operation::Scan { table, prefix, .. } => (None, Some(*table), prefix),
             Operation::AppDelete { name }

@@ -235,11 +235,13 @@ impl Shard {
         }
         let log = self.log.0.next_deadline().unwrap_or(u64::MAX);
         let retry = self.retries.first_key_value().map_or(u64::MAX, |((at, ..), ())| *at);
+        let timeout = self.run_timeouts.first().map_or(u64::MAX, |(at, _)| *at);
         // One whose time is up waits for a chunk of its lane to come: the chunk wakes the shard.
         let reads = self.waiting_reads.iter().map(|(at, _)| *at).filter(|at| *at > self.now_nanos);
         let read = reads.min().unwrap_or(u64::MAX);
         let timer = self.next_timer_nanos();
         log.min(retry)
+            .min(timeout)
             .min(read)
             .min(timer)
             .min(self.merge_deadline())

@@ -13,6 +13,7 @@ const UPKEEP_NANOS: u64 = 20_000_000;
 impl Shard {
     /// What is due now.
     pub(super) fn upkeep(&mut self) {
+        self.time_out_runs();
         self.retry_due();
         if self.waiting_reads.iter().any(|(until, _)| *until <= self.now_nanos) {
             self.retry_reads();

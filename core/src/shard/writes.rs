@@ -10,7 +10,9 @@ use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Seque
 use gristmill_base::class::InputClass;
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneKey, Lsn, MapId, SessionId, SlotId, TableId};
-use gristmill_base::limits::{HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX};
+use gristmill_base::limits::{
+    EDIT_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX,
+};
 use gristmill_base::placement::lane_of;
 use gristmill_base::sometimes::reached;
 use gristmill_state::batch::{Batch, BatchFormat};
@@ -402,9 +404,14 @@ impl Shard {
                 self.table_for(table, &key)?;
                 Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Retry)
             }
-            Operation::Skip { table, key, drop, retry, .. } => {
+            Operation::Skip { table, key, drop, retry, expect, .. } => {
                 self.table_for(table, &key)?;
-                Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Skip { drop, retry })
+                Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Skip { drop, retry, expect })
+            }
+            Operation::Edit { table, key, payload, expect, .. } => {
+                self.table_for(table, &key)?;
+                check_count("bytes of an edited payload", payload.len(), EDIT_BYTES_MAX)?;
+                Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Edit { payload, expect })
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })

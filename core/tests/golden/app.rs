@@ -1,7 +1,7 @@
 //! The app of the golden data directory: its handlers must go on doing what they did when the directory was made.
 
 use gristmill_sdk::datatype::{decode_u64, encode_u64};
-use gristmill_sdk::{App, Context, Failure, Input, Reply};
+use gristmill_sdk::{App, Context, Failure, Input, Reply, Results};
 
 pub(crate) const FILE: &str = "
 app: golden
@@ -35,7 +35,7 @@ tables:
         on_exhausted: park
 ";
 
-fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     for input in inputs {
         let text = std::str::from_utf8(input.payload).map_err(|_| Failure::new("no text"))?;
         for word in text.split(' ') {

@@ -10,6 +10,7 @@ mod class;
 mod crowd;
 mod damage;
 mod expiry;
+mod failures;
 mod faults;
 mod files;
 mod hostile;
@@ -26,7 +27,7 @@ use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, SessionKey, Table
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation, Sequence};
-use gristmill_sdk::{App, Context, Failure, Input, Reply};
+use gristmill_sdk::{App, Context, Failure, Input, Reply, Results};
 use rig::{Folder, Rig, config};
 use std::collections::BTreeMap;
 
@@ -54,7 +55,7 @@ tables:
     handlers: [{name: count}]
 ";
 
-fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     for input in inputs {
         let text = std::str::from_utf8(input.payload).map_err(|_| Failure::new("no text"))?;
         for word in text.split(' ').filter(|word| !word.is_empty()) {

@@ -54,7 +54,14 @@ impl World {
     }
 
     fn skip(&mut self, sequence: Sequence, drop: bool) -> Result<Answer, Code> {
-        self.ask(Operation::Skip { table: self.table, sequence, key: b"a"[..].into(), drop, retry: false })
+        self.ask(Operation::Skip {
+            table: self.table,
+            sequence,
+            key: b"a"[..].into(),
+            drop,
+            retry: false,
+            expect: "".into(),
+        })
     }
 
     fn retry(&mut self) -> Result<Answer, Code> {

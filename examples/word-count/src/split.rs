@@ -1,7 +1,7 @@
 //! Lines to counts.
 
 use crate::payload::{put_count, put_number};
-use gristmill_sdk::{Context, Failure, Input, Reply};
+use gristmill_sdk::{Context, Failure, Input, Results};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -59,7 +59,7 @@ impl Words {
 }
 
 /// Counts the words of all waiting lines and sends the counts on.
-pub(crate) fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+pub(crate) fn split(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     let mut words = Words::default();
     // Lines and words by document. Nearly always there is one, because the document's name is the key of its lines.
     let mut docs: BTreeMap<Cow<'_, str>, (u64, u64)> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Counts to totals.
 
 use crate::payload::{take_count, take_number};
-use gristmill_sdk::{Context, Failure, Input, Reply};
+use gristmill_sdk::{Context, Failure, Input, Results};
 use std::collections::BTreeMap;
 
 /// Totals of a document, as they are stored.
@@ -12,7 +12,7 @@ struct Totals {
 }
 
 /// Adds counts of words to the map `counts` of their first letter's grain.
-pub(crate) fn add_words(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+pub(crate) fn add_words(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     let mut added: BTreeMap<&[u8], u64> = BTreeMap::new();
     for input in inputs {
         let mut rest = input.payload;
@@ -29,7 +29,7 @@ pub(crate) fn add_words(inputs: &[Input<'_>], context: &mut Context<'_>) -> Resu
 }
 
 /// Adds lines and words to the totals of a document.
-pub(crate) fn add_lines(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+pub(crate) fn add_lines(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     let mut totals: Totals = context.value_json()?.unwrap_or_default();
     for input in inputs {
         let mut rest = input.payload;

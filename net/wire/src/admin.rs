@@ -4,7 +4,7 @@ use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{ShardId, SlotId};
 use gristmill_base::limits::{APP_FILE_BYTES_MAX, NAME_BYTES_MAX};
 
-use crate::fields::write_bytes;
+use crate::fields::{read_bool, write_bytes};
 
 /// Loads an app file: a new app, or a new version of one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,37 @@ impl<'a> AppDelete<'a> {
 
     pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
         write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)
+    }
+}
+
+/// Pauses a subscription, or resumes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseSubscription<'a> {
+    /// Name of the app.
+    pub app: &'a str,
+    /// Its own name, or `TABLE.HANDLER.NAME` where several have it.
+    pub name: &'a str,
+    /// Whether its events wait from now on.
+    pub paused: bool,
+}
+
+/// Longest name of a subscription with its table and handler.
+const SUBSCRIPTION_NAME_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
+
+impl<'a> PauseSubscription<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            app: from.text("app name", NAME_BYTES_MAX)?,
+            name: from.text("subscription name", SUBSCRIPTION_NAME_BYTES_MAX)?,
+            paused: read_bool(from, "subscription_pause flag")?,
+        })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)?;
+        write_bytes(to, "subscription name", self.name.as_bytes(), SUBSCRIPTION_NAME_BYTES_MAX)?;
+        to.put_u8(u8::from(self.paused));
+        Ok(())
     }
 }
 

@@ -28,7 +28,9 @@ mod table;
 mod topic;
 mod writer;
 
-pub use admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Describe, MoveSlot};
+pub use admin::{
+    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Describe, MoveSlot, PauseSubscription,
+};
 pub use answer::{Answer, Answers};
 pub use batch::{Append, EventBatch, EventBatchBuf, FetchPage, ReadBatch};
 pub use deframer::Deframer;
@@ -40,7 +42,7 @@ pub use ingest::{Ingest, Record, Records, RecordsBuf};
 pub use opcode::OpCode;
 pub use operation::Operation;
 pub use page::{Entries, Entry, Event, Events, RangePage, ReadPage, Row, Rows, ScanPage};
-pub use parked::{RetryParked, ShowParked, SkipParked};
+pub use parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
 pub use reply::{Failure, LaneOffsets, Produced, Reply};
 pub use request::{BULK_CODE, CORRELATION_NONE, Common, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
 pub use route::Route;

@@ -57,8 +57,12 @@ opcodes! {
     Backup = 10, "backup";
     /// Moves a slot to another shard.
     MoveSlot = 11, "move_slot";
+    /// Pauses a subscription, or resumes it. Version 2 of the protocol.
+    SubscriptionPause = 12, "subscription_pause";
+    /// Lists the subscriptions of an app. Version 2 of the protocol.
+    SubscriptionList = 13, "subscription_list";
     /// The versions of an app that are kept, or the file of one.
-    AppVersions = 12, "app_versions";
+    AppVersions = 14, "app_versions";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.
@@ -91,12 +95,16 @@ opcodes! {
     ParkedList = 40, "parked_list";
     /// Says why a grain is parked and what waits for it. Version 2 of the protocol.
     ParkedShow = 41, "parked_show";
+    /// Says why a grain does not move. Version 2 of the protocol.
+    Why = 42, "why";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
     ParkedRetry = 49, "parked_retry";
     /// Gives up the input that waits first for a parked grain. Version 2 of the protocol.
     ParkedSkip = 50, "parked_skip";
+    /// Puts another payload in the place of that of the input which waits first for a parked grain. Version 2 of the protocol.
+    ParkedEdit = 51, "parked_edit";
     /// Fills a position of the session that will not be used.
     Void = 64, "void";
 }
@@ -107,7 +115,8 @@ impl OpCode {
     pub fn since(self) -> u16 {
         match self {
             Self::Append | Self::Fetch => 2,
-            Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip => 2,
+            Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
+            Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
             _ => 1,
         }
     }
@@ -126,6 +135,7 @@ impl OpCode {
                 | Self::Invoke
                 | Self::ParkedRetry
                 | Self::ParkedSkip
+                | Self::ParkedEdit
                 | Self::Void
         )
     }

@@ -2,13 +2,13 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, Describe, MoveSlot};
+use crate::admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription};
 use crate::batch::Append;
 use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
-use crate::parked::{RetryParked, ShowParked, SkipParked};
+use crate::parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
 use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
 
@@ -71,10 +71,18 @@ pub enum Operation<'a> {
     ParkedList(Scan<'a>),
     /// Why a grain is parked. Answered by `Reply::Json`.
     ParkedShow(ShowParked<'a>),
+    /// Why a grain does not move. Answered by `Reply::Json`.
+    Why(Why<'a>),
+    /// Pauses a subscription, or resumes it. Answered by `Reply::Json`.
+    SubscriptionPause(PauseSubscription<'a>),
+    /// Lists the subscriptions of an app. Answered by `Reply::Json`.
+    SubscriptionList(Describe<'a>),
     /// Lets a parked grain run again. Answered by `Reply::Empty`.
     ParkedRetry(RetryParked<'a>),
     /// Gives up what waits first for a parked grain. Answered by `Reply::Empty`.
     ParkedSkip(SkipParked<'a>),
+    /// Puts another payload in the place of that of what waits first for a parked grain. Answered by `Reply::Empty`.
+    ParkedEdit(EditParked<'a>),
     /// Runs a handler. Answered by `Reply::Value`, empty when the handler gave no reply.
     Invoke(Invoke<'a>),
     /// Fills a position. Answered by `Reply::Empty`, or by what the position got when it was taken after all.
@@ -112,8 +120,12 @@ impl<'a> Operation<'a> {
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
             OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
             OpCode::ParkedShow => Self::ParkedShow(ShowParked::read(&mut from)?),
+            OpCode::Why => Self::Why(Why::read(&mut from)?),
+            OpCode::SubscriptionPause => Self::SubscriptionPause(PauseSubscription::read(&mut from)?),
+            OpCode::SubscriptionList => Self::SubscriptionList(Describe::read(&mut from)?),
             OpCode::ParkedRetry => Self::ParkedRetry(RetryParked::read(&mut from)?),
             OpCode::ParkedSkip => Self::ParkedSkip(SkipParked::read(&mut from)?),
+            OpCode::ParkedEdit => Self::ParkedEdit(EditParked::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
             OpCode::AppVersions => Self::AppVersions(AppVersions::read(&mut from)?),
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
@@ -170,8 +182,12 @@ impl<'a> Operation<'a> {
             Self::Range(operation) => operation.write(to),
             Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
             Self::ParkedShow(operation) => operation.write(to),
+            Self::Why(operation) => operation.write(to),
+            Self::SubscriptionPause(operation) => operation.write(to),
+            Self::SubscriptionList(operation) => operation.write(to),
             Self::ParkedRetry(operation) => operation.write(to),
             Self::ParkedSkip(operation) => operation.write(to),
+            Self::ParkedEdit(operation) => operation.write(to),
             Self::Invoke(operation) => operation.write(to),
             Self::Void(operation) => operation.write(to),
         }
@@ -209,8 +225,12 @@ impl<'a> Operation<'a> {
             Self::Scan(_) => OpCode::Scan,
             Self::ParkedList(_) => OpCode::ParkedList,
             Self::ParkedShow(_) => OpCode::ParkedShow,
+            Self::Why(_) => OpCode::Why,
+            Self::SubscriptionPause(_) => OpCode::SubscriptionPause,
+            Self::SubscriptionList(_) => OpCode::SubscriptionList,
             Self::ParkedRetry(_) => OpCode::ParkedRetry,
             Self::ParkedSkip(_) => OpCode::ParkedSkip,
+            Self::ParkedEdit(_) => OpCode::ParkedEdit,
             Self::Invoke(_) => OpCode::Invoke,
             Self::Void(_) => OpCode::Void,
         }
@@ -229,6 +249,7 @@ impl<'a> Operation<'a> {
             Self::Invoke(operation) => Some(operation.sequence),
             Self::ParkedRetry(operation) => Some(operation.sequence),
             Self::ParkedSkip(operation) => Some(operation.sequence),
+            Self::ParkedEdit(operation) => Some(operation.sequence),
             Self::Void(operation) => Some(operation.sequence),
             _ => None,
         }

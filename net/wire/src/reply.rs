@@ -39,7 +39,7 @@ pub struct LaneOffsets {
 pub enum Reply<'a> {
     /// Of hello.
     Hello(HelloReply),
-    /// Of ping, put, delete, map put, map delete, parked retry, parked skip and void.
+    /// Of ping, put, delete, map put, map delete, parked retry, parked skip, parked edit and void.
     Empty,
     /// Of produce and append.
     Produced(Produced),
@@ -57,7 +57,7 @@ pub enum Reply<'a> {
     Range(RangePage<'a>),
     /// Of scan and parked list.
     Scan(ScanPage<'a>),
-    /// Of status, describe, parked show and the operations on apps and topics: one JSON value.
+    /// Of status, describe, parked show, why and the operations on apps, subscriptions and topics: one JSON value.
     Json(Cow<'a, str>),
 }
 
@@ -73,7 +73,7 @@ impl<'a> Reply<'a> {
             // Void is answered by what its position got when it was taken before, and that is of no use any more.
             OpCode::Void => return Ok(Self::Empty),
             OpCode::Ping | OpCode::Put | OpCode::Delete | OpCode::MapPut | OpCode::MapDelete => Self::Empty,
-            OpCode::ParkedRetry | OpCode::ParkedSkip => Self::Empty,
+            OpCode::ParkedRetry | OpCode::ParkedSkip | OpCode::ParkedEdit => Self::Empty,
             OpCode::Produce | OpCode::Append => {
                 Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) })
             }
@@ -98,6 +98,9 @@ impl<'a> Reply<'a> {
             | OpCode::AppVersions
             | OpCode::Backup
             | OpCode::MoveSlot
+            | OpCode::Why
+            | OpCode::SubscriptionPause
+            | OpCode::SubscriptionList
             | OpCode::ParkedShow => Self::Json(Cow::Borrowed(from.text("JSON", FRAME_BYTES_MAX)?)),
         };
         from.end()?;

@@ -49,16 +49,20 @@ impl<'a> Operation<'a> {
             Self::Hello(_)
             | Self::Ping
             | Self::Describe(_)
+            | Self::SubscriptionList(_)
             | Self::AppList
             | Self::AppVersions(_)
             | Self::TopicList => Route::Here,
             Self::AppLoad(_) | Self::AppDelete(_) | Self::Backup(_) | Self::MoveSlot(_) => Route::Control,
+            Self::SubscriptionPause(_) => Route::Control,
             Self::Status | Self::AppSettle(_) => Route::Everywhere,
             Self::Scan(scan) | Self::ParkedList(scan) if scan.shard_local => Route::Here,
             Self::Scan(_) | Self::ParkedList(_) => Route::Everywhere,
             Self::ParkedShow(operation) => Route::Key(operation.key),
+            Self::Why(operation) => Route::Key(operation.key),
             Self::ParkedRetry(operation) => Route::Key(operation.key),
             Self::ParkedSkip(operation) => Route::Key(operation.key),
+            Self::ParkedEdit(operation) => Route::Key(operation.key),
             Self::Produce(operation) => Route::TopicKey(operation.topic, operation.key),
             Self::Append(operation) => Route::Lane(operation.topic, operation.lane),
             Self::Read(operation) | Self::Fetch(operation) => Route::Lane(operation.topic, operation.lane),

@@ -401,6 +401,34 @@ impl Client {
         if_there(reply.and_then(json))
     }
 
+    /// Why a grain does not move: a JSON object with its `state` in a word, `because` and `next` for people, and numbers of what
+    /// waits.
+    ///
+    /// # Errors
+    /// As [`Self::parked`].
+    pub fn why(&mut self, table: &str, key: &[u8]) -> Result<String, Error> {
+        self.call_named(table, |client| Ok(OwnedOperation::Why { table: client.table(table)?.id, key: key.to_vec() }))
+            .and_then(json)
+    }
+
+    /// Pauses a subscription of an app, or resumes it: a JSON object as one of [`Self::subscriptions`], with whether that has
+    /// `changed` anything.
+    ///
+    /// # Errors
+    /// There is no such app or subscription, another change of the apps is under way, or the server cannot be asked.
+    pub fn subscription_pause(&mut self, app: &str, name: &str, paused: bool) -> Result<String, Error> {
+        let (app, name) = (app.to_owned(), name.to_owned());
+        self.call(OwnedOperation::SubscriptionPause { app, name, paused }).and_then(json)
+    }
+
+    /// The subscriptions of an app, as a JSON list.
+    ///
+    /// # Errors
+    /// There is no such app, or the server cannot be asked.
+    pub fn subscriptions(&mut self, app: &str) -> Result<String, Error> {
+        self.call(OwnedOperation::SubscriptionList { app: app.to_owned() }).and_then(json)
+    }
+
     /// Lets a parked grain run again; false if it is not parked.
     ///
     /// # Errors
@@ -413,14 +441,35 @@ impl Client {
     }
 
     /// Gives up the input that waits first for a parked grain: it goes to the dead-letter topic of its handler, or nowhere if
-    /// that names none and `drop` says so. With `retry` the grain runs again from then on. False if the grain is not parked, or
-    /// nothing waits for it.
+    /// that names none and `drop` says so. With `retry` the grain runs again from then on. `expect` is the name of the input
+    /// (`id` of [`Self::parked_show`]); empty: whatever waits first. False if the grain is not parked, or nothing waits for it.
     ///
     /// # Errors
-    /// As [`Self::parked`]; the handler names no dead-letter topic (status `bad_request`).
-    pub fn parked_skip(&mut self, table: &str, key: &[u8], drop: bool, retry: bool) -> Result<bool, Error> {
+    /// As [`Self::parked`]; the handler names no dead-letter topic, or another input waits first (status `bad_request`).
+    pub fn parked_skip(
+        &mut self,
+        table: &str,
+        key: &[u8],
+        drop: bool,
+        retry: bool,
+        expect: &str,
+    ) -> Result<bool, Error> {
         let reply = self.call_named(table, |client| {
-            Ok(OwnedOperation::ParkedSkip { table: client.table(table)?.id, key: key.to_vec(), drop, retry })
+            let (table, expect) = (client.table(table)?.id, expect.to_owned());
+            Ok(OwnedOperation::ParkedSkip { table, key: key.to_vec(), drop, retry, expect })
+        });
+        if_there(reply.and_then(done)).map(|done| done.is_some())
+    }
+
+    /// Puts another payload in the place of that of the input which waits first for a parked grain; it stays parked. `expect` is
+    /// as that of [`Self::parked_skip`]. False if the grain is not parked, or nothing waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::parked`]; the input is no call of a handler, or another one waits first (status `bad_request`).
+    pub fn parked_edit(&mut self, table: &str, key: &[u8], expect: &str, payload: &[u8]) -> Result<bool, Error> {
+        let reply = self.call_named(table, |client| {
+            let (table, expect, payload) = (client.table(table)?.id, expect.to_owned(), payload.to_vec());
+            Ok(OwnedOperation::ParkedEdit { table, key: key.to_vec(), expect, payload })
         });
         if_there(reply.and_then(done)).map(|done| done.is_some())
     }

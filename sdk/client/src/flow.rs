@@ -65,7 +65,15 @@ impl Client {
         let Some(operation) = self.pending.operation(ticket) else { return };
         let shard = match operation.slot(self.topology.slot_count()) {
             Some(slot) => usize::from(self.topology.shard_of(slot).0),
-            None if matches!(operation, OwnedOperation::AppLoad { .. } | OwnedOperation::AppDelete { .. }) => 0,
+            None if matches!(
+                operation,
+                OwnedOperation::AppLoad { .. }
+                    | OwnedOperation::AppDelete { .. }
+                    | OwnedOperation::SubscriptionPause { .. }
+            ) =>
+            {
+                0
+            }
             None => self.shards.iter().position(|shard| shard.link.is_some()).unwrap_or(0),
         };
         self.shards[shard].reads.push_back(ticket);

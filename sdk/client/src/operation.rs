@@ -48,10 +48,18 @@ pub enum OwnedOperation {
     ParkedList { table: TableId, after: Option<Vec<u8>>, limit: u32 },
     /// See [`wire::ShowParked`].
     ParkedShow { table: TableId, key: Vec<u8>, limit: u32 },
+    /// See [`wire::Why`].
+    Why { table: TableId, key: Vec<u8> },
+    /// See [`wire::PauseSubscription`].
+    SubscriptionPause { app: String, name: String, paused: bool },
+    /// See [`wire::Operation::SubscriptionList`].
+    SubscriptionList { app: String },
     /// See [`wire::RetryParked`].
     ParkedRetry { table: TableId, key: Vec<u8> },
     /// See [`wire::SkipParked`].
-    ParkedSkip { table: TableId, key: Vec<u8>, drop: bool, retry: bool },
+    ParkedSkip { table: TableId, key: Vec<u8>, drop: bool, retry: bool, expect: String },
+    /// See [`wire::EditParked`].
+    ParkedEdit { table: TableId, key: Vec<u8>, expect: String, payload: Vec<u8> },
     /// See [`wire::Invoke`].
     Invoke { table: TableId, handler: HandlerId, key: Vec<u8>, payload: Vec<u8> },
     /// See [`wire::AppLoad`].
@@ -141,11 +149,20 @@ impl OwnedOperation {
             Self::ParkedShow { table, key, limit } => {
                 Operation::ParkedShow(wire::ShowParked { table: *table, key, limit: *limit })
             }
+            Self::Why { table, key } => Operation::Why(wire::Why { table: *table, key }),
+            Self::SubscriptionPause { app, name, paused } => {
+                Operation::SubscriptionPause(wire::PauseSubscription { app, name, paused: *paused })
+            }
+            Self::SubscriptionList { app } => Operation::SubscriptionList(wire::Describe { app }),
             Self::ParkedRetry { table, key } => {
                 Operation::ParkedRetry(wire::RetryParked { table: *table, sequence, key })
             }
-            Self::ParkedSkip { table, key, drop, retry } => {
-                Operation::ParkedSkip(wire::SkipParked { table: *table, sequence, drop: *drop, retry: *retry, key })
+            Self::ParkedSkip { table, key, drop, retry, expect } => {
+                let (table, drop, retry) = (*table, *drop, *retry);
+                Operation::ParkedSkip(wire::SkipParked { table, sequence, drop, retry, key, expect })
+            }
+            Self::ParkedEdit { table, key, expect, payload } => {
+                Operation::ParkedEdit(wire::EditParked { table: *table, sequence, key, expect, payload })
             }
             Self::Invoke { table, handler, key, payload } => {
                 Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
@@ -225,9 +242,12 @@ impl OwnedOperation {
             Self::Get { key, .. }
             | Self::Delete { key, .. }
             | Self::ParkedShow { key, .. }
+            | Self::Why { key, .. }
             | Self::ParkedRetry { key, .. }
             | Self::ParkedSkip { key, .. } => key.len(),
-            Self::Put { key, value, .. } | Self::Invoke { key, payload: value, .. } => key.len() + value.len(),
+            Self::Put { key, value, .. }
+            | Self::Invoke { key, payload: value, .. }
+            | Self::ParkedEdit { key, payload: value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry_key, .. } | Self::MapDelete { key, entry_key, .. } => key.len() + entry_key.len(),
             Self::MapPut { key, entry_key, entry_value, .. } => key.len() + entry_key.len() + entry_value.len(),
             Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, Vec::len),

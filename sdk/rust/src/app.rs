@@ -5,10 +5,21 @@ use crate::{Context, Failure, Input, Reply};
 pub enum HandlerFn {
     /// Once per input. A failure concerns that input alone.
     Each(fn(&Input<'_>, &mut Context<'_>) -> Result<Reply, Failure>),
-    /// Once with several inputs of one grain, in order, and one reply per input (or an empty list: nobody gets a
-    /// value). A failure makes the inputs be tried again one by one.
-    Several(fn(&[Input<'_>], &mut Context<'_>) -> Result<Vec<Reply>, Failure>),
+    /// Once with several inputs of one grain, in order; see [`Results`].
+    Several(fn(&[Input<'_>], &mut Context<'_>) -> Result<Results, Failure>),
 }
+
+/// What a handler of several inputs gives: results in the order of the inputs, and either
+///
+/// - one per input, each a reply or a failure. The inputs before the first that failed are handled: they are run again
+///   without it, then it is dealt with alone, then those behind it are run. Or
+/// - a list that ends with a deferred one, shorter or as long as the inputs: those before it are handled with all that this
+///   run did; it and what follows are presented again. Or
+/// - an empty list: all are handled, and nobody gets a value.
+///
+/// Anything else is a failure of the kind `bad-results`. A failure in the place of the list blames no input: they are tried
+/// again one by one.
+pub type Results = Vec<Result<Reply, Failure>>;
 
 /// A named handler of a table.
 #[derive(Clone)]
@@ -57,7 +68,7 @@ impl App {
         mut self,
         table: &'static str,
         name: &'static str,
-        call: fn(&[Input<'_>], &mut Context<'_>) -> Result<Vec<Reply>, Failure>,
+        call: fn(&[Input<'_>], &mut Context<'_>) -> Result<Results, Failure>,
     ) -> Self {
         self.handlers.push(Handler { table, name, call: HandlerFn::Several(call) });
         self

@@ -1,4 +1,4 @@
-use crate::Failure;
+use crate::{Caught, Failure};
 use gristmill_base::datatype::{decode_u64, encode_u64};
 use std::time::Duration;
 
@@ -102,6 +102,10 @@ pub trait Access {
     fn now_micros(&self) -> u64;
     /// Whether this is a replay, whose outputs outside the rebuilt tables are suppressed.
     fn is_replay(&self) -> bool;
+    /// The failure that the handler is called for, if it is called as an exception handler.
+    fn caught(&self) -> Option<Caught<'_>> {
+        None
+    }
     /// The grain's value.
     ///
     /// # Errors
@@ -190,6 +194,13 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.access.is_replay()
+    }
+
+    /// The failure that this handler is called for: only if the app file names it in the `call` of an exception handler, and
+    /// this run is such a call. The run's one input is the one that failed.
+    #[must_use]
+    pub fn caught(&self) -> Option<Caught<'_>> {
+        self.access.caught()
     }
 
     /// The grain's value.

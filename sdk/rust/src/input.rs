@@ -1,5 +1,7 @@
 use crate::Interrupt;
+use crate::failed::{Failed, kinds};
 use std::fmt;
+use std::time::Duration;
 
 /// Why a handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl<'a> Input<'a> {
     /// A failure that says what is wrong with the payload.
     pub fn json<T: serde::Deserialize<'a>>(&self) -> Result<T, Failure> {
         serde_json::from_slice(self.payload)
-            .map_err(|error| Failure::new(format!("the payload is not the expected JSON: {error}")))
+            .map_err(|error| Failure::of("bad-payload", format!("the payload is not the expected JSON: {error}")))
     }
 }
 
@@ -77,18 +79,64 @@ pub enum Failure {
     /// The engine must fetch something first and calls the handler again. Made by the context's reads alone: pass it on
     /// with `?`.
     Interrupted(Interrupt),
-    /// The handler could not do it; retried, then dealt with as the app file says.
-    Failed {
-        /// For people: what went wrong.
-        message: String,
-    },
+    /// The handler could not do it; dealt with as the app file says for the kind, tried again, or for good.
+    Failed(Box<Failed>),
+    /// Not now: this input and what came behind it are presented again, in their order, when more has come or a second has
+    /// passed; or, with a time, after that time.
+    Deferred(Option<Duration>),
 }
 
 impl Failure {
-    /// A failure of the handler.
+    /// A failure of the handler, of the kind `failed`.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self::Failed { message: message.into() }
+        Self::of(kinds::FAILED, message)
+    }
+
+    /// A failure of a kind that the app file may name in its `exception_handlers`: a name of lower-case letters, digits and
+    /// `-`, at most 64 bytes. The kinds in [`kinds::RESERVED`] are the engine's.
+    #[must_use]
+    pub fn of(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Failed(Box::new(Failed::new(kind, message)))
+    }
+
+    /// The same, tried again after this time and not after that of the app file; the try counts as any other. At most a day.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        if let Self::Failed(failed) = &mut self {
+            failed.retry_after(wait);
+        }
+        self
+    }
+
+    /// The same, not tried again, however many tries the app file allows.
+    #[must_use]
+    pub fn no_retry(mut self) -> Self {
+        if let Self::Failed(failed) = &mut self {
+            failed.no_retry();
+        }
+        self
+    }
+
+    /// Not now: again when more inputs have come for the grain, or after a second.
+    #[must_use]
+    pub fn defer() -> Self {
+        Self::Deferred(None)
+    }
+
+    /// Not now: again after this time. At most a day.
+    #[must_use]
+    pub fn defer_for(wait: Duration) -> Self {
+        Self::Deferred(Some(wait))
+    }
+
+    /// What failed, as data; none of what is no failure but interrupted or deferred.
+    #[must_use]
+    pub fn failed(&self) -> Option<&Failed> {
+        match self {
+            Self::Failed(failed) => Some(failed),
+            Self::Interrupted(_) | Self::Deferred(_) => None,
+        }
     }
 }
 
@@ -96,7 +144,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interrupted(_) => f.write_str("interrupted to fetch state"),
-            Self::Failed { message } => f.write_str(message),
+            Self::Failed(failed) => f.write_str(failed.message()),
+            Self::Deferred(None) => f.write_str("deferred until more has come"),
+            Self::Deferred(Some(wait)) => write!(f, "deferred for {} ms", wait.as_millis()),
         }
     }
 }

@@ -6,10 +6,12 @@
 
 mod app;
 mod context;
+mod failed;
 mod input;
 pub mod testing;
 
-pub use app::{App, Handler, HandlerFn};
+pub use app::{App, Handler, HandlerFn, Results};
 pub use context::{Access, Callback, Context, Entry, Interrupt, MessageOperation, MessageTarget, Send};
+pub use failed::{Caught, Failed, Retry, kinds, status_of};
 pub use gristmill_base::datatype;
 pub use input::{Cause, Failure, Input, Reply};

@@ -3,7 +3,7 @@
 //! [`FakeGrain::call`] does what the engine does around a run: the effects of a failed run are dropped, and a run whose
 //! read was interrupted starts again from the beginning.
 
-use crate::{Access, Cause, Context, Entry, Failure, HandlerFn, Input, Interrupt, Reply, Send};
+use crate::{Access, Caught, Cause, Context, Entry, Failure, HandlerFn, Input, Interrupt, Reply, Send};
 use std::collections::BTreeMap;
 
 /// A timer that a handler has set.
@@ -26,6 +26,8 @@ pub struct FakeGrain {
     pub now_micros: u64,
     /// Whether runs are a replay.
     pub replay: bool,
+    /// Kind, message and attempts of the failure that runs are called for, as exception handlers are.
+    pub caught: Option<(String, String, u32)>,
     /// The value, if there is one.
     pub value: Option<Vec<u8>>,
     /// The maps of its table by name. A map that is not in here is unknown.
@@ -57,10 +59,12 @@ impl FakeGrain {
         self
     }
 
-    /// Runs a handler over inputs, one reply per input or none at all.
+    /// Runs a handler over inputs, one reply per input or none at all. Fewer replies than inputs: the one behind them was
+    /// deferred.
     ///
     /// # Errors
-    /// What the handler fails with; the grain is then as before the run.
+    /// What the handler fails with, for one of the inputs or for all; the grain is then as before the run. That it deferred the
+    /// first one.
     pub fn call(&mut self, handler: HandlerFn, inputs: &[Input<'_>]) -> Result<Vec<Reply>, Failure> {
         loop {
             let before = self.clone();
@@ -104,7 +108,17 @@ impl FakeGrain {
     fn run(&mut self, handler: HandlerFn, inputs: &[Input<'_>]) -> Result<Vec<Reply>, Failure> {
         match handler {
             HandlerFn::Each(call) => inputs.iter().map(|input| call(input, &mut Context::new(self))).collect(),
-            HandlerFn::Several(call) => call(inputs, &mut Context::new(self)),
+            HandlerFn::Several(call) => {
+                let mut replies = Vec::with_capacity(inputs.len());
+                for (at, result) in call(inputs, &mut Context::new(self))?.into_iter().enumerate() {
+                    match result {
+                        Ok(reply) => replies.push(reply),
+                        Err(Failure::Deferred(_)) if at > 0 => break,
+                        Err(failure) => return Err(failure),
+                    }
+                }
+                Ok(replies)
+            }
         }
     }
 
@@ -130,6 +144,11 @@ impl Access for FakeGrain {
 
     fn is_replay(&self) -> bool {
         self.replay
+    }
+
+    fn caught(&self) -> Option<Caught<'_>> {
+        let (kind, message, attempts) = self.caught.as_ref()?;
+        Some(Caught { kind, message, attempts: *attempts })
     }
 
     fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt> {
@@ -214,6 +233,7 @@ impl Access for FakeGrain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Results;
 
     fn fill(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
         context.map_put("m", input.payload, b"1".as_slice())?;
@@ -232,6 +252,41 @@ mod tests {
         grain.misses = 2;
         assert_eq!(grain.invoke(fill, b"good").unwrap(), Reply::value("v"));
         assert_eq!((grain.counters["calls"], grain.misses), (1, 0));
+    }
+
+    fn until(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
+        let mut results = Results::new();
+        for input in inputs {
+            match input.payload {
+                b"later" => {
+                    results.push(Err(Failure::defer()));
+                    break;
+                }
+                b"bad" => results.push(Err(Failure::of("broken", "bad"))),
+                payload => {
+                    context.map_put("m", payload, b"1".as_slice())?;
+                    results.push(Ok(Reply::none()));
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    #[test]
+    fn several_inputs_are_handled_up_to_a_deferred_one_and_fail_as_a_whole() {
+        let call = |payloads: &[&'static str], grain: &mut FakeGrain| {
+            let input = |payload: &&'static str| Input { cause: Cause::Message, payload: payload.as_bytes() };
+            grain.call(HandlerFn::Several(until), &payloads.iter().map(input).collect::<Vec<_>>())
+        };
+        let mut grain = FakeGrain::new("k").with_map("m");
+        assert_eq!(call(&["a", "later", "b"], &mut grain).unwrap().len(), 1);
+        assert_eq!(grain.maps["m"].len(), 1);
+        assert!(matches!(call(&["later", "b"], &mut grain), Err(Failure::Deferred(None))));
+        let failure = call(&["c", "bad", "d"], &mut grain).unwrap_err();
+        assert_eq!(failure.failed().map(|failed| failed.kind()), Some("broken"));
+        assert_eq!(grain.maps["m"].len(), 1, "nothing of a run that failed");
+        grain.caught = Some(("broken".into(), "bad".into(), 2));
+        assert_eq!(Context::new(&mut grain).caught().map(|caught| caught.attempts), Some(2));
     }
 
     #[test]

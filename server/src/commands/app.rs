@@ -133,7 +133,14 @@ pub(super) fn wait(client: &mut Client, app: &str, timeout: Duration, format: Fo
     printer.flush()?;
     if !found.settled {
         let seconds = timeout.as_secs_f64();
-        return Err(Failed::new(Exit::TimeOut, format!("{app} has not settled within {seconds} s")));
+        let paused = found.json["paused"].as_array().into_iter().flatten();
+        let paused: Vec<String> = paused.filter_map(|name| Some(format!("{app}/{}", name.as_str()?))).collect();
+        let paused = match paused.len() {
+            0 => String::new(),
+            1 => format!("; subscription {} is paused", paused[0]),
+            _ => format!("; subscriptions {} are paused", paused.join(", ")),
+        };
+        return Err(Failed::new(Exit::TimeOut, format!("{app} has not settled within {seconds} s{paused}")));
     }
     if found.parked > 0 {
         let message = format!("{app} has settled but for {} parked grains", found.parked);

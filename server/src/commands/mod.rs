@@ -17,11 +17,13 @@ mod parked;
 mod serve;
 mod skipped;
 mod status;
+mod subscription;
 mod table;
 mod top;
 mod topic;
 mod trace;
 pub(crate) mod typed;
+mod why;
 
 pub(crate) use connect::failed;
 pub(crate) use output::{Columns, grouped};
@@ -57,6 +59,10 @@ pub enum Command {
     Table(table::Arguments),
     /// List keys that failed for good, and let them run again or give up what waits for them.
     Parked(parked::Arguments),
+    /// Say why a key does not move, and what to do about it.
+    Why(why::Arguments),
+    /// Pause, resume and list subscriptions.
+    Subscription(subscription::Arguments),
     /// Run a handler of a grain and print its reply.
     Invoke(invoke::Arguments),
     /// Look at a data directory, back it up, restore it.
@@ -88,6 +94,8 @@ impl Command {
             Self::Ingest(arguments) => ingest::run(&arguments),
             Self::Table(arguments) => table::run(&arguments),
             Self::Parked(arguments) => parked::run(&arguments),
+            Self::Why(arguments) => why::run(&arguments),
+            Self::Subscription(arguments) => subscription::run(&arguments),
             Self::Invoke(arguments) => invoke::run(&arguments),
             Self::Data(arguments) => data::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments, &apps),

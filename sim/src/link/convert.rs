@@ -5,9 +5,9 @@ use gristmill_base::event_batch::{BatchEvent, check_batch};
 use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Append, Delete, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet, MapPut, OpCode,
-    Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
-    ShowParked, SkipParked, Status, Void,
+    Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet,
+    MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan,
+    Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
 };
 
 fn sequence(of: Sequence) -> WireSequence {
@@ -110,12 +110,16 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
         Operation::ShowParked { table, key, limit } => {
             WireOperation::ParkedShow(ShowParked { table: *table, key, limit: *limit })
         }
+        Operation::Why { table, key } => WireOperation::Why(Why { table: *table, key }),
         Operation::Retry { table, sequence: at, key } => {
             WireOperation::ParkedRetry(RetryParked { table: *table, sequence: sequence(*at), key })
         }
-        Operation::Skip { table, sequence: at, key, drop, retry } => {
+        Operation::Skip { table, sequence: at, key, drop, retry, expect } => {
             let (table, sequence, drop, retry) = (*table, sequence(*at), *drop, *retry);
-            WireOperation::ParkedSkip(SkipParked { table, sequence, drop, retry, key })
+            WireOperation::ParkedSkip(SkipParked { table, sequence, drop, retry, key, expect })
+        }
+        Operation::Edit { table, sequence: at, key, payload, expect } => {
+            WireOperation::ParkedEdit(EditParked { table: *table, sequence: sequence(*at), key, expect, payload })
         }
         Operation::Invoke { table, handler, sequence: at, key, payload } => {
             WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })

@@ -51,6 +51,8 @@ pub(super) struct Verdict {
     due: u64,
     run: u64,
     grain: (u32, Vec<u8>),
+    /// The engine does not wait for it any more; it comes all the same.
+    is_late: bool,
     effects: Effects,
     called: Called,
 }
@@ -155,22 +157,32 @@ impl Core {
         let verdicts = std::mem::take(&mut self.verdicts);
         let (due, later): (Vec<_>, Vec<_>) = verdicts.into_iter().partition(|verdict| verdict.due <= now);
         self.verdicts = later;
-        for Verdict { run, grain, effects, called, .. } in due {
-            self.running.remove(&grain);
+        for Verdict { run, grain, effects, called, is_late, .. } in due {
+            if !is_late {
+                self.running.remove(&grain);
+            }
             self.inbox.verdicts.push((run, effects, called));
         }
     }
 
     /// Takes note of the runs that the turn has made. Two of one grain must not overlap.
     fn take_notices(&mut self, knobs: &Knobs, rng: &mut SimRng, now: u64) -> Result<(), String> {
-        while let Ok(Notice { run, grain, pending }) = self.notices.try_recv() {
+        while let Ok(Notice { run, grain, pending, given_up }) = self.notices.try_recv() {
+            if given_up {
+                // None: it comes in the turn in which the run was given up.
+                if let Some(verdict) = self.verdicts.iter_mut().find(|verdict| verdict.run == run) {
+                    verdict.is_late = true;
+                    self.running.remove(&verdict.grain);
+                }
+                continue;
+            }
             if self.running.contains(&grain) {
                 return Err(format!("P6: run {run} of grain {grain:?} began while another one was going on"));
             }
             let Some((effects, called)) = pending else { continue };
             self.running.insert(grain.clone());
             let due = now + rng.between(1_000, knobs.pending_nanos);
-            self.verdicts.push(Verdict { due, run, grain, effects, called });
+            self.verdicts.push(Verdict { due, run, grain, is_late: false, effects, called });
         }
         Ok(())
     }

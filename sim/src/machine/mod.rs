@@ -461,7 +461,14 @@ impl Machine {
         for slot in (0..self.knobs.boot.slot_count).map(SlotId) {
             let Some(core) = self.cores.iter().find(|core| core.shard.slot(slot).is_some()) else { continue };
             let rows = backlogs_of(&core.shard, slot, &|path| self.undamaged(path));
-            all.extend(rows.map_err(|what| format!("P8: nobody damaged this: {what}"))?.into_values());
+            let rows = rows.map_err(|what| format!("P8: nobody damaged this: {what}"))?;
+            let edited = core.shard.slot(slot).into_iter().flat_map(|slot| slot.grains.with_work());
+            let edited: Vec<&Spilled> = edited.filter_map(|(_, work)| work.edited.as_deref()).collect();
+            // What an operator has put in the place of a row is what counts.
+            all.extend(rows.into_values().map(|(grain, row)| {
+                let edited = edited.iter().find(|edited| edited.n == row.n);
+                (grain, edited.map_or(row, |edited| (*edited).clone()))
+            }));
         }
         Ok(all)
     }

@@ -2,7 +2,7 @@
 
 use super::{Run, SETTLE_NANOS};
 use crate::workload::Act;
-use crate::workload::stuck::is_refused_for_good;
+use crate::workload::stuck::{EDITED, is_refused_for_good};
 use gristmill_base::ids::{SessionId, SessionKey, SlotId, TableId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::{Answer, Bytes, Code, Operation, Refusal, Sequence};
@@ -105,12 +105,44 @@ impl Run {
         if first.is_none() && shown["waiting"] != 0 {
             return Err(format!("of what waits for parked {table}/{key} nothing is shown: {text}"));
         }
+        let ids: Vec<String> = shown["inputs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|input| Some(input["id"].as_str()?.to_owned()))
+            .collect();
+        check_failed(&shown, &ids)?;
+        if let Some(second) = ids.get(1).filter(|_| self.rng.below(4) == 0) {
+            self.skip_wrong(operator, table, &key, second)?;
+        }
         let is_hopeless = first.is_some_and(|payload| is_refused_for_good(table, payload.as_bytes()));
+        if let Some(payload) = first.filter(|_| is_hopeless && self.rng.below(3) == 0) {
+            // The same input, with which nothing is wrong any more.
+            reached("first input of a parked grain edited");
+            let number = payload.split('|').next().unwrap_or_default();
+            let edit = Act::Edit(table, key.clone(), format!("{number}|{EDITED}|").into_bytes(), ids[0].clone());
+            return self.decide(operator, &edit);
+        }
         let act = match is_hopeless {
             true => Act::Skip(table, key, self.rng.below(2) == 0),
             false => Act::Retry(table, key),
         };
         self.decide(operator, &act)
+    }
+
+    /// A skip that names another input than the first one is refused, and does nothing.
+    fn skip_wrong(&mut self, operator: &mut Operator, table: &'static str, key: &str, id: &str) -> Result<(), String> {
+        reached("skip of another input than the first refused");
+        let act = Act::SkipNamed(table, key.to_owned(), id.to_owned());
+        let mut answer = self.ask_in_session(operator, &act)?;
+        if matches!(&answer, Err(refusal) if refusal.code == Code::Expired) {
+            (operator.session, operator.last) = (SessionId(0), BTreeMap::new());
+            answer = self.ask_in_session(operator, &act)?;
+        }
+        match answer {
+            Err(refusal) if refusal.code == Code::BadRequest => Ok(()),
+            other => Err(format!("{act:?} names the second input that waits, and ended as {other:?}")),
+        }
     }
 
     fn decide(&mut self, operator: &mut Operator, act: &Act) -> Result<(), String> {
@@ -150,5 +182,19 @@ impl Run {
         let ids: Vec<TableId> = tables.iter().map(|table| self.table_id(table)).collect();
         let left = self.machine.all_backlogs()?.into_iter().find(|(grain, _)| ids.contains(&grain.table));
         left.map_or(Ok(()), |(grain, row)| Err(format!("P7: {row:?} of {grain:?} waits, and the grain is not parked")))
+    }
+}
+
+/// What failed is what waits first, as long as nothing of it was decided: in this workload no timers fail.
+fn check_failed(shown: &serde_json::Value, ids: &[String]) -> Result<(), String> {
+    let failed = shown["failed"].as_str();
+    if shown["attempts"] != 0 && failed.is_none() {
+        return Err(format!("a parked grain does not say what has failed: {shown}"));
+    }
+    match (failed, ids.first()) {
+        (Some(failed), Some(first)) if failed != first => {
+            Err(format!("{failed} has failed, and {first} waits before it: {shown}"))
+        }
+        _ => Ok(()),
     }
 }

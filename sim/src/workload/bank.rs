@@ -21,7 +21,9 @@ use events::check_event;
 use gristmill_base::datatype::decode_u64;
 use gristmill_base::ids::TableId;
 use gristmill_core::request::Answer;
-use gristmill_sdk::{App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Send};
+use gristmill_sdk::{
+    App, Callback, Cause, Context, Failure, Input, MessageOperation, MessageTarget, Reply, Results, Send,
+};
 use gristmill_state::input::GrainOperation;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,7 +253,7 @@ fn add(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
     Ok(Reply::value(count.to_string()))
 }
 
-fn note(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+fn note(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     for input in inputs {
         let Order { id, .. } = order(input.payload)?;
         bump(context, &format!("x{id}"))?;

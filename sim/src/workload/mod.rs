@@ -2,6 +2,7 @@
 
 pub mod bank;
 pub mod facts;
+pub mod fails;
 pub mod lives;
 pub mod stuck;
 pub mod versions;
@@ -14,7 +15,7 @@ use crate::rng::SimRng;
 use crate::rows::WholeGrain;
 use gristmill_base::class::InputClass;
 use gristmill_base::event_batch::put_event;
-use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, SubscriptionId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::catalog::{AppEntry, Subscription, Table, Topic};
 use gristmill_core::request::{Batch, BatchFormat, Operation, Sequence};
@@ -41,6 +42,11 @@ pub enum Act {
     Retry(&'static str, String),
     /// Skip what waits first for a parked grain, and perhaps let it run again: table, key.
     Skip(&'static str, String, bool),
+    /// Put another payload in the place of that of what waits first for a parked grain: table, key, payload, and the name of
+    /// the input, if one is expected.
+    Edit(&'static str, String, Vec<u8>, String),
+    /// Skip what waits first for a parked grain only if it is the input of this name: table, key, name.
+    SkipNamed(&'static str, String, String),
     /// Read a value: table, key.
     Get(&'static str, String),
     /// Read a map entry: table, map, key, entry.
@@ -130,6 +136,17 @@ impl Names {
     #[must_use]
     pub fn keep(&self, name: &str) -> Option<Keep> {
         self.app.topics.iter().find(|topic| topic.name == name).and_then(Topic::keep)
+    }
+
+    /// All subscriptions, by the names that operators use.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (SubscriptionId, String)> {
+        self.app.subscriptions.iter().map(|it| (SubscriptionId(it.id), self.app.subscription_name(it)))
+    }
+
+    /// The topic of a subscription.
+    #[must_use]
+    pub fn topic_of(&self, id: SubscriptionId) -> Option<TopicId> {
+        self.app.subscriptions.iter().find(|it| it.id == id.0).map(|it| TopicId(it.topic))
     }
 
     /// Subscriptions of a topic.
@@ -247,8 +264,19 @@ impl Names {
                     key: bytes(key).into(),
                     drop: false,
                     retry: *retry,
+                    expect: "".into(),
                 };
                 (self.slot(key), skip)
+            }
+            Act::SkipNamed(name, key, expect) => {
+                let (table, slot, key, expect) =
+                    (table(name), self.slot(key), bytes(key).into(), expect.as_str().into());
+                (slot, Operation::Skip { table, sequence, key, drop: false, retry: false, expect })
+            }
+            Act::Edit(name, key, payload, expect) => {
+                let (payload, expect) = (payload.as_slice().into(), expect.as_str().into());
+                let edit = Operation::Edit { table: table(name), sequence, key: bytes(key).into(), payload, expect };
+                (self.slot(key), edit)
             }
             read => self.read(read),
         }
@@ -380,10 +408,11 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "facts" => Some(Box::<facts::Facts>::default()),
         "ttl" => Some(Box::<lives::Lives>::default()),
         "stuck" => Some(Box::<stuck::Stuck>::default()),
+        "fails" => Some(Box::<fails::Fails>::default()),
         "versions" => Some(Box::<versions::Versions>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 8] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "versions"];
+pub const NAMES: [&str; 9] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions"];

@@ -42,6 +42,9 @@ tables:
         dead_letter_topic: dead
 ";
 
+/// What operators put in the place of what is refused.
+pub const EDITED: char = 'e';
+
 /// Its tables: what each refuses for good, and what for a while.
 const TABLES: [(&str, char, char); 2] = [("boxes", 'b', 'w'), ("peers", 'B', 'W')];
 
@@ -69,6 +72,12 @@ fn note(table: usize, input: &Input<'_>, context: &mut Context<'_>) -> Result<(u
     }
     if mode == for_now && (context.now_micros() / 3_000 + id).is_multiple_of(2) {
         return Err(Failure::new("not at this time of the day"));
+    }
+    // What an operator has put in the place of another input has no place in the order of its own.
+    if mode == EDITED {
+        let count = context.map_get_u64("seen", format!("x{id}").as_bytes())? + 1;
+        context.map_put_u64("seen", format!("x{id}").as_bytes(), count)?;
+        return Ok((id, mode));
     }
     let client = (id >> 32).to_string();
     let last = context.map_get_u64("last", client.as_bytes())?;
@@ -123,7 +132,8 @@ impl Workload for Stuck {
                 Act::Produce("orders", key, format!("{id}|{mode}|{}", "x".repeat(padding)).into_bytes())
             }
             70..=81 => Act::Retry(table, key),
-            82..=92 => Act::Skip(table, key, rng.below(2) == 0),
+            82..=90 => Act::Skip(table, key, rng.below(2) == 0),
+            91..=92 => Act::Edit(table, key, format!("{id}|{EDITED}|").into_bytes(), String::new()),
             93..=96 => Act::Range(table, "seen", key),
             _ => Act::Read("orders", rng.below(4) as u16, rng.between(1, 20)),
         }
@@ -138,14 +148,16 @@ impl Workload for Stuck {
         ends.take_rows(machine, names)?;
         ends.take_waiting(machine, names)?;
         let letters = ends.take_letters(auditor)?;
+        let mut edits = Edits::of(&mut ends, auditor)?;
         for (.., key, value) in auditor.events_of("orders") {
             let key = String::from_utf8_lossy(key).into_owned();
             let (id, mode) = order(value).ok_or("P2: an event that nobody sent")?;
-            let end = ends.one("boxes", &key, id)?;
-            if end == End::Handled && tells(mode) {
-                ends.one("peers", &key, id)?;
+            let end = edits.or_edited("boxes", &key, ends.one("boxes", &key, id))?;
+            if end == Some(End::Handled) && tells(mode) {
+                edits.or_edited("peers", &key, ends.one("peers", &key, id))?;
             }
         }
+        edits.check()?;
         if let Some((place, found)) = ends.0.iter().next() {
             return Err(format!("P2, P4: {place:?} has ended as {found:?}, and nothing sent it"));
         }
@@ -232,6 +244,73 @@ impl Ends {
             count += 1;
         }
         Ok(count)
+    }
+}
+
+/// Edits of what waits for a grain: each puts one input in the place of another.
+#[derive(Default)]
+struct Edits(BTreeMap<(&'static str, String), OfGrain>);
+
+#[derive(Default)]
+struct OfGrain {
+    /// Those that were not refused, in order: the number, and whether it was acked and whether it has an end.
+    edits: Vec<(u64, bool, bool)>,
+    /// Inputs that were neither handled nor skipped and do not wait.
+    gone: u64,
+}
+
+impl Edits {
+    fn of(ends: &mut Ends, auditor: &Auditor) -> Result<Self, String> {
+        let mut edits = Self::default();
+        for (id, issued) in &auditor.operations {
+            let Act::Edit(table, key, payload, _) = &issued.act else { continue };
+            if matches!(issued.fate, Fate::Refused(_)) {
+                continue;
+            }
+            // An operator who knows what is first puts in its own number, which the event is asked for.
+            let number = order(payload).map_or(0, |(number, _)| number);
+            if number != *id {
+                continue;
+            }
+            let has_end = ends.0.contains_key(&((*table).to_owned(), key.clone(), number));
+            if has_end {
+                ends.one(table, key, number)?;
+            }
+            let of_grain = edits.0.entry((table, key.clone())).or_default();
+            of_grain.edits.push((number, matches!(issued.fate, Fate::Acked(_)), has_end));
+        }
+        Ok(edits)
+    }
+
+    /// An end of an input, or nothing where an edit may have taken its place.
+    fn or_edited(&mut self, table: &'static str, key: &str, end: Result<End, String>) -> Result<Option<End>, String> {
+        match (end, self.0.get_mut(&(table, key.to_owned()))) {
+            (Ok(end), _) => Ok(Some(end)),
+            (Err(what), Some(of_grain)) if what.contains("neither") => {
+                of_grain.gone += 1;
+                Ok(None)
+            }
+            (Err(what), _) => Err(what),
+        }
+    }
+
+    /// As many inputs are gone as edits have an end; one that was acked and has none was edited again.
+    fn check(&self) -> Result<(), String> {
+        for ((table, key), OfGrain { edits, gone }) in &self.0 {
+            let with_end = edits.iter().filter(|(.., has_end)| *has_end).count() as u64;
+            if with_end != *gone {
+                return Err(format!(
+                    "P4: {gone} inputs of {table}/{key} are gone, in whose place are {with_end} edits"
+                ));
+            }
+            for (at, (number, acked, has_end)) in edits.iter().enumerate() {
+                let may_be_edited = edits.iter().enumerate().any(|(other, _)| other != at);
+                if *acked && !has_end && !may_be_edited {
+                    return Err(format!("P1, P4: edit {number} of {table}/{key} was acked, and nothing came of it"));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::auditor::{Auditor, Fate, MapKey};
 use crate::machine::Machine;
 use crate::rng::SimRng;
 use gristmill_base::datatype::decode_u64;
-use gristmill_sdk::{App, Context, Failure, Input, Reply};
+use gristmill_sdk::{App, Context, Failure, Input, Reply, Results};
 use std::collections::BTreeMap;
 
 const FILE: &str = r"app: words
@@ -62,7 +62,7 @@ fn split(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure>
     Ok(Reply::none())
 }
 
-fn add(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Vec<Reply>, Failure> {
+fn add(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
     for input in inputs {
         count(context, &String::from_utf8_lossy(input.payload), 1)?;
     }

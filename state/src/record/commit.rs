@@ -1,4 +1,4 @@
-use super::Outcome;
+use super::{Outcome, Parked};
 use crate::expiry::Expiring;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
 use gristmill_base::codec::{DecodeError, Put, Reader, Short, Varint};
@@ -118,17 +118,6 @@ pub struct Spilled {
     pub input: Input,
 }
 
-/// Why a grain does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parked {
-    /// For people.
-    pub reason: String,
-    /// Attempts at the input that parked it.
-    pub attempts: u32,
-    /// Engine microseconds.
-    pub since_micros: u64,
-}
-
 /// A commit record: inputs consumed and all their effects, of one grain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
@@ -158,6 +147,8 @@ pub struct Commit {
     pub spilled: Vec<Spilled>,
     /// `Some(Some(..))` parks the grain, `Some(None)` lets it run again.
     pub parked: Option<Option<Parked>>,
+    /// What stands in the place of a backlog row from now on.
+    pub edited: Option<Spilled>,
 }
 
 /// Bits of the field mask: which lists follow. Most records have few.
@@ -175,7 +166,11 @@ mod has {
     pub(super) const UNPARKED: u16 = 1 << 10;
     /// How many rows of the backlog are consumed follows their numbers.
     pub(super) const COUNTED: u16 = 1 << 11;
-    pub(super) const ALL: u16 = (1 << 12) - 1;
+    /// What stands in the place of a backlog row.
+    pub(super) const EDITED: u16 = 1 << 14;
+    /// Of what parks the grain, the kind and the input that failed follow.
+    pub(super) const PARKED_BY: u16 = 1 << 15;
+    pub(super) const ALL: u16 = (1 << 12) - 1 | EDITED | PARKED_BY;
 }
 
 impl Commit {
@@ -196,6 +191,7 @@ impl Commit {
             replies: Vec::new(),
             spilled: Vec::new(),
             parked: None,
+            edited: None,
         }
     }
 
@@ -213,6 +209,8 @@ impl Commit {
             | bit(!self.spilled.is_empty(), has::SPILLED)
             | bit(matches!(self.parked, Some(Some(_))), has::PARKED)
             | bit(matches!(self.parked, Some(None)), has::UNPARKED)
+            | bit(matches!(&self.parked, Some(Some(parked)) if parked.has_details()), has::PARKED_BY)
+            | bit(self.edited.is_some(), has::EDITED)
     }
 
     /// Adds its bytes.
@@ -269,6 +267,12 @@ impl Commit {
         }
         if let Some(Some(parked)) = &self.parked {
             parked.encode(out);
+            if mask & has::PARKED_BY != 0 {
+                parked.encode_details(out);
+            }
+        }
+        if let Some(edited) = &self.edited {
+            edited.encode(out);
         }
     }
 
@@ -402,6 +406,15 @@ impl Commit {
             has::UNPARKED => Some(None),
             _ => None,
         };
+        if mask & has::PARKED_BY != 0 {
+            let Some(Some(parked)) = &mut commit.parked else {
+                return Err(DecodeError::Unknown { what: "commit field", found: mask.into() });
+            };
+            parked.decode_details(from)?;
+        }
+        if mask & has::EDITED != 0 {
+            commit.edited = Some(Spilled::decode(from)?);
+        }
         from.clone().end()?;
         Ok(commit)
     }
@@ -576,24 +589,6 @@ impl Spilled {
     /// Takes its bytes.
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { n: from.varint()?, origin: Origin::decode(from)?, input: Input::decode(from)? })
-    }
-}
-
-impl Parked {
-    /// Adds its bytes. Shared with checkpoints.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_bytes(self.reason.as_bytes());
-        out.put_varint(self.attempts.into());
-        out.put_varint(self.since_micros);
-    }
-
-    /// Takes its bytes.
-    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            reason: from.text("reason", VALUE_BYTES_MAX)?.to_owned(),
-            attempts: from.varint_as("attempts")?,
-            since_micros: from.varint()?,
-        })
     }
 }
 

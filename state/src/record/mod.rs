@@ -7,14 +7,14 @@ mod commit;
 mod control;
 mod gap;
 mod outcome;
+mod parked;
 
 pub use append::{AppendRecord, Appended, Event};
-pub use commit::{
-    BacklogRange, Commit, Consumed, Fired, Mutation, Parked, PutRow, Sent, Spilled, StoredReply, TimerChange,
-};
+pub use commit::{BacklogRange, Commit, Consumed, Fired, Mutation, PutRow, Sent, Spilled, StoredReply, TimerChange};
 pub use control::Control;
 pub use gap::Gap;
 pub use outcome::Outcome;
+pub use parked::Parked;
 
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, SlotId, Ssn, Term};
@@ -34,7 +34,7 @@ pub enum RecordKind {
     Park = 4,
     /// A parked or waiting input skipped, or sent to the dead-letter topic.
     Skip = 5,
-    /// A waiting input edited. Reserved.
+    /// The first input that waits for a parked grain edited.
     Edit = 6,
     /// Inputs that retention took before they were handed over.
     Gap = 7,
@@ -58,6 +58,7 @@ impl RecordKind {
             3 => Self::Spill,
             4 => Self::Park,
             5 => Self::Skip,
+            6 => Self::Edit,
             7 => Self::Gap,
             8 => Self::Control,
             9 => Self::Append,
@@ -68,7 +69,7 @@ impl RecordKind {
     /// Whether the body is a [`Commit`].
     #[must_use]
     pub fn is_commit(self) -> bool {
-        matches!(self, Self::Run | Self::FailedRun | Self::Spill | Self::Park | Self::Skip)
+        matches!(self, Self::Run | Self::FailedRun | Self::Spill | Self::Park | Self::Skip | Self::Edit)
     }
 }
 

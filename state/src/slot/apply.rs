@@ -5,7 +5,7 @@ use super::Slot;
 use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, StreamId};
 use crate::outbox::OutboxRow;
-use crate::record::{AppendRecord, Appended, Commit, Control, Mutation, Record};
+use crate::record::{AppendRecord, Appended, BacklogRange, Commit, Control, Mutation, Record, Spilled};
 use crate::session::KeptReply;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
@@ -110,7 +110,19 @@ impl Slot {
     /// Applies a commit. Volatile queues are the caller's part.
     pub(super) fn apply_commit(&mut self, commit: Commit, ssn: Ssn, lsn: Lsn) {
         let Commit {
-            grain, consumed, backlog, fired, mutations, sent, timers, counters, replies, spilled, parked, ..
+            grain,
+            consumed,
+            backlog,
+            fired,
+            mutations,
+            sent,
+            timers,
+            counters,
+            replies,
+            spilled,
+            parked,
+            edited,
+            ..
         } = commit;
         for consumed in &consumed {
             self.stream_mut(consumed.stream).apply(&consumed.positions, consumed.cursor);
@@ -131,6 +143,7 @@ impl Slot {
             *self.counters.entry(name).or_default() += by;
         }
         self.apply_backlog(&grain, backlog, spilled, ssn);
+        self.apply_edit(&grain, backlog, edited);
         for reply in replies {
             let session = self.sessions.get_or_begin(reply.session);
             session.keep(KeptReply { pos: reply.pos, outcome: reply.outcome, lsn, stored: true });
@@ -147,6 +160,22 @@ impl Slot {
         }
         if let Some(id) = self.grains.find(grain.table, &grain.key) {
             self.forget_work_if_empty(id);
+        }
+    }
+
+    /// Takes what stands in the place of a backlog row, and forgets it with the row.
+    fn apply_edit(&mut self, grain: &GrainAddress, consumed: Option<BacklogRange>, edited: Option<Spilled>) {
+        if let Some(edited) = edited {
+            let id = self.grains.find_or_make(grain.table, &grain.key);
+            self.grains.work_or_new(id).edited = Some(Box::new(edited));
+            return;
+        }
+        let Some(rows) = consumed else { return };
+        let Some(id) = self.grains.find(grain.table, &grain.key) else { return };
+        if let Some(work) = self.grains.get_mut(id).work_mut()
+            && work.edited.as_ref().is_some_and(|edited| (rows.first..=rows.last).contains(&edited.n))
+        {
+            work.edited = None;
         }
     }
 

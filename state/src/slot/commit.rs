@@ -61,9 +61,7 @@ impl Slot {
         let work = self.grains.get_mut(id).work_mut().expect("a grain that ran had inputs");
         work.running = None;
         work.fetched = None;
-        work.attempts = 0;
-        work.run_limit = 0;
-        work.not_before_nanos = 0;
+        work.head_is_new();
         work.waiting_since_nanos = now_nanos;
         work.bulk -= work.bulk_among(count);
         let taken: Vec<Queued> = work.queue.drain(..count).collect();

@@ -17,6 +17,7 @@ use crate::timers::TimerRow;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, LaneKey, Lsn, MapId, SessionId, SlotId, Ssn, TableId, Term};
 use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
@@ -39,6 +40,10 @@ const HAS_TIMERS: u8 = 2;
 /// Bits of the byte that says what of a grain waits.
 const IS_PARKED: u8 = 1;
 const HAS_BACKLOG: u8 = 2;
+/// Why it is parked, in a word, and by what.
+const HAS_DETAILS: u8 = 4;
+/// What stands in the place of a backlog row.
+const HAS_EDIT: u8 = 8;
 
 /// Chunks that a checkpoint writes, by lane.
 pub type NewExtents = BTreeMap<LaneKey, Vec<Extent>>;
@@ -143,15 +148,20 @@ impl Slot {
 
     fn dump_waiting(&self, out: &mut Vec<u8>) {
         let mut kept = self.grains.with_work();
-        kept.retain(|(_, work)| work.parked.is_some() || work.backlog_count() > 0);
+        kept.retain(|(_, work)| work.parked.is_some() || work.edited.is_some() || work.backlog_count() > 0);
         out.put_varint(kept.len() as u64);
         for (id, work) in kept {
             self.address(id).encode(out);
             let rest = self.rest_of(work);
             let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
-            out.put_u8(bit(work.parked.is_some(), IS_PARKED) | bit(rest.is_some(), HAS_BACKLOG));
+            let detailed = work.parked.as_ref().filter(|parked| parked.has_details());
+            let edited = work.edited.as_ref().filter(|_| !planted::is(Bug::EditNotDumped));
+            let of_parked = bit(work.parked.is_some(), IS_PARKED) | bit(detailed.is_some(), HAS_DETAILS);
+            out.put_u8(of_parked | bit(rest.is_some(), HAS_BACKLOG) | bit(edited.is_some(), HAS_EDIT));
             work.parked.iter().for_each(|parked| parked.encode(out));
+            detailed.iter().for_each(|parked| parked.encode_details(out));
             rest.iter().for_each(|rest| rest.encode(out));
+            edited.iter().for_each(|row| row.encode(out));
         }
     }
 
@@ -242,12 +252,16 @@ impl Slot {
         for _ in 0..from.count(1)? {
             let address = GrainAddress::decode(from)?;
             let waits = if version == VERSION_5 { IS_PARKED } else { from.u8()? };
-            if waits == 0 || waits & !(IS_PARKED | HAS_BACKLOG) != 0 {
+            let is_known = waits & !(IS_PARKED | HAS_BACKLOG | HAS_DETAILS | HAS_EDIT) == 0;
+            if waits == 0 || !is_known || waits & (IS_PARKED | HAS_DETAILS) == HAS_DETAILS {
                 return Err(DecodeError::Unknown { what: "kind of what waits for a grain", found: waits.into() });
             }
             let id = self.grains.find_or_make(address.table, &address.key);
             if waits & IS_PARKED != 0 {
-                let parked = Parked::decode(from)?;
+                let mut parked = Parked::decode(from)?;
+                if waits & HAS_DETAILS != 0 {
+                    parked.decode_details(from)?;
+                }
                 if self.grains.work_or_new(id).parked.replace(parked).is_none() {
                     self.parked_grains += 1;
                 }
@@ -255,6 +269,9 @@ impl Slot {
             if waits & HAS_BACKLOG != 0 {
                 let rest = BacklogRest::decode(from, self.next_backlog)?;
                 self.load_rest(id, rest);
+            }
+            if waits & HAS_EDIT != 0 {
+                self.grains.work_or_new(id).edited = Some(Box::new(Spilled::decode(from)?));
             }
         }
         let has = from.u8()?;

@@ -465,6 +465,7 @@ impl Slot {
         let work = self.grains.get_mut(id).work_mut().expect("a grain with a queue has work");
         let dropped = work.queue.pop_front().expect("there is a head to drop");
         assert!(matches!(dropped, Queued::Timer(..) | Queued::Nothing), "only timers become void, which are live");
+        work.head_is_new();
         self.queued_inputs -= 1;
         self.list(id);
     }

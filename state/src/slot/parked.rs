@@ -3,8 +3,8 @@
 
 use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued};
-use crate::input::{StreamId, Target};
-use crate::record::{Commit, Journal, Outcome, Parked, RecordKind, StoredReply};
+use crate::input::{Bytes, GrainOperation, Origin, StreamId, Target};
+use crate::record::{Commit, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
 use gristmill_base::ids::{SessionId, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -51,6 +51,8 @@ impl Slot {
     pub fn skip_first(&mut self, journal: &mut impl Journal, id: GrainId, skip: Skip, now_nanos: u64) -> Committed {
         let mut commit = Commit::new(self.address(id), 0, skip.time_micros);
         let count = if planted::is(Bug::SkipTakesTwo) { 2 } else { 1 };
+        let work = self.grains.get(id).work().expect("a parked grain has work");
+        let given_up = work.queue.front().and_then(|first| work.identity(first));
         for at in 0..count {
             let work = self.grains.get_mut(id).work_mut().expect("a parked grain has work");
             assert!(work.parked.is_some() && work.running.is_none(), "only what waits for a parked grain is skipped");
@@ -64,9 +66,13 @@ impl Slot {
             self.consume(&mut commit, id, first, outcome);
         }
         let parked = self.grains.get(id).parked().expect("it was just looked at");
+        // Attempts count at what failed. What records of older versions do not say failed first.
+        let was_tried = parked.attempts > 0 && (parked.failed.is_none() || parked.failed == given_up);
         let parked = match skip.retry {
             true => Some(None),
-            false if parked.attempts > 0 => Some(Some(Parked { attempts: 0, ..parked.clone() })),
+            false if was_tried || (parked.failed.is_some() && parked.failed == given_up) => {
+                Some(Some(Parked { attempts: 0, failed: None, ..parked.clone() }))
+            }
             false => None,
         };
         if skip.retry {
@@ -74,6 +80,47 @@ impl Slot {
         }
         let sent = if planted::is(Bug::SkipWithoutLetter) { vec![] } else { skip.sent };
         self.decide(journal, RecordKind::Skip, commit, skip.by, sent, parked, id)
+    }
+
+    /// Puts another payload in the place of that of the input which waits first for a parked grain, a call of a handler. Nothing
+    /// counts as tried of it.
+    ///
+    /// # Panics
+    /// The grain is not parked, or what waits first is no call, or lies in files alone.
+    pub fn edit_first(
+        &mut self,
+        journal: &mut impl Journal,
+        id: GrainId,
+        payload: Bytes,
+        by: Decider,
+        time_micros: u64,
+    ) -> Committed {
+        let mut commit = Commit::new(self.address(id), 0, time_micros);
+        let next = self.next_backlog;
+        let work = self.grains.get_mut(id).work_mut().expect("a parked grain has work");
+        let parked = work.parked.clone().expect("only what waits for a parked grain is edited");
+        assert!(work.running.is_none(), "a parked grain does not run");
+        let front = work.queue.front().expect("something waits for the grain");
+        let mut input = work.input_of(front).expect("only a call is edited").clone();
+        let GrainOperation::Call(_, before) = &mut input.operation else { unreachable!("only a call is edited") };
+        *before = payload;
+        match work.queue.pop_front().expect("it was just looked at") {
+            // It is copied for this, as it would be in time.
+            Queued::Stream(stream, pos, before) => {
+                work.queue.push_front(Queued::Backlog(next));
+                self.ends_to_wait(&before);
+                commit.consumed_position(stream, pos);
+                commit.spilled.push(Spilled { n: next, origin: Origin::Stream(stream, pos), input });
+            }
+            Queued::Backlog(n) => {
+                let origin = work.backlog.get(&n).expect("a queued backlog row is there").origin.clone();
+                work.queue.push_front(Queued::Backlog(n));
+                commit.edited = Some(Spilled { n, origin, input });
+            }
+            other => unreachable!("{other:?} is no call"),
+        }
+        let parked = (parked.attempts > 0).then(|| Some(Parked { attempts: 0, ..parked }));
+        self.decide(journal, RecordKind::Edit, commit, by, vec![], parked, id)
     }
 
     /// Writes the record of a decision, which consumes and answers the operation that asked for it.
@@ -104,7 +151,7 @@ impl Slot {
     /// What a grain has tried counts no more.
     fn begins_anew(&mut self, id: GrainId, now_nanos: u64) {
         let Some(work) = self.grains.get_mut(id).work_mut() else { return };
-        (work.attempts, work.run_limit, work.not_before_nanos) = (0, 0, 0);
+        work.head_is_new();
         work.waiting_since_nanos = now_nanos;
         let first = work.queue.iter().take(2).filter(|queued| !matches!(queued, Queued::Rest)).count();
         if planted::is(Bug::RetryLosesOrder) && first == 2 {

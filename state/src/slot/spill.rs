@@ -30,7 +30,7 @@ impl Slot {
     pub fn stuck_since(&self, since_nanos: u64) -> Vec<GrainId> {
         let is_stuck = |work: &Work| {
             let has_waited = work.waiting_since_nanos < since_nanos;
-            let is_slow = work.running.is_some() || work.attempts > 0 || work.parked.is_some();
+            let is_slow = work.running.is_some() || is_held_up(work) || work.parked.is_some();
             has_waited && work.queue.iter().any(|queued| self.holds_up(queued, is_slow))
         };
         self.grains.with_work().into_iter().filter(|(_, work)| is_stuck(work)).map(|(id, _)| id).collect()
@@ -52,7 +52,7 @@ impl Slot {
     pub fn slow_since(&self, since_nanos: u64) -> Vec<GrainId> {
         let waits = |queued: &Queued| matches!(queued, Queued::Stream(_, _, input) if input.class.is_bulk());
         let is_slow = |work: &Work| {
-            let slow = work.running.is_some() || work.attempts > 0;
+            let slow = work.running.is_some() || is_held_up(work);
             slow && work.bulk > 0 && work.waiting_since_nanos < since_nanos && work.queue.iter().any(waits)
         };
         self.grains.with_work().into_iter().filter(|(_, work)| is_slow(work)).map(|(id, _)| id).collect()
@@ -85,7 +85,8 @@ impl Slot {
         let mut replies = self.answer_parked(journal, id, &parked, bytes_max);
         let id = self.grains.find_or_make(address.table, &address.key);
         let mut commit = Commit::new(address, 0, parked.since_micros);
-        self.grains.work_or_new(id).running = None;
+        let work = self.grains.work_or_new(id);
+        (work.running, work.failing, work.deferred) = (None, None, None);
         self.move_to_backlog(&mut commit, id, bytes_max);
         let park = Some(Some(parked));
         let mut committed =
@@ -189,6 +190,11 @@ impl Slot {
         // What is copied stays what it was, so its grain keeps as many bulk inputs.
         self.grains.get_mut(id).work_mut().expect("it has work").queue = relabelled;
     }
+}
+
+/// Whether the head of the queue was tried and waits to be tried again.
+fn is_held_up(work: &Work) -> bool {
+    work.attempts > 0 || work.deferred.is_some()
 }
 
 fn spilled(n: u64, stream: StreamId, pos: u64, input: Input) -> Spilled {

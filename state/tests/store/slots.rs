@@ -301,7 +301,7 @@ impl World {
         let (slot, log) = self.slot(id);
         let Some(place) = slot.grains.find(address.table, &address.key) else { return };
         if slot.grains.get(place).work().is_some_and(|work| work.backlog_count() > 0 && work.parked.is_none()) {
-            let parked = Parked { reason: "why".into(), attempts: 1, since_micros: 0 };
+            let parked = Parked { reason: "why".into(), attempts: 1, since_micros: 0, kind: "".into(), failed: None };
             slot.park(log, place, parked, usize::MAX);
         }
     }

@@ -121,9 +121,19 @@ fn fields(operation: &Operation<'_>) -> Value {
         Operation::Put(o) => json!({ "table": o.table.0, "key": bytes(o.key), "value": bytes(o.value) }),
         Operation::Delete(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
         Operation::ParkedShow(o) => json!({ "table": o.table.0, "key": bytes(o.key), "limit": o.limit }),
+        Operation::Why(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
+        Operation::SubscriptionPause(o) => json!({ "app": o.app, "name": o.name, "paused": o.paused }),
+        Operation::SubscriptionList(o) => json!({ "app": o.app }),
         Operation::ParkedRetry(o) => json!({ "table": o.table.0, "key": bytes(o.key) }),
         Operation::ParkedSkip(o) => {
-            json!({ "table": o.table.0, "key": bytes(o.key), "drop": o.drop, "retry": o.retry })
+            let mut skip = json!({ "table": o.table.0, "key": bytes(o.key), "drop": o.drop, "retry": o.retry });
+            if !o.expect.is_empty() {
+                skip["expect"] = o.expect.into();
+            }
+            skip
+        }
+        Operation::ParkedEdit(o) => {
+            json!({ "table": o.table.0, "key": bytes(o.key), "expect": o.expect, "payload": bytes(o.payload) })
         }
         Operation::Scan(o) | Operation::ParkedList(o) => json!({
             "table": o.table.0, "prefix": bytes(o.prefix), "after": o.after.map(bytes), "shard_local": o.shard_local,

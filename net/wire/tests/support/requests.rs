@@ -4,9 +4,9 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 use gristmill_wire::{
-    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, Get, Headers, Hello, Ingest,
-    Invoke, MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, Produce, Put, Range, Read, RecordsBuf,
-    RetryParked, Scan, Sequence, ShowParked, SkipParked, Void,
+    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
+    Ingest, Invoke, MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription, Produce, Put,
+    Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
@@ -221,6 +221,17 @@ fn parked() -> Vec<Sample> {
             "why a grain is parked, and the first ten inputs that wait for it",
             Operation::ParkedShow(ShowParked { table: TABLE, key, limit: 10 }),
         ),
+        request("why", "why a grain does not move", Operation::Why(Why { table: TABLE, key })),
+        request(
+            "subscription-pause",
+            "a subscription hands no more events over",
+            Operation::SubscriptionPause(PauseSubscription { app: "shop", name: "orders", paused: true }),
+        ),
+        request(
+            "subscription-list",
+            "the subscriptions of an app",
+            Operation::SubscriptionList(Describe { app: "shop" }),
+        ),
         request(
             "parked-retry",
             "a grain runs again",
@@ -229,7 +240,24 @@ fn parked() -> Vec<Sample> {
         request(
             "parked-skip",
             "the first input is given up, without a dead letter if its handler has no topic for them, and the grain runs again",
-            Operation::ParkedSkip(SkipParked { table: TABLE, sequence, drop: true, retry: true, key }),
+            Operation::ParkedSkip(SkipParked { table: TABLE, sequence, drop: true, retry: true, key, expect: "" }),
+        ),
+        request(
+            "parked-skip-named",
+            "the first input is given up if it is the event at offset 17",
+            Operation::ParkedSkip(SkipParked {
+                table: TABLE,
+                sequence,
+                drop: false,
+                retry: false,
+                key,
+                expect: "event:7:0:17",
+            }),
+        ),
+        request(
+            "parked-edit",
+            "the first input gets another payload if it is the event at offset 17",
+            Operation::ParkedEdit(EditParked { table: TABLE, sequence, key, expect: "event:7:0:17", payload: b"5" }),
         ),
     ]
 }

@@ -56,6 +56,7 @@ fn replies() -> Vec<Sample> {
         reply("ok-invoke-silent", "the handler gave no reply", OpCode::Invoke, Reply::Value(b"")),
         reply("ok-parked-retry", "no body", OpCode::ParkedRetry, Reply::Empty),
         reply("ok-parked-skip", "no body", OpCode::ParkedSkip, Reply::Empty),
+        reply("ok-parked-edit", "no body", OpCode::ParkedEdit, Reply::Empty),
         reply("ok-void", "no body", OpCode::Void, Reply::Empty),
     ]
 }
@@ -103,6 +104,24 @@ fn documents() -> Vec<Sample> {
                 r#"{"attempts":2,"reason":"out of stock","since_micros":1753900000,"waiting":3,"inputs":[{"cause":"event","#,
                 r#""topic":"orders","lane":4,"offset":9,"event_micros":1,"operation":"call","handler":"take","payload":"5"}]}"#
             ),
+        ),
+        json_reply(
+            "ok-why",
+            "it is parked; members may be added",
+            OpCode::Why,
+            r#"{"state":"parked","because":"it is parked: out of stock","next":"gristmill parked show shop/stock a"}"#,
+        ),
+        json_reply(
+            "ok-subscription-pause",
+            "it is paused",
+            OpCode::SubscriptionPause,
+            r#"{"app":"shop","name":"orders","paused":true,"changed":true}"#,
+        ),
+        json_reply(
+            "ok-subscription-list",
+            "a list",
+            OpCode::SubscriptionList,
+            r#"[{"app":"shop","name":"orders","paused":true}]"#,
         ),
         json_reply("ok-describe", "numbers and types", OpCode::Describe, APP),
         json_reply("ok-app-load", "what was loaded", OpCode::AppLoad, r#"{"app":"shop","id":1}"#),
