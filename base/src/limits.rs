@@ -114,6 +114,15 @@ pub const INGEST_RECORDS_MAX: usize = 4_096;
 pub const BATCH_EVENTS_MAX: usize = PAGE_ENTRIES_MAX as usize;
 /// Bytes of one batch: a chunk of a lane, or a page of a reader, may be one of the largest.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Batches of at least so many bytes are written into a file of their lane first, and only their place into the log: from here on a
+/// flush of their own costs less than writing them twice.
+pub const LARGE_BATCH_BYTES: usize = 64 << 10;
+/// Bytes of such batches that one write makes durable, unless one alone has more: what steps of other background work have.
+pub const LARGE_WRITE_BYTES: usize = 4 << 20;
+/// Appends that wait for a large batch of their lane: what a client may have in flight on a few connections, for some milliseconds.
+pub const LANE_LINE_APPENDS_MAX: usize = 1_024;
+/// Bytes of them: two of the largest batches, so that one may be written while the next one comes.
+pub const LANE_LINE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one batch that a reader gets: the largest event that came alone is one there, as is a batch of another format
 /// written anew, whose events take some bytes more.
 pub const FETCHED_BATCH_BYTES_MAX: usize = 10 << 20;
@@ -426,6 +435,8 @@ const _: () = assert!(
         && FETCHED_BATCH_BYTES_MAX + BLOCK_BYTES < FRAME_BYTES_MAX,
     "whatever lies in a lane is a batch of a reply, and that fits a frame"
 );
+const _: () = assert!(LARGE_BATCH_BYTES < BATCH_BYTES_MAX, "there are large batches");
+const _: () = assert!(BATCH_BYTES_MAX < LANE_LINE_BYTES_MAX, "a line has room for the largest batch");
 const _: () = assert!(FRAME_BYTES_MAX < LOG_RECORD_BYTES_MAX, "whatever a frame carries fits a record");
 const _: () = assert!(FRAME_BYTES_BEFORE_HELLO <= FRAME_BYTES_MAX, "hello only widens");
 const _: () = assert!(

@@ -133,6 +133,14 @@ pub enum Bug {
     BatchFedOnce = 100,
     /// A reader of batches gets those whose record is not durable.
     BatchBeforeDurable = 101,
+    /// The place of a large batch goes into the log before its bytes are flushed.
+    PlaceBeforeFlush = 120,
+    /// What is appended to a lane does not wait for the large batch of it that is being written.
+    LineOvertaken = 121,
+    /// A start does not know the places of large batches that records name and no checkpoint does: the next one is written there.
+    PlaceReused = 122,
+    /// A backup copies those large batches alone that checkpoints name.
+    PlacesNotCopied = 123,
     /// Skipping the first input of a parked grain skips the second one too.
     SkipTakesTwo = 110,
     /// Of an input that is skipped no dead letter is sent.
@@ -188,7 +196,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 85] = [
+    pub const ALL: [Bug; 89] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -262,6 +270,10 @@ impl Bug {
         Bug::SkipWithoutLetter,
         Bug::RetryLosesOrder,
         Bug::SkipAgain,
+        Bug::PlaceBeforeFlush,
+        Bug::LineOvertaken,
+        Bug::PlaceReused,
+        Bug::PlacesNotCopied,
         Bug::StatusKeepsEffects,
         Bug::ExceptionTakesTwo,
         Bug::DeferLosesInput,

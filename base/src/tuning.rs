@@ -42,6 +42,10 @@ pub struct Tuning {
     pub page_bytes: usize,
     /// See [`TURN_EXPIRIES_MAX`](crate::limits::TURN_EXPIRIES_MAX).
     pub turn_expiries: usize,
+    /// See [`LARGE_BATCH_BYTES`](crate::limits::LARGE_BATCH_BYTES).
+    pub large_batch: usize,
+    /// See [`LANE_LINE_APPENDS_MAX`](crate::limits::LANE_LINE_APPENDS_MAX).
+    pub line_appends: usize,
 }
 
 impl Tuning {
@@ -65,6 +69,8 @@ impl Tuning {
         move_items: crate::limits::MOVE_ITEMS_MAX,
         page_bytes: crate::limits::PAGE_BYTES_MAX,
         turn_expiries: crate::limits::TURN_EXPIRIES_MAX,
+        large_batch: crate::limits::LARGE_BATCH_BYTES,
+        line_appends: crate::limits::LANE_LINE_APPENDS_MAX,
     };
 }
 

@@ -2,19 +2,19 @@
 
 use crate::boot::load_moved;
 use crate::compact_job::{CompactJob, CompactStep};
+use crate::large_write::LargeWrite;
 use crate::shard::{CheckpointMark, CutContent};
 use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
-use gristmill_base::checksum::crc32c;
 use gristmill_base::env::{Disk, DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{LaneKey, SlotId};
+use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_base::limits::LANE_CHUNK_BYTES;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::shared::SharedBytes;
 use gristmill_io::log::{LogError, ReadySegment, SegmentJob, run_segment_job};
 use gristmill_io::root::RootFile;
-use gristmill_state::lane::{Chunk, Extent, Place};
+use gristmill_state::lane::{Chunk, Extent, Place, PlacedBatch};
 use gristmill_state::slot::Slot;
 use gristmill_state::store::Group;
 
@@ -54,6 +54,8 @@ pub enum Job {
     Store(Box<StoreJob>),
     /// Go on with a compaction of a lane.
     Compact(Box<CompactJob>),
+    /// Write large batches into a file of their lane, durably.
+    Large(Box<LargeWrite>),
     /// Publish the shard's root, then remove files that it no longer names.
     Root {
         /// The two-copy root.
@@ -125,6 +127,8 @@ pub enum JobDone {
     Store(Box<StoreJob>, StoreStep),
     /// A step of a compaction.
     Compact(Box<CompactJob>, CompactStep),
+    /// Large batches of a lane of a slot, with their first offsets and what records say of them.
+    Large(SlotId, LaneKey, Vec<(Offset, PlacedBatch)>, Result<(), DiskError>),
     /// The root is published.
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.
@@ -215,6 +219,10 @@ impl Job {
                 let step = job.step(&mut files);
                 JobDone::Compact(job, step)
             }
+            Self::Large(write) => {
+                let (placed, done) = write.run(&mut files);
+                JobDone::Large(write.slot, write.lane, placed, done)
+            }
             Self::Root { mut root, bytes, remove } => {
                 let done = store_root(&mut files, &mut root, &bytes, &remove);
                 JobDone::Root(root, done)
@@ -271,6 +279,10 @@ fn write_checkpoint(files: &mut Files<'_>, write: &CheckpointWrite) -> Result<()
 }
 
 pub(crate) fn write_chunk(files: &mut Files<'_>, write: &ChunkWrite) -> Result<(), DiskError> {
+    if write.chunk.extent.place.is_large() {
+        // It was written before its record.
+        return Ok(());
+    }
     let Place { file, position } = write.chunk.extent.place;
     let path = lane_path(write.lane, file);
     let is_first = position == 0;
@@ -336,7 +348,7 @@ pub fn load_chunk(files: &mut Files<'_>, lane: LaneKey, extent: Extent) -> Resul
         Err(error) => return Err(damaged(format!("they cannot be read ({error})"))),
         Ok(body) => body,
     };
-    let found = crc32c(&body);
+    let found = extent.checksum(lane, &body);
     if body.len() as u64 != extent.bytes {
         return Err(damaged(format!("the file ends {} bytes too early", extent.bytes - body.len() as u64)));
     }

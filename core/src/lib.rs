@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod compact_job;
 pub mod host;
 pub mod jobs;
+mod large_write;
 pub mod measures;
 pub mod parcel;
 pub mod request;

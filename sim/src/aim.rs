@@ -81,6 +81,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.padding = 1_500;
         }
         bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
+        bug if is_of_large(bug) => aim_at_large(bug, knobs),
         bug => aim_at_moves(bug, knobs),
     }
 }
@@ -103,6 +104,25 @@ pub fn is_of_expiry(bug: Bug) -> bool {
         WriteBeforeExpiry,
     ];
     bugs.contains(&bug)
+}
+
+fn is_of_large(bug: Bug) -> bool {
+    use Bug::{LineOvertaken, PlaceBeforeFlush, PlaceReused, PlacesNotCopied};
+    [PlaceBeforeFlush, LineOvertaken, PlaceReused, PlacesNotCopied].contains(&bug)
+}
+
+/// Batches all the time, which are all large, and what goes wrong soon after them.
+fn aim_at_large(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    (knobs.batches, knobs.tuning.large_batch) = (60, 1);
+    knobs.window = 16;
+    knobs.job_nanos = 1_000_000;
+    knobs.operations = knobs.operations.max(100);
+    match bug {
+        Bug::LineOvertaken => (knobs.job_nanos, knobs.think_nanos) = (20_000_000, 20_000),
+        Bug::PlacesNotCopied => (knobs.crashes, knobs.boot.checkpoint_bytes) = (1, 1 << 20),
+        _ => (knobs.crash_turns, knobs.crashes) = (150, 30),
+    }
 }
 
 /// Little in memory, checkpoints all the time, many lives that end in one moment.

@@ -1,6 +1,6 @@
 //! Crash points of the whole engine: a short run is cut at every operation of its disk, and what is then left is opened by real
-//! recovery and held against what had been acked. One run is of one shard; in the other one a slot goes from one of two shards
-//! to the other and back, with a checkpoint in between.
+//! recovery and held against what had been acked. One run is of one shard; in another one a slot goes from one of two shards
+//! to the other and back, with a checkpoint in between; a third one has large batches, whose bytes are written before their records.
 
 use crate::crash_points::{Budget, Subject, Tally, Verdict, enumerate};
 use crate::disk::SimDisk;
@@ -11,7 +11,9 @@ use gristmill_base::class::InputClass;
 use gristmill_base::env::{Clock, Disk, DiskErrorKind};
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId, TableId};
 use gristmill_base::placement::{shard_of, slot_of};
+use gristmill_base::tuning::{Tuning, tune};
 use gristmill_core::boot::{BootConfig, BootError, recover};
+use gristmill_core::jobs::{chunk_words, lane_path};
 use gristmill_core::request::{Answer, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Parcel, Shard};
 use gristmill_io::log::LogError;
@@ -20,12 +22,18 @@ use std::collections::BTreeMap;
 
 /// Bytes of one value, so that a few fill a segment and make a checkpoint due.
 const VALUE_BYTES: usize = 6_000;
+/// The topic of batches, which nobody subscribes to, of one lane.
+const TOPIC: &str = "dead";
+/// Events of a batch.
+const BATCH_EVENTS: u64 = 2;
 
 /// A step of a run.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// The next version is put into this grain.
     Put(usize),
+    /// A large batch is appended to the lane of [`TOPIC`], with an event behind it.
+    Batch,
     /// The slot of a grain goes to another shard.
     Move(usize, ShardId),
     /// This shard must have made so many checkpoints by now: else the run is not the one that is meant.
@@ -70,6 +78,13 @@ impl Script {
         Self { shards, slots, keys, steps }
     }
 
+    /// One shard, large batches with events between them, and puts that make checkpoints due.
+    #[must_use]
+    pub fn batches() -> Self {
+        let steps = (1..=21).map(|at| if at % 3 == 0 { Step::Put(at % 2) } else { Step::Batch }).collect();
+        Self { shards: 1, slots: 2, keys: three_keys(), steps }
+    }
+
     fn config(&self) -> BootConfig {
         let (shard_count, slot_count) = (self.shards, self.slots);
         BootConfig {
@@ -87,6 +102,8 @@ impl Script {
 struct Promise {
     floors: BTreeMap<String, u64>,
     sent: u64,
+    /// Events of the lane: acked or shown, and sent.
+    events: (u64, u64),
 }
 
 /// A shard with what its loop has.
@@ -103,6 +120,7 @@ struct Crew {
     cores: Vec<Core>,
     disk: SimDisk,
     tag: u64,
+    answers: BTreeMap<u64, Result<Answer, Refusal>>,
 }
 
 /// A recovery that fails because the machine goes down is no verdict on the image.
@@ -158,24 +176,35 @@ impl Crew {
             let (inbox, outbox) = (Inbox::default(), Outbox::default());
             cores.push(Core { shard, disk: own, background, inbox, outbox });
         }
-        Ok(Self { cores, disk, tag: 0 })
+        Ok(Self { cores, disk, tag: 0, answers: BTreeMap::new() })
     }
 
     /// Asks and waits; `None` if the machine went down.
     fn ask(&mut self, session: SessionId, operation: Operation) -> Option<Result<Answer, Refusal>> {
+        let tag = self.send(session, operation);
+        self.answer(tag)
+    }
+
+    /// Asks; the tag of the answer.
+    fn send(&mut self, session: SessionId, operation: Operation) -> u64 {
         self.tag += 1;
         let responder = Responder { shard: ShardId(0), conn: ConnId(1), tag: self.tag };
-        let request = Request { responder, session, class: InputClass::Live, operation };
-        self.cores[0].inbox.requests.push(request);
+        self.cores[0].inbox.requests.push(Request { responder, session, class: InputClass::Live, operation });
+        self.tag
+    }
+
+    /// Waits for an answer; `None` if the machine went down.
+    fn answer(&mut self, tag: u64) -> Option<Result<Answer, Refusal>> {
         for _ in 0..100_000 {
+            if let Some(outcome) = self.answers.remove(&tag) {
+                return Some(outcome);
+            }
             if self.disk.is_down() {
                 return None;
             }
             self.round();
-            let reply = self.cores[0].outbox.replies.drain(..).find(|reply| reply.responder == responder);
-            if let Some(reply) = reply {
-                return Some(reply.outcome);
-            }
+            let replies = self.cores[0].outbox.replies.drain(..);
+            self.answers.extend(replies.map(|reply| (reply.responder.tag, reply.outcome)));
         }
         panic!("a request was not answered in 100000 turns of each shard")
     }
@@ -222,6 +251,7 @@ fn work(script: &Script, disk: SimDisk) -> Promise {
     for step in &script.steps {
         let answered = match *step {
             Step::Put(key) => put(&mut crew, (&names, session), &mut next, &mut promise, &script.keys[key]),
+            Step::Batch => batch(&mut crew, (&names, session), &mut next, &mut promise),
             Step::Move(key, to) => move_slot(&mut crew, names.slot(&script.keys[key]), to),
             Step::Checkpoints(shard, least) => {
                 let told = crew.cores[usize::from(shard.0)].shard.measure().counts;
@@ -269,6 +299,36 @@ fn put(
     Some(())
 }
 
+/// Appends a large batch and an event behind it, at the same time; `None` if the machine went down.
+fn batch(
+    crew: &mut Crew,
+    (names, session): (&Names, SessionId),
+    next: &mut BTreeMap<u16, u64>,
+    promise: &mut Promise,
+) -> Option<()> {
+    let produce = |at: u64| Act::Produce(TOPIC, "k".to_owned(), vec![at as u8; VALUE_BYTES / 3]);
+    let home = names.home(TOPIC, 0).0;
+    let mut operation = |acts: &[Act]| {
+        let seq = next.entry(home.0).or_insert(0);
+        *seq += 1;
+        names.operation_of(acts, Sequence { seq: *seq, ack: *seq - 1 }).1
+    };
+    let first = promise.events.1 + 1;
+    let acts: Vec<Act> = (0..BATCH_EVENTS).map(produce).collect();
+    let (large, single) = (operation(&acts), operation(&acts[..1]));
+    promise.events.1 += BATCH_EVENTS + 1;
+    let offset = |answer| match answer {
+        Ok(Answer::Appended { offset, .. }) => offset.0,
+        other => panic!("an append was answered {other:?}"),
+    };
+    let tag = crew.send(session, large);
+    let behind = offset(crew.ask(session, single)?);
+    let large = offset(crew.answer(tag)?);
+    assert_eq!((large, behind), (first, first + BATCH_EVENTS), "offsets are given in the order of appends");
+    promise.events.0 = promise.events.1;
+    Some(())
+}
+
 /// Moves a slot; `None` if the machine went down.
 fn move_slot(crew: &mut Crew, slot: SlotId, to: ShardId) -> Option<()> {
     match crew.ask(SessionId(0), Operation::Move { slot, to })? {
@@ -304,6 +364,31 @@ fn open(script: &Script, disk: SimDisk, promise: &mut Promise) -> Result<(), Ver
         }
         promise.floors.insert(key, found);
     }
+    hold_lane(script, &crew, promise)
+}
+
+/// The lane has what was promised, and every file of it has what checkpoints and records say.
+fn hold_lane(script: &Script, crew: &Crew, promise: &mut Promise) -> Result<(), Verdict> {
+    let slots =
+        (0..script.slots).map(SlotId).filter_map(|slot| crew.cores.iter().find_map(|core| core.shard.slot(slot)));
+    let lanes: Vec<_> = slots.flat_map(|slot| slot.lanes.values()).collect();
+    let end = lanes.iter().map(|lane| lane.end().0).sum::<u64>();
+    let (floor, sent) = promise.events;
+    if end < floor || end > sent {
+        let what = format!("P1, P2: the lane ends at {end}; {floor} events were acked or shown, {sent} were sent");
+        return Err(Verdict::Wrong(what));
+    }
+    promise.events.0 = end;
+    for lane in lanes {
+        for extent in lane.extents().iter().copied().chain(lane.placed()) {
+            let bytes = crew.disk.peek(&lane_path(lane.key, extent.place.file)).unwrap_or_default();
+            let from = extent.place.position as usize;
+            let body = bytes.get(from..from + extent.bytes as usize);
+            if body.is_none_or(|body| extent.checksum(lane.key, body) != extent.crc) {
+                return Err(Verdict::Wrong(format!("P1: {} is not in its file", chunk_words(lane.key, extent))));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -312,22 +397,26 @@ fn open(script: &Script, disk: SimDisk, promise: &mut Promise) -> Result<(), Ver
 /// # Errors
 /// The first image that breaks a promise.
 pub fn visit(script: &Script, seed: u64, budget: Budget) -> Result<Tally, String> {
+    tune(Tuning { large_batch: VALUE_BYTES / 2, ..Tuning::DEFAULT });
     let mut work = |disk| work(script, disk);
     let mut open = |disk, promise: &mut Promise| open(script, disk, promise);
     let mut subject = Subject { work: &mut work, open: &mut open };
-    enumerate(seed, budget, &mut subject).map_err(|failure| failure.to_string())
+    let visited = enumerate(seed, budget, &mut subject).map_err(|failure| failure.to_string());
+    tune(Tuning::DEFAULT);
+    visited
 }
 
-/// Visits every crash point of both runs and says what was tried. The moves take several times as many images, so recoveries of
+/// Visits every crash point of all runs and says what was tried. The moves take several times as many images, so recoveries of
 /// theirs are crashed at every eighth point alone.
 ///
 /// # Errors
 /// The first image that breaks a promise.
 pub fn enumerate_all() -> Result<String, String> {
     let budget = |random_images, stride, recovery_crashes| Budget { random_images, stride, recovery_crashes };
-    let (puts, moves) = (Script::puts(), Script::moves());
+    let (puts, moves, batches) = (Script::puts(), Script::moves(), Script::batches());
     let visits = [
         ("puts", &puts, budget(4, 1, 1)),
+        ("batches", &batches, budget(2, 1, 1)),
         ("moves", &moves, budget(1, 1, 0)),
         ("moves, recoveries crashed", &moves, budget(1, 8, 1)),
     ];

@@ -150,6 +150,15 @@ interleavings! {
     a_lane_is_compacted: "lane compacted", "facts", 1;
     a_compaction_is_for_nobody: "lane compaction was for nobody", "facts", 1;
     files_of_compactions_are_removed: "file of a compaction removed at a start", "facts", 1;
+    /// Large batches: in their file before their record, and what comes for the lane meanwhile waits behind.
+    a_large_batch_is_recorded_by_its_place: "large batch recorded by its place", "bank", 1;
+    an_append_waits_for_a_large_batch: "append waits for a large batch of its lane", "bank", 1;
+    records_of_an_input_wait_for_a_large_batch: "records of a bounded input wait for a large batch", "words", 1;
+    large_batches_are_written_together: "large batches written together", "bank", 1;
+    a_line_is_full: "append refused because the line of its lane is full", "bank", 1;
+    /// Large batches: a full disk is no failure of theirs, and a crash before the record leaves nothing.
+    a_large_batch_goes_through_the_log: "large batch through the log, because the disk is full", "bank", 1;
+    files_of_large_batches_are_removed: "file of large batches removed at a start", "bank", 1;
     /// Moves: files that two shards name go while both run, and those that two parts of one shard name.
     a_shared_file_goes: "shared file removed while the server runs", "bank", 1;
     a_part_lets_go_of_what_another_names: "file that two parts of one shard name let go of by one", "bank", 1;

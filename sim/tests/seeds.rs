@@ -72,6 +72,20 @@ fn crash_points_find_what_is_acked_before_its_flush() {
 }
 
 #[test]
+fn crash_points_of_large_batches() {
+    let _ = sometimes::take();
+    let budget = Budget { random_images: 1, stride: 2, recovery_crashes: 1 };
+    let tally = engine_points::visit(&Script::batches(), 2, budget).unwrap();
+    assert!(tally.points > 80 && tally.images > 300, "{tally:?}");
+    let reached = sometimes::take();
+    for what in ["large batch recorded by its place", "append waits for a large batch of its lane", "checkpoint"] {
+        assert!(reached.contains_key(what), "the run must reach {what}: {reached:?}");
+    }
+    assert!(is_found(Bug::PlaceBeforeFlush, &Script::batches()));
+    assert!(is_found(Bug::PlaceReused, &Script::batches()));
+}
+
+#[test]
 fn crash_points_of_moves() {
     let _ = sometimes::take();
     let tally = engine_points::visit(&Script::moves(), 2, Budget { random_images: 1, stride: 3, recovery_crashes: 0 });

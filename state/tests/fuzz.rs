@@ -8,7 +8,7 @@ use gristmill_base::ids::{
 };
 use gristmill_state::batch::{Batch, BatchFormat, put_native};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
-use gristmill_state::lane::{Chunk, Lane, LaneSizes};
+use gristmill_state::lane::{Chunk, Lane, LaneSizes, Place, PlacedBatch};
 use gristmill_state::record::{
     AppendRecord, Appended, BacklogRange, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record,
     Sent, Spilled, StoredReply, TimerChange,
@@ -161,7 +161,11 @@ fn record_bodies() {
     }
     Control::Tombstone { tables: vec![1, 2], topics: vec![3], subscriptions: vec![] }.encode(&mut control);
     Control::LaneStarts(vec![(lane, Offset(77)), (lane, Offset(5))]).encode(&mut starts);
-    batched.extend([run, append, control, starts]);
+    let mut placed = vec![10];
+    let (place, bytes, crc) = (Place { position: 8_192, ..Place::FIRST_LARGE }, 70_000, 0x0403_0201);
+    let appended = Appended::Place(PlacedBatch { count: 300, is_spread: true, place, bytes, crc });
+    AppendRecord { lane, base: Offset(1), append_micros: 5, consumed, appended }.encode(&mut placed);
+    batched.extend([run, append, control, starts, placed]);
     fuzz(1, &batched, |bytes| {
         let Some((kind, body)) = bytes.split_first() else { return false };
         Record::decode(*kind, body).is_ok()
@@ -201,12 +205,25 @@ fn chunks_of_lanes() {
     let mut made = Lane::new(key);
     made.append(Offset(1), 5, gristmill_base::ids::Lsn(1), vec![event(1), event(2), event(3)], 1);
     let Chunk { extent, body } = made.next_chunks(LaneSizes::default()).remove(0);
-    let lane = || Lane::restore(key, Offset(1), vec![extent], extent.behind(), false);
+    let lane = || Lane::restore(key, Offset(1), vec![extent], (extent.behind(), Place::FIRST_LARGE), false);
     fuzz(3, &[body], |bytes| lane().load(extent, bytes.to_vec()).is_ok());
+    // A large batch: alone in its chunk.
+    let batch = native_batch();
+    let mut body = Vec::new();
+    batch.encode(&mut body);
+    let placed = PlacedBatch { count: 3, is_spread: true, place: Place::FIRST_LARGE, bytes: body.len() as u64, crc: 0 };
+    let extent = placed.extent(Offset(1), 6);
+    let lane = || Lane::restore(key, Offset(1), vec![extent], (Place::FIRST, extent.behind()), false);
+    fuzz(5, &[body], |bytes| {
+        let mut lane = lane();
+        let taken = lane.load(extent, bytes.to_vec()).is_ok();
+        let _ = lane.read(Offset(2));
+        taken
+    });
     made.append_batch(Offset(4), 6, gristmill_base::ids::Lsn(2), native_batch());
     made.append_batch(Offset(7), 6, gristmill_base::ids::Lsn(3), kafka_batch());
     let Chunk { extent, body } = made.next_chunks(LaneSizes::default()).remove(0);
-    let lane = || Lane::restore(key, Offset(1), vec![extent], extent.behind(), false);
+    let lane = || Lane::restore(key, Offset(1), vec![extent], (extent.behind(), Place::FIRST_LARGE), false);
     fuzz(4, &[body], |bytes| {
         let mut lane = lane();
         let taken = lane.load(extent, bytes.to_vec()).is_ok();

@@ -124,7 +124,7 @@ pub struct InspectedWaiting {
 impl InspectedChunks {
     fn add(&mut self, lane: &Lane) {
         let made = || lane.extents().iter().filter(|extent| extent.has_holes);
-        self.bytes += lane.filed_bytes();
+        self.bytes += lane.filed_bytes() + lane.placed().map(|extent| extent.bytes).sum::<u64>();
         self.compacted_bytes += made().map(|extent| extent.bytes).sum::<u64>();
         if let Some(last) = made().next_back() {
             self.compacted_lanes += 1;

@@ -14,18 +14,20 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneId, LaneKey, SlotId, TopicId};
 use gristmill_base::limits::SLOT_GROUPS;
 use gristmill_base::sometimes::reached;
-use gristmill_state::lane::COMPACTED_FILE;
+use gristmill_state::lane::{COMPACTED_FILE, LARGE_FILE};
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Manifest, group_dir};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-/// By lane, the lowest file that a checkpoint names, and those of compaction that one names.
-pub(super) type Kept = BTreeMap<LaneKey, (u32, Vec<u32>)>;
+/// By lane, the lowest file that a checkpoint names, those of compaction that one names, and those with large batches that one or
+/// a record names.
+pub(super) type Kept = BTreeMap<LaneKey, (u32, Vec<u32>, Range<u32>)>;
 
-/// Of slots as their checkpoints have them.
+/// Of slots as a start has read them.
 pub(super) fn kept<'a>(slots: impl Iterator<Item = &'a Slot>) -> Kept {
     let lanes = slots.flat_map(|slot| slot.lanes.values());
-    lanes.map(|lane| (lane.key, (lane.kept_from(), lane.compacted_files().to_vec()))).collect()
+    lanes.map(|lane| (lane.key, (lane.kept_from(), lane.compacted_files().to_vec(), lane.large_files()))).collect()
 }
 
 /// Removes them. What cannot be removed stays for the next start: a line for the operator says so.
@@ -127,11 +129,19 @@ impl Sweep<'_, '_> {
         let is_buried = |name: &str| lane_file(name).is_some_and(|(lane, _)| catalog.is_deleted_topic(lane.topic));
         found.push(self.look(LANES_DIR, "lane file of a deleted topic removed", &is_buried));
         let named = |name: &str| lane_file(name).and_then(|(lane, file)| Some((file, kept.get(&lane)?)));
-        let is_passed = |name: &str| named(name).is_some_and(|(file, (kept, _))| file < *kept);
+        let is_passed = |name: &str| named(name).is_some_and(|(file, (kept, ..))| file < *kept);
         found.push(self.look(LANES_DIR, "lane file before the start removed at a start", &is_passed));
-        let is_unnamed =
-            |name: &str| named(name).is_some_and(|(file, (_, made))| file >= COMPACTED_FILE && !made.contains(&file));
+        let is_unnamed = |name: &str| {
+            named(name).is_some_and(|(file, (_, made, _))| file >= COMPACTED_FILE && !made.contains(&file))
+        };
         found.push(self.look(LANES_DIR, "file of a compaction removed at a start", &is_unnamed));
+        let is_unnamed = |name: &str| {
+            lane_file(name).is_some_and(|(lane, file)| {
+                let is_large = (LARGE_FILE..COMPACTED_FILE).contains(&file);
+                is_large && kept.get(&lane).is_none_or(|(.., large)| !large.contains(&file))
+            })
+        };
+        found.push(self.look(LANES_DIR, "file of large batches removed at a start", &is_unnamed));
         let is_left = |name: &String| layout_number(name).is_some_and(|number| number != placement.layout);
         for layout in self.list("").into_iter().filter(is_left) {
             for shard in self.list(&layout) {

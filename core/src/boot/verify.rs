@@ -17,16 +17,16 @@ use crate::shard::{CheckpointMark, RootContent, checkpoint_bytes, unseal_checkpo
 use crate::store_files::MISSING;
 use gristmill_base::env::{Disk, DiskErrorKind, Now};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{Lsn, ShardId, SlotId};
+use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId};
 use gristmill_base::limits::BLOCK_BYTES;
 use gristmill_base::placement::Owners;
 use gristmill_io::calibration::Calibration;
 use gristmill_io::identity::{IDENTITY_FILE, Identity};
 use gristmill_io::log::verify as verify_log;
 use gristmill_io::root::{Looked, RootFile};
-use gristmill_state::lane::Place;
+use gristmill_state::lane::{Extent, Place};
 use gristmill_state::slot::Slot;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A damaged range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,25 +232,31 @@ impl Reader<'_, '_> {
         // A start may have removed the files of deleted topics before any checkpoint holds the deletion.
         let lanes = loaded.lanes.values().filter(|lane| !self.deleted.contains(&lane.key.topic.0));
         for lane in lanes.collect::<Vec<_>>() {
-            for extent in lane.extents() {
-                match load_chunk(&mut self.files, lane.key, *extent) {
-                    Ok(_) => {}
-                    Err(ChunkError::Disk(error)) if error.kind != DiskErrorKind::Io => return Err(error.into()),
-                    Err(error) => {
-                        let what = match error {
-                            ChunkError::Disk(error) => error.to_string(),
-                            ChunkError::Damaged(what) => what,
-                        };
-                        let Place { file, position } = extent.place;
-                        let range = (position, position + extent.bytes);
-                        self.damaged(&lane_path(lane.key, file), range, chunk_words(lane.key, *extent), what);
-                    }
+            self.chunks(lane.key, lane.extents())?;
+        }
+        Ok(())
+    }
+
+    /// Chunks of a lane, file by file.
+    fn chunks(&mut self, lane: LaneKey, extents: &[Extent]) -> Result<(), BootError> {
+        let mut files: BTreeMap<u32, u64> = BTreeMap::new();
+        for extent in extents {
+            *files.entry(extent.place.file).or_default() += extent.bytes;
+            match load_chunk(&mut self.files, lane, *extent) {
+                Ok(_) => {}
+                Err(ChunkError::Disk(error)) if error.kind != DiskErrorKind::Io => return Err(error.into()),
+                Err(error) => {
+                    let what = match error {
+                        ChunkError::Disk(error) => error.to_string(),
+                        ChunkError::Damaged(what) => what,
+                    };
+                    let Place { file, position } = extent.place;
+                    let range = (position, position + extent.bytes);
+                    self.damaged(&lane_path(lane, file), range, chunk_words(lane, *extent), what);
                 }
             }
-            for file in lane.extents().chunk_by(|left, right| left.place.file == right.place.file) {
-                self.read(file.iter().map(|extent| extent.bytes).sum());
-            }
         }
+        files.into_values().for_each(|bytes| self.read(bytes));
         Ok(())
     }
 
@@ -290,6 +296,12 @@ impl Reader<'_, '_> {
             match read_log(&mut self.files, self.config, &self.identity, placement, shard, catalog, self.now) {
                 Ok(recovered) => logs.push(recovered),
                 Err(error) => return self.lost(error),
+            }
+        }
+        // Large batches that records name and no checkpoint does.
+        for lane in logs.iter().flat_map(|recovered| recovered.slots.values()).flat_map(|slot| slot.lanes.values()) {
+            if !self.deleted.contains(&lane.key.topic.0) {
+                self.chunks(lane.key, &lane.placed().collect::<Vec<_>>())?;
             }
         }
         if !self.has_catalog

@@ -82,17 +82,15 @@ impl Shard {
                 self.slot_mut(to).cover(stream, seq - 1, seq)
             }
             Target::Lane(lane, class, key, value) => {
+                if !self.lines.is_empty() && self.lines.is_full(lane) {
+                    gristmill_base::sometimes::reached("message refused because the line of its lane is full");
+                    return Acceptance::Full;
+                }
                 let accepted = self.accept(to, stream, seq - 1, seq);
                 if accepted == Acceptance::Taken {
                     let (now, lanes) = (self.engine_micros, self.catalog.lane_count(lane.topic));
                     let event = Event { event_micros: now, class, key, value, headers: Vec::new() };
-                    let (slot, log) = self.slot_and_log(to);
-                    let appended = Appended::Events(vec![event]);
-                    let (_, committed) = slot.append(log, lane, lanes, now, Some((stream, seq)), appended);
-                    self.counts.events += 1;
-                    self.activity.appended(lane.topic, 1);
-                    self.committed(to, committed);
-                    self.feed_lane(lane);
+                    self.append_in_order(to, lane, lanes, (stream, seq), Appended::Events(vec![event]));
                 }
                 accepted
             }

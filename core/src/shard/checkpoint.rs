@@ -266,6 +266,9 @@ impl Shard {
         }
         let is_for_files = !self.is_log_long();
         self.residence.wants_flush = false;
+        if !is_for_files {
+            self.lines.placed_bytes = 0;
+        }
         let buried = &self.checkpoints.buried;
         let has_files = |slot: SlotId| buried.iter().any(|(home, ..)| *home == slot);
         let dirty = self.slots.iter().flatten().filter(|slot| slot.first_dirty_lsn.is_some());
@@ -285,7 +288,9 @@ impl Shard {
 
     /// Whether all that changed is to be checkpointed: for the log's length, or for want of memory.
     fn is_log_long(&self) -> bool {
-        self.log.0.bytes_kept() >= self.checkpoint_due_bytes() || self.residence.wants_flush
+        // Large batches count as if they were in the log.
+        let bytes = self.log.0.bytes_kept() + self.lines.placed_bytes;
+        bytes >= self.checkpoint_due_bytes() || self.residence.wants_flush
     }
 
     /// Bytes of log at which a round begins: four times what the last round wrote, so that checkpoints cost a quarter of
@@ -459,6 +464,7 @@ impl Shard {
             JobDone::Checkpoint(slot, number, done) => self.checkpoint_written(slot, number, done),
             JobDone::Store(job, step) => self.store_step_done(job, step),
             JobDone::Compact(job, step) => self.compact_step_done(job, step),
+            JobDone::Large(slot, lane, placed, done) => self.large_written(slot, lane, placed, done),
             JobDone::Root(root, done) => self.root_published(root, done),
             JobDone::Catalog(root, done) => self.catalog_stored(root, done),
             JobDone::Placement(root, done) => self.placement_stored(root, done),

@@ -234,7 +234,7 @@ mod tests {
         };
         let extents = vec![extent(40, 60, 0), extent(70, 80, 4_096)];
         let key = LaneKey { topic: TopicId(1), lane: LaneId(0) };
-        let lane = Lane::restore(key, Offset(1), extents.clone(), extents[1].behind(), false);
+        let lane = Lane::restore(key, Offset(1), extents.clone(), (extents[1].behind(), Place::FIRST_LARGE), false);
         let stands = |from| [0, 1].map(|at| stands_before(&lane, Offset(from), extents[at]));
         assert_eq!([0, 1, 39, 40, 60].map(stands), [[true, false]; 5]);
         assert_eq!([61, 69, 70, 80].map(stands), [[false, true]; 4]);

@@ -32,8 +32,24 @@ struct Stretch {
 impl Shard {
     /// Takes records of a bounded input at their slot, or says how far it has come.
     pub(super) fn ingest(&mut self, responder: Responder, class: InputClass, ingest: Ingest) {
+        if self.lines.is_empty() {
+            return self.ingest_now(responder, class, ingest, None);
+        }
+        if let Some(ingest) = self.ingest_waits(responder, class, ingest) {
+            self.ingest_now(responder, class, ingest, None);
+        }
+    }
+
+    /// Takes them; `at_head` is the lane in whose line they were first.
+    pub(super) fn ingest_now(
+        &mut self,
+        responder: Responder,
+        class: InputClass,
+        ingest: Ingest,
+        at_head: Option<LaneKey>,
+    ) {
         let (slot, stream) = (ingest.slot, StreamId::Task(ingest.input));
-        match self.take_records(class, ingest) {
+        match self.take_records(class, ingest, at_head) {
             Ok(()) => {
                 let state = self.slot_mut(slot);
                 let received = state.stream(stream).map_or(0, gristmill_state::stream::Stream::received);
@@ -46,7 +62,7 @@ impl Shard {
     }
 
     /// Appends what is new, as much of it as there is room for. Refused for want of room only if nothing was appended.
-    fn take_records(&mut self, class: InputClass, ingest: Ingest) -> Result<(), Refusal> {
+    fn take_records(&mut self, class: InputClass, ingest: Ingest, at_head: Option<LaneKey>) -> Result<(), Refusal> {
         let Ingest { topic, input, slot, end, prev, .. } = ingest;
         if self.log.0.failed().is_some() {
             return Err(Refusal::new(Code::Failed, "the shard's log has failed; restart the server"));
@@ -66,7 +82,7 @@ impl Shard {
             self.may_begin(topic, input, slot)?;
         }
         // What there was no room for comes again; only behind it may the input be over.
-        let all = self.append_stretches(class, slot, stream, stretches)?;
+        let all = self.append_stretches(class, (slot, stream), stretches, at_head)?;
         if all && end {
             let (state, log) = self.slot_and_log(slot);
             if let Some(lsn) = state.end_stream(log, stream) {
@@ -103,14 +119,15 @@ impl Shard {
     fn append_stretches(
         &mut self,
         class: InputClass,
-        slot: SlotId,
-        stream: StreamId,
+        (slot, stream): (SlotId, StreamId),
         stretches: Vec<Stretch>,
+        at_head: Option<LaneKey>,
     ) -> Result<bool, Refusal> {
         let (now, mut appended) = (self.engine_micros, false);
         for stretch in stretches {
             let may_take = appended || !class.is_bulk() || self.may_take_bulk();
-            if !may_take || !self.has_room_for_records(slot, stretch.bytes) {
+            let waits = !self.lines.is_empty() && self.lines.has(stretch.lane) && at_head != Some(stretch.lane);
+            if !may_take || waits || !self.has_room_for_records(slot, stretch.bytes) {
                 reached("records of a bounded input refused for capacity");
                 if appended {
                     return Ok(false);

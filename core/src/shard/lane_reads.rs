@@ -301,7 +301,8 @@ fn batches_of(lane: &Lane, ask: &LaneAsk, next: &mut Offset, end: Offset) -> (Pa
                 *next = kept;
                 continue;
             }
-            EntryRead::Nothing => break,
+            // No read shows the entry of a batch that lies in a file.
+            EntryRead::Nothing | EntryRead::Ready(LaneEntry::Placed(_)) => break,
             EntryRead::Miss(extent) => {
                 stop = Some(Stop::Missed(extent));
                 break;

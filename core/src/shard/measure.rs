@@ -61,6 +61,7 @@ impl Shard {
                 ("store_indexes", self.store.bytes().1 as u64),
                 ("lane_tails", sums.lane_bytes),
                 ("lane_reads", sums.lane_read_bytes),
+                ("lane_lines", self.lines.bytes as u64),
                 ("fetched_rows", self.fetches.bytes() as u64),
                 ("store_reads", self.store.in_flight_bytes() as u64),
                 ("flush_copies", self.groups.copied_bytes() as u64),
@@ -75,7 +76,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 32] {
+    fn engine_counts(&self) -> [(&'static str, u64); 33] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -87,6 +88,8 @@ impl Shard {
             ("bulk_held_turns", counts.bulk_held),
             ("runs_failed", counts.failures),
             ("events_appended", counts.events),
+            ("large_batches", self.lines.batches),
+            ("large_batch_bytes", self.lines.batch_bytes),
             ("grains_spilled", counts.spills),
             ("grains_parked", counts.parks),
             ("rows_expired", self.expiries.count),

@@ -27,6 +27,7 @@ mod head;
 mod ingest;
 mod items;
 mod lane_reads;
+mod large;
 mod measure;
 mod merge_trouble;
 mod move_in;
@@ -296,6 +297,7 @@ pub struct Shard {
     failing_work: work::FailingWork,
     damage: damage::Damage,
     retention: retention::Retention,
+    lines: large::Lines,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -447,6 +449,7 @@ impl Shard {
             failing_work: work::FailingWork::default(),
             damage: damage::Damage::default(),
             retention: retention::Retention::default(),
+            lines: large::Lines::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,
@@ -474,6 +477,8 @@ impl Shard {
     fn begin(mut self, cursors: &FeedCursors) -> Self {
         let ids: Vec<SlotId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
         self.settling.hops = self.slots.iter().flatten().map(|slot| slot.outbox_hops()).max().unwrap_or(0);
+        let lanes = self.slots.iter().flatten().flat_map(|slot| slot.lanes.values());
+        self.lines.placed_bytes = lanes.flat_map(|lane| lane.placed()).map(|extent| extent.bytes).sum();
         self.bury_deleted(0);
         self.begin_feeds(cursors);
         for id in ids {

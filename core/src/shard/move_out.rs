@@ -135,7 +135,7 @@ impl Shard {
     /// Whether no run of the slot is under way and nothing is queued that is not in its backlog. Spills what is, as far as the
     /// log has room.
     fn is_drained_to_move(&mut self, slot: SlotId) -> bool {
-        if self.pending_runs.values().any(|run| run.slot == slot) {
+        if self.pending_runs.values().any(|run| run.slot == slot) || self.lines.is_at(slot) {
             return false;
         }
         for grain in self.slot_mut(slot).with_stream_inputs() {

@@ -75,7 +75,8 @@ impl Shard {
     }
 
     fn count_queued(&mut self) {
-        self.crowd.bytes_most = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
+        let queued: usize = self.slots.iter().flatten().map(|slot| slot.queued_bytes).sum();
+        self.crowd.bytes_most = queued + self.lines.bytes;
         self.crowd.is_too_large = self.crowd.bytes_most > self.config.queued_bytes_max;
     }
 
@@ -159,6 +160,7 @@ impl Shard {
     /// Everything that goes on by itself, until nothing moves or the turn has done enough.
     fn go_on(&mut self, outbox: &mut Outbox) {
         self.upkeep();
+        self.lines_step();
         self.resume_fetches();
         if self.log.0.failed().is_none() {
             self.pump_feeds();
@@ -248,6 +250,7 @@ impl Shard {
             .min(self.checkpoint_deadline())
             .min(self.retention.compactions.deadline())
             .min(self.checkpoints.cuts.deadline())
+            .min(self.lines.deadline())
             .min(self.moves.deadline())
             .min(self.upkeep_nanos)
     }

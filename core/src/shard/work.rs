@@ -19,6 +19,7 @@ pub(super) enum Work {
     Flush,
     Merge,
     Compaction,
+    Large,
 }
 
 impl Work {
@@ -31,6 +32,7 @@ impl Work {
             Self::Flush => "flush of rows",
             Self::Merge => "merge",
             Self::Compaction => "compaction",
+            Self::Large => "large batch",
         }
     }
 }

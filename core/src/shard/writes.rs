@@ -63,6 +63,11 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return self.refuse(responder, refusal.code, refusal.message);
         }
+        if !self.lines.is_empty()
+            && let Some(message) = self.line_refuses(slot, session, sequence, &operation)
+        {
+            return self.refuse(responder, Code::Capacity, message);
+        }
         let fit = self.fit(class, operation).and_then(|fit| self.fit_log(fit));
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
@@ -173,7 +178,7 @@ impl Shard {
         }
     }
 
-    fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {
+    pub(super) fn refuse_for_good(&mut self, slot: SlotId, session: SessionId, pos: u64, refusal: Refusal) {
         self.refuse_behind(Lsn(0), (slot, session, pos), refusal);
     }
 
@@ -194,7 +199,7 @@ impl Shard {
                 }
             }
             Fit::Event(lane, lanes, event) => {
-                self.append_at(slot, lane, lanes, (stream, pos), Appended::Events(vec![event]));
+                self.append_in_order(slot, lane, lanes, (stream, pos), Appended::Events(vec![event]));
             }
             Fit::Batch(lane, lanes, batch) => {
                 reached("batch appended");
@@ -203,7 +208,7 @@ impl Shard {
                     // larger than the room for bulk would never be.
                     self.bulk.took(batch.count as usize - 1);
                 }
-                self.append_at(slot, lane, lanes, (stream, pos), Appended::Batch(batch));
+                self.append_batch(slot, lane, lanes, (stream, pos), batch);
             }
             Fit::Grain(address, operation, expires) => {
                 self.perform_on_grain(slot, (session, pos), class, (address, expires), operation)
@@ -217,7 +222,15 @@ impl Shard {
         }
     }
 
-    fn append_at(&mut self, slot: SlotId, lane: LaneKey, lanes: u16, from: (StreamId, u64), appended: Appended) {
+    /// Appends to a lane that has no line, or what is at its head.
+    pub(super) fn append_now(
+        &mut self,
+        slot: SlotId,
+        lane: LaneKey,
+        lanes: u16,
+        from: (StreamId, u64),
+        appended: Appended,
+    ) {
         let (now, count) = (self.engine_micros, appended.count());
         let (state, log) = self.slot_and_log(slot);
         let (_, committed) = state.append(log, lane, lanes, now, Some(from), appended);

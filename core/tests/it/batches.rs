@@ -22,7 +22,7 @@ fn small(cores: u16) -> BootConfig {
 }
 
 /// A batch of lines with a key.
-fn native(key: &str, lines: &[String]) -> Batch {
+pub(crate) fn native(key: &str, lines: &[String]) -> Batch {
     native_of(lines.iter().map(|line| (key, &**line)))
 }
 
@@ -52,13 +52,19 @@ fn kafka(key: &str, line: &str) -> Batch {
     kafka_batch(bytes.into(), InputClass::Live, false).unwrap()
 }
 
-fn append(client: &mut Client, lane: LaneId, batch: Batch) -> Operation {
+pub(crate) fn append(client: &mut Client, lane: LaneId, batch: Batch) -> Operation {
     let topic = client.topic();
     let sequence = client.sequence(lane_home(topic, lane, 4, 16).0);
     Operation::Append { topic, lane, sequence, batch }
 }
 
-fn fetch(rig: &mut Rig, client: &Client, lane: LaneId, from: u64, as_stored: bool) -> Result<Vec<BatchView>, Refusal> {
+pub(crate) fn fetch(
+    rig: &mut Rig,
+    client: &Client,
+    lane: LaneId,
+    from: u64,
+    as_stored: bool,
+) -> Result<Vec<BatchView>, Refusal> {
     let (topic, from, max_bytes, wait_millis) = (client.topic(), Offset(from), 1 << 20, 0);
     let fetch = Operation::Fetch { topic, lane, from, max_events: 1, max_bytes, wait_millis, as_stored };
     rig.ask(0, SessionId(0), fetch).map(|answer| match answer {

@@ -14,6 +14,7 @@ mod failures;
 mod faults;
 mod files;
 mod hostile;
+mod large;
 mod parked;
 mod residence;
 mod retention;

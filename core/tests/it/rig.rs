@@ -24,13 +24,13 @@ impl Rng for Counting {
     }
 }
 
-/// A disk on which no file can be made.
-struct Full<'a>(&'a mut PosixDisk);
+/// A disk on which no file can be made, for that reason.
+struct Full<'a>(&'a mut PosixDisk, DiskErrorKind);
 
 impl Disk for Full<'_> {
     fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
         if mode == OpenMode::Create {
-            return Err(DiskError { kind: DiskErrorKind::NoSpace, what: format!("opening {path}"), code: 28 });
+            return Err(DiskError { kind: self.1, what: format!("opening {path}"), code: 28 });
         }
         self.0.open(path, mode)
     }
@@ -101,6 +101,8 @@ pub(crate) struct Rig {
     pub(crate) closed: usize,
     /// Whether background jobs find a full disk.
     pub(crate) full: bool,
+    /// Whether background jobs find a disk on which no file can be made for another reason.
+    pub(crate) broken: bool,
     /// Whether background jobs are told that nothing is free.
     pub(crate) scarce: bool,
     /// Background jobs that were done.
@@ -169,7 +171,18 @@ impl Rig {
                 Node { shard, disk, background, inbox: Inbox::default(), outbox: Outbox::default() }
             })
             .collect();
-        Self { nodes, told, now, tag: 0, replies: Vec::new(), closed: 0, full: false, scarce: false, jobs: 0 }
+        Self {
+            nodes,
+            told,
+            now,
+            tag: 0,
+            replies: Vec::new(),
+            closed: 0,
+            full: false,
+            broken: false,
+            scarce: false,
+            jobs: 0,
+        }
     }
 
     /// The highest engine time of any shard.
@@ -233,8 +246,9 @@ impl Rig {
                 moved = true;
                 self.jobs += 1;
                 let disk = &mut node.background;
-                let done = match (self.full, self.scarce) {
-                    (true, _) => job.run(&mut Full(disk)),
+                let done = match (self.full || self.broken, self.scarce) {
+                    (true, _) if self.full => job.run(&mut Full(disk, DiskErrorKind::NoSpace)),
+                    (true, _) => job.run(&mut Full(disk, DiskErrorKind::Io)),
                     (_, true) => job.run(&mut Scarce(disk, Vec::new())),
                     _ => job.run(disk),
                 };

@@ -4,7 +4,7 @@
 use super::config::LogConfig;
 use super::error::LogError;
 use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, RECORD_HEAD_BYTES, SEGMENT_BODY_OFFSET, SegmentHeader, split_record,
+    BATCH_HEADER_BYTES, BatchHeader, RECORD_HEAD_BYTES, RecordHead, SEGMENT_BODY_OFFSET, SegmentHeader, split_record,
 };
 use super::found::{Found, check_dense, load, start_of};
 use super::window::Window;
@@ -38,11 +38,17 @@ pub struct SegmentPart {
 
 /// The parts of a log that hold its records from `from` to `to`, which must be durable. Records before `from` come along
 /// where they lie in the same segment. Blocking; the log may be written meanwhile, but segments with these records must
-/// not be used again.
+/// not be used again. `each` sees the records, in order.
 ///
 /// # Errors
 /// Damage, a log that ends before `to`, files of a newer version or of another directory, or what the disk says.
-pub fn extract(files: &mut Files<'_>, config: &LogConfig, from: Lsn, to: Lsn) -> Result<Vec<SegmentPart>, LogError> {
+pub fn extract(
+    files: &mut Files<'_>,
+    config: &LogConfig,
+    from: Lsn,
+    to: Lsn,
+    each: &mut dyn FnMut(&RecordHead, &[u8]),
+) -> Result<Vec<SegmentPart>, LogError> {
     let mut listings = 0;
     let segments = loop {
         listings += 1;
@@ -61,7 +67,7 @@ pub fn extract(files: &mut Files<'_>, config: &LogConfig, from: Lsn, to: Lsn) ->
     for (at, found) in segments.iter().enumerate().skip(start) {
         let follower = segments.get(at + 1).and_then(|next| next.first);
         let file = files.open(&config.path(&found.name), OpenMode::Read)?;
-        let walked = walk.segment(files, file, found, follower);
+        let walked = walk.segment(files, file, found, follower, each);
         files.close(file);
         let (whole, tail, ends) = walked?;
         let SegmentHeader { number, epoch, bytes, .. } = found.header;
@@ -99,6 +105,7 @@ impl Walk<'_> {
         file: FileId,
         found: &Found,
         follower: Option<(BatchHeader, u32)>,
+        each: &mut dyn FnMut(&RecordHead, &[u8]),
     ) -> Result<(u64, Option<Vec<u8>>, bool), LogError> {
         let seed = found.header.identity.seed(found.header.number);
         let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
@@ -114,8 +121,9 @@ impl Walk<'_> {
                 return Ok((offset, None, false));
             }
             let (batch, crc) = self.batch(files, &mut window, found, offset)?;
+            let bytes = window.get(files, offset, batch.padded as usize)?;
+            self.hand_out(&batch, bytes, each).ok_or_else(|| self.damage(found, offset, "a record"))?;
             if batch.next() > self.to.next() {
-                let bytes = window.get(files, offset, batch.padded as usize)?;
                 let cut = cut(&batch, bytes, self.to, seed).ok_or_else(|| self.damage(found, offset, "a record"))?;
                 self.advance(&batch, crc);
                 return Ok((offset, Some(cut), true));
@@ -123,6 +131,19 @@ impl Walk<'_> {
             self.advance(&batch, crc);
             offset += u64::from(batch.padded);
         }
+    }
+
+    /// `None` if a record cannot be read.
+    fn hand_out(&self, batch: &BatchHeader, bytes: &[u8], each: &mut dyn FnMut(&RecordHead, &[u8])) -> Option<()> {
+        let mut rest = bytes.get(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + batch.body as usize)?;
+        for lsn in (batch.first.0..batch.next().0).map(Lsn) {
+            let (head, body, behind) = split_record(rest)?;
+            if (self.from..=self.to).contains(&lsn) {
+                each(&head, body);
+            }
+            rest = behind;
+        }
+        Some(())
     }
 
     fn advance(&mut self, batch: &BatchHeader, crc: u32) {

@@ -391,6 +391,12 @@ impl Log {
         ticket.0 & TICKET_TAG_MASK == LOG_TICKET_TAG
     }
 
+    /// Fails the log for good, as a failed write of its own does: something that its records were to name could not be made
+    /// durable, and nobody knows what the device has done.
+    pub fn fail(&mut self, error: DiskError) {
+        self.failed.get_or_insert(error);
+    }
+
     /// Takes the completion of the operation that [`Log::drive`] handed out; drive again afterwards. Returns whether
     /// the durable position moved.
     ///

@@ -14,6 +14,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("bulk_held_turns", "Turns with bulk under way at whose end the doors were told to take no more of it"),
     ("runs_failed", "Runs that ended in an error, retries included"),
     ("events_appended", "Events appended to topics"),
+    ("large_batches", "Record batches that were written into a file of their lane first"),
+    ("large_batch_bytes", "Bytes of them"),
     ("grains_spilled", "Grains whose waiting inputs were copied into the log"),
     ("grains_parked", "Grains parked because they failed for good"),
     ("rows_expired", "Grains, and map entries on their own, that were deleted because their time to live was over"),

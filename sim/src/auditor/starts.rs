@@ -119,6 +119,7 @@ fn check_handled(machine: &Machine, names: &Names, topic: &Topic, lane: LaneKey,
 /// What a topic of a size keeps of each lane is there.
 fn check_size(keep: Keep, lane: &Lane) -> Result<(), String> {
     let Keep { micros: None, bytes: Some(bytes) } = keep else { return Ok(()) };
-    let left = lane.filed_bytes() + lane.tail_bytes() as u64;
+    let placed: u64 = lane.placed().map(|extent| extent.bytes).sum();
+    let left = lane.filed_bytes() + lane.tail_bytes() as u64 + placed;
     if left >= bytes { Ok(()) } else { Err(format!("with {left} bytes left, but {bytes} are kept")) }
 }

@@ -175,6 +175,9 @@ impl Knobs {
         self.tuning.timers_pages = one_of(&mut rng, &[1, 2, Tuning::DEFAULT.timers_pages]);
         self.tuning.backlog_shelved = one_of(&mut rng, &[1, 3, 20, Tuning::DEFAULT.backlog_shelved]);
         self.batches = one_of(&mut rng, &[0, 20, 60]);
+        // All batches, some, or none are large; and how many appends may wait for one.
+        self.tuning.large_batch = one_of(&mut rng, &[1, 400, Tuning::DEFAULT.large_batch]);
+        self.tuning.line_appends = one_of(&mut rng, &[1, 4, Tuning::DEFAULT.line_appends]);
     }
 
     /// Lanes are filed early and in small files, so that they are compacted within a run.

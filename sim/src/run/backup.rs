@@ -44,7 +44,10 @@ impl Backups {
     /// Those of a seed, by dice of its own. None where files rot: what is damaged is copied as it is.
     pub(super) fn draw(options: &Options, knobs: &Knobs) -> Self {
         let mut rng = SimRng::new(options.seed ^ 0x6261_636b);
-        let is_aimed = matches!(options.aim, Some(Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot));
+        let is_aimed = matches!(
+            options.aim,
+            Some(Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot | Bug::PlacesNotCopied)
+        );
         let some = (is_aimed || options.seed % 5 == 3) && knobs.rots == 0 && knobs.rests == 0;
         let left = if some { 1 + rng.below(3) as u32 } else { 0 };
         let more = if options.aim == Some(Bug::CutAheadOfRoot) { 40 } else { 4 };

@@ -98,11 +98,24 @@ impl Batch {
     }
 
     /// Adds its bytes, with what must be known to read them.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        out.extend_from_slice(&self.bytes);
+    }
+
+    /// How many bytes [`Self::encode`] adds.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let mut head = Vec::new();
+        self.encode_head(&mut head);
+        (head.len() + self.bytes.len()) as u64
+    }
+
+    fn encode_head(&self, out: &mut Vec<u8>) {
         out.put_u8(self.format as u8);
         out.put_u8(if self.class.is_bulk() { BULK } else { 0 } | if self.is_spread { SPREAD } else { 0 });
         out.put_varint(self.count.into());
-        out.put_bytes(&self.bytes);
+        out.put_varint(self.bytes.len() as u64);
     }
 
     /// Takes its bytes, which are the next ones of `all`. Not checked further than that it has events.
@@ -156,6 +169,7 @@ mod tests {
             let batch = Batch { is_spread, ..batch(&events) };
             let mut out = vec![9, 9];
             batch.encode(&mut out);
+            assert_eq!(batch.stored_bytes(), out.len() as u64 - 2);
             let all = SharedBytes::from(out);
             let mut from = Reader::new(&all[2..]);
             assert_eq!(Batch::decode(&all, &mut from), Ok(batch));

@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// The first block behind so many bytes from here on.
-    fn behind(self, bytes: u64) -> Self {
+    pub(super) fn behind(self, bytes: u64) -> Self {
         Self { position: self.position + bytes.next_multiple_of(BLOCK_BYTES as u64), ..self }
     }
 }
@@ -99,7 +99,7 @@ impl Default for LaneSizes {
 pub struct Chunk {
     /// Where it goes and what it holds.
     pub extent: Extent,
-    /// Its bytes.
+    /// Its bytes; none of a large batch, which is there already.
     pub body: Vec<u8>,
 }
 
@@ -175,6 +175,14 @@ impl Chunks {
         self.added(before, (*first, Offset(first.0 + u64::from(batch.count) - 1)), *append_micros);
     }
 
+    /// Adds a large batch, which is there already.
+    pub(super) fn add_placed(&mut self, extent: Extent) {
+        if !self.body.is_empty() {
+            self.close();
+        }
+        self.done.push(Chunk { extent, body: Vec::new() });
+    }
+
     /// What lies behind `before` is an entry with these offsets.
     fn added(&mut self, before: usize, (first, last): (Offset, Offset), append_micros: u64) {
         if before > 0 && self.body.len() > self.sizes.chunk_bytes {
@@ -226,6 +234,9 @@ pub(super) fn encode(LaneEvent { offset, append_micros, event, .. }: &LaneEvent,
 /// The entries of a chunk. Batches are parts of its bytes, and not looked into.
 pub(super) fn decode_chunk(extent: Extent, body: &SharedBytes) -> Result<Vec<LaneEntry>, DecodeError> {
     let mut entries = Vec::new();
+    if extent.place.is_large() {
+        return decode_large(extent, body).map(|batch| vec![LaneEntry::Batch(batch)]);
+    }
     if !extent.has_batches {
         decode_each(extent, body, |event, _| entries.push(LaneEntry::Event(event)))?;
         return Ok(entries);
@@ -242,6 +253,18 @@ pub(super) fn decode_chunk(extent: Extent, body: &SharedBytes) -> Result<Vec<Lan
     }
     from.end()?;
     Ok(entries)
+}
+
+/// A large batch: alone, as an append record has it.
+fn decode_large(extent: Extent, body: &SharedBytes) -> Result<LaneBatch, DecodeError> {
+    let mut from = Reader::new(body);
+    let batch = Batch::decode(body, &mut from)?;
+    from.end()?;
+    if u64::from(batch.count) != extent.last.0 + 1 - extent.first.0 {
+        return Err(DecodeError::Unknown { what: "number of events of a placed batch", found: batch.count.into() });
+    }
+    let append_micros = extent.times.map_or(0, |(first, _)| first);
+    Ok(LaneBatch { first: extent.first, append_micros, lsn: Lsn(0), batch })
 }
 
 fn decode_entry(offset: Offset, body: &SharedBytes, from: &mut Reader<'_>) -> Result<LaneEntry, DecodeError> {
@@ -280,6 +303,7 @@ pub(super) fn decode_each(
             match entry {
                 LaneEntry::Event(event) => each(event, None),
                 LaneEntry::Batch(batch) => batch.events()?.into_iter().for_each(|event| each(event, None)),
+                LaneEntry::Placed(_) => unreachable!("chunks have the bytes of their batches"),
             }
         }
         return Ok(());

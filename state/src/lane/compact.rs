@@ -89,11 +89,24 @@ impl Lane {
     /// but for that, the next chunk begins another file. No checkpoint of the lane may be under way.
     pub fn compaction(&mut self, bounds: CompactionBounds) -> Option<Compaction> {
         let newest = self.extents.last()?.place.file;
-        let closed = self.extents.iter().take_while(|extent| extent.place.file != newest).count();
+        // Where there are large batches the newest file of either kind is not touched; once the next chunk, or the next of
+        // them, begins another one, the last chunk is not.
+        let has_large = self.extents.iter().any(|extent| extent.place.is_large());
+        let is_open = |file: u32| match has_large {
+            false => file == newest,
+            true => file == self.next.file || file == self.large.next().file,
+        };
+        let closed = self.extents.iter().take_while(|extent| !is_open(extent.place.file)).count();
+        let closed = closed.min(self.extents.len() - 1);
         let sizes = bounds.sizes;
         let Some(at) = self.worth(closed, &bounds) else {
-            if self.next.file == newest && self.worth(self.extents.len(), &bounds).is_some() {
-                self.next = self.next.next_file();
+            if self.worth(self.extents.len(), &bounds).is_some() {
+                if has_large {
+                    self.large.begin_file();
+                }
+                if has_large && self.next.position > 0 || self.next.file == newest {
+                    self.next = self.next.next_file();
+                }
             }
             return None;
         };
@@ -158,6 +171,7 @@ impl Lane {
         let extents = &self.extents;
         self.loaded.retain(|(loaded, _)| extents.iter().any(|extent| extent.place == loaded.place));
         self.published_micros = Some(now_micros);
+        self.large.may_release();
         if !written.is_empty() {
             self.compacted.push(compaction.file);
         }
@@ -320,7 +334,7 @@ impl Compaction {
 mod tests {
     use super::*;
     use crate::batch::{Batch, BatchFormat, put_native};
-    use crate::lane::{EntryRead, LaneEntry, LaneRead};
+    use crate::lane::{EntryRead, LaneEntry, LaneRead, StoredLane};
     use crate::record::Event;
     use gristmill_base::class::InputClass;
     use gristmill_base::codec::Reader;
@@ -425,7 +439,7 @@ mod tests {
         assert_eq!(lane.filed_bytes(), before - made_of + written);
         let mut bytes = Vec::new();
         lane.store(&[], &mut bytes);
-        let again = Lane::stored(&mut Reader::new(&bytes), false).unwrap();
+        let again = Lane::stored(&mut Reader::new(&bytes), StoredLane::WithLarge).unwrap();
         assert_eq!((again.extents(), again.next), (lane.extents(), lane.next));
         assert!(again.compacted.iter().eq(lane.compacted.last()) || written == 0);
         true
@@ -573,7 +587,8 @@ mod tests {
             assert!(lane.extents()[0].last >= lane.start);
             let mut bytes = Vec::new();
             lane.store(&[], &mut bytes);
-            let mut stored = Lane::stored(&mut Reader::new(&bytes), false).expect("it is what was stored");
+            let mut stored =
+                Lane::stored(&mut Reader::new(&bytes), StoredLane::WithLarge).expect("it is what was stored");
             assert_eq!((stored.start, all(&mut stored, &disk)), (Offset(start), before));
         }
     }

@@ -1,6 +1,7 @@
-//! Entries: what a lane is made of. An entry is one event, or a batch of them that stays as it came.
+//! Entries: what a lane is made of. An entry is one event, or a batch of them that stays as it came, in memory or in a
+//! file.
 
-use super::LaneEvent;
+use super::{LaneEvent, LanePlaced};
 use crate::batch::Batch;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Offset};
@@ -26,6 +27,8 @@ pub enum LaneEntry {
     Event(LaneEvent),
     /// A batch of events.
     Batch(LaneBatch),
+    /// A large batch, whose bytes are not here. Only in a lane's tail: no read shows it.
+    Placed(LanePlaced),
 }
 
 /// Bytes that a batch takes beside its own, for accounting.
@@ -38,6 +41,7 @@ impl LaneEntry {
         match self {
             Self::Event(event) => event.offset,
             Self::Batch(batch) => batch.first,
+            Self::Placed(placed) => placed.extent.first,
         }
     }
 
@@ -47,6 +51,7 @@ impl LaneEntry {
         match self {
             Self::Event(event) => event.offset,
             Self::Batch(batch) => Offset(batch.first.0 + u64::from(batch.batch.count) - 1),
+            Self::Placed(placed) => placed.extent.last,
         }
     }
 
@@ -56,6 +61,7 @@ impl LaneEntry {
         match self {
             Self::Event(event) => event.append_micros,
             Self::Batch(batch) => batch.append_micros,
+            Self::Placed(placed) => placed.extent.times.map_or(0, |(first, _)| first),
         }
     }
 
@@ -65,6 +71,7 @@ impl LaneEntry {
         match self {
             Self::Event(event) => event.lsn,
             Self::Batch(batch) => batch.lsn,
+            Self::Placed(placed) => placed.lsn,
         }
     }
 
@@ -74,6 +81,7 @@ impl LaneEntry {
         match self {
             Self::Event(event) => event.event.weight(),
             Self::Batch(batch) => batch.weight(),
+            Self::Placed(_) => BATCH_WEIGHT,
         }
     }
 }

@@ -7,13 +7,16 @@ mod apart;
 mod chunk;
 mod compact;
 mod entry;
+mod large;
 mod retain;
 mod stored;
 
 pub use chunk::{COMPACTED_FILE, Chunk, Extent, LaneSizes, Place};
 pub use compact::{Compaction, CompactionBounds};
 pub use entry::{LaneBatch, LaneEntry};
+pub use large::{LARGE_FILE, LanePlaced, PlacedBatch};
 pub use retain::Keep;
+pub(crate) use stored::StoredLane;
 
 use crate::batch::Batch;
 use crate::record::Event;
@@ -25,8 +28,10 @@ use gristmill_base::ids::{LaneKey, Lsn, Offset};
 use gristmill_base::placement::key_hash;
 use gristmill_base::position::Durable;
 use gristmill_base::shared::SharedBytes;
+use large::Large;
 use std::collections::VecDeque;
 use std::ops::Range;
+use stored::LANE_BYTES_MAX;
 
 /// An event at its place in the lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +101,8 @@ const LOADED_MAX: usize = 4;
 
 /// See the module. Invariants: the tail is consecutive and ends at `end`; an entry lies whole in the tail or in one extent, or in
 /// both; extents ascend from the one with `start` or the first one behind it to `filed`, without a gap where compaction has not
-/// been, in the order of their places but that those of compaction come first, and the last one is not of these; the tail starts
-/// at or before `filed + 1`.
+/// been; those of compaction come first, of the others those of checkpoints and those of large batches are each in the order of
+/// their places; the last one is not of compaction; the tail starts at or before `filed + 1`.
 #[derive(Debug)]
 pub struct Lane {
     /// Which lane.
@@ -115,8 +120,9 @@ pub struct Lane {
     extents: Vec<Extent>,
     /// Sum of the bytes of `extents`.
     filed_bytes: u64,
-    /// Where the next chunk may begin; behind all extents.
+    /// Where the next chunk may begin; behind all extents of checkpoints.
     next: Place,
+    large: Large,
     /// The lowest file that may be named by something that counts; of compaction's another list.
     kept_from: u32,
     /// Files of compaction that may be named by something that counts.
@@ -136,14 +142,20 @@ impl Lane {
     /// An empty lane.
     #[must_use]
     pub fn new(key: LaneKey) -> Self {
-        Self::restore(key, Offset(1), Vec::new(), Place::FIRST, false)
+        Self::restore(key, Offset(1), Vec::new(), (Place::FIRST, Place::FIRST_LARGE), false)
     }
 
-    /// A lane as a checkpoint has it, with the place where its next chunk may begin.
+    /// A lane as a checkpoint has it, with the places where its next chunk and its next large batch may begin.
     #[must_use]
-    pub fn restore(key: LaneKey, start: Offset, extents: Vec<Extent>, next: Place, spread: bool) -> Self {
+    pub fn restore(
+        key: LaneKey,
+        start: Offset,
+        extents: Vec<Extent>,
+        (next, next_large): (Place, Place),
+        spread: bool,
+    ) -> Self {
         let end = extents.last().map_or(Offset(start.0 - 1), |extent| extent.last);
-        let normal = extents.iter().find(|extent| !extent.place.is_compacted());
+        let normal = extents.iter().find(|extent| extent.place.is_normal());
         let kept_from = normal.map_or(next.file, |extent| extent.place.file);
         let compacted = extents.iter().map(|extent| extent.place).filter(|place| place.is_compacted());
         let mut compacted: Vec<u32> = compacted.map(|place| place.file).collect();
@@ -156,6 +168,7 @@ impl Lane {
             spread,
             tail: VecDeque::new(),
             filed_bytes: extents.iter().map(|extent| extent.bytes).sum(),
+            large: Large::new(next_large, &extents),
             extents,
             next,
             kept_from,
@@ -247,8 +260,13 @@ impl Lane {
         if offset > self.end || offset < self.start {
             return Spot::Nothing;
         }
+        let mut placed = None;
         if let Some(at) = self.place_in_tail(offset) {
-            return Spot::Tail(at);
+            match &self.tail[at] {
+                // What a checkpoint has named since is where the extents say: a compaction may have taken it.
+                LaneEntry::Placed(at) => placed = Some(at.extent).filter(|extent| extent.last > self.filed()),
+                LaneEntry::Event(_) | LaneEntry::Batch(_) => return Spot::Tail(at),
+            }
         }
         for (loaded, (extent, entries)) in self.loaded.iter().enumerate() {
             if (extent.first..=extent.last).contains(&offset) {
@@ -257,6 +275,9 @@ impl Lane {
                     Err(at) => Spot::Hole(entries.get(at).map_or(Offset(extent.last.0 + 1), LaneEntry::first)),
                 };
             }
+        }
+        if let Some(extent) = placed {
+            return Spot::Miss(extent);
         }
         let at = self.extents.partition_point(|extent| extent.last < offset);
         let extent = self.extents[at];
@@ -267,7 +288,8 @@ impl Lane {
     #[must_use]
     pub fn extent_of(&self, offset: Offset) -> Option<Extent> {
         let at = self.extents.partition_point(|extent| extent.last < offset);
-        self.extents.get(at).filter(|extent| extent.first <= offset).copied()
+        let filed = self.extents.get(at).filter(|extent| extent.first <= offset).copied();
+        filed.or_else(|| self.placed_at(offset))
     }
 
     /// The entry with an event at `offset`, which may begin before it.
@@ -314,11 +336,11 @@ impl Lane {
         };
         match entry {
             LaneEntry::Event(event) => LaneRead::Ready(event),
-            LaneEntry::Batch(_) => LaneRead::Nothing,
+            LaneEntry::Batch(_) | LaneEntry::Placed(_) => LaneRead::Nothing,
         }
     }
 
-    /// Offsets and hashes of keys of the events in memory that are in no file, from one on.
+    /// Offsets and hashes of keys of the events in memory that are in no file, from one on. Large batches are in files.
     ///
     /// # Panics
     /// A batch in the tail has not passed its check.
@@ -328,6 +350,7 @@ impl Lane {
         for entry in self.tail.iter().filter(|entry| entry.last() >= from) {
             match entry {
                 LaneEntry::Event(event) => hashes.push((event.offset, event.hash)),
+                LaneEntry::Placed(_) => {}
                 LaneEntry::Batch(batch) => {
                     let each = |at: u32, key: &[u8], _: &[u8]| {
                         hashes.push((Offset(batch.first.0 + u64::from(at)), key_hash(key)));
@@ -381,11 +404,15 @@ impl Lane {
     pub fn load(&mut self, extent: Extent, body: impl Into<SharedBytes>) -> Result<(), DecodeError> {
         let entries = decode_chunk(extent, &body.into())?;
         self.note_times(extent, &entries);
+        self.keep_loaded(extent, entries);
+        Ok(())
+    }
+
+    fn keep_loaded(&mut self, extent: Extent, entries: Vec<LaneEntry>) {
         if self.loaded.len() == LOADED_MAX {
             self.loaded.pop_front();
         }
         self.loaded.push_back((extent, entries));
-        Ok(())
     }
 
     /// Looks into the batches of a chunk that was read back.
@@ -436,13 +463,13 @@ impl Lane {
         }
     }
 
-    /// The next chunks: every event that is not in a file. They must not be published before the records of these events
+    /// The next chunks: every event that no checkpoint names in a file. Those of large batches are there and have no body. They must not be published before the records of these events
     /// are durable.
     #[must_use]
     pub fn next_chunks(&self, sizes: LaneSizes) -> Vec<Chunk> {
         // So that a file of which nothing is needed any more can go.
-        let is_left =
-            self.next.position > 0 && self.extents.last().is_none_or(|last| last.place.file != self.next.file);
+        let last = self.extents.iter().rev().find(|extent| !extent.place.is_large());
+        let is_left = self.next.position > 0 && last.is_none_or(|last| last.place.file != self.next.file);
         let Some(first) = self.place_in_tail(Offset(self.filed().0 + 1)) else {
             assert_eq!(self.filed(), self.end, "what is not filed is in the tail");
             return Vec::new();
@@ -455,6 +482,7 @@ impl Lane {
             match entry {
                 LaneEntry::Event(event) => chunks.add(event, 0),
                 LaneEntry::Batch(batch) => chunks.add_batch(batch),
+                LaneEntry::Placed(placed) => chunks.add_placed(placed.extent),
             }
         }
         chunks.finish()
@@ -476,21 +504,28 @@ impl Lane {
     #[must_use]
     pub fn files(&self) -> Vec<u32> {
         let normal = self.kept_from..self.next.file.max(self.planned) + 1;
-        normal.chain(self.compacted.iter().copied()).collect()
+        normal.chain(self.compacted.iter().copied()).chain(self.all_large_files()).collect()
     }
 
     /// Takes note of a chunk that a checkpoint is about to write. Should the lane go before it counts, or should it fail, its
     /// file goes with the lane all the same.
     pub fn plan(&mut self, extent: Extent) {
-        self.planned = self.planned.max(extent.place.file);
+        if extent.place.is_normal() {
+            self.planned = self.planned.max(extent.place.file);
+        }
     }
 
     /// Takes note of a chunk that is durable in its file.
     pub fn file(&mut self, extent: Extent) {
-        assert_eq!(extent.first.0, self.filed().0 + 1, "extents are consecutive");
+        let next = Offset(self.filed().0 + 1);
+        // A replay may have moved the start into a large batch, which is not cut.
+        let is_cut = next == self.start && extent.place.is_large() && extent.first <= next && next <= extent.last;
+        assert!(extent.first == next || is_cut, "extents are consecutive");
         assert!(extent.last <= self.end, "only what was appended is filed");
-        assert!(extent.place >= self.next, "a chunk never lies where another one was");
-        self.next = extent.behind();
+        if extent.place.is_normal() {
+            assert!(extent.place >= self.next, "a chunk never lies where another one was");
+            self.next = extent.behind();
+        }
         self.filed_bytes += extent.bytes;
         self.extents.push(extent);
     }
@@ -713,7 +748,7 @@ mod tests {
         let Chunk { extent, body } = lane.next_chunks(LaneSizes::default()).remove(0);
         let mut stored = Vec::new();
         lane.store(&[extent], &mut stored);
-        let mut again = Lane::stored(&mut gristmill_base::codec::Reader::new(&stored), false).unwrap();
+        let mut again = Lane::stored(&mut gristmill_base::codec::Reader::new(&stored), StoredLane::WithLarge).unwrap();
         assert!(matches!(again.entry(Offset(8)), EntryRead::Miss(found) if found == extent));
         again.load(extent, body.clone()).unwrap();
         assert!(matches!(again.entry(Offset(8)), EntryRead::Ready(LaneEntry::Batch(found)) if *found == sent));

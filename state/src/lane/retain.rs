@@ -57,6 +57,7 @@ impl Lane {
             return;
         }
         self.start = to;
+        self.large.may_release();
         let gone = self.extents.partition_point(|extent| extent.last < to);
         self.filed_bytes -= self.extents.drain(..gone).map(|extent| extent.bytes).sum::<u64>();
         self.loaded.retain(|(extent, _)| extent.last >= to);
@@ -65,7 +66,9 @@ impl Lane {
             self.tail_bytes -= entry.weight();
         }
         // What compaction has written may begin within what was a batch, and a crash may have taken that back.
-        if let Some(LaneEntry::Batch(batch)) = self.tail.pop_front_if(|entry| entry.first() < to) {
+        // A large one stays as it is.
+        let is_cut = |entry: &mut LaneEntry| entry.first() < to && matches!(entry, LaneEntry::Batch(_));
+        if let Some(LaneEntry::Batch(batch)) = self.tail.pop_front_if(is_cut) {
             self.tail_bytes -= batch.weight();
             let events = batch.events().expect("a batch in the tail was checked when it was taken");
             for event in events.into_iter().filter(|event| event.offset >= to).rev() {
@@ -80,18 +83,21 @@ impl Lane {
     pub fn release_files(&mut self) -> Vec<u32> {
         // The next chunk begins a file of its own if there is no other one in its file: see `next_chunks`.
         let empty = self.next.file + u32::from(self.next.position > 0);
-        let normal = self.extents.iter().find(|extent| !extent.place.is_compacted());
+        let normal = self.extents.iter().find(|extent| extent.place.is_normal());
         let needed = normal.map_or(empty, |extent| extent.place.file).max(self.kept_from);
         let normal = std::mem::replace(&mut self.kept_from, needed)..needed;
+        let large = self.release_large_files();
         let named = |file: u32| self.extents.iter().any(|extent| extent.place.file == file);
-        normal.chain(self.compacted.extract_if(.., |file| !named(*file))).collect()
+        normal.chain(large).chain(self.compacted.extract_if(.., |file| !named(*file))).collect()
     }
 
     /// Whether a chunk is still one of the lane's.
     #[must_use]
     pub fn has(&self, extent: Extent) -> bool {
         let at = self.extents.partition_point(|other| other.first < extent.first);
-        self.extents.get(at).is_some_and(|other| other.place == extent.place && other.last == extent.last)
+        let is_filed =
+            self.extents.get(at).is_some_and(|other| other.place == extent.place && other.last == extent.last);
+        is_filed || self.placed_at(extent.first.max(self.start)).is_some_and(|other| other.place == extent.place)
     }
 
     /// Bytes of its chunks.
@@ -104,7 +110,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::{LaneRead, LaneSizes};
+    use crate::lane::{LaneRead, LaneSizes, StoredLane};
     use crate::record::Event;
     use gristmill_base::class::InputClass;
     use gristmill_base::codec::Reader;
@@ -180,7 +186,7 @@ mod tests {
         let mut bytes = Vec::new();
         let new: Vec<Extent> = lane.next_chunks(LaneSizes::default()).iter().map(|chunk| chunk.extent).collect();
         lane.store(&new, &mut bytes);
-        let again = Lane::stored(&mut Reader::new(&bytes), false).unwrap();
+        let again = Lane::stored(&mut Reader::new(&bytes), StoredLane::WithLarge).unwrap();
         assert_eq!((again.start, again.end(), again.extents.len()), (Offset(9), Offset(40), 12));
         assert_eq!(again.filed_bytes(), lane.filed_bytes() + new[0].bytes);
         assert_eq!((lane.release_files(), again.kept_from()), (vec![1, 2], 3));
@@ -207,7 +213,7 @@ mod tests {
         assert_eq!((lane.start, lane.end(), lane.tail_bytes(), lane.filed_bytes()), (Offset(41), Offset(40), 0, 0));
         let mut bytes = Vec::new();
         lane.store(&[], &mut bytes);
-        let mut again = Lane::stored(&mut Reader::new(&bytes), false).unwrap();
+        let mut again = Lane::stored(&mut Reader::new(&bytes), StoredLane::WithLarge).unwrap();
         append(&mut again, 41..43);
         assert_eq!((again.start, again.end()), (Offset(41), Offset(42)));
         assert_eq!(again.next_chunks(LaneSizes::default())[0].extent.place.file, 10);

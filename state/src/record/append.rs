@@ -1,6 +1,8 @@
 use super::commit::{items, items_of, list};
 use crate::batch::Batch;
 use crate::input::{Bytes, StreamId};
+use crate::lane::PlacedBatch;
+use crate::record::RecordKind;
 use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{LaneId, LaneKey, Offset, TopicId};
@@ -33,6 +35,8 @@ pub enum Appended {
     Events(Vec<Event>),
     /// As a batch that stays as it is.
     Batch(Batch),
+    /// As a batch whose bytes lie in a file of the lane, durably.
+    Place(PlacedBatch),
 }
 
 impl Appended {
@@ -42,6 +46,16 @@ impl Appended {
         match self {
             Self::Events(events) => events.len() as u64,
             Self::Batch(batch) => batch.count.into(),
+            Self::Place(placed) => placed.count.into(),
+        }
+    }
+
+    /// Kind of the record.
+    #[must_use]
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::Events(_) | Self::Batch(_) => RecordKind::Append,
+            Self::Place(_) => RecordKind::AppendPlace,
         }
     }
 }
@@ -121,20 +135,21 @@ impl AppendRecord {
         match &self.appended {
             Appended::Events(events) => list(out, events, |out, event| event.encode(out)),
             Appended::Batch(batch) => batch.encode(out),
+            Appended::Place(placed) => placed.encode(out),
         }
     }
 
-    /// Decodes a whole body.
+    /// Decodes a whole body of a record of kind [`RecordKind::Append`], or [`RecordKind::AppendPlace`] if `is_placed`.
     ///
     /// # Errors
     /// Bytes that are no append record.
-    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(body: &[u8], is_placed: bool) -> Result<Self, DecodeError> {
         let mut from = Reader::new(body);
         let lane = LaneKey { topic: TopicId(from.varint_as("topic")?), lane: LaneId(from.varint_as("lane")?) };
         let base = Offset(from.varint()?);
         let append_micros = from.varint()?;
         let has = from.u8()?;
-        if has > (HAS_CONSUMED | HAS_BATCH) {
+        if has > (HAS_CONSUMED | HAS_BATCH) || is_placed && has & HAS_BATCH != 0 {
             return Err(DecodeError::Unknown { what: "presence", found: has.into() });
         }
         let consumed = if has & HAS_CONSUMED == 0 {
@@ -142,7 +157,13 @@ impl AppendRecord {
         } else {
             Some((StreamId::decode(&mut from)?, from.varint()?, from.varint()?))
         };
-        let appended = if has & HAS_BATCH == 0 {
+        let appended = if is_placed {
+            let placed = PlacedBatch::decode(&mut from)?;
+            if base.0 == 0 || base.0.checked_add(placed.count.into()).is_none() {
+                return Err(DecodeError::Unknown { what: "first offset of a batch", found: base.0 });
+            }
+            Appended::Place(placed)
+        } else if has & HAS_BATCH == 0 {
             Appended::Events(items(&mut from, Event::decode)?)
         } else {
             // Of the rest alone, so that the batch does not keep the record in memory.

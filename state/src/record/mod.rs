@@ -42,7 +42,7 @@ pub enum RecordKind {
     Control = 8,
     /// Events appended to a lane, carried in the record.
     Append = 9,
-    /// Events appended to a lane whose bytes lie in the lane's file. Reserved.
+    /// A batch appended to a lane whose bytes lie in a file of the lane.
     AppendPlace = 10,
     /// A slot arrived from another shard. Reserved.
     SlotIn = 11,
@@ -62,6 +62,7 @@ impl RecordKind {
             7 => Self::Gap,
             8 => Self::Control,
             9 => Self::Append,
+            10 => Self::AppendPlace,
             _ => return None,
         })
     }
@@ -105,7 +106,8 @@ impl Record {
         let known =
             RecordKind::from_code(kind).ok_or(DecodeError::Unknown { what: "record kind", found: kind.into() })?;
         Ok(match known {
-            RecordKind::Append => Self::Append(AppendRecord::decode(body)?),
+            RecordKind::Append => Self::Append(AppendRecord::decode(body, false)?),
+            RecordKind::AppendPlace => Self::Append(AppendRecord::decode(body, true)?),
             RecordKind::Control => Self::Control(Control::decode(body)?),
             RecordKind::Gap => Self::Gap(Gap::decode(body)?),
             kind => Self::Commit(kind, Box::new(Commit::decode(body)?)),

@@ -208,6 +208,7 @@ impl Slot {
         match append.appended {
             Appended::Events(events) => lane.append(append.base, append.append_micros, lsn, events, lane_count),
             Appended::Batch(batch) => lane.append_batch(append.base, append.append_micros, lsn, batch),
+            Appended::Place(placed) => lane.append_place(append.base, append.append_micros, lsn, &placed),
         }
     }
 

@@ -219,8 +219,9 @@ impl Slot {
     ) -> (Offset, Committed) {
         let base = Offset(self.lanes.get(&lane).map_or(0, |lane| lane.end().0) + 1);
         let consumed = origin.map(|(stream, pos)| (stream, pos, self.stream_mut(stream).settle(&[pos])));
+        let kind = appended.kind();
         let record = AppendRecord { lane, base, append_micros, consumed, appended };
-        let (_, lsn) = self.write(journal, RecordKind::Append, |out| record.encode(out));
+        let (_, lsn) = self.write(journal, kind, |out| record.encode(out));
         self.apply_append(record, lsn, lane_count);
         let mut committed = Committed { lsn, replies: Vec::new() };
         if let Some((StreamId::Session(session), pos)) = origin

@@ -8,7 +8,7 @@ use super::Slot;
 use crate::backlog::BacklogRest;
 use crate::grain::{Grain, Row};
 use crate::input::{Bytes, GrainAddress, StreamId, Target};
-use crate::lane::{Extent, Lane};
+use crate::lane::{Extent, Lane, StoredLane};
 use crate::outbox::{Channel, OutboxRow};
 use crate::record::{Outcome, Parked, Spilled};
 use crate::session::{KeptReply, Session};
@@ -21,10 +21,10 @@ use gristmill_base::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
+/// Version of the layout that is written. Older ones are read as well: version 7 had no large batches; version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
 /// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
 /// grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 7;
+pub const CHECKPOINT_VERSION: u16 = 8;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
@@ -32,6 +32,7 @@ const VERSION_3: u16 = 3;
 const VERSION_4: u16 = 4;
 const VERSION_5: u16 = 5;
 const VERSION_6: u16 = 6;
+const VERSION_7: u16 = 7;
 
 /// Bits of the byte that says what of a slot waits in rows.
 const HAS_WORK: u8 = 1;
@@ -180,7 +181,9 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, CHECKPOINT_VERSION].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, CHECKPOINT_VERSION]
+            .contains(&version)
+        {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -205,7 +208,12 @@ impl Slot {
             slot.load_work(from, version)?;
         }
         for _ in 0..from.count(1)? {
-            let lane = Lane::stored(from, version == VERSION_1)?;
+            let of = match version {
+                VERSION_1 => StoredLane::InOneFile,
+                CHECKPOINT_VERSION => StoredLane::WithLarge,
+                _ => StoredLane::InFiles,
+            };
+            let lane = Lane::stored(from, of)?;
             slot.lanes.insert(lane.key, lane);
         }
         for _ in 0..from.count(1)? {
@@ -410,18 +418,25 @@ mod tests {
         let (first, last, times, has_holes) = (Offset(7), Offset(20), Some((5, 130)), false);
         let extent = Extent { first, last, place, bytes: 300, crc: 77, times, has_holes, has_batches };
         let mut slot = Slot::new(SlotId(3));
-        slot.lanes.insert(key, Lane::restore(key, Offset(7), vec![extent], extent.behind(), false));
+        slot.lanes
+            .insert(key, Lane::restore(key, Offset(7), vec![extent], (extent.behind(), Place::FIRST_LARGE), false));
         slot.dump(&NewExtents::new())
     }
 
     #[test]
-    fn the_version_before_batches_is_read_and_a_newer_one_refused() {
+    fn versions_before_batches_and_large_ones_are_read_and_a_newer_one_refused() {
         let dump = dump_of(false);
-        assert_eq!(dump[..4], [7, 0, 3, 0], "version and slot");
-        let of_version = |version: u8| [&[version], &dump[1..]].concat();
-        let loaded = Slot::load(SlotId(3), &of_version(6), 0).unwrap();
-        assert_eq!(loaded.dump(&NewExtents::new()), dump, "it is written as the newest version");
-        assert_eq!(Slot::load(SlotId(3), &of_version(8), 0).unwrap_err(), DumpError::Version(8));
+        assert_eq!(dump[..4], [8, 0, 3, 0], "version and slot");
+        // Where the next large batch lies: the beginning of the first file of them.
+        let next_large = [0x80, 0x80, 0x80, 0x80, 4, 0];
+        let at = dump.windows(6).position(|bytes| bytes == next_large).unwrap();
+        let before = [&dump[1..at], &dump[at + 6..]].concat();
+        for version in [6, 7] {
+            let loaded = Slot::load(SlotId(3), &[&[version], &*before].concat(), 0).unwrap();
+            assert_eq!(loaded.dump(&NewExtents::new()), dump, "it is written as the newest version");
+        }
+        let newer = [&[9], &dump[1..]].concat();
+        assert_eq!(Slot::load(SlotId(3), &newer, 0).unwrap_err(), DumpError::Version(9));
         let with_batches = dump_of(true);
         let loaded = Slot::load(SlotId(3), &with_batches, 0).unwrap();
         assert!(loaded.lanes.values().all(|lane| lane.extents()[0].has_batches));

@@ -52,6 +52,17 @@ impl Slot {
         responder
     }
 
+    /// Takes an accepted position as done, without a record of its own: nothing is to be done for it any more. Not of a session.
+    pub fn pass(&mut self, stream: StreamId, pos: u64) {
+        self.stream_mut(stream).settle(&[pos]);
+        self.note_moved(stream);
+    }
+
+    /// Who waits for an operation of a session.
+    pub fn take_waiting(&mut self, session: SessionId, pos: u64) -> Option<Responder> {
+        self.sessions.get_mut(session)?.take_waiting(pos)
+    }
+
     /// Looks after all sessions, from time to time. Those that records brought back and that nobody has used since count as
     /// active from now on: their clients had no server to speak to. Those at rest give back memory.
     pub fn tend_sessions(&mut self, now_micros: u64) {

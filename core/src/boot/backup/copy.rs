@@ -15,12 +15,15 @@ use crate::shard::{CheckpointMark, checkpoint_bytes, unseal_checkpoint};
 use crate::store_files::MISSING;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::checksum::crc32c_append;
+use gristmill_base::codec::DecodeError;
 use gristmill_base::env::{DiskErrorKind, DiskOp, FileId, OpenMode};
 use gristmill_base::files::Files;
-use gristmill_base::ids::{ShardId, SlotId};
+use gristmill_base::ids::{LaneKey, ShardId, SlotId};
+use gristmill_base::planted::{self, Bug};
 use gristmill_io::identity::IDENTITY_FILE;
 use gristmill_io::log::extract;
 use gristmill_io::root::RootFile;
+use gristmill_state::record::{AppendRecord, Appended, RecordKind};
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{FileKind, file_path};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +39,8 @@ enum Task {
     Copy(Copy),
     /// A checkpoint, and the lanes that it names.
     Slot(SlotId, CheckpointMark),
+    /// Files with large batches, once all that names places in them is known.
+    Large,
 }
 
 /// A file that is being copied.
@@ -69,6 +74,8 @@ pub struct Backup {
     /// Topics that the catalog holds as deleted.
     deleted: BTreeSet<u32>,
     tasks: VecDeque<Task>,
+    /// Files with large batches, and how much of each checkpoints and records name.
+    large: BTreeMap<(LaneKey, u32), u64>,
     /// Tasks of logs that are left.
     logs: usize,
     open: Option<Open>,
@@ -119,6 +126,7 @@ impl Backup {
             known,
             deleted: deleted_topics(what)?,
             tasks: VecDeque::new(),
+            large: BTreeMap::new(),
             logs: 0,
             open: None,
             folders: BTreeSet::new(),
@@ -191,9 +199,21 @@ impl Backup {
     /// Finds out what is to be copied, and writes the cut ends of the logs.
     fn plan(&mut self, from: &mut Files<'_>, to: &mut Files<'_>, what: &BackupSource) -> Result<(), BackupError> {
         let folder = BackupManifest::folder(self.manifest.number);
+        let owners = what.placement.owners(what.identity.slot_count)?;
         for (shard, cut) in (0..).map(ShardId).zip(&what.shards) {
             let log = what.log(shard);
-            for part in extract(from, &log, cut.root.log_from, cut.to)? {
+            let mut wrong = None;
+            let parts = extract(from, &log, cut.root.log_from, cut.to, &mut |head, body| {
+                // What a checkpoint holds is named by it, or by nothing any more.
+                let is_known = cut.root.marks.get(&head.slot).is_some_and(|mark| head.ssn <= mark.ssn);
+                if head.kind == RecordKind::AppendPlace as u8 && !is_known && owners.of(head.slot) == shard {
+                    wrong = self.note_place(body).err().or(wrong.take());
+                }
+            })?;
+            if let Some(error) = wrong {
+                return Err(damage(&log.dir, &format!("a record's body is malformed: {error}")).into());
+            }
+            for part in parts {
                 let file = format!(
                     "{LOG_DIR}/{}-{:03}-{:010}-{:016x}.seg",
                     what.placement.layout, shard.0, part.number.0, part.epoch
@@ -215,6 +235,7 @@ impl Backup {
         for (slot, mark) in what.shards.iter().flat_map(|shard| &shard.root.marks) {
             self.tasks.push_back(Task::Slot(*slot, *mark));
         }
+        self.tasks.push_back(Task::Large);
         let manifests = what.shards.iter().filter_map(|shard| shard.root.manifest.as_ref());
         // A file that a moved slot shares with the part it has left is named twice.
         let mut store: BTreeMap<String, u64> = BTreeMap::new();
@@ -257,10 +278,42 @@ impl Backup {
                     self.slot(from, slot, mark)?;
                     return Ok(());
                 }
+                Some(Task::Large) => self.add_large(),
                 None => return Ok(()),
             }
         }
         Ok(())
+    }
+
+    /// Takes note of the place that a record of the log names.
+    fn note_place(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        let record = AppendRecord::decode(body, true)?;
+        if let Appended::Place(placed) = record.appended
+            && !self.deleted.contains(&record.lane.topic.0)
+            && !planted::is(Bug::PlacesNotCopied)
+        {
+            self.needs_large((record.lane, placed.place.file), placed.place.position + placed.bytes);
+        }
+        Ok(())
+    }
+
+    fn needs_large(&mut self, file: (LaneKey, u32), end: u64) {
+        let known = self.large.entry(file).or_default();
+        *known = end.max(*known);
+    }
+
+    /// All places are known: the files are to be copied as far as these go.
+    fn add_large(&mut self) {
+        for ((lane, file), end) in std::mem::take(&mut self.large) {
+            self.add_lane_file(lane, file, end);
+        }
+    }
+
+    fn add_lane_file(&mut self, lane: LaneKey, file: u32, end: u64) {
+        let path = lane_path(lane, file);
+        let bytes = blocks(end);
+        self.planned += bytes;
+        self.tasks.push_front(Task::Copy(Copy { file: path.clone(), path, bytes, length: bytes, tail: None }));
     }
 
     /// Looks into a checkpoint for the lanes that it names.
@@ -272,20 +325,25 @@ impl Backup {
         let loaded = dump
             .and_then(|dump| Slot::load(slot, dump, self.now_micros).map_err(|error| error.to_string()))
             .map_err(|what| damage(&path, &what))?;
-        let mut ends: BTreeMap<(gristmill_base::ids::LaneKey, u32), u64> = BTreeMap::new();
+        let mut ends: BTreeMap<(LaneKey, u32), u64> = BTreeMap::new();
         // A start may have removed the files of deleted topics before any checkpoint holds the deletion.
-        for lane in loaded.lanes.values().filter(|lane| !self.deleted.contains(&lane.key.topic.0)) {
+        for lane in loaded.lanes.values() {
+            if self.deleted.contains(&lane.key.topic.0) {
+                continue;
+            }
             for extent in lane.extents() {
                 let end = extent.place.position + extent.bytes;
+                if extent.place.is_large() {
+                    // Records behind the checkpoint may name more of the same file.
+                    self.needs_large((lane.key, extent.place.file), end);
+                    continue;
+                }
                 let known = ends.entry((lane.key, extent.place.file)).or_default();
                 *known = end.max(*known);
             }
         }
         for ((lane, file), end) in ends {
-            let path = lane_path(lane, file);
-            let bytes = blocks(end);
-            self.planned += bytes;
-            self.tasks.push_front(Task::Copy(Copy { file: path.clone(), path, bytes, length: bytes, tail: None }));
+            self.add_lane_file(lane, file, end);
         }
         let length = blocks(bytes.len() as u64);
         self.planned += length;

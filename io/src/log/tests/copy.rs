@@ -45,7 +45,10 @@ fn a_copy_ends_with_the_wanted_record_whichever_it_is() {
     let count = records.len() as u64;
     for to in 1..=count {
         let from = 1 + to * 2 / 3;
-        let parts = extract(&mut Files::new(&mut disk), &config(), Lsn(from), Lsn(to)).unwrap();
+        let mut seen = Vec::new();
+        let mut each = |_: &RecordHead, body: &[u8]| seen.push(body.to_vec());
+        let parts = extract(&mut Files::new(&mut disk), &config(), Lsn(from), Lsn(to), &mut each).unwrap();
+        assert!(seen == records[from as usize - 1..to as usize], "records {from} to {to} are seen");
         let mut copy = copied(&mut disk, &parts);
         let (end, found) = read(&mut copy, &config(), from).unwrap();
         assert_eq!((end.next, end.torn_bytes), (Lsn(to + 1), 0), "up to {to}");
@@ -67,7 +70,7 @@ fn a_copy_ends_with_the_wanted_record_whichever_it_is() {
         assert_eq!(read(&mut other, &theirs, from).unwrap().0.next, Lsn(to + 2));
         assert!(matches!(read(&mut other, &config(), from), Err(LogError::Foreign { .. })));
     }
-    let beyond = extract(&mut Files::new(&mut disk), &config(), Lsn(1), Lsn(count + 1)).unwrap_err();
+    let beyond = extract(&mut Files::new(&mut disk), &config(), Lsn(1), Lsn(count + 1), &mut |_, _| {}).unwrap_err();
     assert!(matches!(&beyond, LogError::Damage { first, .. } if *first == Lsn(count + 1)), "{beyond}");
 }
 
@@ -75,13 +78,13 @@ fn a_copy_ends_with_the_wanted_record_whichever_it_is() {
 fn damage_is_found_by_the_copy_and_by_the_change_of_the_id() {
     let (mut disk, records) = long();
     let to = Lsn(records.len() as u64);
-    let parts = extract(&mut Files::new(&mut disk), &config(), Lsn(1), to).unwrap();
+    let parts = extract(&mut Files::new(&mut disk), &config(), Lsn(1), to, &mut |_, _| {}).unwrap();
     assert!(parts.len() > 2, "{} segments", parts.len());
     for part in &parts {
         for at in (8_192..part.whole as usize).step_by(1_777) {
             let mut bad = disk.clone();
             bad.bytes(&part.path)[at] ^= 8;
-            let found = extract(&mut Files::new(&mut bad), &config(), Lsn(1), to);
+            let found = extract(&mut Files::new(&mut bad), &config(), Lsn(1), to, &mut |_, _| {});
             let mut other = MemDisk::default();
             Files::new(&mut other).make_dirs("shard-000/log").unwrap();
             let mut reseal = LogReseal::new(IDENTITY, OTHER, ShardId(0));
