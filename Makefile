@@ -22,9 +22,9 @@ SECS ?= 5
 
 # What `make test` runs, in this order: cheap complaints first. A new check is a target below and a word here. Each must
 # be able to fail. Together they stay under 20 minutes on two cores from a clean checkout.
-TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count bench-store-small
+TEST_STEPS := setup fmt-check lint tidy unit simulate loom demo-sabotage bench-count bench-store-small bench-runtime-small
 
-.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-store bench-store-small bench-live compare pictures torture-power torture-io torture-kill torture-full lint tidy fmt clean fmt-check unit
+.PHONY: simulate help setup build demo demo-sabotage test sim planted fuzz loom bench bench-count bench-store bench-store-small bench-runtime bench-poison bench-runtime-small bench-live compare pictures torture-power torture-io torture-kill torture-full lint tidy fmt clean fmt-check unit
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -83,6 +83,19 @@ bench-store: setup ## the engine beside the bare disk (fio) and other stores (ro
 
 bench-store-small: ## all measures of bench-store at a size that takes seconds: whether they work, not how fast
 	cargo test --package gristmill-benches --bench engine -- --size small --no-fio
+
+bench-runtime: setup ## handler runs of one core: counters, maps, messages, timers, 10 million of them pending: ROUNDS=3 SECS=4 ONLY=name TIMERS=n DIR=folder STRICT=1
+	BENCH_COMMAND='make bench-runtime$(if $(ONLY), ONLY="$(ONLY)")' cargo bench --package gristmill-benches --bench runtime -- --suite runtime \
+		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(TIMERS),--timers '$(TIMERS)') $(if $(DIR),--dir '$(DIR)')
+
+bench-poison: setup ## what other keys notice of 1 % that always fail, and of one with 30 % of all events: ROUNDS=3 SECS=4 ONLY=name DIR=folder STRICT=1
+	BENCH_COMMAND='make bench-poison$(if $(ONLY), ONLY="$(ONLY)")' cargo bench --package gristmill-benches --bench runtime -- --suite poison \
+		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(DIR),--dir '$(DIR)')
+
+bench-runtime-small: ## all measures of bench-runtime and bench-poison at a size that takes seconds: whether they work, not how fast
+	cargo test --package gristmill-benches --bench runtime -- --size small
 
 bench-live: build ## live latency over two hops beside a bounded input that loads: ROUNDS=1 LINES=10000000 SECS=230 a load RATE=live lines/s STRICT=1
 	BENCH_COMMAND='make bench-live' cargo bench --package gristmill-benches --bench live -- \

@@ -15,6 +15,11 @@ fn main() -> ExitCode {
     let loadgen = Loadgen::augment_subcommands(clap::Command::new("loadgen").about(about));
     gristmill_server::cli()
         .allocator(ask_allocator)
+        .app(batch_and_stream::app())
+        .app(fund_transfer::app())
+        .app(orders::app())
+        .app(rate_limiter::app())
+        .app(user_flows::app())
         .app(word_count::app())
         .app(gristmill_loadgen_app::app())
         .command(loadgen.subcommand_required(true), run_loadgen)

@@ -143,7 +143,7 @@ fn what_is_wrong_is_named_with_what_there_is() {
     wrong(&["topic", "append", "word-count/lines", "no JSON"], 2, "type json");
     wrong(&["table", "map", "put", "word-count/words", "a", "counts", "a", "-1"], 2, "type u64");
     wrong(&["topic", "read", "word-count/lines", "--lane", "64"], 2, "0 to 63");
-    wrong(&["app", "load", "nothing"], 2, "linked: word-count, loadgen");
+    wrong(&["app", "load", "nothing"], 2, "user-flows, word-count, loadgen");
     wrong(&["app", "load", "/dev/zero"], 2, "more than 1048576 bytes");
     wrong(
         &["topic", "append", "word-count/lines", "--lines", "--fields", "doc,text", "/dev/zero"],

@@ -44,15 +44,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
             knobs.pending_nanos = 1_000_000;
             knobs.window = 16;
         }
-        // A start with other cores while the wall clock is behind, and the next crash before the new logs have a batch.
-        Bug::RootTimeForgotten => {
-            knobs.rehomes = 60;
-            knobs.clock_jumps = 3_000;
-            knobs.clock_micros = 7_200_000_000;
-            knobs.recovery_crashes = 30;
-            knobs.crash_turns = 60;
-            knobs.crashes = 40;
-        }
+        Bug::RootTimeForgotten | Bug::RecoveredButUnflushed => aim_at_starts(bug, knobs),
         Bug::ExpiredSessionRunAgain => {
             knobs.boot.session_idle_micros = 1_500_000;
             knobs.sleeps = 30;
@@ -60,14 +52,6 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::SpillCopiesRunInFlight => {
             knobs.pending = 100_000;
             knobs.pending_nanos = 4_000_000_000;
-        }
-        // The second crash must come before the log has been flushed again.
-        Bug::RecoveredButUnflushed => {
-            knobs.latency = SLOW_DISK;
-            knobs.turn_nanos = 20_000;
-            knobs.think_nanos = 20_000;
-            knobs.crash_turns = 60;
-            knobs.crashes = 40;
         }
         Bug::RetryDroppedByExpected => {
             knobs.mesh_parcels = 1;
@@ -83,6 +67,30 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
         bug => aim_at_moves(bug, knobs),
+    }
+}
+
+/// Many starts, one soon behind the other.
+fn aim_at_starts(bug: Bug, knobs: &mut Knobs) {
+    match bug {
+        // A start with other cores while the wall clock is behind, and the next crash before the new logs have a batch.
+        Bug::RootTimeForgotten => {
+            knobs.rehomes = 60;
+            knobs.clock_jumps = 3_000;
+            knobs.clock_micros = 7_200_000_000;
+            knobs.recovery_crashes = 30;
+            knobs.crash_turns = 60;
+            knobs.crashes = 40;
+        }
+        // The second crash must come before the log has been flushed again.
+        Bug::RecoveredButUnflushed => {
+            knobs.latency = SLOW_DISK;
+            knobs.turn_nanos = 20_000;
+            knobs.think_nanos = 20_000;
+            knobs.crash_turns = 60;
+            knobs.crashes = 40;
+        }
+        _ => {}
     }
 }
 

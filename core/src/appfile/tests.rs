@@ -287,7 +287,11 @@ fn a_value_of_the_wrong_shape() {
 fn the_apps_of_the_stock_binary_are_good() {
     for (name, text) in [
         ("word-count", include_str!("../../../examples/word-count/app.yaml")),
-        ("bank-transfer", include_str!("../../../examples/bank-transfer/app.yaml")),
+        ("batch-and-stream", include_str!("../../../examples/batch-and-stream/app.yaml")),
+        ("fund-transfer", include_str!("../../../examples/fund-transfer/app.yaml")),
+        ("orders", include_str!("../../../examples/orders/app.yaml")),
+        ("rate-limiter", include_str!("../../../examples/rate-limiter/app.yaml")),
+        ("user-flows", include_str!("../../../examples/user-flows/app.yaml")),
         ("loadgen", include_str!("../../../loadgen/app/loadgen.yaml")),
     ] {
         let app = AppFile::parse(text, name).unwrap_or_else(|error| panic!("{error}"));

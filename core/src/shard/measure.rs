@@ -76,7 +76,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 33] {
+    fn engine_counts(&self) -> [(&'static str, u64); 34] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),

@@ -203,23 +203,15 @@ impl Shard {
             let key = RowKey::decode(&key).expect("it was encoded for the run");
             state.take_back(&key, row.ssn, &row.value);
         }
+        let (fetch, is_void, until_nanos) = (None, false, None);
+        let pending = PendingRun { slot, grain, fetch, missed: None, time_micros, is_void, until_nanos };
         match started {
             Started::Pending => {
                 let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
                 self.run_timeouts.extend(until_nanos.map(|until| (until, run)));
-                let pending = PendingRun { slot, grain, fetch: None, missed, time_micros, is_void: false, until_nanos };
-                self.pending_runs.insert(run, pending);
+                self.pending_runs.insert(run, PendingRun { missed, until_nanos, ..pending });
             }
             Started::Done(_) if missed.is_some() => {
-                let pending = PendingRun {
-                    slot,
-                    grain,
-                    fetch: None,
-                    missed: None,
-                    time_micros,
-                    is_void: false,
-                    until_nanos: None,
-                };
                 self.fetch_run(run, pending, missed.expect("it was just looked at"));
             }
             Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),

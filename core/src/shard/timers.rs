@@ -47,6 +47,14 @@ impl Shard {
         self.now_nanos.saturating_add(self.next_timer_micros.saturating_sub(self.engine_micros).saturating_mul(1_000))
     }
 
+    /// When the next timer or retry comes due, by the monotonic clock; `u64::MAX` if nothing waits for time. For clocks that
+    /// tests move.
+    #[must_use]
+    pub fn next_due_nanos(&self) -> u64 {
+        let retry = self.retries.first_key_value().map_or(u64::MAX, |((at, ..), ())| *at);
+        self.next_timer_nanos().min(retry)
+    }
+
     /// Reads timers that come due soon and may be in files alone; one page of each slot at a time, and so many in all.
     pub(super) fn read_timers(&mut self) {
         let now = self.engine_micros;

@@ -56,17 +56,8 @@ impl Shard {
             return;
         }
         let (slot, Request { responder, session, class, operation }) = (spot.slot, request.take());
-        if let Operation::Produce { topic, .. } | Operation::Append { topic, .. } = &operation
-            && self.catalog.topic(*topic).is_none()
-        {
-            // Its lanes are not known, hence nor is the slot whose position it means: none is touched.
-            let refusal = self.unknown("topic", topic.0);
-            return self.refuse(responder, refusal.code, refusal.message);
-        }
-        if !self.lines.is_empty()
-            && let Some(message) = self.line_refuses(slot, session, sequence, &operation)
-        {
-            return self.refuse(responder, Code::Capacity, message);
+        if let Some((code, message)) = self.no_place(slot, session, sequence, &operation) {
+            return self.refuse(responder, code, message);
         }
         let fit = self.fit(class, operation).and_then(|fit| self.fit_log(fit));
         let now = self.engine_micros;
@@ -117,6 +108,27 @@ impl Shard {
                 self.refuse(responder, Code::Capacity, "too many operations of this session wait; send it again")
             }
         }
+    }
+
+    /// Why an operation takes no place in the sequence of its session.
+    fn no_place(
+        &mut self,
+        slot: SlotId,
+        session: SessionId,
+        sequence: Sequence,
+        operation: &Operation,
+    ) -> Option<(Code, String)> {
+        if let Operation::Produce { topic, .. } | Operation::Append { topic, .. } = operation
+            && self.catalog.topic(*topic).is_none()
+        {
+            // Its lanes are not known, hence nor is the slot whose position it means: none is touched.
+            let refusal = self.unknown("topic", topic.0);
+            return Some((refusal.code, refusal.message));
+        }
+        if self.lines.is_empty() {
+            return None;
+        }
+        self.line_refuses(slot, session, sequence, operation).map(|message| (Code::Capacity, message))
     }
 
     /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would

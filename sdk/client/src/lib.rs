@@ -15,6 +15,7 @@
 //! # Ok::<(), gristmill_client::Error>(())
 //! ```
 
+mod apps;
 mod calls;
 mod client;
 pub mod clock;

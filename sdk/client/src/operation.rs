@@ -150,10 +150,6 @@ impl OwnedOperation {
                 Operation::ParkedShow(wire::ShowParked { table: *table, key, limit: *limit })
             }
             Self::Why { table, key } => Operation::Why(wire::Why { table: *table, key }),
-            Self::SubscriptionPause { app, name, paused } => {
-                Operation::SubscriptionPause(wire::PauseSubscription { app, name, paused: *paused })
-            }
-            Self::SubscriptionList { app } => Operation::SubscriptionList(wire::Describe { app }),
             Self::ParkedRetry { table, key } => {
                 Operation::ParkedRetry(wire::RetryParked { table: *table, sequence, key })
             }
@@ -167,6 +163,17 @@ impl OwnedOperation {
             Self::Invoke { table, handler, key, payload } => {
                 Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
             }
+            other => other.wire_of_app(),
+        }
+    }
+
+    /// What is about apps and the server.
+    fn wire_of_app(&self) -> Operation<'_> {
+        match self {
+            Self::SubscriptionPause { app, name, paused } => {
+                Operation::SubscriptionPause(wire::PauseSubscription { app, name, paused: *paused })
+            }
+            Self::SubscriptionList { app } => Operation::SubscriptionList(wire::Describe { app }),
             Self::AppLoad { force, dry_run, file_name, file } => {
                 Operation::AppLoad(wire::AppLoad { force: *force, dry_run: *dry_run, file_name, file })
             }
@@ -182,6 +189,7 @@ impl OwnedOperation {
             Self::TopicList => Operation::TopicList,
             Self::Status => Operation::Status,
             Self::Ping => Operation::Ping,
+            other => unreachable!("{other:?} is of a topic or a table"),
         }
     }
 

@@ -1,7 +1,8 @@
-//! `gristmill app`: load, list and delete apps, and their versions.
+//! `gristmill app`: begin, load, list and delete apps, and their versions.
 
 use super::app_versions::{self, lines};
 use super::connect::{Server, failed};
+use super::init;
 use super::output::{Columns, Format, Output, Printer};
 use crate::exit::{Exit, Failed};
 use crate::ingest;
@@ -26,6 +27,8 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Action {
+    /// Make the folder of a new app: its file, a handler, a test of all of it in memory, and a server with it linked.
+    Init(init::Init),
     /// Load an app, or another version of it: an app file, or the name of an app that is linked into this program. What keeps its
     /// name keeps its data, and runs on; what is otherwise is told.
     Load {
@@ -89,6 +92,7 @@ enum Action {
 /// The server does not answer, or refuses; its message names line and field of what is wrong in a file.
 pub(super) fn run(arguments: &Arguments, apps: &[App]) -> Result<(), Failed> {
     match &arguments.action {
+        Action::Init(init) => init::run(init, arguments.output.output),
         Action::Load { app, force } => load(arguments, app, *force, apps),
         Action::List => list(arguments),
         Action::Diff { app } => {

@@ -10,6 +10,7 @@ mod connect;
 mod data;
 mod doctor;
 mod ingest;
+mod init;
 mod invoke;
 mod man;
 mod output;
@@ -49,7 +50,7 @@ pub enum Command {
     Top(top::Arguments),
     /// Follow requests for a while and show where their time goes, stage by stage.
     Trace(trace::Arguments),
-    /// Load, list and delete apps.
+    /// Begin a new app; load, list and delete apps.
     App(app::Arguments),
     /// Append and read events, list topics.
     Topic(topic::Arguments),

@@ -170,7 +170,7 @@ mod has {
     pub(super) const EDITED: u16 = 1 << 14;
     /// Of what parks the grain, the kind and the input that failed follow.
     pub(super) const PARKED_BY: u16 = 1 << 15;
-    pub(super) const ALL: u16 = (1 << 12) - 1 | EDITED | PARKED_BY;
+    pub(super) const ALL: u16 = ((1 << 12) - 1) | EDITED | PARKED_BY;
 }
 
 impl Commit {

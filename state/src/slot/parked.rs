@@ -119,7 +119,7 @@ impl Slot {
             }
             other => unreachable!("{other:?} is no call"),
         }
-        let parked = (parked.attempts > 0).then(|| Some(Parked { attempts: 0, ..parked }));
+        let parked = (parked.attempts > 0).then_some(Some(Parked { attempts: 0, ..parked }));
         self.decide(journal, RecordKind::Edit, commit, by, vec![], parked, id)
     }
 

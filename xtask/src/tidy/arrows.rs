@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gristmill-wire", &["gristmill-base"]),
     ("gristmill-net", &["gristmill-base", "gristmill-io", "gristmill-core", "gristmill-wire"]),
     ("gristmill-client", &["gristmill-base", "gristmill-wire"]),
+    ("gristmill-test-kit", &["gristmill-base", "gristmill-state", "gristmill-core", "gristmill-sdk"]),
     (
         "gristmill-server",
         &[
@@ -31,9 +32,27 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["gristmill-base", "gristmill-client", "gristmill-wire", "gristmill-sdk", "gristmill-loadgen-app"],
     ),
     ("gristmill-loadgen-app", &["gristmill-base", "gristmill-sdk"]),
-    ("bank-transfer", &["gristmill-sdk"]),
+    ("batch-and-stream", &["gristmill-sdk"]),
+    ("fund-transfer", &["gristmill-sdk"]),
+    ("orders", &["gristmill-sdk"]),
+    ("rate-limiter", &["gristmill-sdk"]),
+    ("starter-app", &["gristmill-sdk", "gristmill-server"]),
+    ("user-flows", &["gristmill-sdk"]),
     ("word-count", &["gristmill-sdk"]),
-    ("gristmill", &["gristmill-server", "gristmill-loadgen", "gristmill-loadgen-app", "bank-transfer", "word-count"]),
+    (
+        "gristmill",
+        &[
+            "gristmill-server",
+            "gristmill-loadgen",
+            "gristmill-loadgen-app",
+            "batch-and-stream",
+            "fund-transfer",
+            "orders",
+            "rate-limiter",
+            "user-flows",
+            "word-count",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

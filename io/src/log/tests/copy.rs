@@ -48,7 +48,8 @@ fn a_copy_ends_with_the_wanted_record_whichever_it_is() {
         let mut seen = Vec::new();
         let mut each = |_: &RecordHead, body: &[u8]| seen.push(body.to_vec());
         let parts = extract(&mut Files::new(&mut disk), &config(), Lsn(from), Lsn(to), &mut each).unwrap();
-        assert!(seen == records[from as usize - 1..to as usize], "records {from} to {to} are seen");
+        let wanted = records[from as usize - 1..to as usize].iter().map(|(_, _, body)| body);
+        assert!(seen.iter().eq(wanted), "records {from} to {to} are seen");
         let mut copy = copied(&mut disk, &parts);
         let (end, found) = read(&mut copy, &config(), from).unwrap();
         assert_eq!((end.next, end.torn_bytes), (Lsn(to + 1), 0), "up to {to}");
