@@ -70,8 +70,9 @@ pub struct Deferred {
     pub count: u32,
     /// Since when, engine microseconds.
     pub since_micros: u64,
-    /// How long the queue was; once it is longer, the input is presented again. `usize::MAX`: not before its time.
-    pub queued: usize,
+    /// How many inputs waited, wherever they are; once there are more, the input is presented again. `u64::MAX`: not before
+    /// its time.
+    pub waiting: u64,
 }
 
 /// What waits for a grain. Exists only while there is something.
@@ -220,6 +221,13 @@ impl Work {
     #[must_use]
     pub fn backlog_count(&self) -> u64 {
         self.backlog.len() as u64 + self.rest.as_ref().map_or(0, |rest| rest.count)
+    }
+
+    /// How many inputs wait, wherever they are: rows of the backlog that leave memory or come back to it change nothing.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        // The rows in files are one entry of the queue.
+        self.queue.len() as u64 + self.rest.as_ref().map_or(0, |rest| rest.count.saturating_sub(1))
     }
 
     /// The class of a queued entry. Timers are live, whoever set them; so are rows in files, unless all of them are bulk.

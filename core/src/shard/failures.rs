@@ -166,9 +166,9 @@ impl Shard {
         if planted::is(Bug::DeferOvertaken) && work.queue.iter().all(|it| matches!(it, Queued::Stream(..))) {
             work.queue.rotate_left(1);
         }
-        let queued = if wait.is_some() { usize::MAX } else { work.queue.len() };
+        let waiting = if wait.is_some() { u64::MAX } else { work.waiting() };
         let wait = wait.map_or(DEFER_NANOS, |wait| (wait.as_nanos() as u64).min(WAIT_NANOS_MAX));
-        work.deferred = Some(Box::new(Deferred { count: count + 1, since_micros, queued }));
+        work.deferred = Some(Box::new(Deferred { count: count + 1, since_micros, waiting }));
         work.not_before_nanos = now + wait;
         // One that was woken by more is still in the list; each is in it once, however often it is woken.
         self.retries.remove(&(listed_at, slot, grain.0));
@@ -293,7 +293,7 @@ pub(super) fn caught(work: &Work) -> Option<Caught<'_>> {
 
 /// Whether more has come than what a handler has deferred, for which it waits.
 pub(super) fn has_more(work: &Work) -> bool {
-    work.deferred.as_ref().is_some_and(|deferred| work.queue.len() > deferred.queued)
+    work.deferred.as_ref().is_some_and(|deferred| work.waiting() > deferred.waiting)
 }
 
 fn cut(message: &str) -> &str {

@@ -161,8 +161,8 @@ impl Shard {
             return Some(reason("running", because, next));
         }
         if let Some(deferred) = work.deferred.as_ref().filter(|_| work.not_before_nanos > self.now_nanos) {
-            let until = match deferred.queued {
-                usize::MAX => format!("for {}", seconds(work.not_before_nanos)),
+            let until = match deferred.waiting {
+                u64::MAX => format!("for {}", seconds(work.not_before_nanos)),
                 _ => format!("until more comes, or for {}", seconds(work.not_before_nanos)),
             };
             let because = format!("its handler has deferred the first input {} times, {until}", deferred.count);
