@@ -145,6 +145,18 @@ impl Run {
         self.audit_backup(report.number, &then)
     }
 
+    /// Resumes what was paused when the backup was begun: nothing else would in the restored machine.
+    fn resume_restored(&mut self) -> Result<(), String> {
+        let name = self.workload.app().name;
+        let catalog = self.machine.cores[0].shard.catalog().clone();
+        let Some(app) = catalog.app(name) else { return Ok(()) };
+        for subscription in app.subscriptions.iter().filter(|it| it.paused) {
+            reached("restored subscription resumed");
+            self.resume_for_certain(name, &app.subscription_name(subscription))?;
+        }
+        Ok(())
+    }
+
     /// Checks a backup, restores it, and lets a machine of its own come to rest over it.
     fn audit_backup(&mut self, number: u32, then: &Auditor) -> Result<(), String> {
         let wrong = |what: &dyn std::fmt::Display| format!("backup {number}: {what}");
@@ -174,6 +186,7 @@ impl Run {
         let names = self.names.clone();
         let rested = self.machine.start(false).and_then(|()| {
             self.take_names();
+            self.resume_restored()?;
             self.settle().and_then(|()| self.final_check())
         });
         (self.machine, self.auditor, self.names) = (machine, auditor, names);

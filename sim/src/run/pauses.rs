@@ -1,7 +1,7 @@
 //! An operator who pauses a subscription under load and resumes it later, across crashes and moves. While it is paused, no event
 //! that was appended after the operator heard so comes to a slot through it.
 
-use super::Run;
+use super::{Run, TRIES_MAX};
 use crate::client::is_passing;
 use crate::rng::SimRng;
 use gristmill_base::ids::{LaneKey, SubscriptionId};
@@ -138,6 +138,19 @@ impl Run {
             }
             Some(other) => Err(format!("a subscription was not resumed: {other:?}")),
         }
+    }
+
+    /// Resumes a subscription, whether it is known to be paused or not.
+    pub(super) fn resume_for_certain(&mut self, app: &str, name: &str) -> Result<(), String> {
+        for _ in 0..TRIES_MAX {
+            match self.ask(Operation::Pause { app: app.to_owned(), name: name.to_owned(), paused: false })? {
+                Some(Ok(_)) => return Ok(()),
+                None => self.restart()?,
+                Some(Err(refusal)) if is_passing(refusal.code) => self.wait_a_little()?,
+                Some(other) => return Err(format!("a subscription was not resumed: {other:?}")),
+            }
+        }
+        Err(format!("subscription {name} was not resumed in {TRIES_MAX} tries"))
     }
 
     /// It may go on from now on.
