@@ -65,3 +65,57 @@ impl Parked {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId};
+    use crate::record::{Commit, Parked, Spilled};
+    use gristmill_base::class::InputClass;
+    use gristmill_base::codec::DecodeError;
+    use gristmill_base::ids::{HandlerId, SlotId, Ssn, TableId};
+
+    fn commit() -> Commit {
+        Commit::new(GrainAddress { table: TableId(7), key: b"k".as_slice().into() }, 1, 300)
+    }
+
+    fn parked(kind: &str, failed: Option<Origin>) -> Commit {
+        let parked = Parked { reason: "bad".into(), attempts: 2, since_micros: 5, kind: kind.into(), failed };
+        Commit { parked: Some(Some(parked)), ..commit() }
+    }
+
+    #[track_caller]
+    fn holds(commit: &Commit, golden: &[u8]) {
+        let mut bytes = Vec::new();
+        commit.encode(&mut bytes);
+        assert_eq!(bytes, golden);
+        assert_eq!(Commit::decode(golden).as_ref(), Ok(commit));
+        (0..golden.len()).for_each(|cut| assert!(Commit::decode(&golden[..cut]).is_err()));
+    }
+
+    #[test]
+    fn golden_bytes_of_what_parks() {
+        // Without details it is what older versions wrote, and is read as theirs.
+        let before = [0, 2, 7, 1, b'k', 1, 0xac, 2, 3, b'b', b'a', b'd', 2, 5];
+        holds(&parked("", None), &before);
+        let with = |details: &[u8]| [&[0, 0x82], &before[2..], details].concat();
+        holds(&parked("no", None), &with(&[2, b'n', b'o', 0]));
+        let stream = Origin::Stream(StreamId::Slot(SlotId(2)), 8);
+        holds(&parked("no", Some(stream)), &with(&[2, b'n', b'o', 1, 1, 2, 2, 8]));
+        holds(&parked("", Some(Origin::Backlog(300))), &with(&[0, 1, 2, 0xac, 2]));
+        holds(&parked("no", Some(Origin::Timer("t".into(), Ssn(4)))), &with(&[2, b'n', b'o', 1, 3, 1, b't', 4]));
+        // Details of nothing that is parked.
+        let found = 1 << 15;
+        let refused = Commit::decode(&[0, 0x80, 7, 1, b'k', 1, 0xac, 2, 0, 0]);
+        assert_eq!(refused, Err(DecodeError::Unknown { what: "commit field", found }));
+    }
+
+    #[test]
+    fn golden_bytes_of_an_edit() {
+        let operation = GrainOperation::Call(HandlerId(9), b"p".as_slice().into());
+        let input = Input { cause: InputCause::Message, operation, hops: 1, class: InputClass::Live, callback: None };
+        let edited = Spilled { n: 300, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input };
+        let row = [0xac, 2, 1, 2, 2, 8, 3, 6, 9, 1, b'p', 1, 0];
+        let golden = [&[0, 0x40, 7, 1, b'k', 1, 0xac, 2][..], &row].concat();
+        holds(&Commit { edited: Some(edited), ..commit() }, &golden);
+    }
+}
