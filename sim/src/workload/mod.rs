@@ -5,6 +5,7 @@ pub mod facts;
 pub mod fails;
 pub mod lives;
 pub mod stuck;
+pub mod transfers;
 pub mod versions;
 pub mod words;
 
@@ -410,9 +411,11 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "stuck" => Some(Box::<stuck::Stuck>::default()),
         "fails" => Some(Box::<fails::Fails>::default()),
         "versions" => Some(Box::<versions::Versions>::default()),
+        "transfers" => Some(Box::<transfers::Transfers>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 9] = ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions"];
+pub const NAMES: [&str; 10] =
+    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers"];
