@@ -419,3 +419,21 @@ impl Grain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_the_same_wherever_it_lies() {
+        let mut work = Work { queue: (0..9).map(Queued::Backlog).collect(), ..Work::default() };
+        assert_eq!(work.waiting(), 9);
+        let rest = |count| Some(Box::new(BacklogRest { count, ..BacklogRest::default() }));
+        (work.queue, work.rest) = ([Queued::Backlog(0), Queued::Rest].into(), rest(8));
+        assert_eq!(work.waiting(), 9, "given up");
+        (work.queue, work.rest) = ([Queued::Backlog(0), Queued::Backlog(1), Queued::Rest].into(), rest(7));
+        assert_eq!(work.waiting(), 9, "read back");
+        work.queue.push_back(Queued::Backlog(9));
+        assert_eq!(work.waiting(), 10, "more has come");
+    }
+}

@@ -410,8 +410,10 @@ fn row(from: &mut Reader<'_>) -> Result<Row, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::{GrainOperation, Input, InputCause, Origin, StreamId};
     use crate::lane::Place;
-    use gristmill_base::ids::{LaneId, Offset, TopicId};
+    use gristmill_base::class::InputClass;
+    use gristmill_base::ids::{HandlerId, LaneId, Offset, TableId, TopicId};
 
     fn dump_of(has_batches: bool) -> Vec<u8> {
         let (key, place) = (LaneKey { topic: TopicId(9), lane: LaneId(4) }, Place::FIRST);
@@ -441,5 +443,36 @@ mod tests {
         let loaded = Slot::load(SlotId(3), &with_batches, 0).unwrap();
         assert!(loaded.lanes.values().all(|lane| lane.extents()[0].has_batches));
         assert_eq!(loaded.dump(&NewExtents::new()), with_batches);
+    }
+
+    #[test]
+    fn golden_bytes_of_what_waits() {
+        let origin = || Origin::Stream(StreamId::Slot(SlotId(2)), 8);
+        let operation = GrainOperation::Call(HandlerId(9), b"p".as_slice().into());
+        let (cause, class) = (InputCause::Message, InputClass::Live);
+        let input = Input { cause, operation, hops: 1, class, callback: None };
+        let mut slot = Slot::new(SlotId(3));
+        let id = slot.grains.find_or_make(TableId(7), b"k");
+        let work = slot.grains.work_or_new(id);
+        work.edited = Some(Box::new(Spilled { n: 300, origin: origin(), input }));
+        let parked = |kind: &str, failed| {
+            Some(Parked { reason: "bad".into(), attempts: 2, since_micros: 5, kind: kind.into(), failed })
+        };
+        let row = [0xac, 2, 1, 2, 2, 8, 3, 6, 9, 1, b'p', 1, 0];
+        let cases = [
+            (None, [&[8][..], &row].concat()),
+            (parked("", None), [&[9, 3, b'b', b'a', b'd', 2, 5][..], &row].concat()),
+            (parked("no", None), [&[13, 3, b'b', b'a', b'd', 2, 5, 2, b'n', b'o', 0][..], &row].concat()),
+            (parked("", Some(origin())), [&[13, 3, b'b', b'a', b'd', 2, 5, 0, 1, 1, 2, 2, 8][..], &row].concat()),
+        ];
+        for (parked, golden) in cases {
+            slot.grains.work_or_new(id).parked = parked;
+            let mut bytes = Vec::new();
+            slot.dump_waiting(&mut bytes);
+            assert_eq!(bytes, [&[1, 7, 1, b'k'][..], &golden].concat());
+            let dump = slot.dump(&NewExtents::new());
+            let loaded = Slot::load(SlotId(3), &dump, 0).unwrap();
+            assert_eq!(loaded.dump(&NewExtents::new()), dump);
+        }
     }
 }
