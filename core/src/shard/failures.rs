@@ -7,6 +7,7 @@
 
 use super::Shard;
 use super::head::handler_of;
+use super::parked::timer_of;
 use super::runs::{Finished, response};
 use crate::access::Effects;
 use crate::catalog::{Exception, Exhausted, HandlerEntry};
@@ -118,6 +119,8 @@ impl Shard {
             None => (None, table.to_string()),
         };
         let message = format!("handler {handler} of table {name} does not exist any more");
+        // One after the other: what is a client's is answered, what is not waits.
+        let count = if policy.is_some() { 1 } else { count };
         self.exhausted(slot, grain, count, &Failed::new(kinds::NO_HANDLER, message), policy);
     }
 
@@ -203,10 +206,16 @@ impl Shard {
                 self.park(slot, grain, Parked { reason, attempts, since_micros, kind, failed })
             }
             how => {
-                let mut sent = self.failure_responses(input.as_ref(), &told);
+                let state = self.slot_mut(slot);
+                let work = state.grains.get(grain).work().expect("a grain that ran has work");
+                let all: Vec<Input> =
+                    work.queue.iter().take(count).filter_map(|queued| work.input_of(queued)).cloned().collect();
+                let timer = work.queue.front().and_then(|queued| timer_of(state, grain, queued));
+                let mut sent: Vec<_> =
+                    all.iter().flat_map(|input| self.failure_responses(Some(input), &told)).collect();
                 if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter) {
                     let address = self.slot_mut(slot).address(grain);
-                    let what = (input.as_ref(), None);
+                    let what = (input.as_ref(), timer);
                     sent.push(self.dead_letter(TopicId(topic), &address, what, attempts, failed));
                 }
                 let draft = Draft { time_micros: self.engine_micros, sent, outcomes, ..Draft::default() };

@@ -555,7 +555,9 @@ impl Shard {
 
     /// The lowest offset of a lane that a feed still needs in memory.
     pub(super) fn feed_floor(&self, lane: LaneKey) -> Offset {
-        let heads = self.feeds.iter().filter(|((_, other), _)| *other == lane);
+        // A paused one may stand still for long: what it has not got is read back from files once it goes on.
+        let goes = |id: SubscriptionId| self.catalog.subscription(id).is_none_or(|it| !it.paused);
+        let heads = self.feeds.iter().filter(|((id, other), _)| *other == lane && goes(*id));
         let remote = self.config.shard_count > 1;
         heads
             .map(|(_, feed)| if remote { feed.local.min(feed.remote) } else { feed.local })

@@ -392,7 +392,7 @@ fn is_void(state: &Slot, id: GrainId, queued: &Queued) -> bool {
 }
 
 /// What a queued timer brings.
-fn timer_of(state: &Slot, id: GrainId, queued: &Queued) -> Option<Vec<u8>> {
+pub(super) fn timer_of(state: &Slot, id: GrainId, queued: &Queued) -> Option<Vec<u8>> {
     let Queued::Timer(name, _) = queued else { return None };
     state.timers.get(&(state.address(id), name.clone())).map(|row| row.payload.to_vec())
 }

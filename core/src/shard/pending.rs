@@ -45,6 +45,9 @@ impl Shard {
     /// Gives up runs whose verdict has not come in the time that the app file gives them: each is a failure of its inputs. A
     /// verdict that comes later finds no run with its number.
     pub(super) fn time_out_runs(&mut self) {
+        if self.log.0.failed().is_some() || !self.has_room() {
+            return;
+        }
         while let Some(&(until, run)) = self.run_timeouts.first() {
             if until > self.now_nanos {
                 break;
