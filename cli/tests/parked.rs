@@ -72,7 +72,10 @@ fn parked_keys_are_listed_shown_skipped_and_retried() {
     );
     assert_eq!(first["payload"], "\"no\"");
     let text = good(&["parked", "show", table, "a", "--addr", &at]);
-    assert!(text.contains("3 inputs wait; attempts at the first: 2") && text.contains("to split: \"never\""), "{text}");
+    assert!(
+        text.contains("3 inputs wait; attempts at the one that failed: 2") && text.contains("to split: \"never\""),
+        "{text}"
+    );
 
     // Still what it was: the first input fails again.
     good(&["parked", "retry", table, "a", "--addr", &at]);

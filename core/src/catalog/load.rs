@@ -117,7 +117,7 @@ impl Catalog {
                         field: subscribe.key.clone(),
                         paused: false,
                     };
-                    let same = old.and_then(|old| old.instance_of(&wanted, &subscriptions));
+                    let same = old.and_then(|old| old.instance_of(&wanted, file, &subscriptions));
                     let same = same.filter(|_| !planted::is(Bug::VersionRenumbers));
                     let paused =
                         old.is_some_and(|old| old.subscriptions.iter().any(|it| Some(it.id) == same && it.paused));
@@ -155,17 +155,31 @@ impl Catalog {
 }
 
 impl AppEntry {
-    /// The instance of this version that a subscription of the next one goes on with: of the same table, by the same rule, in
-    /// the same handler if there is one, and not taken yet.
-    fn instance_of(&self, wanted: &Subscription, taken: &[Subscription]) -> Option<u32> {
-        let is_same = |known: &&Subscription| {
-            (known.table, known.topic, &known.field, &known.name)
-                == (wanted.table, wanted.topic, &wanted.field, &wanted.name)
-                && taken.iter().all(|taken| taken.id != known.id)
+    /// The instance of this version that a subscription of the next one goes on with: of the same table and name, by the same rule, in
+    /// the same handler if there is one; else in another one that does not have it any more.
+    fn instance_of(&self, wanted: &Subscription, file: &AppFile, taken: &[Subscription]) -> Option<u32> {
+        let rule = |it: &Subscription| (it.table, it.topic, it.field.clone(), it.name.clone());
+        let mut same = self.subscriptions.iter().filter(|known| rule(known) == rule(wanted));
+        if let Some(known) = same.clone().find(|known| known.handler == wanted.handler) {
+            return Some(known.id);
+        }
+        let is_left = |known: &&Subscription| {
+            taken.iter().all(|taken| taken.id != known.id) && !self.stays_in_handler(known, file)
         };
-        let mut known: Vec<&Subscription> = self.subscriptions.iter().filter(is_same).collect();
-        known.sort_by_key(|known| known.handler != wanted.handler);
-        known.first().map(|known| known.id)
+        same.find(is_left).map(|known| known.id)
+    }
+
+    /// Whether a file has a subscription of this version where it is.
+    fn stays_in_handler(&self, known: &Subscription, file: &AppFile) -> bool {
+        let topic = self.topics.iter().find(|topic| topic.id == known.topic).map(|topic| &topic.name);
+        let table = self.tables.iter().find(|table| table.id == known.table);
+        let handler = table.and_then(|table| table.handlers.iter().find(|handler| handler.id == known.handler));
+        let Some(((table, handler), topic)) = table.zip(handler).zip(topic) else { return false };
+        let tables = file.tables.iter().filter(|it| it.name == table.name);
+        let mut handlers = tables.flat_map(|it| &it.handlers).filter(|it| it.name == handler.name);
+        let is_it =
+            |it: &crate::appfile::SubscribeSpec| (&it.name, &it.topic, &it.key) == (&known.name, topic, &known.field);
+        handlers.any(|handler| handler.subscribe.iter().any(is_it))
     }
 
     /// The app file of a version; `None` if it is not kept.

@@ -152,6 +152,26 @@ fn a_subscription_goes_on_in_another_handler() {
     assert_eq!((difference.lines[0].weight, difference.lines[0].text.as_str()), (Weight::Changes, "calls ask"));
 }
 
+/// A new handler with a subscription of the same name takes nothing from the one that stays, wherever it stands in the file.
+#[test]
+fn a_subscription_that_stays_keeps_its_instance() {
+    let catalog = base();
+    let known = catalog.apps[0].subscriptions[0].id;
+    let before = changed(
+        "      - name: take\n",
+        "      - {name: first, subscribe: [{name: orders, topic: orders}]}\n      - name: take\n",
+    );
+    let behind = changed("      - {name: ask}\n", "      - {name: ask, subscribe: [{name: orders, topic: orders}]}\n");
+    for text in [before, behind] {
+        let (next, difference) = catalog.load(&parsed(&text), &text, 8, false).expect("it adds").expect("it does");
+        let app = &next.apps[0];
+        let take = app.tables[0].handler_named("take").expect("it stays").id;
+        let of_take: Vec<u32> = app.subscriptions.iter().filter(|it| it.handler == take).map(|it| it.id).collect();
+        assert_eq!(of_take, [known], "{difference:?}");
+        assert!(difference.lines.iter().all(|line| line.weight == Weight::Adds), "{difference:?}");
+    }
+}
+
 #[test]
 fn as_many_versions_are_kept_as_are_allowed() {
     use gristmill_base::limits::APP_VERSIONS_KEPT;

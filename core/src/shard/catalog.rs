@@ -202,6 +202,7 @@ impl Shard {
             if let Some(lsn) = state.bury(log, control) {
                 self.after_record(slot, lsn);
                 self.remove_lane_files(slot, files);
+                self.mark_ready(slot);
             }
         }
     }

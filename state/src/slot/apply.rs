@@ -271,6 +271,7 @@ impl Slot {
         let mut ended = Vec::new();
         for id in busy {
             let Some(work) = self.grains.get_mut(id).work_mut() else { continue };
+            let was_voided = matches!(work.queue.front(), Some(Queued::Nothing));
             for queued in &mut work.queue {
                 if let Queued::Stream(stream, _, _) = queued
                     && Control::ends(*stream, subscriptions)
@@ -280,6 +281,11 @@ impl Slot {
                 }
             }
             work.count_bulk();
+            // What its head had to wait for is nobody's any more.
+            if !was_voided && work.running.is_none() && matches!(work.queue.front(), Some(Queued::Nothing)) {
+                work.head_is_new();
+                self.list(id);
+            }
         }
         ended.iter().for_each(|input| self.ends_to_wait(input));
     }
