@@ -136,11 +136,12 @@ fn a_file_and_a_stream_come_to_the_same() {
 fn a_new_app_is_made_where_nothing_is_and_fits_these_sources() {
     let folder = Folder::new("samples-init");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
-    let init = |name: &str, more: &[&str]| {
-        let mut command = gristmill(&["app", "init", name, "--lang", "rust", "--source"]);
+    let init_in = |lang: &str, name: &str, more: &[&str]| {
+        let mut command = gristmill(&["app", "init", name, "--lang", lang, "--source"]);
         let output = command.arg(source).args(more).current_dir(&folder.0).output().expect("it runs");
         (output.status.code().expect("it exits"), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    let init = |name: &str, more: &[&str]| init_in("rust", name, more);
     assert_eq!(init("my-app", &[]), (0, String::new()));
     let made = folder.0.join("my-app");
     let text = |path: &str| std::fs::read_to_string(made.join(path)).expect(path);
@@ -171,7 +172,7 @@ fn a_new_app_is_made_where_nothing_is_and_fits_these_sources() {
     assert_eq!(init("other", &["--folder", "empty"]).0, 0);
     let (status, errors) = init("My App", &[]);
     assert!(status == 2 && errors.contains("lower-case letters"), "{status}: {errors}");
-    let (status, errors) = init("none", &["--lang", "cobol"]);
+    let (status, errors) = init_in("cobol", "none", &[]);
     assert!(status == 2 && errors.contains("cobol"), "{status}: {errors}");
     assert!(!folder.0.join("none").exists());
 }

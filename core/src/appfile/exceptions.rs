@@ -198,7 +198,7 @@ tables:
             ("kinds: [insufficient-funds]", "kinds: []", "exception_handlers[0].kinds: found no kind"),
             ("insufficient-funds", "Poor", "kinds[0]: found \"Poor\"; allowed: a kind of failure"),
             ("when: exhausted", "when: exausted", "did you mean exhausted?"),
-            ("{code: 402, reason: no money}", "{code: 0, reason: no money}", "status.code: found 0"),
+            ("{code: 402, reason: no money}", "{code: 0, reason: no money}", "status.code: found the number 0"),
             (", call: bury", "", "found neither call nor status"),
             ("call: mend}", "call: mend, status: {code: 1, reason: r}}", "found call and status"),
             ("{name: mend, kinds", "{name: poor, kinds", "found name poor twice among the exception handlers"),
