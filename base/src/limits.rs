@@ -352,6 +352,49 @@ pub const STORE_SCAN_SHARE: usize = 50;
 pub const STORE_CACHE_BYTES_DEFAULT: usize = 64 << 20;
 /// Bytes of entries that files hold which one read of a range by a handler may bring; larger ones are to be read in pages.
 pub const RUN_RANGE_BYTES_MAX: usize = 16 << 20;
+/// Longest name of a metric or a label that an app gives.
+pub const METRIC_NAME_BYTES_MAX: usize = 64;
+/// Labels of one metric: more make numbers that nobody adds up.
+pub const LABELS_MAX: usize = 8;
+/// Longest value of a label.
+pub const LABEL_VALUE_BYTES_MAX: usize = 128;
+/// Longest text of a series, all escapes included.
+pub const SERIES_BYTES_MAX: usize =
+    METRIC_NAME_BYTES_MAX + LABELS_MAX * (METRIC_NAME_BYTES_MAX + 2 * LABEL_VALUE_BYTES_MAX + 4) + 2;
+const _: () = assert!(SERIES_BYTES_MAX >= NAME_BYTES_MAX, "names of counters in older records are series");
+/// Series of metrics that a table may have in one slot, and an app in all: a label with a value for each grain would make
+/// one for each, in memory, in every dump and in every scrape.
+pub const TABLE_SERIES_MAX: usize = 1_000;
+/// Series of metrics that one run may change: each change looks at those before it.
+pub const RUN_SERIES_MAX: usize = 256;
+/// Lines that a handler may log per second on each core, in the long run: what a person can still read.
+pub const LOG_LINES_PER_SECOND: u64 = 20;
+/// Lines that it may log at once.
+pub const LOG_LINES_BURST: u64 = 100;
+/// Lines of one run: the first ones say what it is about.
+pub const RUN_LOG_LINES_MAX: usize = 16;
+/// Longest line that a handler logs; the rest is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
+/// Lines that wait in a shard for their records to be durable.
+pub const LOG_LINES_WAITING_MAX: usize = 1_024;
+/// Entries of a configuration in an app file, of the app or of one handler.
+pub const CONFIG_ENTRIES_MAX: usize = 64;
+/// Longest value of one.
+pub const CONFIG_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Longest line of cron of a timer.
+pub const CRON_BYTES_MAX: usize = 128;
+/// Firings that a repeated timer is told to have missed, at most: a line of cron is followed step by step.
+pub const TIMER_MISSED_MAX: u64 = 1_000;
+/// Longest payload of a repeated timer: each firing writes it again.
+pub const REPEAT_PAYLOAD_BYTES_MAX: usize = 4 << 10;
+/// Shortest period of a repeated timer: what fires faster is a loop.
+pub const TIMER_PERIOD_MICROS_MIN: u64 = 1_000;
+/// Ranges of map entries that one run may delete: each of its reads looks at all of them.
+pub const RUN_RANGES_MAX: usize = 64;
+/// Rows of other grains that one run may read: each may be a hop to another core and back.
+pub const RUN_READS_MAX: usize = 64;
+/// Rows that a handler may ask for at once: each of them may be a read of the device.
+pub const RUN_ROWS_AT_ONCE_MAX: usize = 256;
 /// Bytes of rows that reads of the disk under way hold in one shard, beyond which pages of ranges are refused: eight of the
 /// largest pages, and one handler's range beside them.
 pub const FETCHED_BYTES_MAX: usize = 8 * PAGE_BYTES_MAX + RUN_RANGE_BYTES_MAX;

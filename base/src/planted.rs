@@ -192,11 +192,31 @@ pub enum Bug {
     ScanLooksTooSoon = 96,
     /// Reads of a slot that leaves for another shard show what has expired since it was sealed.
     LeavingSlotNotLate = 97,
+    /// A range of map entries that was deleted is not told to files: what they hold of it comes back.
+    RangeNotFlushed = 150,
+    /// A run reads entries of a range that it has deleted.
+    RangeUnseenByRun = 151,
+    /// Counters and gauges are in no checkpoint.
+    MetricsNotDumped = 152,
+    /// What a run counts is counted when it ends, also if it has failed.
+    CountedWithoutCommit = 153,
+    /// What a deleted app has counted stays.
+    DeletedMetricsStay = 154,
+    /// What a run draws follows from its number in the shard: another attempt at the input draws something else.
+    RandomByAttempt = 155,
+    /// A repeated timer that its own firing cancels, or sets anew, is set again as it was all the same.
+    CancelledRepeats = 156,
+    /// What a repeated timer has missed fires too, one after the other.
+    MissedFireToo = 157,
+    /// A repeated timer is set again when its handler has succeeded, not whenever its firing is consumed.
+    FailedRepeatEnds = 158,
+    /// A run reads of another grain what is appended and not durable.
+    FarReadBeforeDurable = 159,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 89] = [
+    pub const ALL: [Bug; 99] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -286,6 +306,16 @@ impl Bug {
         Bug::PausedNotKept,
         Bug::OldLivesGoOn,
         Bug::VersionRenumbers,
+        Bug::RangeNotFlushed,
+        Bug::RangeUnseenByRun,
+        Bug::MetricsNotDumped,
+        Bug::CountedWithoutCommit,
+        Bug::DeletedMetricsStay,
+        Bug::RandomByAttempt,
+        Bug::CancelledRepeats,
+        Bug::MissedFireToo,
+        Bug::FailedRepeatEnds,
+        Bug::FarReadBeforeDurable,
     ];
 }
 

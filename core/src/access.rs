@@ -1,18 +1,32 @@
 //! A run's hold on its grain: reads see the run's own writes, which lie over the grain's rows until the commit.
 
-use crate::catalog::{AppEntry, Catalog, Map, Table, data_type};
+mod check;
+mod effects;
+mod messages;
+mod random;
+
+pub(crate) use check::range_too_large;
+pub use effects::{Effects, Lives};
+pub(crate) use random::{Seed, seed_of};
+
+use self::check::{check_entry, check_size, check_timer, check_ttl, check_type, check_value, first_firing};
+use self::effects::Cleared;
+use self::random::Drawn;
+use crate::catalog::{AppEntry, Catalog, HandlerEntry, Map, Table};
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, LaneKey, MapId, SlotId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, MapId, TableId};
 use gristmill_base::limits::{
-    KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, RUN_RANGE_BYTES_MAX, TTL_MICROS_MAX, TTL_MICROS_MIN,
-    VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, LOG_LINE_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, REPEAT_PAYLOAD_BYTES_MAX, RUN_LOG_LINES_MAX,
+    RUN_RANGE_BYTES_MAX, RUN_RANGES_MAX, RUN_READS_MAX, RUN_ROWS_AT_ONCE_MAX, VALUE_BYTES_MAX,
 };
-use gristmill_base::placement::{lane_home, lane_of, slot_of};
-use gristmill_sdk::{Access, Caught, Entry, Failure, Interrupt, MessageOperation, MessageTarget, Send};
+use gristmill_sdk::{
+    Access, Caught, Entry, Every, Failure, Interrupt, LogLevel, MapRef, MessageTarget, MetricChange, ReadAt, Send,
+    Wanted,
+};
 use gristmill_state::expiry::EXPIRY_MARK;
-use gristmill_state::grain::{Grain, RangeKey, Row};
-use gristmill_state::input::{Bytes, CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
-use gristmill_state::record::{Mutation, TimerChange};
+use gristmill_state::grain::{FarKey, Grain, RangeKey, Row};
+use gristmill_state::input::{Bytes, GrainAddress};
+use gristmill_state::record::TimerChange;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -43,28 +57,13 @@ pub trait Stored {
     fn range(&mut self, range: &RangeKey) -> Result<Vec<(Bytes, Bytes)>, Failure>;
 }
 
-/// Times to live by what they are of: an entry, or the grain.
-pub type Lives = BTreeMap<Option<(MapId, Bytes)>, u64>;
-
-/// What a run did, as data.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Whether the grain's rows and timers from before the run go.
-    deleted: bool,
-    /// The value after the run, if it changed.
-    value: Option<Option<Bytes>>,
-    /// Map entries after the run, those that changed.
-    entries: BTreeMap<(MapId, Bytes), Option<Bytes>>,
-    /// Times to live that are not the app file's, by what was written with them, microseconds.
-    pub lives: Lives,
-    /// Messages, in order.
-    pub sent: Vec<(SlotId, Target)>,
-    /// Changes of timers, in order.
-    pub timers: Vec<TimerChange>,
-    /// Increments of counters.
-    pub counters: Vec<(Box<str>, i64)>,
-    /// Something that no record can hold, asked for where the handler hears of no failure: the run fails with this.
-    pub fault: Option<String>,
+/// What a run reads of other grains.
+pub trait Elsewhere {
+    /// A row as it was last committed, durably.
+    ///
+    /// # Errors
+    /// It must be fetched first, or all that the run has read are too many bytes.
+    fn row(&mut self, key: FarKey) -> Result<Option<Vec<u8>>, Failure>;
 }
 
 /// See the module. Lives for one call of a handler.
@@ -83,6 +82,15 @@ pub struct RunAccess<'a> {
     dice: Option<&'a mut dyn MissDice>,
     /// Rows that are not in memory; `None` if all of the grain's are.
     stored: Option<&'a mut dyn Stored>,
+    /// Which of the run's inputs is handled, from 0.
+    input: usize,
+    /// What is drawn for it, if something is.
+    drawn: Option<Drawn>,
+    /// Rows of other grains, and how many the run has asked for.
+    elsewhere: &'a mut dyn Elsewhere,
+    reads: usize,
+    handler: &'a HandlerEntry,
+    seed: &'a dyn Fn(usize) -> Seed,
     /// What the run has done so far.
     pub effects: Effects,
 }
@@ -107,63 +115,51 @@ pub struct RunPlace<'a> {
     pub class: InputClass,
     /// The failure that the handler is called for, if it is called as an exception handler.
     pub caught: Option<Caught<'a>>,
-}
-
-impl Effects {
-    /// Bytes that a record of these effects carries, about.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let value = self.value.iter().flatten().map(|value| value.len()).sum::<usize>();
-        let entries =
-            self.entries.iter().map(|((_, key), value)| 16 + key.len() + value.as_ref().map_or(0, |value| value.len()));
-        let sent = self.sent.iter().map(|(_, target)| match target {
-            Target::Grain(address, input) => 32 + address.key.len() + input.weight(),
-            Target::Lane(_, _, key, value) => 32 + key.len() + value.len(),
-        });
-        let timers = self.timers.iter().map(|change| match change {
-            TimerChange::Set { name, payload, .. } => 32 + name.len() + payload.len(),
-            TimerChange::Cancel(name) => 8 + name.len(),
-            TimerChange::Expires(..) | TimerChange::Stays(_) => 0,
-        });
-        let counters = self.counters.iter().map(|(name, _)| 16 + name.len());
-        value + entries.sum::<usize>() + sent.sum::<usize>() + timers.sum::<usize>() + counters.sum::<usize>()
-    }
-
-    /// Bytes that a record carries beside [`Self::weight`] where entries expire, about.
-    #[must_use]
-    pub fn expiry_weight(&self) -> usize {
-        self.entries.keys().map(|(_, key)| 24 + key.len()).sum()
-    }
-
-    /// The changes of rows, as a commit carries them.
-    #[must_use]
-    pub fn mutations(&mut self) -> Vec<Mutation> {
-        let mut mutations = Vec::with_capacity(self.entries.len() + 1);
-        if self.deleted {
-            mutations.push(Mutation::NoGrain);
-        }
-        match self.value.take() {
-            Some(Some(value)) => mutations.push(Mutation::Value(value)),
-            Some(None) if !self.deleted => mutations.push(Mutation::NoValue),
-            _ => {}
-        }
-        for ((map, key), value) in std::mem::take(&mut self.entries) {
-            match value {
-                Some(value) => mutations.push(Mutation::Entry(map, key, value)),
-                None if self.deleted => {}
-                None => mutations.push(Mutation::NoEntry(map, key)),
-            }
-        }
-        mutations
-    }
+    /// The handler that is called.
+    pub handler: &'a HandlerEntry,
+    /// Other grains.
+    pub elsewhere: &'a mut dyn Elsewhere,
+    /// From what the numbers follow that are drawn for an input, by its place among the run's.
+    pub(crate) seed: &'a dyn Fn(usize) -> Seed,
 }
 
 impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
     pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>, stored: Option<&'a mut dyn Stored>) -> Self {
-        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class, caught } = place;
+        let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class, caught, .. } = place;
+        let RunPlace { handler, elsewhere, seed, .. } = place;
         let effects = Effects::default();
-        Self { grain, catalog, app, table, slot_count, now_micros, hops, class, caught, dice, stored, effects }
+        let (input, drawn) = (0, None);
+        Self {
+            grain,
+            catalog,
+            app,
+            table,
+            slot_count,
+            now_micros,
+            hops,
+            class,
+            caught,
+            dice,
+            stored,
+            input,
+            drawn,
+            elsewhere,
+            reads: 0,
+            handler,
+            seed,
+            effects,
+        }
+    }
+
+    /// The handler is called for this one of the run's inputs now. For hosts that call it once for each.
+    pub fn begin_input(&mut self, at: usize) {
+        (self.input, self.drawn) = (at, None);
+    }
+
+    fn drawn(&mut self) -> &mut Drawn {
+        let (seed, input) = (self.seed, self.input);
+        self.drawn.get_or_insert_with(|| Drawn::new(&seed(input)))
     }
 
     /// Key of the grain. Outlives this hold, unlike [`Access::key`].
@@ -186,15 +182,17 @@ impl<'a> RunAccess<'a> {
         }
     }
 
-    fn map_named(table: &'a Table, name: &str) -> Result<&'a Map, Failure> {
-        let known = || table.maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>().join(", ");
-        table
-            .map_named(name)
-            .ok_or_else(|| Failure::new(format!("table {} has no map {name}; its maps: {}", table.name, known())))
+    fn map_of(table: &'a Table, map: MapRef<'_>) -> Result<&'a Map, Failure> {
+        let found = match map {
+            MapRef::Name(name) => table.map_named(name),
+            MapRef::Id(id) => table.map(MapId(id)),
+        };
+        let known = || table.maps.iter().map(|map| format!("{} ({})", map.name, map.id)).collect::<Vec<_>>().join(", ");
+        found.ok_or_else(|| Failure::new(format!("table {} has no map {map}; its maps: {}", table.name, known())))
     }
 
-    fn map_id(&self, name: &str) -> Result<MapId, Failure> {
-        Self::map_named(self.table, name).map(|map| MapId(map.id))
+    fn map_id(&self, map: MapRef<'_>) -> Result<MapId, Failure> {
+        Self::map_of(self.table, map).map(|map| MapId(map.id))
     }
 
     fn handler_id(table: &Table, name: &str) -> Result<HandlerId, Failure> {
@@ -205,75 +203,58 @@ impl<'a> RunAccess<'a> {
         Ok(HandlerId(handler.id))
     }
 
-    fn grain_operation(table: &'a Table, operation: MessageOperation) -> Result<GrainOperation, Failure> {
-        let map = |name: &str| Self::map_named(table, name).map(|map| MapId(map.id));
-        Ok(match operation {
-            MessageOperation::Put(value) => {
-                check_value(table, &value)?;
-                GrainOperation::Put(value.into())
-            }
-            MessageOperation::Delete => GrainOperation::Delete,
-            MessageOperation::MapPut { map: name, key, value } => {
-                let map = Self::map_named(table, &name)?;
-                check_entry(map, &key, &value)?;
-                GrainOperation::MapPut(MapId(map.id), key.into(), value.into())
-            }
-            MessageOperation::MapDelete { map: name, key } => {
-                check_size("a map key", key.len(), KEY_BYTES_MAX)?;
-                GrainOperation::MapDelete(map(&name)?, key.into())
-            }
-            MessageOperation::MapDeleteRange { map: name, from, to } => {
-                check_size("a map key", from.len().max(to.as_ref().map_or(0, Vec::len)), KEY_BYTES_MAX)?;
-                GrainOperation::MapDeleteRange(map(&name)?, from.into(), to.map(Into::into))
-            }
-            MessageOperation::Invoke { handler, payload } => {
-                GrainOperation::Call(Self::handler_id(table, &handler)?, payload.into())
-            }
-        })
-    }
-
-    fn send_to_grain(&mut self, table: &str, key: Vec<u8>, send: Send) -> Result<(), Failure> {
+    fn table_named(&self, name: &str) -> Result<&'a Table, Failure> {
         let known = || self.app.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
-        let target = self.app.tables.iter().find(|entry| entry.name == table);
-        let target = target.ok_or_else(|| {
-            Failure::new(format!("app {} has no table {table}; its tables: {}", self.app.name, known()))
-        })?;
-        let operation = Self::grain_operation(target, send.operation)?;
-        check_size("a message", operation.weight(), VALUE_BYTES_MAX)?;
-        let callback = match send.callback {
-            None => None,
-            Some(callback) if callback.cookie.len() > KEY_BYTES_MAX => {
-                return Err(too_large("a callback's cookie", callback.cookie.len(), KEY_BYTES_MAX));
-            }
-            Some(callback) => Some(CallbackAddress {
-                grain: GrainAddress { table: self.grain.table, key: (&*self.grain.key).into() },
-                handler: Self::handler_id(self.table, &callback.handler)?,
-                cookie: callback.cookie.into(),
-                only_on_error: callback.only_on_error,
-            }),
-        };
-        let to = slot_of(&key, self.slot_count);
-        let input = Input { cause: InputCause::Message, operation, hops: self.hops, class: self.class, callback };
-        let address = GrainAddress { table: TableId(target.id), key: key.into() };
-        self.effects.sent.push((to, Target::Grain(address, Box::new(input))));
-        Ok(())
+        let found = self.app.tables.iter().find(|entry| entry.name == name);
+        found.ok_or_else(|| Failure::new(format!("app {} has no table {name}; its tables: {}", self.app.name, known())))
     }
 
-    fn send_to_topic(&mut self, topic: &str, key: Vec<u8>, send: Send) -> Result<(), Failure> {
-        let entry = self.app.topics.iter().find(|entry| entry.name == topic);
-        let entry = entry.ok_or_else(|| Failure::new(format!("app {} has no topic {topic}", self.app.name)))?;
-        let MessageOperation::Put(value) = send.operation else {
-            return Err(Failure::new("a message to a topic appends an event: its operation is put"));
+    fn far_key(&self, at: &ReadAt<'_>) -> Result<FarKey, Failure> {
+        let table = self.table_named(at.table)?;
+        check_type("a key", table.key, at.key, KEY_BYTES_MAX)?;
+        let entry = match at.wanted {
+            Wanted::Value => None,
+            Wanted::Entry(map, key) => {
+                let map = Self::map_of(table, map)?;
+                check_type("a map key", map.key, key, KEY_BYTES_MAX)?;
+                Some((MapId(map.id), key.into()))
+            }
         };
-        check_type("an event's key", entry.key, &key, KEY_BYTES_MAX)?;
-        // In a compacted topic an event without a value deletes its key.
-        if !(entry.compact && value.is_empty()) {
-            check_type("an event's value", entry.value, &value, VALUE_BYTES_MAX)?;
+        Ok(FarKey { grain: GrainAddress { table: TableId(table.id), key: at.key.into() }, entry })
+    }
+
+    /// What the run itself has made of an entry, if it has.
+    fn written(&self, map: MapId, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        if !self.effects.entries.is_empty()
+            && let Some(value) = self.effects.entries.get(&(map, key.into()))
+        {
+            return Some(value.as_ref().map(|value| value.to_vec()));
         }
-        let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
-        let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
-        self.effects.sent.push((home, Target::Lane(lane, self.class, key.into(), value.into())));
-        Ok(())
+        self.effects.takes(map, key).then_some(None)
+    }
+
+    /// An entry as it was before the run.
+    fn entry_before(&mut self, map: MapId, key: &[u8]) -> Result<Option<Vec<u8>>, Interrupt> {
+        match (self.grain.map(map).and_then(|rows| rows.get(key)), &mut self.stored) {
+            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
+            (None, Some(stored)) => stored.entry(map, key),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The value as the run has it.
+    fn value_now(&mut self) -> Result<Option<Vec<u8>>, Interrupt> {
+        if let Some(value) = &self.effects.value {
+            return Ok(value.as_ref().map(|value| value.to_vec()));
+        }
+        if self.effects.deleted {
+            return Ok(None);
+        }
+        match (&self.grain.value, &mut self.stored) {
+            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
+            (None, Some(stored)) => stored.value(),
+            (None, None) => Ok(None),
+        }
     }
 
     /// The range without the run's own writes; of what files hold as many rows as `rows` says, or all there are.
@@ -309,52 +290,6 @@ impl<'a> RunAccess<'a> {
     }
 }
 
-/// A range of entries that is too large for one read of a handler.
-pub(crate) fn range_too_large() -> Failure {
-    let most = RUN_RANGE_BYTES_MAX;
-    Failure::new(format!("the range has more than {most} bytes; read it in pages, with a limit on their entries"))
-}
-
-fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {
-    if found > allowed { Err(too_large(what, found, allowed)) } else { Ok(()) }
-}
-
-/// Checks a key or value that a handler writes, as the doors check those of clients.
-fn check_type(what: &str, code: u8, bytes: &[u8], allowed: usize) -> Result<(), Failure> {
-    check_size(what, bytes.len(), allowed)?;
-    data_type(code).check(bytes).map_err(|error| Failure::new(format!("{what}: {error}")))
-}
-
-fn check_value(table: &Table, value: &[u8]) -> Result<(), Failure> {
-    match table.value {
-        Some(code) => check_type("a value", code, value, VALUE_BYTES_MAX),
-        None => check_size("a value", value.len(), VALUE_BYTES_MAX),
-    }
-}
-
-fn check_entry(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Failure> {
-    check_type("a map key", map.key, key, KEY_BYTES_MAX)?;
-    check_type("a map value", map.value, value, VALUE_BYTES_MAX)
-}
-
-/// Checks a time to live that a handler asks for: only what expires by the app file may have another one.
-fn check_ttl(what: &str, ttl: Option<u64>, found_micros: u64) -> Result<(), Failure> {
-    if ttl.is_none() {
-        let message = format!("{what} has no ttl in the app file; only what has one may be written with another");
-        return Err(Failure::new(message));
-    }
-    if !(TTL_MICROS_MIN..=TTL_MICROS_MAX).contains(&found_micros) {
-        let days = TTL_MICROS_MAX / 86_400_000_000;
-        let message = format!("{what}: a time to live of {found_micros} microseconds; 1 s to {days} days are allowed");
-        return Err(Failure::new(message));
-    }
-    Ok(())
-}
-
-fn too_large(what: &str, found: usize, allowed: usize) -> Failure {
-    Failure::new(format!("{what} of {found} bytes; at most {allowed} are allowed"))
-}
-
 impl Access for RunAccess<'_> {
     fn key(&self) -> &[u8] {
         &self.grain.key
@@ -373,18 +308,10 @@ impl Access for RunAccess<'_> {
     }
 
     fn value(&mut self) -> Result<Option<Vec<u8>>, Interrupt> {
-        if let Some(value) = &self.effects.value {
-            return Ok(value.as_ref().map(|value| value.to_vec()));
+        if self.effects.value.is_none() && !self.effects.deleted {
+            self.roll()?;
         }
-        if self.effects.deleted {
-            return Ok(None);
-        }
-        self.roll()?;
-        match (&self.grain.value, &mut self.stored) {
-            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
-            (None, Some(stored)) => stored.value(),
-            (None, None) => Ok(None),
-        }
+        self.value_now()
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
@@ -393,26 +320,17 @@ impl Access for RunAccess<'_> {
         self.effects.value = Some(value.map(Into::into));
     }
 
-    fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn map_get(&mut self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         let map = self.map_id(map)?;
-        if !self.effects.entries.is_empty()
-            && let Some(value) = self.effects.entries.get(&(map, key.into()))
-        {
-            return Ok(value.as_ref().map(|value| value.to_vec()));
-        }
-        if self.effects.deleted {
-            return Ok(None);
+        if let Some(known) = self.written(map, key) {
+            return Ok(known);
         }
         self.roll()?;
-        match (self.grain.map(map).and_then(|rows| rows.get(key)), &mut self.stored) {
-            (Some(row), _) => Ok(Some(row.bytes.to_vec())),
-            (None, Some(stored)) => Ok(stored.entry(map, key)?),
-            (None, None) => Ok(None),
-        }
+        Ok(self.entry_before(map, key)?)
     }
 
-    fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
-        let entry = Self::map_named(self.table, map)?;
+    fn map_set(&mut self, map: MapRef<'_>, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
+        let entry = Self::map_of(self.table, map)?;
         match &value {
             Some(value) => check_entry(entry, key, value)?,
             None => check_size("a map key", key.len(), KEY_BYTES_MAX)?,
@@ -433,8 +351,8 @@ impl Access for RunAccess<'_> {
         Ok(())
     }
 
-    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
-        let entry = Self::map_named(self.table, map)?;
+    fn map_set_for(&mut self, map: MapRef<'_>, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+        let entry = Self::map_of(self.table, map)?;
         check_ttl(&format!("map {map} of table {}", self.table.name), entry.ttl_micros, ttl_micros)?;
         self.map_set(map, key, Some(value))?;
         self.effects.lives.insert(Some((MapId(entry.id), key.into())), ttl_micros);
@@ -443,7 +361,7 @@ impl Access for RunAccess<'_> {
 
     fn map_range(
         &mut self,
-        map: &str,
+        map: MapRef<'_>,
         from: &[u8],
         to: Option<&[u8]>,
         limit: usize,
@@ -455,8 +373,17 @@ impl Access for RunAccess<'_> {
         let own = self.effects.entries.iter().filter(|((other, key), _)| *other == map && is_within(key));
         // The run's own deletions may take away as many of what files hold.
         let wanted = limit.saturating_add(own.filter(|(_, value)| value.is_none()).count());
-        let to_key = to.map(Into::into);
-        let mut rows = self.base_range(RangeKey { map, from: from.into(), to: to_key, rows: wanted, reverse })?;
+        let mut rows = BTreeMap::new();
+        let mut left = self.effects.left_of(map, from, to);
+        if reverse {
+            left.reverse();
+        }
+        for (from, to) in left {
+            rows.append(&mut self.base_range(RangeKey { map, from, to, rows: wanted, reverse })?);
+            if rows.len() >= wanted {
+                break;
+            }
+        }
         for ((other, key), value) in &self.effects.entries {
             if *other != map || !is_within(key) {
                 continue;
@@ -474,9 +401,75 @@ impl Access for RunAccess<'_> {
         })
     }
 
+    fn map_delete_range(&mut self, map: MapRef<'_>, from: &[u8], to: Option<&[u8]>) -> Result<(), Failure> {
+        let map = self.map_id(map)?;
+        check_size("a map key", from.len().max(to.map_or(0, <[u8]>::len)), KEY_BYTES_MAX)?;
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        if self.effects.cleared.len() >= RUN_RANGES_MAX {
+            return Err(Failure::new(format!("a run deletes at most {RUN_RANGES_MAX} ranges of map entries")));
+        }
+        self.effects.clear(Cleared { map, from: from.into(), to: to.map(Into::into) });
+        Ok(())
+    }
+
+    fn get_many(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        if wanted.len() > RUN_ROWS_AT_ONCE_MAX {
+            let found = wanted.len();
+            return Err(Failure::new(format!("{found} rows at once; at most {RUN_ROWS_AT_ONCE_MAX} are allowed")));
+        }
+        self.roll()?;
+        let mut rows = Vec::with_capacity(wanted.len());
+        let mut missed = None;
+        for wanted in wanted {
+            let row = match *wanted {
+                Wanted::Value => self.value_now(),
+                Wanted::Entry(map, key) => {
+                    let map = self.map_id(map)?;
+                    self.written(map, key).map_or_else(|| self.entry_before(map, key), Ok)
+                }
+            };
+            match row {
+                Ok(row) => rows.push(row),
+                // What else is lacking is asked for too before the run ends.
+                Err(interrupt) => missed = Some(interrupt),
+            }
+        }
+        match missed {
+            Some(interrupt) => Err(interrupt.into()),
+            None => Ok(rows),
+        }
+    }
+
+    fn read(&mut self, wanted: &[ReadAt<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        self.reads += wanted.len();
+        if self.reads > RUN_READS_MAX {
+            let found = self.reads;
+            return Err(Failure::new(format!("{found} reads of other grains in one run; at most {RUN_READS_MAX}")));
+        }
+        self.roll()?;
+        let mut rows = Vec::with_capacity(wanted.len());
+        let mut missed = None;
+        for at in wanted {
+            let key = self.far_key(at)?;
+            match self.elsewhere.row(key) {
+                Ok(row) => rows.push(row),
+                // What else is lacking is asked for too before the run ends.
+                Err(Failure::Interrupted(interrupt)) => missed = Some(interrupt),
+                Err(failed) => return Err(failed),
+            }
+        }
+        match missed {
+            Some(interrupt) => Err(interrupt.into()),
+            None => Ok(rows),
+        }
+    }
+
     fn delete_grain(&mut self) {
         self.effects.deleted = true;
         self.effects.value = None;
+        self.effects.cleared.clear();
         self.effects.entries.clear();
         self.effects.timers.clear();
         self.effects.lives.clear();
@@ -502,15 +495,20 @@ impl Access for RunAccess<'_> {
     }
 
     fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
-        check_size("a timer's name", name.len(), NAME_BYTES_MAX)?;
-        if name.starts_with(EXPIRY_MARK) {
-            return Err(Failure::new(format!(
-                "a timer named {name:?}; names that begin with a zero byte are the engine's own"
-            )));
-        }
+        check_timer(name)?;
         check_size("a timer's payload", payload.len(), VALUE_BYTES_MAX)?;
         let handler = Self::handler_id(self.table, handler)?;
         self.effects.timers.push(TimerChange::Set { name: name.into(), due_micros, handler, payload: payload.into() });
+        Ok(())
+    }
+
+    fn set_timer_every(&mut self, name: &str, every: Every, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
+        check_timer(name)?;
+        check_size("the payload of a timer that repeats", payload.len(), REPEAT_PAYLOAD_BYTES_MAX)?;
+        let handler = Self::handler_id(self.table, handler)?;
+        let (repeat, due_micros) = first_firing(name, every, self.now_micros)?;
+        let (name, payload, repeat) = (name.into(), payload.into(), Box::new(repeat));
+        self.effects.timers.push(TimerChange::Repeat { name, due_micros, handler, payload, repeat });
         Ok(())
     }
 
@@ -521,11 +519,31 @@ impl Access for RunAccess<'_> {
         self.effects.timers.push(TimerChange::Cancel(name.into()));
     }
 
-    fn count(&mut self, counter: &str, by: i64) {
-        self.must(check_size("a counter's name", counter.len(), NAME_BYTES_MAX));
-        match self.effects.counters.iter_mut().find(|(name, _)| **name == *counter) {
-            Some((_, sum)) => *sum = sum.wrapping_add(by),
-            None => self.effects.counters.push((counter.into(), by)),
+    fn config(&self, name: &str) -> Option<&str> {
+        let of = |entries: &'_ [(String, String)]| entries.iter().position(|(known, _)| known == name);
+        let own = of(&self.handler.config).map(|at| &self.handler.config[at]);
+        own.or_else(|| of(&self.app.config).map(|at| &self.app.config[at])).map(|(_, value)| value.as_str())
+    }
+
+    fn log(&mut self, level: LogLevel, mut message: String) {
+        if self.effects.logs.len() < RUN_LOG_LINES_MAX {
+            message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+            self.effects.logs.push((level, message));
+        }
+    }
+
+    fn run_id(&mut self) -> u128 {
+        self.drawn().id
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        self.drawn().next()
+    }
+
+    fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange) {
+        match self.effects.measure(name, labels, change) {
+            Ok(()) => {}
+            Err(wrong) => self.must(Err(Failure::new(wrong))),
         }
     }
 }

@@ -21,7 +21,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the archive. Those before are read too.
-pub const CATALOG_VERSION: u32 = 5;
+pub const CATALOG_VERSION: u32 = 6;
 
 /// A topic.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct HandlerEntry {
     pub exceptions: Vec<Exception>,
     /// How long a run may take whose host answers later, nanoseconds; `None`: as long as it does.
     pub timeout_nanos: Option<u64>,
+    /// Its configuration: values by name.
+    pub config: Vec<(String, String)>,
 }
 
 /// What a handler does about failures of some kinds.
@@ -180,6 +182,8 @@ pub struct AppEntry {
     pub loaded_micros: u64,
     /// The newest versions before this one, oldest first; [`APP_VERSIONS_KEPT`] at most.
     pub past: Vec<PastVersion>,
+    /// Configuration of all handlers: values by name.
+    pub config: Vec<(String, String)>,
 }
 
 /// A version of an app that another one has replaced.

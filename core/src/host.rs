@@ -153,6 +153,7 @@ fn call_each(
 ) -> Called {
     let mut replies = Vec::with_capacity(inputs.len());
     for (at, input) in inputs.iter().enumerate() {
+        access.begin_input(at);
         match call(input, &mut Context::new(access)) {
             Ok(reply) => replies.push(reply),
             Err(Failure::Interrupted(interrupt)) => return Called::Interrupted(interrupt),

@@ -1,5 +1,6 @@
 //! Numbers of one shard for the metrics: taken when somebody asks, from counters that only the shard's core touches.
 
+use gristmill_state::metrics::MetricKind;
 use gristmill_state::store::Sizes;
 use hdrhistogram::Histogram;
 
@@ -40,6 +41,37 @@ fn counts() -> Histogram<u64> {
     Histogram::new_with_bounds(1, RECORDS_MAX, DIGITS).expect("the bounds of counts are valid")
 }
 
+/// One series of an app.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppMetric {
+    /// The app's name; empty for counters of older versions, which did not say it.
+    pub app: String,
+    /// What it is.
+    pub kind: MetricKind,
+    /// Name and labels: see [`gristmill_base::series`].
+    pub series: String,
+    /// Sum of what was added.
+    pub sum: i64,
+    /// What it was set to last, and when by engine time, microseconds.
+    pub set: Option<(u64, f64)>,
+}
+
+impl AppMetric {
+    /// Adds what another part of the same series holds.
+    pub fn add(&mut self, other: &Self) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        if other.set.is_some_and(|(at, _)| self.set.is_none_or(|(last, _)| at > last)) {
+            self.set = other.set;
+        }
+    }
+
+    /// What is shown: what it was set to last, and what was added.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        self.set.map_or(0.0, |(_, value)| value) + self.sum as f64
+    }
+}
+
 /// One shard at one moment. Names are those of the metrics, without prefix and unit: docs/metrics.md.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measures {
@@ -49,8 +81,14 @@ pub struct Measures {
     pub gauges: Vec<(&'static str, u64)>,
     /// Bytes of memory, by purpose.
     pub memory: Vec<(&'static str, u64)>,
-    /// Counters of apps, by name.
-    pub app_counters: Vec<(String, i64)>,
+    /// Slots of the data directory.
+    pub slot_count: u16,
+    /// Those of this shard; what apps measure is of them.
+    pub slots: Vec<u16>,
+    /// Metrics of apps.
+    pub app_metrics: Vec<AppMetric>,
+    /// Changes of metrics that were not kept, by app, because a table has too many series in a slot.
+    pub app_over: Vec<(String, u64)>,
     /// Flushes of the log.
     pub flushes: Flushes,
     /// For how long requests of slots waited whose moves this shard led, nanoseconds; one value for each move that came about.
@@ -65,7 +103,10 @@ impl Default for Measures {
             counts: Vec::new(),
             gauges: Vec::new(),
             memory: Vec::new(),
-            app_counters: Vec::new(),
+            slot_count: 0,
+            slots: Vec::new(),
+            app_metrics: Vec::new(),
+            app_over: Vec::new(),
             flushes: Flushes::default(),
             move_pauses: times(),
             store: Sizes::default(),

@@ -181,6 +181,21 @@ pub enum Operation {
         /// Entry.
         entry: Bytes,
     },
+    /// Delete the entries of a map from a key to before another. Answered by [`Answer::Done`].
+    MapDeleteRange {
+        /// Table.
+        table: TableId,
+        /// Map.
+        map: MapId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+        /// First entry key that goes.
+        from: Bytes,
+        /// First entry key that stays; `None` = to the end.
+        to: Option<Bytes>,
+    },
     /// Entries of a map. Answered by [`Answer::Entries`].
     Range {
         /// Table.
@@ -503,7 +518,9 @@ impl Operation {
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
             Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
             Self::Invoke { key, payload, .. } => key.len() + payload.len(),
-            Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, |to| to.len()),
+            Self::Range { key, from, to, .. } | Self::MapDeleteRange { key, from, to, .. } => {
+                key.len() + from.len() + to.as_ref().map_or(0, |to| to.len())
+            }
             _ => 0,
         }
     }
@@ -567,6 +584,7 @@ impl Operation {
             | Self::Delete { sequence, .. }
             | Self::MapPut { sequence, .. }
             | Self::MapDelete { sequence, .. }
+            | Self::MapDeleteRange { sequence, .. }
             | Self::Invoke { sequence, .. }
             | Self::Retry { sequence, .. }
             | Self::Skip { sequence, .. }

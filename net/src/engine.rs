@@ -3,7 +3,7 @@
 use gristmill_base::env::Now;
 use gristmill_core::measures::Measures;
 use gristmill_core::request::Operation;
-use gristmill_core::shard::Subject;
+use gristmill_core::shard::{AppLog, Subject};
 use gristmill_core::{Inbox, Outbox, Shard, WorkState};
 
 /// A step function: the shard in production, something smaller in tests of the loop.
@@ -29,6 +29,11 @@ pub trait Engine {
 
     /// What the operator should be told since it was asked last, a line each.
     fn take_notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Lines of handlers that may be told since it was asked last.
+    fn take_logs(&mut self) -> Vec<AppLog> {
         Vec::new()
     }
 
@@ -66,6 +71,10 @@ impl Engine for Shard {
 
     fn take_notices(&mut self) -> Vec<String> {
         Shard::take_notices(self)
+    }
+
+    fn take_logs(&mut self) -> Vec<AppLog> {
+        Shard::take_logs(self)
     }
 
     fn subject(&self, operation: &Operation) -> Subject {

@@ -13,6 +13,7 @@ use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Net, Now, Park};
 use gristmill_base::ids::ShardId;
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
+use gristmill_core::shard::AppLog;
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
 use std::mem;
 
@@ -38,6 +39,8 @@ pub enum Told {
     Work(WorkState, String),
     /// A line.
     Notice(String),
+    /// A line of a handler.
+    Log(Box<AppLog>),
     /// A request failed by no fault of its client. A few a second.
     Fault(Fault),
 }
@@ -168,6 +171,7 @@ where
             let deadline = self.step();
             self.told().into_iter().for_each(&mut tell);
             self.engine.take_notices().into_iter().map(Told::Notice).for_each(&mut tell);
+            self.engine.take_logs().into_iter().map(Box::new).map(Told::Log).for_each(&mut tell);
             self.faults.drain(..).map(Told::Fault).for_each(&mut tell);
             if self.phase != Phase::Ended {
                 self.world.park(deadline);

@@ -171,6 +171,14 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             key: it.key.into(),
             entry: owned(it.entry_key),
         },
+        WireOperation::MapDeleteRange(it) => Operation::MapDeleteRange {
+            table: it.table,
+            map: it.map,
+            sequence: sequence(it.sequence),
+            key: it.key.into(),
+            from: owned(it.from),
+            to: it.to.map(owned),
+        },
         WireOperation::Range(it) => Operation::Range {
             table: it.table,
             map: it.map,
@@ -181,6 +189,21 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             reverse: it.reverse,
         },
         WireOperation::Scan(it) => scan(it, false),
+        WireOperation::Invoke(it) => Operation::Invoke {
+            table: it.table,
+            handler: it.handler,
+            sequence: sequence(it.sequence),
+            key: it.key.into(),
+            payload: owned(it.payload),
+        },
+        WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },
+        other => return parked_operation(other),
+    })
+}
+
+/// The operations on grains that are parked, and why one does not move.
+fn parked_operation(wire: &WireOperation<'_>) -> Option<Operation> {
+    Some(match wire {
         WireOperation::ParkedList(it) => scan(it, true),
         WireOperation::ParkedShow(it) => {
             Operation::ShowParked { table: it.table, key: it.key.into(), limit: limit(it.limit, PARKED_INPUTS_MAX) }
@@ -204,14 +227,6 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             payload: owned(it.payload),
             expect: it.expect.into(),
         },
-        WireOperation::Invoke(it) => Operation::Invoke {
-            table: it.table,
-            handler: it.handler,
-            sequence: sequence(it.sequence),
-            key: it.key.into(),
-            payload: owned(it.payload),
-        },
-        WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },
         _ => return None,
     })
 }

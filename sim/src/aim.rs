@@ -66,6 +66,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         }
         bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
+        bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug => aim_at_moves(bug, knobs),
     }
 }
@@ -131,6 +132,39 @@ fn aim_at_large(bug: Bug, knobs: &mut Knobs) {
         Bug::PlacesNotCopied => (knobs.crashes, knobs.boot.checkpoint_bytes) = (1, 1 << 20),
         _ => (knobs.crash_turns, knobs.crashes) = (150, 30),
     }
+}
+
+/// Whether a bug is one of what handlers and clients can do beside values and entries.
+#[must_use]
+pub fn is_of_context(bug: Bug) -> bool {
+    use Bug::{
+        CancelledRepeats, CountedWithoutCommit, DeletedMetricsStay, FailedRepeatEnds, FarReadBeforeDurable,
+        MetricsNotDumped, MissedFireToo, RandomByAttempt, RangeNotFlushed, RangeUnseenByRun,
+    };
+    let of_metrics = [CountedWithoutCommit, DeletedMetricsStay, MetricsNotDumped].contains(&bug);
+    let of_timers = [CancelledRepeats, FailedRepeatEnds, MissedFireToo].contains(&bug);
+    of_metrics
+        || of_timers
+        || bug == FarReadBeforeDurable
+        || [RangeNotFlushed, RangeUnseenByRun, RandomByAttempt].contains(&bug)
+}
+
+/// Checkpoints all the time, little in memory, crashes behind them.
+fn aim_at_context(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    if bug == Bug::FarReadBeforeDurable {
+        // The time between append and flush is long, and ends in crashes.
+        knobs.boot.shard_count = knobs.boot.shard_count.max(3);
+        knobs.boot.flush_spacing_nanos = 20_000_000;
+        (knobs.crash_turns, knobs.crashes) = (150, 30);
+    }
+    if bug == Bug::DeletedMetricsStay {
+        knobs.reloads = 2;
+    }
+    checkpoint_often(knobs);
+    knobs.padding = 1_500;
+    knobs.job_nanos = 100_000;
+    knobs.boot.resident_bytes_max = 0;
 }
 
 /// Little in memory, checkpoints all the time, many lives that end in one moment.

@@ -416,6 +416,34 @@ impl Auditor {
         self.check_starts(machine, names)
     }
 
+    /// Somebody has kept what it read of a cell: what the cell holds now is that, or what its writer wrote later.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn check_kept(
+        &self,
+        (machine, names): (&Machine, &Names),
+        table: &'static str,
+        key: &str,
+        entry: &str,
+        value: &[u8],
+    ) -> Result<(), String> {
+        let place = (table, key.to_owned(), Some(entry.to_owned()));
+        let Some(cell) = self.cells.get(&place) else {
+            return Err(format!(
+                "P2: somebody read {:?} of {place:?}, which nobody wrote",
+                String::from_utf8_lossy(value)
+            ));
+        };
+        let mut cell = cell.clone();
+        let written = |(known, _): &(Option<Vec<u8>>, u64)| known.as_deref() == Some(value);
+        let at = cell.writes.iter().position(written);
+        let at = at.ok_or_else(|| format!("P2: somebody read of {place:?} what nobody wrote"))?;
+        cell.floor.raise(u64::MAX, at as u64 + 1);
+        self.check_cell(machine, names, &place, &cell)
+            .map_err(|wrong| format!("{wrong}; and somebody read write {} of it", at + 1))
+    }
+
     fn check_cell(&self, machine: &Machine, names: &Names, key: &CellKey, cell: &Cell) -> Result<(), String> {
         let grain = machine.grain(names, key.0, &key.1)?;
         let grain = grain.as_ref();

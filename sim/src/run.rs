@@ -550,7 +550,10 @@ impl Run {
         self.machine.start(self.faults)?;
         self.auditor.lives.restarted(self.machine.clock.nanos(), self.machine.engine_times());
         match &self.names {
-            Some(names) => self.auditor.check_recovered(&self.machine, names),
+            Some(names) => {
+                self.auditor.check_recovered(&self.machine, names)?;
+                self.workload.check_recovered(&self.machine, names, &self.auditor)
+            }
             None => Ok(()),
         }
     }

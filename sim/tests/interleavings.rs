@@ -180,6 +180,9 @@ interleavings! {
     /// Parked: what waits first lies in files alone when an operator comes, to skip it or to let the grain run again.
     the_first_input_of_a_parked_grain_is_read: "first input of a parked grain read from files", "stuck", 1;
     a_grain_is_tried_again_from_files: "grain with a backlog in files tried again", "stuck", 1;
+    /// Runs: several rows that are not in memory come together; another grain is read on another core, and asked again.
+    a_run_waits_for_several_rows: "run waits for several rows at once", "context", 1;
+    a_run_reads_another_grain: "run reads another grain from elsewhere", "context", 1;
     /// In the end nothing is parked.
     all_parked_grains_are_freed: "all parked grains freed", "stuck", 1;
     /// Several operations of a client come in one frame.

@@ -73,7 +73,7 @@ impl Expiring {
 
     /// The row of its timer.
     pub(crate) fn row(due_micros: u64, generation: Ssn) -> TimerRow {
-        TimerRow { due_micros, generation, handler: NO_HANDLER, payload: [].into() }
+        TimerRow { due_micros, generation, handler: NO_HANDLER, payload: [].into(), repeat: None }
     }
 
     /// Adds its bytes.

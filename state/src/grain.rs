@@ -2,15 +2,16 @@
 
 mod change;
 
-pub(crate) use change::{Change, Changed, allocated};
+pub(crate) use change::{Change, Changed, DROPPED_AT_ONCE, Discarded, allocated, entry_bytes};
 
 use crate::backlog::BacklogRest;
-use crate::input::{Bytes, Input, Origin, StreamId};
+use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId};
 use crate::key::Key;
 use crate::record::{Parked, Spilled};
 use crate::store::RangePage;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, MapId, Ssn, TableId};
+use gristmill_base::limits::RUN_RANGE_BYTES_MAX;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A value and the record that wrote it.
@@ -131,6 +132,15 @@ pub struct RangeKey {
     pub reverse: bool,
 }
 
+/// A row of any grain, as a run reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarKey {
+    /// The grain.
+    pub grain: GrainAddress,
+    /// Map and key of the entry; `None` for the value.
+    pub entry: Option<(MapId, Bytes)>,
+}
+
 /// What was fetched from files for a run and is not among the rows in memory.
 #[derive(Debug, Default)]
 pub struct Fetched {
@@ -138,12 +148,36 @@ pub struct Fetched {
     pub absent: BTreeSet<Vec<u8>>,
     /// Pages of ranges.
     ranges: Vec<(RangeKey, RangePage)>,
+    /// Rows of other grains, as they were when they were read.
+    far: Vec<(FarKey, Option<Bytes>)>,
+    /// Bytes of them.
+    far_bytes: usize,
 }
 
 impl Fetched {
     /// Keeps a page.
     pub fn put_range(&mut self, key: RangeKey, page: RangePage) {
         self.ranges.push((key, page));
+    }
+
+    /// Keeps a row of another grain. Beyond a bound only that there was one.
+    pub fn put_far(&mut self, key: FarKey, value: Option<Bytes>) {
+        self.far_bytes += value.as_ref().map_or(0, |value| value.len());
+        let value = value.filter(|_| self.far_bytes <= RUN_RANGE_BYTES_MAX);
+        self.far.push((key, value));
+    }
+
+    /// A row of another grain that was read; an error if all that were are too many bytes.
+    #[must_use]
+    pub fn far(&self, key: &FarKey) -> Option<Result<&Option<Bytes>, ()>> {
+        let found = self.far.iter().find(|(known, _)| known == key).map(|(_, value)| value);
+        found.map(|value| if self.far_bytes <= RUN_RANGE_BYTES_MAX { Ok(value) } else { Err(()) })
+    }
+
+    /// Another attempt reads other grains anew.
+    pub fn forget_far(&mut self) {
+        self.far.clear();
+        self.far_bytes = 0;
     }
 
     /// The page that was asked for so.

@@ -3,6 +3,7 @@
 
 use crate::expiry::EXPIRY_MARK;
 use crate::input::{Bytes, GrainAddress};
+use crate::repeat::Repeat;
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::{HandlerId, Ssn};
 use gristmill_base::limits::VALUE_BYTES_MAX;
@@ -19,6 +20,8 @@ pub struct TimerRow {
     pub handler: HandlerId,
     /// With this.
     pub payload: Bytes,
+    /// How it fires again; `None`: once.
+    pub repeat: Option<Box<Repeat>>,
 }
 
 /// Name of a timer in its slot.
@@ -30,6 +33,7 @@ impl TimerRow {
         out.put_varint(self.due_micros);
         out.put_varint(self.handler.0.into());
         out.put_bytes(&self.payload);
+        self.repeat.iter().for_each(|repeat| repeat.encode(out));
     }
 
     /// The timer whose row in the store has that content.
@@ -38,12 +42,16 @@ impl TimerRow {
     /// It is none of a timer.
     pub fn decode(generation: Ssn, content: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Reader::new(content);
-        let row = Self {
+        let mut row = Self {
             due_micros: from.varint()?,
             generation,
             handler: HandlerId(from.varint_as("handler")?),
             payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+            repeat: None,
         };
+        if from.left() > 0 {
+            row.repeat = Some(Box::new(Repeat::decode(&mut from)?));
+        }
         from.end()?;
         Ok(row)
     }
@@ -93,7 +101,8 @@ pub struct Timers {
 }
 
 fn timer_bytes((grain, name): &TimerKey, row: &TimerRow) -> usize {
-    TIMER_BYTES + 2 * (grain.key.len() + name.len()) + row.payload.len()
+    let repeat = row.repeat.as_ref().map_or(0, |repeat| size_of::<Repeat>() + repeat.weight());
+    TIMER_BYTES + 2 * (grain.key.len() + name.len()) + row.payload.len() + repeat
 }
 
 impl Timers {

@@ -9,6 +9,7 @@ use gristmill_base::ids::{
 use gristmill_state::batch::{Batch, BatchFormat, put_native};
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, Origin, StreamId, Target};
 use gristmill_state::lane::{Chunk, Lane, LaneSizes, Place, PlacedBatch};
+use gristmill_state::metrics::GaugeChange;
 use gristmill_state::record::{
     AppendRecord, Appended, BacklogRange, Commit, Consumed, Control, Event, Fired, Mutation, Outcome, Parked, Record,
     Sent, Spilled, StoredReply, TimerChange,
@@ -101,6 +102,7 @@ fn commit() -> Commit {
             payload: b"p"[..].into(),
         }],
         counters: vec![("words".into(), -3)],
+        gauges: vec![("open{kind=\"a\"}".into(), GaugeChange::Add(-3)), ("heat".into(), GaugeChange::Set(7))],
         replies: vec![StoredReply { session: SessionId(77), pos: 1, outcome: Outcome::Value(Some(b"r"[..].into())) }],
         spilled: vec![Spilled { n: 3, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input: input.clone() }],
         parked: Some(Some(Parked {

@@ -2,9 +2,12 @@
 //! what is allowed.
 
 use super::node::{Content, Node};
-use super::{AppFileError, ValueType};
+use super::{AppFileError, Config, ValueType};
 use gristmill_base::datatype::DataType;
-use gristmill_base::limits::{MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX, TTL_MICROS_MIN};
+use gristmill_base::limits::{
+    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX,
+    TTL_MICROS_MIN,
+};
 use gristmill_base::nearest::nearest;
 use gristmill_base::units::bytes;
 use serde_saphyr::Spanned;
@@ -131,6 +134,31 @@ impl<'a> Field<'a> {
             return Err(self.refuse("a name of ASCII letters, digits, '.', '_' and '-', not starting with '.' or '-'"));
         }
         Ok(text.to_owned())
+    }
+
+    /// Values by name, all of them text.
+    pub(super) fn config(&self) -> Result<Config, AppFileError> {
+        let Content::Map(entries) = &self.node.value else {
+            return Err(self.refuse("names with their values, as in {limit: \"10\"}"));
+        };
+        if entries.len() > CONFIG_ENTRIES_MAX {
+            let found = entries.len();
+            return Err(self.error(format!("found {found} values; at most {CONFIG_ENTRIES_MAX} are allowed")));
+        }
+        let value = |(key, node): &(Spanned<String>, Node)| {
+            if key.value.is_empty() || key.value.len() > NAME_BYTES_MAX {
+                let message = format!("found a name of {} bytes; allowed are 1 to {NAME_BYTES_MAX}", key.value.len());
+                return Err(error_at(key.referenced, self.path.clone(), message));
+            }
+            let field = Field { path: format!("{}.{}", self.path, key.value), node };
+            let text = field.text()?;
+            if text.len() > CONFIG_VALUE_BYTES_MAX {
+                let found = text.len();
+                return Err(field.error(format!("found {found} bytes; at most {CONFIG_VALUE_BYTES_MAX} are allowed")));
+            }
+            Ok((key.value.clone(), text.to_owned()))
+        };
+        entries.iter().map(value).collect()
     }
 
     /// The name of a member of a JSON object.

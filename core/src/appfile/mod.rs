@@ -30,7 +30,12 @@ pub struct AppFile {
     pub tables: Vec<TableSpec>,
     /// In the order of the file; names are unique.
     pub exception_handlers: Vec<ExceptionSpec>,
+    /// What its handlers may ask for, in the order of the file.
+    pub config: Config,
 }
+
+/// Values by name; names are unique.
+pub type Config = Vec<(String, String)>;
 
 /// What handlers are written in. Others are refused until workers exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +129,8 @@ pub struct HandlerSpec {
     pub on_failure: Vec<String>,
     /// How long a run may take whose host answers later; `None`: as long as it does.
     pub timeout: Option<Duration>,
+    /// What it may ask for beside what the app has; its own counts where both have a name.
+    pub config: Config,
 }
 
 /// A subscription of a handler.
@@ -226,7 +233,7 @@ impl AppFile {
 }
 
 fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
-    let fields = root.fields(&["app", "language", "topics", "tables", "exception_handlers"])?;
+    let fields = root.fields(&["app", "language", "topics", "tables", "exception_handlers", "config"])?;
     let app = fields.required("app")?.name()?;
     let language = fields.required("language")?;
     if language.text()? != "rust" {
@@ -241,6 +248,7 @@ fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
         topics: topics.iter().map(read_topic).collect::<Result<_, _>>()?,
         tables: tables.iter().map(read_table).collect::<Result<_, _>>()?,
         exception_handlers: exceptions.iter().map(exceptions::read).collect::<Result<_, _>>()?,
+        config: fields.optional("config").map(|config| config.config()).transpose()?.unwrap_or_default(),
     };
     check::check(&app, &topics, &tables, &exceptions)?;
     Ok(app)
@@ -314,8 +322,8 @@ fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {
 }
 
 /// The keys of a handler.
-const HANDLER_FIELDS: [&str; 7] =
-    ["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic", "on_failure", "timeout"];
+const HANDLER_FIELDS: [&str; 8] =
+    ["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic", "on_failure", "timeout", "config"];
 
 fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError> {
     let fields = handler.fields(&HANDLER_FIELDS)?;
@@ -327,6 +335,7 @@ fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError>
         dead_letter_topic: fields.optional("dead_letter_topic").map(|topic| topic.name()).transpose()?,
         on_failure: fields.list("on_failure")?.iter().map(|name| name.name()).collect::<Result<_, _>>()?,
         timeout: fields.optional("timeout").map(|timeout| timeout.timeout()).transpose()?,
+        config: fields.optional("config").map(|config| config.config()).transpose()?.unwrap_or_default(),
     })
 }
 

@@ -86,7 +86,7 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
 fn an_unknown_key_with_the_nearest() {
     assert_eq!(
         refused("topics:\n", "topicz:\n"),
-        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables, exception_handlers; did you mean topics?"
+        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables, exception_handlers, config; did you mean topics?"
     );
     assert_eq!(
         refused("attempts: 5", "atempts: 5"),
@@ -331,4 +331,27 @@ fn what_lives_for_a_time() {
     }
     let message = app("    tll: 1h\n", "").unwrap_err();
     assert!(message.contains("unknown key \"tll\"") && message.contains("did you mean ttl?"), "{message}");
+}
+
+#[test]
+fn configuration_is_text_by_name() {
+    let text = WORD_COUNT.replace("language: rust", "language: rust\nconfig: {limit: \"10\", place: here}").replace(
+        "handlers: [{name: add}]\n  - name: docs",
+        "handlers: [{name: add, config: {limit: \"5\"}}]\n  - name: docs",
+    );
+    let app = AppFile::parse(&text, "app.yaml").unwrap();
+    let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(app.config, [entry("limit", "10"), entry("place", "here")]);
+    assert_eq!(app.tables[1].handlers[0].config, [entry("limit", "5")]);
+    assert_eq!(app.tables[2].handlers[0].config, []);
+    assert!(
+        refused("language: rust", "language: rust\nconfig: {limit: 10}")
+            .contains("config.limit: found the number 10; allowed: text")
+    );
+    assert!(refused("language: rust", "language: rust\nconfig: [a]").contains("names with their values"));
+    let long = format!("language: rust\nconfig: {{a: \"{}\"}}", "x".repeat(5_000));
+    assert!(refused("language: rust", &long).contains("found 5000 bytes"));
+    let many: Vec<String> = (0..65).map(|n| format!("n{n}: a")).collect();
+    let many = format!("language: rust\nconfig: {{{}}}", many.join(", "));
+    assert!(refused("language: rust", &many).contains("found 65 values; at most 64"));
 }

@@ -74,6 +74,7 @@ impl Difference {
                 Some(known) => all.topic(known, topic),
             }
         }
+        all.config(&format!("app {}", new.name), &old.config, &new.config);
         for table in &new.tables {
             match old.tables.iter().find(|known| known.id == table.id) {
                 None => all.adds(format!("table {}", table.name), "new"),
@@ -288,10 +289,26 @@ impl Difference {
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             self.changes(about, format!("failures go to other exception handlers: {names}"));
         }
+        self.config(about, &old.config, &new.config);
         if old.dead_letter != new.dead_letter {
             let name = new.dead_letter.and_then(|id| app.topics.iter().find(|topic| topic.id == id));
             let name = name.map_or("none", |topic| topic.name.as_str());
             self.changes(about, format!("dead_letter_topic becomes {name}"));
+        }
+    }
+
+    /// Values of the configuration by name; their texts are not told, they may be long.
+    fn config(&mut self, about: &str, old: &[(String, String)], new: &[(String, String)]) {
+        let value = |of: &[(String, String)], name: &str| of.iter().find(|it| it.0 == name).map(|it| it.1.clone());
+        for (name, now) in new {
+            match value(old, name) {
+                None => self.adds(about, format!("config {name}")),
+                Some(before) if before != *now => self.changes(about, format!("config {name} has another value")),
+                Some(_) => {}
+            }
+        }
+        for (name, _) in old.iter().filter(|(name, _)| value(new, name).is_none()) {
+            self.changes(about, format!("config {name} is gone"));
         }
     }
 

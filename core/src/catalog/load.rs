@@ -150,6 +150,7 @@ impl Catalog {
             subscriptions,
             loaded_micros: 0,
             past: Vec::new(),
+            config: file.config.clone(),
         }
     }
 }
@@ -260,6 +261,7 @@ fn handler_entry(id: u32, handler: &HandlerSpec, dead_letter: Option<u32>) -> Ha
         // Filled in once all handlers of the table have their numbers.
         exceptions: Vec::new(),
         timeout_nanos: handler.timeout.map(|timeout| timeout.as_nanos() as u64),
+        config: handler.config.clone(),
     }
 }
 

@@ -1,8 +1,10 @@
-//! Catalogs that older versions of the program wrote. Up to version 4 an app had one version, failures no kinds, runs no time and
-//! subscriptions no pause, up to version 3 nothing expired, in version 2 no topic was compacted, in version 1 topics kept their
-//! events for ever.
+//! Catalogs that older versions of the program wrote. Up to version 5 there was no configuration, up to version 4 an app had one
+//! version, failures no kinds, runs no time and subscriptions no pause, up to version 3 nothing expired, in version 2 no topic was
+//! compacted, in version 1 topics kept their events for ever.
 
-use super::{AppEntry, Catalog, Deleted, Exhausted, HandlerEntry, Map, Subscription, Table, Topic};
+use super::{
+    AppEntry, Catalog, Deleted, Exception, Exhausted, HandlerEntry, Map, PastVersion, Subscription, Table, Topic,
+};
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -24,6 +26,53 @@ struct AppEntryOf<T, U> {
     topics: Vec<T>,
     tables: Vec<U>,
     subscriptions: Vec<SubscriptionV4>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct CatalogV5 {
+    version: u64,
+    next: u32,
+    apps: Vec<AppEntryV5>,
+    deleted: Vec<Deleted>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct AppEntryV5 {
+    id: u32,
+    name: String,
+    version: u32,
+    file: String,
+    topics: Vec<Topic>,
+    tables: Vec<TableV5>,
+    subscriptions: Vec<Subscription>,
+    loaded_micros: u64,
+    past: Vec<PastVersion>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct TableV5 {
+    id: u32,
+    name: String,
+    key: u8,
+    value: Option<u8>,
+    maps: Vec<Map>,
+    handlers: Vec<HandlerEntryV5>,
+    ttl_micros: Option<u64>,
+    expired_before: bool,
+    retired: Vec<Map>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct HandlerEntryV5 {
+    id: u32,
+    name: String,
+    attempts: u32,
+    backoff_nanos: u64,
+    backoff_max_nanos: u64,
+    exhausted: Option<Exhausted>,
+    dead_letter: Option<u32>,
+    exceptions: Vec<Exception>,
+    timeout_nanos: Option<u64>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -115,17 +164,28 @@ pub(super) fn read(version: u32, archive: &AlignedVec<16>) -> Option<Result<Cata
         2 => rkyv::from_bytes(archive).map(|old| now(old, topic_2, table_3)),
         3 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic, table_3)),
         4 => rkyv::from_bytes(archive).map(|old| now(old, |topic: Topic| topic, table_4)),
+        5 => rkyv::from_bytes(archive).map(catalog_5),
         _ => return None,
     })
 }
 
-fn now<T, U>(old: CatalogOf<T, U>, topic: fn(T) -> Topic, table: fn(U) -> Table) -> Catalog {
+fn now<T, U>(old: CatalogOf<T, U>, topic: fn(T) -> Topic, table: fn(U) -> TableV5) -> Catalog {
     let CatalogOf { version, next, apps, deleted } = old;
     let app = |AppEntryOf { id, name, version, file, topics, tables, subscriptions }| {
         let topics = Vec::into_iter(topics).map(topic).collect();
         let subscriptions = Vec::into_iter(subscriptions).map(subscription).collect();
         let tables = Vec::into_iter(tables).map(table).collect();
-        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros: 0, past: Vec::new() }
+        let (loaded_micros, past) = (0, Vec::new());
+        AppEntryV5 { id, name, version, file, topics, tables, subscriptions, loaded_micros, past }
+    };
+    catalog_5(CatalogV5 { version, next, apps: apps.into_iter().map(app).collect(), deleted })
+}
+
+fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
+    let app = |AppEntryV5 { id, name, version, file, topics, tables, subscriptions, loaded_micros, past }| {
+        let tables = Vec::into_iter(tables).map(table_5).collect();
+        let config = Vec::new();
+        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
 }
@@ -134,10 +194,10 @@ fn subscription(SubscriptionV4 { id, name, topic, table, handler, field }: Subsc
     Subscription { id, name, topic, table, handler, field, paused: false }
 }
 
-fn handler(old: HandlerEntryV4) -> HandlerEntry {
+fn handler_4(old: HandlerEntryV4) -> HandlerEntryV5 {
     let HandlerEntryV4 { id, name, attempts, backoff_nanos, backoff_max_nanos, exhausted, dead_letter } = old;
     let (exceptions, timeout_nanos) = (Vec::new(), None);
-    HandlerEntry {
+    HandlerEntryV5 {
         id,
         name,
         attempts,
@@ -150,6 +210,21 @@ fn handler(old: HandlerEntryV4) -> HandlerEntry {
     }
 }
 
+fn handler_5(old: HandlerEntryV5) -> HandlerEntry {
+    HandlerEntry {
+        id: old.id,
+        name: old.name,
+        attempts: old.attempts,
+        backoff_nanos: old.backoff_nanos,
+        backoff_max_nanos: old.backoff_max_nanos,
+        exhausted: old.exhausted,
+        dead_letter: old.dead_letter,
+        exceptions: old.exceptions,
+        timeout_nanos: old.timeout_nanos,
+        config: Vec::new(),
+    }
+}
+
 fn topic_1(TopicV1 { id, name, key, value, lanes }: TopicV1) -> Topic {
     topic_2(TopicV2 { id, name, key, value, lanes, keep_micros: None, keep_bytes: None, hard: false, compact: false })
 }
@@ -158,23 +233,35 @@ fn topic_2(TopicV2 { id, name, key, value, lanes, keep_micros, keep_bytes, hard,
     Topic { id, name, key, value, lanes, keep_micros, keep_bytes, hard, compact, tombstone_micros: 0 }
 }
 
-fn table_3(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> Table {
+fn table_3(TableV3 { id, name, key, value, maps, handlers }: TableV3) -> TableV5 {
     let maps = maps.into_iter().map(|MapV3 { id, name, key, value }| MapV4 { id, name, key, value, ttl_micros: None });
     table_4(TableV4 { id, name, key, value, maps: maps.collect(), handlers, ttl_micros: None })
 }
 
-fn table_4(TableV4 { id, name, key, value, maps, handlers, ttl_micros }: TableV4) -> Table {
-    let handlers = handlers.into_iter().map(handler).collect();
+fn table_4(TableV4 { id, name, key, value, maps, handlers, ttl_micros }: TableV4) -> TableV5 {
+    let handlers = handlers.into_iter().map(handler_4).collect();
     let map =
         |MapV4 { id, name, key, value, ttl_micros }| Map { id, name, key, value, ttl_micros, expired_before: false };
     let maps = maps.into_iter().map(map).collect();
-    Table { id, name, key, value, maps, handlers, ttl_micros, expired_before: false, retired: Vec::new() }
+    TableV5 { id, name, key, value, maps, handlers, ttl_micros, expired_before: false, retired: Vec::new() }
+}
+
+fn table_5(old: TableV5) -> Table {
+    Table {
+        id: old.id,
+        name: old.name,
+        key: old.key,
+        value: old.value,
+        maps: old.maps,
+        handlers: old.handlers.into_iter().map(handler_5).collect(),
+        ttl_micros: old.ttl_micros,
+        expired_before: old.expired_before,
+        retired: old.retired,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Exception;
-    use super::super::PastVersion;
     use super::*;
     use gristmill_base::datatype::DataType;
 
@@ -190,6 +277,7 @@ mod tests {
             subscriptions: Vec::new(),
             loaded_micros: 0,
             past: Vec::new(),
+            config: Vec::new(),
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted }
@@ -258,6 +346,7 @@ mod tests {
             dead_letter: Some(2),
             exceptions: vec![exception(Some(5), 0), exception(None, 402)],
             timeout_nanos: Some(30_000_000_000),
+            config: vec![("h".to_owned(), "v".to_owned())],
         });
         let (id, name, field) = (6, "s".to_owned(), Some("f".to_owned()));
         app.subscriptions.push(Subscription { id, name, topic: 2, table: 4, handler: 5, field, paused: true });
@@ -275,22 +364,26 @@ mod tests {
         let before = of(compact.clone(), vec![table(Some(3_600_000_000))]);
         let mut new = with_failures(before.clone());
         let app = &mut new.apps[0];
+        app.config = vec![("a".to_owned(), "w".to_owned())];
         (app.version, app.loaded_micros) = (2, 1_764_000_000_000_000);
         app.past.push(PastVersion { version: 1, file: "app: b".to_owned(), loaded_micros: 1_763_000_000_000_000 });
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
         table_of.retired.push(Map { id: 7, ..table_of.maps[0].clone() });
-        assert_eq!(hex(&new.to_bytes()), GOLDEN_5);
+        assert_eq!(hex(&new.to_bytes()), GOLDEN_6);
         let bytes = |text: &str| -> Vec<u8> {
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
         };
+        assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_6)), Ok(new.clone()));
+        new.apps[0].config.clear();
+        new.apps[0].tables[0].handlers[0].config.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(before));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_3)), Ok(of(compact, vec![table(None)])));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_2)), Ok(of(kept, vec![])));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_1)), Ok(of(plain(), vec![])));
-        let error = Catalog::from_bytes(&bytes(&GOLDEN_5.replacen("05", "06", 1))).unwrap_err();
-        assert!(error.0.contains("version 6; this program reads versions 1 to 5"), "{error}");
+        let error = Catalog::from_bytes(&bytes(&GOLDEN_6.replacen("06", "07", 1))).unwrap_err();
+        assert!(error.0.contains("version 7; this program reads versions 1 to 6"), "{error}");
     }
 
     /// As version 1 of the program's catalog wrote it.
@@ -300,6 +393,24 @@ mod tests {
         "f4ffffff01000000f0ffffff00000000030000000000000009000000a4ffffff01000000d4ffffff0100000000000000",
     );
     /// As this version writes it.
+    const GOLDEN_6: &str = concat!(
+        "060000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
+        "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",
+        "000000000000000000000000000000000000000000000000030000006d33ffffffffffff000000000100000000000000",
+        "00a493d600000000000000000000000062726f6b656effff2affffffffffffff62726f6b656effff2affffffffffffff",
+        "65ffffffffffffffd8ffffff0200000000000000010000000500000000000000ffffffffffffffff65ffffffffffffff",
+        "c0ffffff02000000010000000000000000000000920100006e6f206d6f6e657968ffffffffffffff76ffffffffffffff",
+        "0500000068ffffffffffffff0300000040420f000000000080841e000000000001010000010000000200000074ffffff",
+        "0200000000000000010000000000000000ac23fc06000000a8ffffff01000000070000006d30ffffffffffff00000000",
+        "0000000000000000000000000000000000000000000000000400000074ffffffffffffff00010000a8feffff02000000",
+        "70ffffff01000000010000000000000000a493d60000000001000000a4ffffff01000000000000000600000073ffffff",
+        "ffffffff0200000004000000050000000100000066ffffffffffffff01000000010000006170703a2062ffff00000000",
+        "0030bd6c7043060061ffffffffffffff77ffffffffffffff0100000061ffffffffffffff020000006170703a2061ffff",
+        "d0fdffff0100000050ffffff0100000088ffffff010000000040624159440600a0ffffff01000000b0ffffff01000000",
+        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff000000000300000000000000090000008cffffff",
+        "01000000d4ffffff0100000000000000",
+    );
+    /// As version 5 wrote it.
     const GOLDEN_5: &str = concat!(
         "050000000000000000000000000000000200000074ffffffffffffff00000400010000000000000000a0e3d08c000000",
         "0100000000000000000000800200000000010000000000000060d71d14000000000000006d30ffffffffffff00000000",

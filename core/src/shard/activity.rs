@@ -103,6 +103,7 @@ impl Activity {
             | Operation::MapGet { table, key, .. }
             | Operation::MapPut { table, key, .. }
             | Operation::MapDelete { table, key, .. }
+            | Operation::MapDeleteRange { table, key, .. }
             | Operation::Range { table, key, .. } => self.sample(*table, key, 1),
             _ => {}
         }

@@ -55,6 +55,11 @@ enum Look {
 }
 
 impl Expiries {
+    /// Slots of which something may have expired that no record has deleted.
+    pub(super) fn late(&self) -> &BTreeSet<SlotId> {
+        &self.late
+    }
+
     /// Whether reads wait.
     pub(super) fn has_waiting(&self) -> bool {
         self.reads.count() > 0

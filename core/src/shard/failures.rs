@@ -8,7 +8,8 @@
 use super::Shard;
 use super::head::handler_of;
 use super::parked::timer_of;
-use super::runs::{Finished, response};
+use super::run_inputs::response;
+use super::runs::Finished;
 use crate::access::Effects;
 use crate::catalog::{Exception, Exhausted, HandlerEntry};
 use gristmill_base::class::InputClass;
@@ -64,6 +65,10 @@ impl Shard {
             None => failed,
         };
         work.attempts += u32::from(!was_exception);
+        if let Some(fetched) = &mut work.fetched {
+            // The next attempt reads other grains anew.
+            fetched.forget_far();
+        }
         work.deferred = None;
         let attempts = work.attempts;
         let mut failing = failing_of(&failed, time_micros);

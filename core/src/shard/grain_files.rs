@@ -5,7 +5,7 @@ use super::fetches::What;
 use super::store_reads::StoreReads;
 use crate::access::{Stored, range_too_large};
 use gristmill_base::ids::{MapId, SlotId, TableId};
-use gristmill_base::limits::RUN_RANGE_BYTES_MAX;
+use gristmill_base::limits::{RUN_RANGE_BYTES_MAX, RUN_ROWS_AT_ONCE_MAX};
 use gristmill_sdk::{Failure, Interrupt};
 use gristmill_state::grain::{Fetched, RangeKey};
 use gristmill_state::input::Bytes;
@@ -14,6 +14,9 @@ use gristmill_state::store::{Direction, KeyRange, RangePage, RangeRead, RowKey, 
 
 /// Ticket of a run that was interrupted to fetch rows; which, [`GrainFiles::missed`] says.
 const TICKET: u64 = u64::MAX;
+
+/// What a run lacks, with the range if it is one.
+pub(super) type Missed = (What, Option<RangeKey>);
 
 /// See the module. Lives for one call of a handler.
 pub(super) struct GrainFiles<'a> {
@@ -24,8 +27,8 @@ pub(super) struct GrainFiles<'a> {
     store: &'a mut StoreReads,
     /// What was fetched for this run before.
     fetched: Option<&'a Fetched>,
-    /// What the run lacks, with the range if it is one. The run has failed to read it, whatever its handler made of that.
-    pub(super) missed: Option<(What, Option<RangeKey>)>,
+    /// What the run lacks, with the range where it is one. The run has failed to read it, whatever its handler made of that.
+    pub(super) missed: Vec<Missed>,
     /// Rows that were found, with their keys: memory takes them back after the run.
     pub(super) found: Vec<(Vec<u8>, StoredRow)>,
 }
@@ -39,7 +42,7 @@ impl<'a> GrainFiles<'a> {
         store: &'a mut StoreReads,
         fetched: Option<&'a Fetched>,
     ) -> Self {
-        Self { slot, group, table, key, store, fetched, missed: None, found: Vec::new() }
+        Self { slot, group, table, key, store, fetched, missed: Vec::new(), found: Vec::new() }
     }
 
     fn slot_id(&self) -> SlotId {
@@ -54,7 +57,10 @@ impl<'a> GrainFiles<'a> {
                 Err(Stop::Pause) => {}
                 // Damage is met again, and told, by the fetch.
                 Err(Stop::Miss(_) | Stop::Damage(_)) => {
-                    self.missed = Some((what, range.cloned()));
+                    // A handler that goes on in spite of it may ask for the same again.
+                    if self.missed.len() < RUN_ROWS_AT_ONCE_MAX {
+                        self.missed.push((what, range.cloned()));
+                    }
                     return Err(Interrupt(TICKET));
                 }
             }

@@ -58,7 +58,7 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
         .take(limit)
         .take_while(|queued| {
             let fits = bytes < most.bytes;
-            bytes += work.input_of(queued).map_or(64, Input::weight);
+            bytes += work.input_of(queued).map_or_else(|| 64 + repeat_weight(state, grain, queued), Input::weight);
             fits && !matches!(queued, Queued::Rest | Queued::Nothing)
                 && !is_stale(state, grain, queued)
                 && handler_of(state, grain, queued) == first
@@ -79,6 +79,14 @@ pub(super) fn is_stale(state: &Slot, grain: GrainId, queued: &Queued) -> bool {
         return row.is_none();
     }
     row.is_none_or(|row| row.generation != *generation)
+}
+
+/// Bytes that a record needs to set a queued timer again; 0 if it does not repeat, or is none.
+pub(super) fn repeat_weight(state: &Slot, grain: GrainId, queued: &Queued) -> usize {
+    let Queued::Timer(name, _) = queued else { return 0 };
+    let row = state.timers.get(&(state.address(grain), name.clone()));
+    let repeats = row.and_then(|row| Some((row, row.repeat.as_ref()?)));
+    repeats.map_or(0, |(row, repeat)| 32 + name.len() + row.payload.len() + repeat.weight())
 }
 
 /// The handler that an input calls; `None` for builtin operations.

@@ -1,26 +1,44 @@
 //! The shard's numbers for the metrics.
 
 use super::Shard;
-use crate::measures::Measures;
+use crate::measures::{AppMetric, Measures};
+use gristmill_base::ids::TableId;
 use gristmill_state::lane::Lane;
+use gristmill_state::metrics::MetricKind;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::Sizes;
 use std::collections::BTreeMap;
 
 impl Shard {
+    /// What apps measure in the slots of this shard, and how many changes were not kept.
+    fn app_metrics(&self) -> (Vec<AppMetric>, Vec<(String, u64)>) {
+        let mut all: BTreeMap<(&str, MetricKind, &str), AppMetric> = BTreeMap::new();
+        let mut over: BTreeMap<&str, u64> = BTreeMap::new();
+        let name = |table: TableId| self.catalog.table(table).map_or("", |(app, _)| app.name.as_str());
+        for slot in self.slots.iter().flatten() {
+            for ((table, kind, series), metric) in slot.metrics.iter() {
+                let app = name(*table);
+                let set = metric.set.map(|(at, bits)| (at, f64::from_bits(bits)));
+                let part =
+                    AppMetric { app: app.to_owned(), kind: *kind, series: series.to_string(), sum: metric.sum, set };
+                let known = all.entry((app, *kind, series));
+                known.and_modify(|known| known.add(&part)).or_insert(part);
+            }
+            slot.metrics.over().for_each(|(table, count)| *over.entry(name(table)).or_default() += count);
+        }
+        let over = over.into_iter().map(|(app, count)| (app.to_owned(), count));
+        (all.into_values().collect(), over.collect())
+    }
+
     /// This shard's numbers now. Called by the shard's loop when somebody asks, at most a few times a second: it looks
     /// at every slot and lane.
     pub fn measure(&mut self) -> Measures {
         let lag = self.feed_lag();
         let mut sums = Sums::default();
-        let mut app_counters: BTreeMap<&str, i64> = BTreeMap::new();
         for slot in self.slots.iter().flatten() {
             sums.add(slot);
-            for (name, value) in &slot.counters {
-                *app_counters.entry(name).or_default() += value;
-            }
         }
-        let app_counters = app_counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let (app_metrics, app_over) = self.app_metrics();
         let store = self.store_sizes();
         let log = &self.log.0;
         Measures {
@@ -69,7 +87,10 @@ impl Shard {
                 ("sessions", sums.session_bytes),
                 ("log_batches", log.waiting_bytes() as u64),
             ],
-            app_counters,
+            slot_count: self.config.slot_count,
+            slots: self.slots.iter().flatten().map(|slot| slot.id.0).collect(),
+            app_metrics,
+            app_over,
             flushes: self.flushes.clone(),
             move_pauses: self.moves.pauses.clone(),
             store,

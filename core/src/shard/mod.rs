@@ -4,6 +4,7 @@
 mod activity;
 mod admin;
 mod all_rows;
+mod app_logs;
 mod backlogs;
 mod bulk;
 mod catalog;
@@ -17,6 +18,7 @@ mod cut_content;
 mod damage;
 mod expiry;
 mod failures;
+mod far_reads;
 mod feeds;
 mod fetches;
 mod gaps;
@@ -44,6 +46,7 @@ mod requests;
 mod residence;
 mod retention;
 mod root_content;
+mod run_inputs;
 mod runs;
 mod scans;
 pub mod settle;
@@ -61,6 +64,7 @@ mod why;
 mod work;
 mod writes;
 
+pub use app_logs::AppLog;
 pub(crate) use checkpoint::{new_extents, next_chunks};
 pub use checkpoint_file::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub use cut_content::CutContent;
@@ -298,6 +302,8 @@ pub struct Shard {
     damage: damage::Damage,
     retention: retention::Retention,
     lines: large::Lines,
+    app_logs: app_logs::AppLogs,
+    far: far_reads::FarWaiting,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -450,6 +456,8 @@ impl Shard {
             damage: damage::Damage::default(),
             retention: retention::Retention::default(),
             lines: large::Lines::default(),
+            app_logs: app_logs::AppLogs::default(),
+            far: far_reads::FarWaiting::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,

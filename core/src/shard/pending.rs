@@ -2,14 +2,15 @@
 //! again.
 
 use super::Shard;
-use super::fetches::{Fetch, Then, What};
+use super::fetches::{Fetch, Then};
+use super::grain_files::Missed;
 use super::requests::Spot;
 use crate::access::Effects;
 use gristmill_base::ids::SlotId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_sdk::{Failed, kinds};
-use gristmill_state::grain::{Fetched, GrainId, RangeKey};
+use gristmill_state::grain::{FarKey, Fetched, GrainId};
 
 /// A run that waits for a verdict, or for a fetch after which it is made again.
 #[derive(Debug)]
@@ -19,7 +20,11 @@ pub(super) struct PendingRun {
     /// Ticket of the fetch; `None`: a verdict is waited for, or rows.
     pub(super) fetch: Option<u64>,
     /// Rows that it lacks, to be fetched when its host is done with it.
-    pub(super) missed: Option<(What, Option<RangeKey>)>,
+    pub(super) missed: Vec<Missed>,
+    /// Rows of other grains that it lacks.
+    pub(super) far: Vec<FarKey>,
+    /// How many fetches it waits for.
+    pub(super) waits: usize,
     pub(super) time_micros: u64,
     /// Something of its grain has expired since it began: it is made again when it is over.
     pub(super) is_void: bool,
@@ -27,19 +32,45 @@ pub(super) struct PendingRun {
     pub(super) until_nanos: Option<u64>,
 }
 
+impl PendingRun {
+    /// A run that began at that engine time and waits for nothing yet.
+    pub(super) fn new(slot: SlotId, grain: GrainId, time_micros: u64) -> Self {
+        Self {
+            slot,
+            grain,
+            fetch: None,
+            missed: Vec::new(),
+            far: Vec::new(),
+            waits: 0,
+            time_micros,
+            is_void: false,
+            until_nanos: None,
+        }
+    }
+}
+
 /// How long a run waits for room among the fetches.
 const FULL_RETRY_NANOS: u64 = 1_000_000;
 
 impl Shard {
-    /// A run has ended without rows that it lacks: they are fetched, then it is made again.
-    pub(super) fn fetch_run(&mut self, run: u64, pending: PendingRun, (what, range): (What, Option<RangeKey>)) {
-        reached("run waits for rows from files");
-        let slot = pending.slot;
-        self.pending_runs.insert(run, pending);
-        if self.fetches.is_full() {
-            return self.run_not_fetched(run, FULL_RETRY_NANOS);
+    /// A run has ended without rows that it lacks: they are fetched, all at once, then it is made again.
+    pub(super) fn fetch_run(&mut self, run: u64, mut pending: PendingRun, missed: Vec<Missed>, far: Vec<FarKey>) {
+        if !missed.is_empty() {
+            reached("run waits for rows from files");
         }
-        self.fetch(Fetch { slot, what, then: Then::Run(run, range) });
+        if missed.len() > 1 {
+            reached("run waits for several rows at once");
+        }
+        let slot = pending.slot;
+        pending.waits = missed.len() + far.len();
+        self.pending_runs.insert(run, pending);
+        for (what, range) in missed {
+            if self.fetches.is_full() {
+                return self.run_not_fetched(run, FULL_RETRY_NANOS);
+            }
+            self.fetch(Fetch { slot, what, then: Then::Run(run, range) });
+        }
+        self.ask_far(run, far);
     }
 
     /// Gives up runs whose verdict has not come in the time that the app file gives them: each is a failure of its inputs. A
@@ -78,17 +109,24 @@ impl Shard {
         self.pending_runs.remove(&now)
     }
 
-    /// What a run lacked has come: `note` keeps of it what is not a row in memory. The run is made again.
+    /// Something that a run lacked has come: `note` keeps of it what is not a row in memory. With the last of it the run is
+    /// made again.
     pub(super) fn run_fetched(&mut self, run: u64, note: impl FnOnce(&mut Fetched)) {
-        let Some(pending) = self.pending_runs.remove(&run) else { return };
-        let state = self.slot_mut(pending.slot);
-        let work = state.grains.get_mut(pending.grain).work_mut().expect("a grain that runs has work");
-        work.running = None;
-        if !pending.is_void {
+        let Some(pending) = self.pending_runs.get_mut(&run) else { return };
+        let (slot, grain, is_void) = (pending.slot, pending.grain, pending.is_void);
+        pending.waits = pending.waits.saturating_sub(1);
+        let is_all = pending.waits == 0;
+        let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
+        if !is_void {
             note(work.fetched.get_or_insert_default());
         }
-        state.list(pending.grain);
-        self.mark_ready(pending.slot);
+        if !is_all {
+            return;
+        }
+        work.running = None;
+        self.pending_runs.remove(&run);
+        self.slot_mut(slot).list(grain);
+        self.mark_ready(slot);
     }
 
     /// What a run lacks cannot be had now: the run is made again later.

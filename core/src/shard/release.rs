@@ -1,6 +1,7 @@
 //! What leaves: replies, items and reports wait here until the log is durable up to what they depend on. This file
 //! alone decides that.
 
+use super::far_reads::run_of;
 use super::{Held, Leaving, Outbox, ReportDue, Shard};
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Refusal, Reply, Responder};
@@ -27,7 +28,8 @@ impl Shard {
     pub(super) fn reply(&mut self, lsn: Lsn, responder: Responder, outcome: Result<Answer, Refusal>) {
         self.read_bytes += outcome.as_ref().map_or(0, Answer::weight);
         let reply = Reply { responder, outcome };
-        if self.visible().covers(lsn) {
+        let is_early = planted::is(Bug::FarReadBeforeDurable) && run_of(responder).is_some();
+        if is_early || self.visible().covers(lsn) {
             return self.leave(Leaving::Reply(reply));
         }
         self.hold(lsn, Leaving::Reply(reply));
@@ -156,7 +158,11 @@ impl Shard {
         for what in others.drain(..) {
             match what {
                 Leaving::Item(to, item) => self.say(to, *item),
-                Leaving::Reply(reply) => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
+                Leaving::Reply(reply) => match run_of(reply.responder) {
+                    Some(shard) if shard == self.config.shard => self.far_answered(reply.responder.tag, reply.outcome),
+                    Some(shard) => self.say(shard, Item::Reply(Box::new(reply))),
+                    None => self.say(reply.responder.shard, Item::Reply(Box::new(reply))),
+                },
             }
         }
         self.departures.others = others;

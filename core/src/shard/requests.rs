@@ -1,6 +1,7 @@
 //! A client's operation: to its owner, then to its handler.
 
 use super::Shard;
+use super::far_reads::run_of;
 use super::scans::ScanAsk;
 use crate::parcel::Item;
 use crate::request::{Answer, Code, Operation, Refusal, Request, Responder};
@@ -46,7 +47,10 @@ impl Shard {
     pub(super) fn request(&mut self, mut request: Request) {
         self.counts.requests += 1;
         match self.place_of(&request.operation) {
-            Some(slot) if self.moves.paused == Some(slot) => self.wait_for_slot(slot, request),
+            Some(slot) if self.moves.paused == Some(slot) => match run_of(request.responder) {
+                Some(_) if self.slots[usize::from(slot.0)].is_some() => self.far_request(slot, request),
+                _ => self.wait_for_slot(slot, request),
+            },
             Some(slot) if !self.owns(slot) => self.pass_on(slot, request),
             Some(slot) => self.keyed(Spot::of(slot), &mut request),
             None => self.unkeyed(request),
@@ -99,6 +103,7 @@ impl Shard {
             | Operation::MapGet { key, .. }
             | Operation::MapPut { key, .. }
             | Operation::MapDelete { key, .. }
+            | Operation::MapDeleteRange { key, .. }
             | Operation::Range { key, .. }
             | Operation::ShowParked { key, .. }
             | Operation::Why { key, .. }

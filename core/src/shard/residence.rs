@@ -35,6 +35,8 @@ pub(super) struct Residence {
     idle_looks: usize,
     /// Whether there is more to do at once.
     pub(super) goes_on: bool,
+    /// Whether memory of deleted entries is still to be given back.
+    pub(super) discards: bool,
     /// What the rows may take now: less than the configuration allows while the process as a whole takes much memory.
     allowed: Option<usize>,
     /// When that is looked at again, monotonic nanoseconds.

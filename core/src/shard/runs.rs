@@ -3,27 +3,29 @@
 use super::Shard;
 use super::expiry::LATE_NANOS;
 use super::failures::{caught, has_more};
-use super::grain_files::GrainFiles;
-use super::head::{Head, Most, handler_of, head};
+use super::far_reads::FarReads;
+use super::grain_files::{GrainFiles, Missed};
+use super::head::{Head, Most, handler_of, head, repeat_weight};
 use super::pending::PendingRun;
+use super::run_inputs::{caused, due_of, response, sdk_input};
 use super::writes::builtin;
-use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored};
+use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
 use crate::catalog::{Catalog, Table};
 use crate::host::{Called, Started, Target as HostTarget, engine_failed};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
-use gristmill_base::ids::{HandlerId, SlotId};
+use gristmill_base::ids::{HandlerId, Lsn, SlotId};
 use gristmill_base::limits::{OUTBOX_ROWS_MAX, RUN_BYTES_MAX, TURN_INPUTS_MAX, VALUE_BYTES_MAX};
-use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
-use gristmill_sdk::{Cause, Interrupt, Reply, kinds};
-use gristmill_state::grain::{GrainId, Queued, Running, Work};
-use gristmill_state::input::{CallbackAddress, GrainOperation, Input, InputCause, Target};
+use gristmill_sdk::{Interrupt, Reply, kinds};
+use gristmill_state::grain::{FarKey, GrainId, Running};
+use gristmill_state::input::{CallbackAddress, GrainOperation, InputCause, Target};
 use gristmill_state::record::{Outcome, RecordKind};
-use gristmill_state::slot::{Draft, Slot};
-use gristmill_state::store::RowKey;
+use gristmill_state::slot::Draft;
+use gristmill_state::store::{RowKey, StoredRow};
+use std::mem::take;
 use std::sync::Arc;
 
 /// What a commit record needs beside effects and replies, bytes: positions, names, addresses.
@@ -35,6 +37,16 @@ pub(super) struct Finished {
     pub(super) replies: Vec<Reply>,
     pub(super) count: usize,
     pub(super) time_micros: u64,
+}
+
+/// What a run's host said, and what the run asked of files and other grains.
+struct Ran {
+    started: Started,
+    effects: Effects,
+    missed: Vec<Missed>,
+    far: Vec<FarKey>,
+    /// Rows that were read from files' blocks in memory.
+    found: Vec<(Vec<u8>, StoredRow)>,
 }
 
 impl Shard {
@@ -157,7 +169,7 @@ impl Shard {
         let run = self.next_run;
         self.next_run += 1;
         let catalog: Arc<Catalog> = self.catalog.clone();
-        let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
             return self.no_handler(slot, grain, handler, count);
@@ -167,12 +179,30 @@ impl Shard {
             self.activity.sample(here.table, &here.key, count as u32);
         }
         let work = here.work().expect("a ready grain has work");
-        let inputs: Vec<gristmill_sdk::Input<'_>> =
-            work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued)).collect();
-        let (hops, class) = caused(work, count);
         let caught = caught(work);
         let time_micros = self.engine_micros;
+        let inputs: Vec<gristmill_sdk::Input<'_>> =
+            work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued, time_micros)).collect();
+        let (hops, class) = caused(work, count);
+        let directory = self.store.directory();
+        let seed = |at: usize| {
+            let queued = work.queue.get(at).expect("an input of the run is queued");
+            let attempt = if planted::is(Bug::RandomByAttempt) { u128::from(run) } else { 0 };
+            let due = due_of(state, grain, queued);
+            seed_of(directory ^ attempt, (here.table.0, &here.key), work, queued, due)
+        };
+        let mut far = FarReads {
+            slots: &self.slots,
+            durable: self.log.0.durable(),
+            appended: self.log.0.appended().0,
+            late: self.expiries.late(),
+            fetched: work.fetched.as_deref(),
+            missed: Vec::new(),
+        };
         let place = RunPlace {
+            elsewhere: &mut far,
+            handler: entry,
+            seed: &seed,
             grain: here,
             catalog: &catalog,
             app,
@@ -195,26 +225,35 @@ impl Shard {
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
         let effects = access.effects;
         drop(inputs);
+        let far = far.missed;
         let (missed, found) = files.map(|files| (files.missed, files.found)).unwrap_or_default();
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
+        let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
+        let pending = PendingRun { until_nanos, ..PendingRun::new(slot, grain, time_micros) };
+        self.started(run, pending, Ran { started, effects, missed, far, found });
+    }
+
+    /// A run was begun. If it has ended, it is ended here; where it missed rows it begins again once they are read.
+    fn started(&mut self, run: u64, mut pending: PendingRun, ran: Ran) {
+        let Ran { started, effects, missed, far, found } = ran;
+        let (slot, grain) = (pending.slot, pending.grain);
+        let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         self.residence.taken_back += found.len() as u64;
         for (key, row) in found {
             let key = RowKey::decode(&key).expect("it was encoded for the run");
             state.take_back(&key, row.ssn, &row.value);
         }
-        let (fetch, is_void, until_nanos) = (None, false, None);
-        let pending = PendingRun { slot, grain, fetch, missed: None, time_micros, is_void, until_nanos };
         match started {
             Started::Pending => {
-                let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
-                self.run_timeouts.extend(until_nanos.map(|until| (until, run)));
-                self.pending_runs.insert(run, PendingRun { missed, until_nanos, ..pending });
+                self.run_timeouts.extend(pending.until_nanos.map(|until| (until, run)));
+                self.pending_runs.insert(run, PendingRun { missed, far, ..pending });
             }
-            Started::Done(_) if missed.is_some() => {
-                self.fetch_run(run, pending, missed.expect("it was just looked at"));
+            Started::Done(_) if !missed.is_empty() || !far.is_empty() => {
+                pending.until_nanos = None;
+                self.fetch_run(run, pending, missed, far);
             }
-            Started::Done(called) => self.called(run, slot, grain, time_micros, effects, called),
+            Started::Done(called) => self.called(run, slot, grain, pending.time_micros, effects, called),
         }
     }
 
@@ -230,9 +269,9 @@ impl Shard {
             self.pending_runs.insert(run, pending);
             return self.run_fetched(run, |_| {});
         }
-        match pending.missed.take() {
-            Some(missed) => self.fetch_run(run, pending, missed),
-            None => {
+        match (take(&mut pending.missed), take(&mut pending.far)) {
+            (missed, far) if !missed.is_empty() || !far.is_empty() => self.fetch_run(run, pending, missed, far),
+            _ => {
                 let work = self.slot_mut(pending.slot).grains.get(pending.grain).work();
                 let run = work.and_then(|work| work.running).map_or(run, |running| running.run);
                 self.called(run, pending.slot, pending.grain, pending.time_micros, effects, called);
@@ -240,7 +279,15 @@ impl Shard {
         }
     }
 
-    fn called(&mut self, run: u64, slot: SlotId, grain: GrainId, time_micros: u64, effects: Effects, called: Called) {
+    fn called(
+        &mut self,
+        run: u64,
+        slot: SlotId,
+        grain: GrainId,
+        time_micros: u64,
+        mut effects: Effects,
+        called: Called,
+    ) {
         let called = self.fit_record(slot, grain, &effects, called);
         let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
         let running = work.running.expect("a run that ended was running");
@@ -265,20 +312,21 @@ impl Shard {
                 self.finish(slot, grain, Finished { effects, replies, count: handled, time_micros });
             }
             Called::Interrupted(Interrupt(ticket)) => {
-                let pending = PendingRun {
-                    slot,
-                    grain,
-                    fetch: Some(ticket),
-                    missed: None,
-                    time_micros,
-                    is_void: false,
-                    until_nanos: None,
-                };
+                let pending = PendingRun { fetch: Some(ticket), ..PendingRun::new(slot, grain, time_micros) };
                 self.pending_runs.insert(run, pending);
                 self.new_jobs.push(Job::Nothing(ticket));
             }
             Called::Failed { handled, failed } => {
                 work.running = None;
+                if !effects.logs.is_empty() {
+                    // What its exception handler does belongs to the attempt that is counted already.
+                    let attempt = work.attempts + u32::from(caught(work).is_none());
+                    let lines = self.lines_of(slot, grain, take(&mut effects.logs), Some(attempt));
+                    self.tell_lines(Lsn(0), lines);
+                }
+                if planted::is(Bug::CountedWithoutCommit) {
+                    self.slot_mut(slot).count_without_commit(grain, take(&mut effects.counters));
+                }
                 let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
                 let work = state.grains.get(grain).work().expect("a grain that ran has work");
                 if let Some(handler) = work.queue.front().and_then(|queued| handler_of(state, grain, queued)) {
@@ -323,7 +371,9 @@ impl Shard {
         let expires = |(_, table): (_, &Table)| table.expires();
         let expires = self.expiries.is_used && self.catalog.table(state.grains.get(grain).table).is_some_and(expires);
         let expiries = if expires { effects.expiry_weight() } else { 0 };
-        let found = effects.weight() + expiries + replies + responses;
+        // Timers that repeat are set again by the record that consumes their firings.
+        let again: usize = work.queue.iter().take(count).map(|queued| repeat_weight(state, grain, queued)).sum();
+        let found = effects.weight() + expiries + replies + responses + again;
         if found <= allowed {
             return called;
         }
@@ -357,12 +407,16 @@ impl Shard {
         }
         let mut sent = effects.sent;
         sent.extend(responses);
-        let draft =
-            Draft { version, time_micros, mutations, sent, timers, counters: effects.counters, outcomes, parked: None };
-        self.commit(slot, grain, RecordKind::Run, count, draft);
+        let (counters, gauges) = (effects.counters, effects.gauges);
+        let draft = Draft { version, time_micros, mutations, sent, timers, counters, gauges, outcomes, parked: None };
+        let lines = self.lines_of(slot, grain, effects.logs, None);
+        let lsn = self.commit(slot, grain, RecordKind::Run, count, draft);
+        if !lines.is_empty() {
+            self.tell_lines(lsn, lines);
+        }
     }
 
-    pub(super) fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) {
+    pub(super) fn commit(&mut self, slot: SlotId, grain: GrainId, kind: RecordKind, count: usize, draft: Draft) -> Lsn {
         for (_, target) in &draft.sent {
             if let Target::Grain(_, input) = target {
                 self.settling.hops = self.settling.hops.max(input.hops);
@@ -383,6 +437,7 @@ impl Shard {
         self.committed(slot, committed);
         self.rows_added(slot, to, lsn);
         self.read_backlog(slot, grain);
+        lsn
     }
 
     /// Responses to those who asked for them, and how each input ended.
@@ -427,49 +482,4 @@ impl Shard {
             }
         }
     }
-}
-
-/// Most hops of the first inputs in a queue, and their class together.
-fn caused(work: &Work, count: usize) -> (u8, InputClass) {
-    let inputs = || work.queue.iter().take(count).map(|queued| work.input_of(queued));
-    // What fires of a timer is live, whoever set it.
-    let class = InputClass::of_all(inputs().map(|input| input.map_or(InputClass::Live, |input| input.class)));
-    (inputs().flatten().map(|input| input.hops).max().unwrap_or(0), class)
-}
-
-pub(super) fn response(
-    callback: &CallbackAddress,
-    slot_count: u16,
-    (hops, class): (u8, InputClass),
-    succeeded: bool,
-    payload: Vec<u8>,
-) -> (SlotId, Target) {
-    let cause = InputCause::Response { cookie: callback.cookie.clone(), succeeded };
-    let operation = GrainOperation::Call(callback.handler, payload.into());
-    let input = Input { cause, operation, hops: hops.saturating_add(1), class, callback: None };
-    (slot_of(&callback.grain.key, slot_count), Target::Grain(callback.grain.clone(), Box::new(input)))
-}
-
-fn sdk_input<'a>(state: &'a Slot, grain: GrainId, work: &'a Work, queued: &'a Queued) -> gristmill_sdk::Input<'a> {
-    if let Queued::Timer(name, _) = queued {
-        let row = state.timers.get(&(state.address(grain), name.clone())).expect("a timer that is not stale has a row");
-        return gristmill_sdk::Input {
-            cause: Cause::Timer { name, due_micros: row.due_micros },
-            payload: &row.payload,
-        };
-    }
-    let input = work.input_of(queued).expect("what is queued has an input");
-    let GrainOperation::Call(_, payload) = &input.operation else { unreachable!("only calls reach a handler") };
-    let cause = match &input.cause {
-        InputCause::Event { key, offset, event_micros } => Cause::Event {
-            key: key.as_deref().unwrap_or(&state.grains.get(grain).key),
-            offset: *offset,
-            event_micros: *event_micros,
-        },
-        InputCause::Client => Cause::Invoke,
-        InputCause::Message => Cause::Message,
-        InputCause::Response { cookie, succeeded } => Cause::Response { cookie, succeeded: *succeeded },
-        InputCause::Timer { name, due_micros } => Cause::Timer { name, due_micros: *due_micros },
-    };
-    gristmill_sdk::Input { cause, payload }
 }

@@ -2,6 +2,7 @@
 
 use super::Shard;
 use gristmill_base::limits::OUTBOX_ROWS_MAX;
+use gristmill_state::metrics::MetricKind;
 use serde_json::{Value, json};
 
 impl Shard {
@@ -22,9 +23,10 @@ impl Shard {
             sessions += slot.session_count();
             parked += slot.parked_grains;
             queued += slot.queued_inputs;
-            for (name, value) in &slot.counters {
-                let sum = counters.get(&**name).and_then(Value::as_i64).unwrap_or(0) + value;
-                counters.insert(name.to_string(), sum.into());
+            for ((_, _, series), metric) in slot.metrics.iter().filter(|((_, kind, _), _)| *kind == MetricKind::Counter)
+            {
+                let sum = counters.get(&**series).and_then(Value::as_i64).unwrap_or(0).wrapping_add(metric.sum);
+                counters.insert(series.to_string(), sum.into());
             }
         }
         let lag = self.feed_lag();

@@ -63,6 +63,7 @@ impl Shard {
             | Operation::MapGet { table, key, .. }
             | Operation::MapPut { table, key, .. }
             | Operation::MapDelete { table, key, .. }
+            | Operation::MapDeleteRange { table, key, .. }
             | Operation::Range { table, key, .. }
             | Operation::ShowParked { table, key, .. }
             | Operation::Why { table, key, .. }

@@ -162,6 +162,9 @@ impl Shard {
         self.upkeep();
         self.lines_step();
         self.resume_fetches();
+        if self.far.has_answers() {
+            self.take_far_answers();
+        }
         if self.log.0.failed().is_none() {
             self.pump_feeds();
             self.pump_local();
@@ -230,6 +233,8 @@ impl Shard {
             || feedable
             || self.fetches.is_paused()
             || self.residence.goes_on
+            || self.residence.discards
+            || self.far.has_answers()
             || !self.local.is_empty()
             || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {

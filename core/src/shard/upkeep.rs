@@ -22,9 +22,13 @@ impl Shard {
             if self.residence.goes_on {
                 self.keep_budget();
             }
+            if self.residence.discards {
+                self.discard();
+            }
             return;
         }
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
+        self.discard();
         self.shelve_backlogs();
         self.keep_budget();
         self.read_timers();
@@ -47,6 +51,14 @@ impl Shard {
             self.expire_idle();
         }
         self.retain();
+    }
+
+    /// Gives back memory of entries that were deleted by the thousands: a piece of each slot's in a turn.
+    fn discard(&mut self) {
+        self.residence.discards = false;
+        for slot in self.slots.iter_mut().flatten() {
+            self.residence.discards |= slot.discard();
+        }
     }
 
     pub(super) fn slots_here(&self) -> Vec<SlotId> {

@@ -152,8 +152,8 @@ impl Shard {
         if let Some(running) = work.running {
             let pending = self.pending_runs.get(&running.run);
             let since = pending.map_or(0, |pending| self.engine_micros.saturating_sub(pending.time_micros));
-            if pending.is_some_and(|pending| pending.fetch.is_some() || pending.missed.is_some()) {
-                let because = "its run waits for rows from files";
+            if pending.is_some_and(|pending| pending.fetch.is_some() || pending.waits > 0) {
+                let because = "its run waits for rows from files or of other grains";
                 return Some(reason("reading", because, "wait; see `gristmill status` if the disk is slow"));
             }
             let because = format!("a run of it with {} inputs is under way, for {} ms", running.count, since / 1_000);

@@ -413,6 +413,13 @@ impl Shard {
                 let expires = found.expires();
                 Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::MapDelete(map, entry), expires)
             }
+            Operation::MapDeleteRange { table, map, key, from, to, .. } => {
+                self.map_for(table, map, &key)?;
+                // Bounds need not be keys: any bytes lie between keys.
+                check_count("bytes of a bound", from.len().max(to.as_ref().map_or(0, |to| to.len())), KEY_BYTES_MAX)?;
+                let delete = GrainOperation::MapDeleteRange(map, from, to);
+                Fit::Grain(GrainAddress { table, key: key.into() }, delete, false)
+            }
             Operation::Invoke { table, handler, key, payload, .. } => {
                 let entry = self.table_for(table, &key)?;
                 if entry.handlers.iter().all(|known| known.id != handler.0) {
@@ -546,8 +553,9 @@ pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refus
 
 /// Whether an operation gives memory back, so that it is taken also where that is short.
 fn frees_memory(operation: &Operation) -> bool {
-    use Operation::{Delete, MapDelete, Retry, Skip, Void};
-    matches!(operation, Delete { .. } | MapDelete { .. } | Void { .. } | Retry { .. } | Skip { .. })
+    use Operation::{Delete, MapDelete, MapDeleteRange, Retry, Skip, Void};
+    let deletes = matches!(operation, Delete { .. } | MapDelete { .. } | MapDeleteRange { .. });
+    deletes || matches!(operation, Void { .. } | Retry { .. } | Skip { .. })
 }
 
 fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {

@@ -35,7 +35,7 @@ fn grow(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     match input.payload {
         b"value" => context.set_value(vec![1; VALUE_BYTES_MAX + 1]),
         b"reply" => return Ok(Reply::value(vec![1; VALUE_BYTES_MAX + 1])),
-        b"counter" => context.count(&"n".repeat(1_000), 1),
+        b"counter" => context.count(&"n".repeat(1_000), &[], 1),
         b"timer" => context.cancel_timer(&"n".repeat(1_000)),
         _ => context.set_value(input.payload.to_vec()),
     }

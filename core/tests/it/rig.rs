@@ -8,6 +8,7 @@ use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::measures::Measures;
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
+use gristmill_core::shard::AppLog;
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard, WorkState};
 use gristmill_io::posix::PosixDisk;
 use gristmill_sdk::App;
@@ -212,6 +213,11 @@ impl Rig {
     /// Lines for the operator of the first shard.
     pub(crate) fn take_notices(&mut self) -> Vec<String> {
         self.nodes[0].shard.take_notices()
+    }
+
+    /// Lines of handlers of the first shard.
+    pub(crate) fn take_logs(&mut self) -> Vec<AppLog> {
+        self.nodes[0].shard.take_logs()
     }
 
     /// How the background work of the first shard goes.

@@ -35,7 +35,7 @@ fn write(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure>
         b"message" => context.send(to_other(MessageOperation::Put(BROKEN.to_vec())))?,
         b"part of another" => {
             let (map, key, value) = ("parts".to_owned(), part.to_vec(), BROKEN.to_vec());
-            context.send(to_other(MessageOperation::MapPut { map, key, value }))?;
+            context.send(to_other(MessageOperation::MapPut { map: map.into(), key, value }))?;
         }
         _ => {
             context.set_value(b"[1]".to_vec());

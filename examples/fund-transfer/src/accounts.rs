@@ -35,7 +35,7 @@ pub(crate) fn open(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply
     let account = match context.value_json()? {
         Some(account) => account,
         None => {
-            context.count("opened_amount", amount);
+            context.count("opened_amount", &[], amount.unsigned_abs());
             Account { balance: amount, ..Account::default() }
         }
     };

@@ -77,10 +77,10 @@ pub(crate) fn start(input: &Input<'_>, context: &mut Context<'_>) -> Result<Repl
         return Err(Failure::new("a transfer of 1 or more from one account to another one is allowed"));
     }
     if context.value()?.is_some() {
-        context.count("duplicates", 1);
+        context.count("duplicates", &[], 1);
         return Ok(Reply::none());
     }
-    context.count("requests", 1);
+    context.count("requests", &[], 1);
     let transfer = Transfer { request, state: State::Debiting };
     go_on(context, transfer)
 }
@@ -136,7 +136,7 @@ fn go_on(context: &mut Context<'_>, transfer: Transfer) -> Result<Reply, Failure
                 State::Refused => "refused",
                 _ => "compensated",
             };
-            context.count(counter, 1);
+            context.count(counter, &[], 1);
             context.append("notices", from, notice(-amount)?)?;
             if state == State::Done {
                 context.append("notices", to, notice(amount)?)?;

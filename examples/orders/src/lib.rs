@@ -140,11 +140,11 @@ fn placed(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure
     }
     let mut order: Order = context.value_json()?.unwrap_or_default();
     if order.order.is_some() {
-        context.count("orders_again", 1);
+        context.count("orders_again", &[], 1);
         return Ok(Reply::none());
     }
     order.order = Some(input.json()?);
-    context.count("orders", 1);
+    context.count("orders", &[], 1);
     ship(order, context)
 }
 
@@ -153,14 +153,14 @@ fn paid(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     let Cause::Event { key: payment, .. } = input.cause else { return Ok(Reply::value("only an event calls this")) };
     let Payment { amount } = input.json()?;
     if context.map_get("payments", payment)?.is_some() {
-        context.count("payments_again", 1);
+        context.count("payments_again", &[], 1);
         return Ok(Reply::none());
     }
     let mut order: Order = context.value_json()?.unwrap_or_default();
     let sum = order.paid.checked_add(amount).filter(|_| amount > 0);
     order.paid = sum.ok_or_else(|| Failure::new(format!("a payment of {amount}; 1 or more is allowed")))?;
     context.map_put("payments", payment, encode_i64(amount))?;
-    context.count("payments", 1);
+    context.count("payments", &[], 1);
     ship(order, context)
 }
 
@@ -169,7 +169,7 @@ fn ship(mut order: Order, context: &mut Context<'_>) -> Result<Reply, Failure> {
     if let Some(enriched) = order.order.as_ref().filter(|enriched| !order.shipped && order.paid >= enriched.total) {
         let key = context.key().to_vec();
         context.append("shipments", key, to_json(enriched)?)?;
-        context.count("shipments", 1);
+        context.count("shipments", &[], 1);
         order.shipped = true;
     }
     context.set_value_json(&order)?;

@@ -73,10 +73,10 @@ fn take(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     if missing == 0 {
         bucket.tokens_micro -= wanted;
         context.set_value_json(&bucket)?;
-        context.count("allowed", 1);
+        context.count("allowed", &[], 1);
     } else {
         // Nothing is stored: the bucket fills by itself.
-        context.count("refused", 1);
+        context.count("refused", &[], 1);
     }
     let decision = Decision {
         allowed: missing == 0,

@@ -47,17 +47,18 @@ fn step(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     let now = context.now_micros();
     let before: Option<Flow> = read(context, &name)?;
     let reached = before.as_ref().and_then(|flow| steps.iter().position(|known| *known == flow.step));
+    let labels = [("flow", name.as_str())];
     let since_micros = match (before, reached) {
         // The first step again: the user begins anew.
         (Some(_), Some(_)) if at == 0 => now,
         (None, _) if at == 0 => {
-            context.count(&format!("flows_started_{name}"), 1);
-            context.count(&format!("flows_current_{name}"), 1);
+            context.count("flows_started", &labels, 1);
+            context.gauge_add("flows", &labels, 1);
             now
         }
         (Some(flow), Some(reached)) if at == reached || at == reached + 1 => flow.since_micros,
         _ => {
-            context.count(&format!("steps_out_of_order_{name}"), 1);
+            context.count("steps_out_of_order", &labels, 1);
             return Ok(Reply::none());
         }
     };
@@ -81,8 +82,8 @@ fn idle(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
 
 fn end(context: &mut Context<'_>, name: &str, outcome: &str, step: &str) -> Result<Reply, Failure> {
     context.map_delete("flows", name.as_bytes())?;
-    context.count(&format!("flows_{outcome}_{name}"), 1);
-    context.count(&format!("flows_current_{name}"), -1);
+    context.count("flows_ended", &[("flow", name), ("outcome", outcome)], 1);
+    context.gauge_add("flows", &[("flow", name)], -1);
     let event = serde_json::json!({"flow": name, "outcome": outcome, "step": step});
     let key = context.key().to_vec();
     context.append("ended", key, event.to_string())?;

@@ -12,7 +12,10 @@ fn step(kit: &mut TestApp, user: &str, flow: &str, step: &str) {
 }
 
 fn counts(kit: &TestApp, flow: &str) -> [i64; 4] {
-    ["started", "completed", "abandoned", "current"].map(|what| kit.counter(&format!("flows_{what}_{flow}")))
+    let ended = |outcome| kit.counter(&format!("flows_ended{{flow=\"{flow}\",outcome=\"{outcome}\"}}"));
+    let started = kit.counter(&format!("flows_started{{flow=\"{flow}\"}}"));
+    let current = kit.gauge(&format!("flows{{flow=\"{flow}\"}}"));
+    [started, ended("completed"), ended("abandoned"), current as i64]
 }
 
 #[test]
@@ -39,7 +42,7 @@ fn one_that_has_no_step_for_too_long_is_abandoned() {
     kit.advance(Duration::from_secs(60));
     assert_eq!(counts(&kit, "checkout"), [1, 0, 1, 0]);
     step(&mut kit, "ann", "signup", "mail");
-    assert_eq!(kit.counter("steps_out_of_order_signup"), 1, "it begins with its first step alone");
+    assert_eq!(kit.counter("steps_out_of_order{flow=\"signup\"}"), 1, "it begins with its first step alone");
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn steps_out_of_order_are_ignored_and_those_of_no_flow_rejected() {
     step(&mut kit, "ann", "checkout", "cart");
     step(&mut kit, "ann", "checkout", "payment");
     assert_eq!(kit.entry("users", "ann", "flows", "checkout")["step"], "cart");
-    assert_eq!(kit.counter("steps_out_of_order_checkout"), 1);
+    assert_eq!(kit.counter("steps_out_of_order{flow=\"checkout\"}"), 1);
     step(&mut kit, "ann", "login", "form");
     kit.append("steps", "ann", json!({"flow": "signup"})).unwrap();
     let rejected: Vec<Value> = kit.event_values("rejected");

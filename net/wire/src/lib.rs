@@ -47,6 +47,6 @@ pub use reply::{Failure, LaneOffsets, Produced, Reply};
 pub use request::{BULK_CODE, CORRELATION_NONE, Common, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
 pub use route::Route;
 pub use status::{Position, Retry, Status};
-pub use table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
+pub use table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 pub use topic::{Headers, HeadersBuf, Offsets, Produce, Read};
 pub use writer::{OpenFrame, RESULT_HEADER_BYTES, RequestWriter, ResultWriter};

@@ -97,6 +97,8 @@ opcodes! {
     ParkedShow = 41, "parked_show";
     /// Says why a grain does not move. Version 2 of the protocol.
     Why = 42, "why";
+    /// Deletes entries of a map of a grain, from a key to before another. Version 2 of the protocol.
+    MapDeleteRange = 43, "map_delete_range";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
@@ -117,6 +119,7 @@ impl OpCode {
             Self::Append | Self::Fetch => 2,
             Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
             Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
+            Self::MapDeleteRange => 2,
             _ => 1,
         }
     }
@@ -132,6 +135,7 @@ impl OpCode {
                 | Self::Delete
                 | Self::MapPut
                 | Self::MapDelete
+                | Self::MapDeleteRange
                 | Self::Invoke
                 | Self::ParkedRetry
                 | Self::ParkedSkip

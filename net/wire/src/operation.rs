@@ -9,7 +9,7 @@ use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
 use crate::parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
-use crate::table::{Delete, Get, Invoke, MapDelete, MapGet, MapPut, Put, Range, Scan, Void};
+use crate::table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
 
 /// What a client asks for.
@@ -63,6 +63,8 @@ pub enum Operation<'a> {
     MapPut(MapPut<'a>),
     /// Deletes a map entry. Answered by `Reply::Empty`.
     MapDelete(MapDelete<'a>),
+    /// See [`MapDeleteRange`].
+    MapDeleteRange(MapDeleteRange<'a>),
     /// Reads map entries. Answered by `Reply::Range`.
     Range(Range<'a>),
     /// Reads grains. Answered by `Reply::Scan`.
@@ -116,6 +118,7 @@ impl<'a> Operation<'a> {
             OpCode::MapGet => Self::MapGet(MapGet::read(&mut from)?),
             OpCode::MapPut => Self::MapPut(MapPut::read(&mut from)?),
             OpCode::MapDelete => Self::MapDelete(MapDelete::read(&mut from)?),
+            OpCode::MapDeleteRange => Self::MapDeleteRange(MapDeleteRange::read(&mut from)?),
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
             OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
@@ -179,6 +182,7 @@ impl<'a> Operation<'a> {
             Self::MapGet(operation) => operation.write(to),
             Self::MapPut(operation) => operation.write(to),
             Self::MapDelete(operation) => operation.write(to),
+            Self::MapDeleteRange(operation) => operation.write(to),
             Self::Range(operation) => operation.write(to),
             Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
             Self::ParkedShow(operation) => operation.write(to),
@@ -221,6 +225,7 @@ impl<'a> Operation<'a> {
             Self::MapGet(_) => OpCode::MapGet,
             Self::MapPut(_) => OpCode::MapPut,
             Self::MapDelete(_) => OpCode::MapDelete,
+            Self::MapDeleteRange(_) => OpCode::MapDeleteRange,
             Self::Range(_) => OpCode::Range,
             Self::Scan(_) => OpCode::Scan,
             Self::ParkedList(_) => OpCode::ParkedList,
@@ -246,6 +251,7 @@ impl<'a> Operation<'a> {
             Self::Delete(operation) => Some(operation.sequence),
             Self::MapPut(operation) => Some(operation.sequence),
             Self::MapDelete(operation) => Some(operation.sequence),
+            Self::MapDeleteRange(operation) => Some(operation.sequence),
             Self::Invoke(operation) => Some(operation.sequence),
             Self::ParkedRetry(operation) => Some(operation.sequence),
             Self::ParkedSkip(operation) => Some(operation.sequence),

@@ -39,7 +39,7 @@ pub struct LaneOffsets {
 pub enum Reply<'a> {
     /// Of hello.
     Hello(HelloReply),
-    /// Of ping, put, delete, map put, map delete, parked retry, parked skip, parked edit and void.
+    /// Of ping, put, delete, map put, map delete, map delete range, parked retry, parked skip, parked edit and void.
     Empty,
     /// Of produce and append.
     Produced(Produced),
@@ -73,7 +73,7 @@ impl<'a> Reply<'a> {
             // Void is answered by what its position got when it was taken before, and that is of no use any more.
             OpCode::Void => return Ok(Self::Empty),
             OpCode::Ping | OpCode::Put | OpCode::Delete | OpCode::MapPut | OpCode::MapDelete => Self::Empty,
-            OpCode::ParkedRetry | OpCode::ParkedSkip | OpCode::ParkedEdit => Self::Empty,
+            OpCode::MapDeleteRange | OpCode::ParkedRetry | OpCode::ParkedSkip | OpCode::ParkedEdit => Self::Empty,
             OpCode::Produce | OpCode::Append => {
                 Self::Produced(Produced { lane: LaneId(from.u16()?), offset: Offset(from.u64()?) })
             }

@@ -74,6 +74,7 @@ impl<'a> Operation<'a> {
             Self::MapGet(operation) => Route::Key(operation.key),
             Self::MapPut(operation) => Route::Key(operation.key),
             Self::MapDelete(operation) => Route::Key(operation.key),
+            Self::MapDeleteRange(operation) => Route::Key(operation.key),
             Self::Range(operation) => Route::Key(operation.key),
             Self::Invoke(operation) => Route::Key(operation.key),
             Self::Void(operation) => Route::Slot(operation.slot),

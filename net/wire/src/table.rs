@@ -183,6 +183,50 @@ impl<'a> MapDelete<'a> {
     }
 }
 
+/// Deletes entries of a map of a grain, however many they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapDeleteRange<'a> {
+    /// The table.
+    pub table: TableId,
+    /// The map.
+    pub map: MapId,
+    /// Position in the session, at the slot of the grain's key.
+    pub sequence: Sequence,
+    /// Key of the grain.
+    pub key: &'a [u8],
+    /// First key that goes; empty for the first there is.
+    pub from: &'a [u8],
+    /// First key that stays again; none for up to the last there is.
+    pub to: Option<&'a [u8]>,
+}
+
+impl<'a> MapDeleteRange<'a> {
+    const BOUNDED: u8 = 1;
+
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let (table, map) = (read_table(from)?, read_map(from)?);
+        let flags = read_flags(from, "map delete range flag", Self::BOUNDED)?;
+        Ok(Self {
+            table,
+            map,
+            sequence: Sequence::read(from)?,
+            key: read_key(from)?,
+            from: read_key(from)?,
+            to: if flags & Self::BOUNDED == 0 { None } else { Some(read_key(from)?) },
+        })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        to.put_u32(self.table.0);
+        to.put_u16(self.map.0);
+        to.put_u8(if self.to.is_some() { Self::BOUNDED } else { 0 });
+        self.sequence.write(to)?;
+        write_key(to, self.key)?;
+        write_key(to, self.from)?;
+        self.to.map_or(Ok(()), |end| write_key(to, end))
+    }
+}
+
 /// Reads entries of a map of a grain, in byte order of their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range<'a> {

@@ -342,6 +342,27 @@ impl Client {
         .and_then(done)
     }
 
+    /// Deletes the entries of a map from `from` to before `to` (none: to the end), however many they are.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name.
+    pub fn map_delete_range(
+        &mut self,
+        table: &str,
+        key: &[u8],
+        map: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        self.call_named(table, |client| {
+            let table = client.table(table)?;
+            let map = table.map(map)?.id;
+            let (key, from, to) = (key.to_vec(), from.to_vec(), to.map(<[u8]>::to_vec));
+            Ok(OwnedOperation::MapDeleteRange { table: table.id, map, key, from, to })
+        })
+        .and_then(done)
+    }
+
     /// Entries of a map in byte order of their keys, one page.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub enum OwnedOperation {
     MapPut { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8>, entry_value: Vec<u8> },
     /// See [`wire::MapDelete`].
     MapDelete { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8> },
+    /// See [`wire::MapDeleteRange`].
+    MapDeleteRange { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>> },
     /// See [`wire::Range`].
     Range { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>>, reverse: bool, limit: u32 },
     /// See [`wire::Scan`]. The whole table is asked for; the server puts its shards together.
@@ -129,9 +131,11 @@ impl OwnedOperation {
             Self::Get { table, key } => Operation::Get(wire::Get { table: *table, key }),
             Self::Put { table, key, value } => Operation::Put(wire::Put { table: *table, sequence, key, value }),
             Self::Delete { table, key } => Operation::Delete(wire::Delete { table: *table, sequence, key }),
-            Self::MapGet { .. } | Self::MapPut { .. } | Self::MapDelete { .. } | Self::Range { .. } => {
-                self.wire_of_map(sequence)
-            }
+            Self::MapGet { .. }
+            | Self::MapPut { .. }
+            | Self::MapDelete { .. }
+            | Self::MapDeleteRange { .. }
+            | Self::Range { .. } => self.wire_of_map(sequence),
             Self::Scan { table, prefix, after, limit } => Operation::Scan(wire::Scan {
                 table: *table,
                 prefix,
@@ -204,6 +208,14 @@ impl OwnedOperation {
             Self::MapDelete { table, map, key, entry_key } => {
                 Operation::MapDelete(wire::MapDelete { table: *table, map: *map, sequence, key, entry_key })
             }
+            Self::MapDeleteRange { table, map, key, from, to } => Operation::MapDeleteRange(wire::MapDeleteRange {
+                table: *table,
+                map: *map,
+                sequence,
+                key,
+                from,
+                to: to.as_deref(),
+            }),
             Self::Range { table, map, key, from, to, reverse, limit } => Operation::Range(wire::Range {
                 table: *table,
                 map: *map,
@@ -258,7 +270,9 @@ impl OwnedOperation {
             | Self::ParkedEdit { key, payload: value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry_key, .. } | Self::MapDelete { key, entry_key, .. } => key.len() + entry_key.len(),
             Self::MapPut { key, entry_key, entry_value, .. } => key.len() + entry_key.len() + entry_value.len(),
-            Self::Range { key, from, to, .. } => key.len() + from.len() + to.as_ref().map_or(0, Vec::len),
+            Self::Range { key, from, to, .. } | Self::MapDeleteRange { key, from, to, .. } => {
+                key.len() + from.len() + to.as_ref().map_or(0, Vec::len)
+            }
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
             Self::AppLoad { file, .. } => file.len(),
             Self::Ingest { records, .. } => records.bytes(),

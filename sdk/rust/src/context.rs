@@ -1,5 +1,16 @@
+mod maps;
+mod metrics;
+mod reads;
+mod run;
+mod timers;
+
+pub use maps::{MapName, MapRef, Wanted};
+pub use metrics::MetricChange;
+pub use reads::ReadAt;
+pub use run::LogLevel;
+pub use timers::Every;
+
 use crate::{Caught, Failure};
-use gristmill_base::datatype::{decode_u64, encode_u64};
 use std::time::Duration;
 
 /// The engine must fetch something before the read can be answered.
@@ -40,8 +51,8 @@ pub enum MessageOperation {
     Delete,
     /// Sets a map entry.
     MapPut {
-        /// The map's name.
-        map: String,
+        /// The map.
+        map: MapName,
         /// The entry's key.
         key: Vec<u8>,
         /// The entry's value.
@@ -49,15 +60,15 @@ pub enum MessageOperation {
     },
     /// Deletes a map entry.
     MapDelete {
-        /// The map's name.
-        map: String,
+        /// The map.
+        map: MapName,
         /// The entry's key.
         key: Vec<u8>,
     },
     /// Deletes the entries of a map from `from` to before `to` (`None`: to the end).
     MapDeleteRange {
-        /// The map's name.
-        map: String,
+        /// The map.
+        map: MapName,
         /// First key.
         from: Vec<u8>,
         /// First key that stays.
@@ -117,12 +128,12 @@ pub trait Access {
     ///
     /// # Errors
     /// An interrupt, or an unknown map.
-    fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    fn map_get(&mut self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
     /// Sets a map entry; `None` deletes it.
     ///
     /// # Errors
     /// An unknown map.
-    fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure>;
+    fn map_set(&mut self, map: MapRef<'_>, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure>;
     /// Sets the grain's value; the grain lives for so many microseconds, and not for the time that the app file says.
     ///
     /// # Errors
@@ -132,19 +143,34 @@ pub trait Access {
     ///
     /// # Errors
     /// An unknown map, one whose entries do not expire, or the time is out of bounds.
-    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure>;
+    fn map_set_for(&mut self, map: MapRef<'_>, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure>;
     /// Entries of a map from `from` to before `to` (`None`: to the end), at most `limit`, in order or from the end.
     ///
     /// # Errors
     /// An interrupt, or an unknown map.
     fn map_range(
         &mut self,
-        map: &str,
+        map: MapRef<'_>,
         from: &[u8],
         to: Option<&[u8]>,
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<Entry>, Failure>;
+    /// Deletes the entries of a map from `from` to before `to` (`None`: to the end), however many they are.
+    ///
+    /// # Errors
+    /// An unknown map, keys that are too long, or too many ranges in one run.
+    fn map_delete_range(&mut self, map: MapRef<'_>, from: &[u8], to: Option<&[u8]>) -> Result<(), Failure>;
+    /// Several rows at once, in the order asked for: what must be fetched of them is fetched together.
+    ///
+    /// # Errors
+    /// An interrupt, an unknown map, or too many of them.
+    fn get_many(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure>;
+    /// Rows of other grains as they were last committed, in the order asked for.
+    ///
+    /// # Errors
+    /// An interrupt, an unknown table or map, or too many reads in one run.
+    fn read(&mut self, wanted: &[ReadAt<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure>;
     /// Deletes the grain: its value, maps and timers. Inputs that wait stay and start an empty grain.
     fn delete_grain(&mut self);
     /// Sends a message when the run has committed.
@@ -157,10 +183,23 @@ pub trait Access {
     /// # Errors
     /// An unknown handler.
     fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure>;
+    /// Sets a timer that fires again and again, replacing an earlier one of that name.
+    ///
+    /// # Errors
+    /// An unknown handler, a period or line that is not allowed, or a payload that is too large.
+    fn set_timer_every(&mut self, name: &str, every: Every, handler: &str, payload: Vec<u8>) -> Result<(), Failure>;
     /// Cancels the named timer, if it is set.
     fn cancel_timer(&mut self, name: &str);
-    /// Adds to a counter of the app.
-    fn count(&mut self, counter: &str, by: i64);
+    /// A value of the configuration in the app file: of the handler, or else of the app.
+    fn config(&self, name: &str) -> Option<&str>;
+    /// Logs a line with the identity of the grain.
+    fn log(&mut self, level: LogLevel, message: String);
+    /// An id of the handling of this input, the same in each attempt.
+    fn run_id(&mut self) -> u128;
+    /// The next number of a sequence that follows from the input.
+    fn random_u64(&mut self) -> u64;
+    /// Changes a counter or a gauge of the app. A run whose names, labels or values are not allowed fails.
+    fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange);
 }
 
 fn micros(time: Duration) -> u64 {
@@ -252,79 +291,6 @@ impl<'a> Context<'a> {
         self.access.set_value(None);
     }
 
-    /// A map entry.
-    ///
-    /// # Errors
-    /// To be passed on; an unknown map.
-    pub fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        self.access.map_get(map, key)
-    }
-
-    /// A map entry of type `u64`; 0 if there is none.
-    ///
-    /// # Errors
-    /// To be passed on; an unknown map; an entry that is no `u64`.
-    pub fn map_get_u64(&mut self, map: &str, key: &[u8]) -> Result<u64, Failure> {
-        let Some(bytes) = self.access.map_get(map, key)? else { return Ok(0) };
-        let array =
-            <[u8; 8]>::try_from(bytes.as_slice()).map_err(|_| Failure::new(format!("an entry of {map} is no u64")))?;
-        Ok(decode_u64(array))
-    }
-
-    /// Sets a map entry.
-    ///
-    /// # Errors
-    /// An unknown map.
-    pub fn map_put(&mut self, map: &str, key: &[u8], value: impl Into<Vec<u8>>) -> Result<(), Failure> {
-        self.access.map_set(map, key, Some(value.into()))
-    }
-
-    /// Sets a map entry that lives for `ttl` from now, unless it is written again, and not for the time that the app file
-    /// says.
-    ///
-    /// # Errors
-    /// An unknown map; the app file has no `ttl` for it, or this one is out of bounds.
-    pub fn map_put_for(
-        &mut self,
-        map: &str,
-        key: &[u8],
-        value: impl Into<Vec<u8>>,
-        ttl: Duration,
-    ) -> Result<(), Failure> {
-        self.access.map_set_for(map, key, value.into(), micros(ttl))
-    }
-
-    /// Sets a map entry of type `u64`.
-    ///
-    /// # Errors
-    /// An unknown map.
-    pub fn map_put_u64(&mut self, map: &str, key: &[u8], value: u64) -> Result<(), Failure> {
-        self.access.map_set(map, key, Some(encode_u64(value).to_vec()))
-    }
-
-    /// Deletes a map entry.
-    ///
-    /// # Errors
-    /// An unknown map.
-    pub fn map_delete(&mut self, map: &str, key: &[u8]) -> Result<(), Failure> {
-        self.access.map_set(map, key, None)
-    }
-
-    /// Entries of a map from `from` to before `to` (`None`: to the end), at most `limit`.
-    ///
-    /// # Errors
-    /// To be passed on; an unknown map.
-    pub fn map_range(
-        &mut self,
-        map: &str,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Vec<Entry>, Failure> {
-        self.access.map_range(map, from, to, limit, reverse)
-    }
-
     /// Deletes the grain: its value, maps and timers.
     pub fn delete_grain(&mut self) {
         self.access.delete_grain();
@@ -366,29 +332,5 @@ impl<'a> Context<'a> {
     /// An unknown table, topic, map or handler; too many hops.
     pub fn send(&mut self, message: Send) -> Result<(), Failure> {
         self.access.send(message)
-    }
-
-    /// Sets the named timer of this grain, replacing an earlier one.
-    ///
-    /// # Errors
-    /// An unknown handler.
-    pub fn set_timer(
-        &mut self,
-        name: &str,
-        due_micros: u64,
-        handler: &str,
-        payload: impl Into<Vec<u8>>,
-    ) -> Result<(), Failure> {
-        self.access.set_timer(name, due_micros, handler, payload.into())
-    }
-
-    /// Cancels the named timer, if it is set.
-    pub fn cancel_timer(&mut self, name: &str) {
-        self.access.cancel_timer(name);
-    }
-
-    /// Adds to a counter of the app.
-    pub fn count(&mut self, counter: &str, by: i64) {
-        self.access.count(counter, by);
     }
 }

@@ -32,6 +32,9 @@ pub enum Cause<'a> {
         name: &'a str,
         /// When it was due, microseconds since 1970 by the engine's clock.
         due_micros: u64,
+        /// How many more times it was due since, if it repeats: it does not fire for them any more. At most 1,000 are counted
+        /// where it repeats by a line of cron.
+        missed: u64,
     },
 }
 

@@ -11,7 +11,10 @@ mod input;
 pub mod testing;
 
 pub use app::{App, Handler, HandlerFn, Results};
-pub use context::{Access, Callback, Context, Entry, Interrupt, MessageOperation, MessageTarget, Send};
+pub use context::{
+    Access, Callback, Context, Entry, Every, Interrupt, LogLevel, MapName, MapRef, MessageOperation, MessageTarget,
+    MetricChange, ReadAt, Send, Wanted,
+};
 pub use failed::{Caught, Failed, Retry, kinds, status_of};
 pub use gristmill_base::datatype;
 pub use input::{Cause, Failure, Input, Reply};

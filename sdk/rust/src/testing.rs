@@ -3,7 +3,12 @@
 //! [`FakeGrain::call`] does what the engine does around a run: the effects of a failed run are dropped, and a run whose
 //! read was interrupted starts again from the beginning.
 
-use crate::{Access, Caught, Cause, Context, Entry, Failure, HandlerFn, Input, Interrupt, Reply, Send};
+use crate::{
+    Access, Caught, Cause, Context, Entry, Every, Failure, HandlerFn, Input, Interrupt, LogLevel, MapRef, MetricChange,
+    ReadAt, Reply, Send, Wanted,
+};
+use gristmill_base::cron::Cron;
+use gristmill_base::series::series;
 use std::collections::BTreeMap;
 
 /// A timer that a handler has set.
@@ -15,10 +20,12 @@ pub struct FakeTimer {
     pub handler: String,
     /// What the handler gets.
     pub payload: Vec<u8>,
+    /// When it fires again after that.
+    pub every: Option<Every>,
 }
 
 /// A grain in memory. All of it can be read and changed by a test.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FakeGrain {
     /// The grain's key.
     pub key: Vec<u8>,
@@ -32,6 +39,8 @@ pub struct FakeGrain {
     pub value: Option<Vec<u8>>,
     /// The maps of its table by name. A map that is not in here is unknown.
     pub maps: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// The ids of its maps: [`FakeGrain::with_map`] numbers them from 0.
+    pub map_ids: BTreeMap<u16, String>,
     /// Timers that are set, by name.
     pub timers: BTreeMap<String, FakeTimer>,
     /// When what was written with a time of its own expires, microseconds since 1970: entries by map and key, the grain by
@@ -39,8 +48,22 @@ pub struct FakeGrain {
     pub expires: BTreeMap<Option<(String, Vec<u8>)>, u64>,
     /// What was sent, in order. Names of tables, topics and handlers are not checked.
     pub sent: Vec<Send>,
-    /// Sums of the counters by name.
-    pub counters: BTreeMap<String, i64>,
+    /// Counters by the text of their series: `name`, or `name{label="value"}` with the labels in order.
+    pub counters: BTreeMap<String, u64>,
+    /// Gauges in the same way.
+    pub gauges: BTreeMap<String, f64>,
+    /// Other grains that handlers may read, by table and key.
+    pub others: BTreeMap<(String, Vec<u8>), FakeGrain>,
+    /// The configuration that handlers see.
+    pub config: BTreeMap<String, String>,
+    /// Lines that were logged.
+    pub logged: Vec<(LogLevel, String)>,
+    /// Id of the next run; numbers that it draws follow from it.
+    pub run_id: u128,
+    /// How many numbers the run has drawn.
+    pub drawn: u64,
+    /// Something that a handler hears of no failure for, and that makes its run fail: a metric that is not allowed.
+    pub fault: Option<String>,
     /// So many reads to come are interrupted, as when the engine must fetch from disk first.
     pub misses: u32,
 }
@@ -55,6 +78,8 @@ impl FakeGrain {
     /// The grain with one more map in its table.
     #[must_use]
     pub fn with_map(mut self, name: &str) -> Self {
+        let id = self.map_ids.last_key_value().map_or(0, |(id, _)| id + 1);
+        self.map_ids.insert(id, name.to_owned());
         self.maps.insert(name.to_owned(), BTreeMap::new());
         self
     }
@@ -66,6 +91,7 @@ impl FakeGrain {
     /// What the handler fails with, for one of the inputs or for all; the grain is then as before the run. That it deferred the
     /// first one.
     pub fn call(&mut self, handler: HandlerFn, inputs: &[Input<'_>]) -> Result<Vec<Reply>, Failure> {
+        self.drawn = 0;
         loop {
             let before = self.clone();
             let called = self.run(handler, inputs);
@@ -106,8 +132,10 @@ impl FakeGrain {
     }
 
     fn run(&mut self, handler: HandlerFn, inputs: &[Input<'_>]) -> Result<Vec<Reply>, Failure> {
-        match handler {
-            HandlerFn::Each(call) => inputs.iter().map(|input| call(input, &mut Context::new(self))).collect(),
+        let replies: Vec<Reply> = match handler {
+            HandlerFn::Each(call) => {
+                inputs.iter().map(|input| call(input, &mut Context::new(self))).collect::<Result<_, _>>()?
+            }
             HandlerFn::Several(call) => {
                 let mut replies = Vec::with_capacity(inputs.len());
                 for (at, result) in call(inputs, &mut Context::new(self))?.into_iter().enumerate() {
@@ -117,8 +145,12 @@ impl FakeGrain {
                         Err(failure) => return Err(failure),
                     }
                 }
-                Ok(replies)
+                replies
             }
+        };
+        match self.fault.take() {
+            Some(fault) => Err(Failure::new(fault)),
+            None => Ok(replies),
         }
     }
 
@@ -128,8 +160,17 @@ impl FakeGrain {
         Err(Interrupt(u64::from(left)))
     }
 
-    fn map(&mut self, name: &str) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
-        self.maps.get_mut(name).ok_or_else(|| Failure::new(format!("the table has no map {name}")))
+    fn map_name(&self, map: MapRef<'_>) -> Result<String, Failure> {
+        let name = match map {
+            MapRef::Name(name) => Some(name.to_owned()).filter(|name| self.maps.contains_key(name)),
+            MapRef::Id(id) => self.map_ids.get(&id).cloned(),
+        };
+        name.ok_or_else(|| Failure::new(format!("the table has no map {map}")))
+    }
+
+    fn map(&mut self, map: MapRef<'_>) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
+        let name = self.map_name(map)?;
+        Ok(self.maps.entry(name).or_default())
     }
 }
 
@@ -167,31 +208,31 @@ impl Access for FakeGrain {
         Ok(())
     }
 
-    fn map_set_for(&mut self, map: &str, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
+    fn map_set_for(&mut self, map: MapRef<'_>, key: &[u8], value: Vec<u8>, ttl_micros: u64) -> Result<(), Failure> {
         self.map_set(map, key, Some(value))?;
         let due = self.now_micros.saturating_add(ttl_micros);
-        self.expires.insert(Some((map.to_owned(), key.to_vec())), due);
+        self.expires.insert(Some((self.map_name(map)?, key.to_vec())), due);
         Ok(())
     }
 
-    fn map_get(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn map_get(&mut self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         self.miss()?;
         Ok(self.map(map)?.get(key).cloned())
     }
 
-    fn map_set(&mut self, map: &str, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
+    fn map_set(&mut self, map: MapRef<'_>, key: &[u8], value: Option<Vec<u8>>) -> Result<(), Failure> {
         let rows = self.map(map)?;
         match value {
             Some(value) => rows.insert(key.to_vec(), value),
             None => rows.remove(key),
         };
-        self.expires.remove(&Some((map.to_owned(), key.to_vec())));
+        self.expires.remove(&Some((self.map_name(map)?, key.to_vec())));
         Ok(())
     }
 
     fn map_range(
         &mut self,
-        map: &str,
+        map: MapRef<'_>,
         from: &[u8],
         to: Option<&[u8]>,
         limit: usize,
@@ -202,6 +243,35 @@ impl Access for FakeGrain {
         let rows =
             self.map(map)?.iter().filter(|(key, _)| inside(key)).map(|(key, value)| (key.clone(), value.clone()));
         Ok(if reverse { rows.rev().take(limit).collect() } else { rows.take(limit).collect() })
+    }
+
+    fn map_delete_range(&mut self, map: MapRef<'_>, from: &[u8], to: Option<&[u8]>) -> Result<(), Failure> {
+        let inside = |key: &[u8]| key >= from && to.is_none_or(|to| key < to);
+        self.map(map)?.retain(|key, _| !inside(key));
+        let name = self.map_name(map)?;
+        self.expires.retain(|what, _| what.as_ref().is_none_or(|(map, key)| *map != name || !inside(key)));
+        Ok(())
+    }
+
+    fn get_many(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        self.miss()?;
+        let row = |wanted: &Wanted<'_>| match wanted {
+            Wanted::Value => Ok(self.value.clone()),
+            Wanted::Entry(map, key) => Ok(self.maps[&self.map_name(*map)?].get(*key).cloned()),
+        };
+        wanted.iter().map(row).collect()
+    }
+
+    fn read(&mut self, wanted: &[ReadAt<'_>]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        self.miss()?;
+        let row = |at: &ReadAt<'_>| {
+            let Some(other) = self.others.get(&(at.table.to_owned(), at.key.to_vec())) else { return Ok(None) };
+            match at.wanted {
+                Wanted::Value => Ok(other.value.clone()),
+                Wanted::Entry(map, key) => Ok(other.maps[&other.map_name(map)?].get(key).cloned()),
+            }
+        };
+        wanted.iter().map(row).collect()
     }
 
     fn delete_grain(&mut self) {
@@ -217,7 +287,21 @@ impl Access for FakeGrain {
     }
 
     fn set_timer(&mut self, name: &str, due_micros: u64, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
-        self.timers.insert(name.to_owned(), FakeTimer { due_micros, handler: handler.to_owned(), payload });
+        self.timers
+            .insert(name.to_owned(), FakeTimer { due_micros, handler: handler.to_owned(), payload, every: None });
+        Ok(())
+    }
+
+    fn set_timer_every(&mut self, name: &str, every: Every, handler: &str, payload: Vec<u8>) -> Result<(), Failure> {
+        let due_micros = match &every {
+            Every::Period(period) => self.now_micros.saturating_add(period.as_micros() as u64),
+            Every::Cron(line) => {
+                let cron: Cron = line.parse().map_err(Failure::new)?;
+                cron.after(self.now_micros).ok_or_else(|| Failure::new(format!("no day fits {line}")))?
+            }
+        };
+        let handler = handler.to_owned();
+        self.timers.insert(name.to_owned(), FakeTimer { due_micros, handler, payload, every: Some(every) });
         Ok(())
     }
 
@@ -225,8 +309,34 @@ impl Access for FakeGrain {
         self.timers.remove(name);
     }
 
-    fn count(&mut self, counter: &str, by: i64) {
-        *self.counters.entry(counter.to_owned()).or_default() += by;
+    fn config(&self, name: &str) -> Option<&str> {
+        self.config.get(name).map(String::as_str)
+    }
+
+    fn log(&mut self, level: LogLevel, message: String) {
+        self.logged.push((level, message));
+    }
+
+    fn run_id(&mut self) -> u128 {
+        self.run_id
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        self.drawn += 1;
+        // Something that differs; the engine's numbers are others.
+        (self.run_id as u64).wrapping_add(self.drawn).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+    }
+
+    fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange) {
+        let series = match series(name, labels) {
+            Ok(series) => series,
+            Err(wrong) => return self.fault = Some(wrong),
+        };
+        match change {
+            MetricChange::Count(by) => *self.counters.entry(series).or_default() += by,
+            MetricChange::Set(value) => drop(self.gauges.insert(series, value)),
+            MetricChange::Add(by) => *self.gauges.entry(series).or_default() += by as f64,
+        }
     }
 }
 
@@ -237,7 +347,7 @@ mod tests {
 
     fn fill(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
         context.map_put("m", input.payload, b"1".as_slice())?;
-        context.count("calls", 1);
+        context.count("calls", &[("key", "k")], 1);
         let value = context.value()?;
         if input.payload == b"bad" { Err(Failure::new("bad")) } else { Ok(Reply(value)) }
     }
@@ -251,7 +361,7 @@ mod tests {
         assert_eq!(grain, before);
         grain.misses = 2;
         assert_eq!(grain.invoke(fill, b"good").unwrap(), Reply::value("v"));
-        assert_eq!((grain.counters["calls"], grain.misses), (1, 0));
+        assert_eq!((grain.counters["calls{key=\"k\"}"], grain.misses), (1, 0));
     }
 
     fn until(inputs: &[Input<'_>], context: &mut Context<'_>) -> Result<Results, Failure> {
@@ -293,11 +403,23 @@ mod tests {
     fn ranges_are_half_open_and_unknown_maps_fail() {
         let mut grain = FakeGrain::new("k").with_map("m");
         for key in [b"a", b"b", b"c"] {
-            grain.map_set("m", key, Some(key.to_vec())).unwrap();
+            grain.map_set("m".into(), key, Some(key.to_vec())).unwrap();
         }
         let keys = |rows: Vec<Entry>| rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-        assert_eq!(keys(grain.map_range("m", b"a", Some(b"c"), 9, false).unwrap()), [b"a", b"b"]);
-        assert_eq!(keys(grain.map_range("m", b"b", None, 1, true).unwrap()), [b"c"]);
-        assert!(grain.map_get("n", b"a").is_err());
+        assert_eq!(keys(grain.map_range("m".into(), b"a", Some(b"c"), 9, false).unwrap()), [b"a", b"b"]);
+        assert_eq!(keys(grain.map_range("m".into(), b"b", None, 1, true).unwrap()), [b"c"]);
+        assert!(grain.map_get("n".into(), b"a").is_err());
+    }
+
+    #[test]
+    fn ranges_are_deleted_and_maps_have_ids() {
+        let mut grain = FakeGrain::new("k").with_map("l").with_map("m");
+        for key in [b"a", b"b", b"c"] {
+            grain.map_set(1.into(), key, Some(key.to_vec())).unwrap();
+        }
+        grain.map_delete_range("m".into(), b"a", Some(b"c")).unwrap();
+        let wanted = [Wanted::Value, Wanted::entry("m", b"a"), Wanted::entry(1, b"c")];
+        assert_eq!(grain.get_many(&wanted).unwrap(), [None, None, Some(b"c".to_vec())]);
+        assert!(grain.map_get(2.into(), b"a").is_err());
     }
 }

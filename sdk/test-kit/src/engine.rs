@@ -9,6 +9,7 @@ use gristmill_base::ids::{ConnId, SessionId, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
+use gristmill_state::metrics::{Metric, MetricKind, SeriesKey};
 use gristmill_state::slot::Slot;
 use std::collections::BTreeMap;
 
@@ -213,13 +214,25 @@ impl Engine {
         })
     }
 
-    /// Sums of the app's counters.
+    /// Sums of the app's counters by series.
     pub(crate) fn counters(&self) -> BTreeMap<String, i64> {
         let mut sums = BTreeMap::new();
-        for (name, by) in self.slots().flat_map(|(_, slot)| &slot.counters) {
-            *sums.entry(name.to_string()).or_default() += by;
+        let metrics = self.slots().flat_map(|(_, slot)| slot.metrics.iter());
+        for ((_, _, series), metric) in metrics.filter(|((_, kind, _), _)| *kind == MetricKind::Counter) {
+            *sums.entry(series.to_string()).or_default() += metric.sum;
         }
         sums
+    }
+
+    /// What a gauge shows: what it was set to last, and all that was added.
+    pub(crate) fn gauge(&self, series: &str) -> f64 {
+        let metrics = self.slots().flat_map(|(_, slot)| slot.metrics.iter());
+        let of = |((_, kind, known), metric): (&SeriesKey, &Metric)| {
+            (*kind == MetricKind::Gauge && **known == *series).then_some(*metric)
+        };
+        let found: Vec<Metric> = metrics.filter_map(of).collect();
+        let set = found.iter().filter_map(|metric| metric.set).max().map_or(0.0, |(_, bits)| f64::from_bits(bits));
+        set + found.iter().map(|metric| metric.sum).sum::<i64>() as f64
     }
 
     pub(crate) fn memory(&self) -> &Memory {

@@ -180,13 +180,20 @@ impl TestApp {
         self.rows(slot).into_iter().filter_map(timer).collect()
     }
 
-    /// The sum of a counter; 0 if nothing was counted.
+    /// The sum of a counter; 0 if nothing was counted. One with labels has them behind its name, in order:
+    /// `NAME{LABEL="VALUE"}`.
     #[must_use]
     pub fn counter(&self, name: &str) -> i64 {
         self.engine.counters().get(name).copied().unwrap_or(0)
     }
 
-    /// All counters by name.
+    /// What a gauge shows, named as a counter is; 0 if it was never changed.
+    #[must_use]
+    pub fn gauge(&self, name: &str) -> f64 {
+        self.engine.gauge(name)
+    }
+
+    /// All counters by name and labels.
     #[must_use]
     pub fn counters(&self) -> BTreeMap<String, i64> {
         self.engine.counters()

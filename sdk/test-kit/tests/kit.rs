@@ -47,7 +47,7 @@ fn add(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
     let by = event["by"].as_u64().ok_or_else(|| Failure::new("no number in by"))?;
     let sum = sum(context)? + by;
     context.set_value(encode_u64(sum));
-    context.count("added", 1);
+    context.count("added", &[], 1);
     Ok(Reply::value(sum.to_string()))
 }
 

@@ -95,6 +95,24 @@ struct Entry {
     entry: String,
 }
 
+#[derive(clap::Args)]
+struct DeleteRange {
+    #[command(flatten)]
+    grain: Grain,
+    /// The map.
+    #[arg(value_name = "NAME")]
+    map: String,
+    /// First entry key that goes; without it the first there is.
+    #[arg(long, value_name = "A", required_unless_present_any = ["to", "all"], allow_negative_numbers = true)]
+    from: Option<String>,
+    /// First entry key that stays again; without it all go up to the last.
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    to: Option<String>,
+    /// All entries.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    all: bool,
+}
+
 #[derive(clap::Subcommand)]
 enum OnMap {
     /// Read an entry.
@@ -115,6 +133,8 @@ enum OnMap {
         #[command(flatten)]
         entry: Entry,
     },
+    /// Delete the entries from one key to before another, however many they are.
+    DeleteRange(DeleteRange),
 }
 
 /// Does it.
@@ -131,6 +151,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Action::Map(OnMap::Get { entry }) => at.map_get(entry)?,
         Action::Map(OnMap::Put { entry, value }) => at.map_put(entry, value)?,
         Action::Map(OnMap::Delete { entry }) => at.map_delete(entry)?,
+        Action::Map(OnMap::DeleteRange(delete)) => at.map_delete_range(delete)?,
         Action::Scan { table, prefix, limit } => at.scan(table, prefix, *limit)?,
     }
     at.printer.flush()
@@ -146,6 +167,20 @@ struct At {
 /// An answer that is no.
 fn no(message: String) -> Failed {
     Failed::new(Exit::No, message)
+}
+
+/// The bytes of the keys between which entries of a map are meant.
+fn bounds(
+    table: &Table,
+    name: &str,
+    from: &Option<String>,
+    to: &Option<String>,
+) -> Result<(Vec<u8>, Option<Vec<u8>>), Failed> {
+    let of = table.map(name).map_err(failed)?.key;
+    let bound = |text: &Option<String>| {
+        text.as_ref().map(|text| typed::encode(&format!("the entry key of map {name}"), of, text)).transpose()
+    };
+    Ok((bound(from)?.unwrap_or_default(), bound(to)?))
 }
 
 impl At {
@@ -186,10 +221,7 @@ impl At {
         let (table, key) = self.grain(&get.grain)?;
         let name = get.map.as_deref().unwrap_or_default();
         let map = table.map(name).map_err(failed)?.clone();
-        let bound = |text: &Option<String>| {
-            text.as_ref().map(|text| typed::encode(&format!("the entry key of map {name}"), map.key, text)).transpose()
-        };
-        let (mut from, mut to) = (bound(&get.from)?.unwrap_or_default(), bound(&get.to)?);
+        let (mut from, mut to) = bounds(&table, name, &get.from, &get.to)?;
         let mut left = get.limit;
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(0);
@@ -258,6 +290,13 @@ impl At {
     fn map_delete(&mut self, entry: &Entry) -> Result<(), Failed> {
         let (_, key, entry_key) = self.entry(entry)?;
         self.client.map_delete(&entry.grain.table, &key, &entry.map, &entry_key).map_err(failed)
+    }
+
+    fn map_delete_range(&mut self, delete: &DeleteRange) -> Result<(), Failed> {
+        let (table, key) = self.grain(&delete.grain)?;
+        let (from, to) = bounds(&table, &delete.map, &delete.from, &delete.to)?;
+        let table = &delete.grain.table;
+        self.client.map_delete_range(table, &key, &delete.map, &from, to.as_deref()).map_err(failed)
     }
 
     fn scan(&mut self, name: &str, prefix: &str, limit: u64) -> Result<(), Failed> {

@@ -1,5 +1,6 @@
 //! What the gateway knows of the server without asking a shard: whether it is ready, and why not.
 
+use super::apps::LastShown;
 use super::collect::Probe;
 use gristmill_base::ids::ShardId;
 use gristmill_io::clock::SystemClock;
@@ -21,6 +22,8 @@ pub(crate) struct Board {
     pub(super) root: PathBuf,
     /// When the server started, monotonic nanoseconds.
     pub(super) started_nanos: u64,
+    /// What was shown of metrics of apps.
+    pub(super) apps: LastShown,
     news: Mutex<News>,
     /// Set once, when recovery is done.
     running: OnceLock<Running>,
@@ -57,6 +60,7 @@ impl Board {
             budget_bytes,
             root: root.to_owned(),
             started_nanos,
+            apps: LastShown::default(),
             news: Mutex::default(),
             running: OnceLock::new(),
         }

@@ -1,5 +1,6 @@
 //! The metrics as OpenMetrics text.
 
+use super::apps::AppMetrics;
 use super::board::Board;
 use super::collect::Known;
 use super::families::{self, COUNTERS, DOOR_COUNTERS, DOOR_GAUGES, DOOR_MEMORY, Family, GAUGES};
@@ -18,6 +19,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Of the answer.
@@ -55,6 +57,8 @@ pub(super) struct Scrape {
     /// Of the process and the gateway: name, unit, help, value.
     gauges: Vec<(&'static str, Option<Unit>, &'static str, f64)>,
     counters: Vec<(&'static str, &'static str, u64)>,
+    /// What apps measure.
+    apps: Arc<AppMetrics>,
     now_nanos: u64,
 }
 
@@ -66,7 +70,6 @@ impl Scrape {
         let resident = resident().unwrap_or_default();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut scrape = Self {
-            shards,
             gauges: vec![
                 (
                     "ready",
@@ -100,6 +103,8 @@ impl Scrape {
                 ("http_connections_expired", "Of them, closed because their time was up", read(&door.expired)),
                 ("http_requests", "Requests that the HTTP door answered", read(&door.requests)),
             ],
+            apps: board.apps.take(&shards),
+            shards,
             now_nanos,
         };
         if let Some((free, total)) = space(&board.root) {
@@ -279,15 +284,9 @@ impl Scrape {
         Ok(())
     }
 
-    /// Counters of apps, where each shard is, and how old its numbers are.
+    /// What apps measure, where each shard is, and how old its numbers are.
     fn others(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Counters that handlers of apps bump; they may also fall";
-        let mut family = encoder.encode_descriptor("app_counter", help, None, MetricType::Gauge)?;
-        for ([shard], told) in self.told() {
-            for (name, value) in &told.engine.app_counters {
-                family.encode_family(&[shard.clone(), ("name", escaped(name))])?.encode_gauge(value)?;
-            }
-        }
+        self.apps.encode(encoder)?;
         let help = "CPU, NUMA node and pinning of a shard";
         let mut family = encoder.encode_descriptor("shard", help, None, MetricType::Info)?;
         for ([shard], told) in self.told() {
@@ -344,11 +343,6 @@ fn levels(store: &Sizes) -> impl Iterator<Item = (String, u64, u64)> {
     sorted.chain([("values".to_owned(), store.value_files, store.value_bytes)])
 }
 
-/// A label's value as the format wants it; the library writes values as they are.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 /// Sum, count and the numbers between the bounds, of a histogram whose values are divided by `scale`.
 fn buckets(histogram: &Histogram<u64>, bounds: &[u64], scale: f64) -> (f64, u64, Vec<(f64, u64)>) {
     let mut buckets: Vec<(f64, u64)> = bounds.iter().map(|bound| (*bound as f64 / scale, 0)).collect();
@@ -367,10 +361,12 @@ fn buckets(histogram: &Histogram<u64>, bounds: &[u64], scale: f64) -> (f64, u64,
 mod tests {
     use super::*;
     use crate::gateway::openmetrics::{Kind, Metrics};
+    use gristmill_base::series::series;
+    use gristmill_core::measures::AppMetric;
     use gristmill_net::counters::Counters;
+    use gristmill_state::metrics::MetricKind;
     use gristmill_state::store::{FileNumber, Group};
     use std::collections::BTreeSet;
-    use std::sync::Arc;
 
     /// A server of two shards, both of which have told something.
     fn scrape_of_all() -> Scrape {
@@ -389,7 +385,12 @@ mod tests {
         told.engine.gauges = GAUGES.iter().map(|(name, _)| (*name, 3)).collect();
         told.engine.memory = vec![("queued_inputs", 4096)];
         told.engine.store.add(&Group { values: [(FileNumber(1), 8_192)].into(), ..Group::default() });
-        told.engine.app_counters = vec![("a \"name\"\\".to_owned(), -2)];
+        (told.engine.slot_count, told.engine.slots) = (1, vec![0]);
+        let series = series("opened", &[("kind", "a \"b\"\\\n")]).unwrap();
+        let counter = AppMetric { app: "shop".to_owned(), kind: MetricKind::Counter, series, sum: 3, set: None };
+        let open = AppMetric { kind: MetricKind::Gauge, series: "open".to_owned(), sum: -2, ..counter.clone() };
+        told.engine.app_metrics = vec![counter, open];
+        told.engine.app_over = vec![("shop".to_owned(), 4)];
         for nanos in [15_000, 700_000, 700_000, 90_000_000_000] {
             told.engine.flushes.nanos.saturating_record(nanos);
         }
@@ -406,7 +407,10 @@ mod tests {
         let metrics = Metrics::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
         assert_eq!(metrics.value("gristmill_turns_total", &[("shard", "0")]), Some(7.0));
         assert_eq!(metrics.value("gristmill_turns_total", &[("shard", "1")]), None, "it has told nothing yet");
-        assert_eq!(metrics.value("gristmill_app_counter", &[("shard", "0"), ("name", "a \"name\"\\")]), Some(-2.0));
+        let opened = [("app", "shop"), ("kind", "a \"b\"\\\n")];
+        assert_eq!(metrics.value("gristmill_app_opened_total", &opened), Some(3.0));
+        assert_eq!(metrics.value("gristmill_app_open_current", &[("app", "shop")]), Some(-2.0));
+        assert_eq!(metrics.value("gristmill_app_series_over", &[("app", "shop")]), Some(4.0));
         let below = |le: &str| metrics.value("gristmill_flush_seconds_bucket", &[("shard", "0"), ("le", le)]);
         assert_eq!((below("0.0005"), below("0.001"), below("+Inf")), (Some(1.0), Some(3.0), Some(4.0)));
         let purpose = [("shard", "0"), ("purpose", "unfinished_frames")];
@@ -432,7 +436,9 @@ mod tests {
     #[test]
     fn every_metric_is_documented_and_nothing_else_is() {
         let docs = include_str!("../../../docs/metrics.md");
-        let shown: BTreeSet<String> = Metrics::parse(&scrape_of_all().text().unwrap()).unwrap().names();
+        let mut shown: BTreeSet<String> = Metrics::parse(&scrape_of_all().text().unwrap()).unwrap().names();
+        // Apps give their own names.
+        shown.retain(|name| !name.starts_with("gristmill_app_") || name == "gristmill_app_series_over");
         let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
         assert_eq!(shown, documented, "docs/metrics.md lists one metric a row");

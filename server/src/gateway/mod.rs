@@ -1,6 +1,7 @@
 //! The gateway: a thread of its own with the HTTP door, for operators: metrics and health. It never touches the state of
 //! a shard; it asks, and the shards tell.
 
+mod apps;
 mod board;
 mod collect;
 mod families;

@@ -1,5 +1,6 @@
 //! A server from its start to its stop.
 
+mod app_lines;
 mod calibrated;
 mod doors;
 mod endpoints;

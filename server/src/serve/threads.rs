@@ -1,5 +1,6 @@
 //! One thread per shard, from its start to its end.
 
+use super::app_lines;
 use super::calibrated::Writing;
 use super::marked::MarkedApps;
 use super::recovery::boot_failed;
@@ -7,6 +8,7 @@ use crate::exit::{Exit, Failed};
 use crate::gateway::Board;
 use gristmill_base::ids::ShardId;
 use gristmill_core::boot::ShardSeed;
+use gristmill_core::shard::AppLog;
 use gristmill_core::{LinkedApps, Parcel, WorkState};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
@@ -75,6 +77,8 @@ pub(super) enum Happened {
     Fault(ShardId, Fault),
     /// A line of a shard for the operator.
     Notice(ShardId, String),
+    /// A line of a handler.
+    Log(ShardId, Box<AppLog>),
     /// The operator wants the server to stop.
     Signal(i32),
 }
@@ -161,6 +165,8 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         }
         // As above: messages are the main thread's, which may wait for whoever reads them.
         Told::Notice(line) => drop(tell.send(Happened::Notice(shard, line))),
+        Told::Log(line) if app_lines::admit() => drop(tell.send(Happened::Log(shard, line))),
+        Told::Log(_) => {}
         Told::Fault(fault) => drop(tell.send(Happened::Fault(shard, fault))),
         Told::Work(state, what) => drop(tell.send(Happened::Work(shard, state, what))),
     });

@@ -1,5 +1,6 @@
 //! The main thread of a running server: waits for the shards and for signals, and stops everything together.
 
+use super::app_lines;
 use super::threads::Happened;
 use super::work::ShardsWork;
 use crate::exit::{Exit, Failed};
@@ -136,6 +137,7 @@ impl Watch {
             Happened::Notice(shard, line) => {
                 tracing::warn!(target: target!(), shard = shard.0, "shard {shard}: {line}");
             }
+            Happened::Log(shard, line) => app_lines::tell(shard, &line),
             Happened::Signal(signal) => {
                 if !self.stop.is_requested() {
                     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");

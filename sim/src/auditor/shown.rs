@@ -25,6 +25,11 @@ impl Auditor {
             Act::MapPut(table, _, key, entry, value) => {
                 vec![((table, key.clone(), Some(entry.clone())), Some(value.clone()))]
             }
+            Act::MapDeleteRange(table, _, key, from, to) => {
+                let is_within = |entry: &String| entry >= from && to.as_ref().is_none_or(|to| entry < to);
+                let cells = self.cells_within(table, key).into_iter();
+                cells.filter(|(_, _, entry)| entry.as_ref().is_some_and(is_within)).map(|cell| (cell, None)).collect()
+            }
             _ => Vec::new(),
         }
     }

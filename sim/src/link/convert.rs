@@ -5,9 +5,9 @@ use gristmill_base::event_batch::{BatchEvent, check_batch};
 use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
-    Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapGet,
-    MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan,
-    Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
+    Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete,
+    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked,
+    Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
 };
 
 fn sequence(of: Sequence) -> WireSequence {
@@ -94,6 +94,10 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
             key,
             entry_key: entry,
         }),
+        Operation::MapDeleteRange { table, map, sequence: at, key, from, to } => {
+            let (table, map, sequence) = (*table, *map, sequence(*at));
+            WireOperation::MapDeleteRange(MapDeleteRange { table, map, sequence, key, from, to: to.as_deref() })
+        }
         Operation::Range { table, map, key, from, to, limit, reverse } => WireOperation::Range(Range {
             table: *table,
             map: *map,

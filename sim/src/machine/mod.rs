@@ -20,7 +20,7 @@ use crate::host::{Dice, SimHost};
 use crate::link::Links;
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
-use crate::rows::{WholeGrain, backlogs_of, grains_of};
+use crate::rows::{WholeGrain, backlogs_of, grains_of, rows_of};
 use crate::trace::TraceHash;
 use crate::workload::Names;
 use gristmill_base::env::{Clock, Rng};
@@ -32,6 +32,8 @@ use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
 use gristmill_state::input::GrainAddress;
 use gristmill_state::record::Spilled;
 use gristmill_state::slot::Slot;
+use gristmill_state::store::RowKey;
+use gristmill_state::timers::TimerRow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -450,6 +452,21 @@ impl Machine {
             all.extend(self.grains(slot)?.iter().cloned());
         }
         Ok(all)
+    }
+
+    /// When a timer of a grain comes due, wherever its row lies; `None` if it is not set.
+    ///
+    /// # Errors
+    /// Damage that nobody made.
+    pub fn due_of_timer(&self, names: &Names, table: &str, key: &str, name: &str) -> Result<Option<u64>, String> {
+        let slot = names.slot(key);
+        let Some(core) = self.cores.iter().find(|core| core.shard.slot(slot).is_some()) else { return Ok(None) };
+        let rows = rows_of(&core.shard, slot, &|path| self.undamaged(path));
+        let (_, timers) = rows.map_err(|what| format!("P8: nobody damaged this: {what}"))?;
+        let table = TableId(names.table(table).id);
+        let place = RowKey::Timer(slot, table, key.as_bytes().into(), name.as_bytes().into()).encode();
+        let Some(row) = timers.get(&place) else { return Ok(None) };
+        TimerRow::decode(row.ssn, &row.bytes).map(|row| Some(row.due_micros)).map_err(|error| error.to_string())
     }
 
     /// All rows of backlogs, wherever they lie, with their grains.

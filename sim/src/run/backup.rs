@@ -183,12 +183,14 @@ impl Run {
         let auditor = std::mem::replace(&mut self.auditor, auditor);
         let (clients, ingesters) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.ingesters));
         let network = std::mem::take(&mut self.network);
+        self.workload.other_directory();
         let names = self.names.clone();
         let rested = self.machine.start(false).and_then(|()| {
             self.take_names();
             self.resume_restored()?;
             self.settle().and_then(|()| self.final_check())
         });
+        self.workload.other_directory();
         (self.machine, self.auditor, self.names) = (machine, auditor, names);
         (self.clients, self.ingesters, self.network) = (clients, ingesters, network);
         reached("backup restored and audited");

@@ -86,7 +86,7 @@ impl Run {
         let slots = self.machine.slots();
         let still = slots.iter().all(|slot| {
             slot.outbox_rows == 0
-                && !slot.has_timers()
+                && (self.workload.keeps_timers() || !slot.has_timers())
                 && slot.grains.iter().all(|(_, grain)| grain.work().is_none_or(is_at_rest))
         });
         let answered = self.machine.links.as_ref().is_none_or(Links::is_quiet);

@@ -1,6 +1,7 @@
 //! What the simulated clients do, with apps whose state says which inputs it has handled.
 
 pub mod bank;
+pub mod context;
 pub mod facts;
 pub mod fails;
 pub mod lives;
@@ -39,6 +40,8 @@ pub enum Act {
     Delete(&'static str, String),
     /// Set a map entry: table, map, key, entry, value.
     MapPut(&'static str, &'static str, String, String, Vec<u8>),
+    /// Delete the entries of a map from one to before another: table, map, key, from, to.
+    MapDeleteRange(&'static str, &'static str, String, String, Option<String>),
     /// Let a parked grain run again: table, key.
     Retry(&'static str, String),
     /// Skip what waits first for a parked grain, and perhaps let it run again: table, key.
@@ -106,6 +109,8 @@ impl Names {
             StreamId::Topic { subscription, .. } => self.app.subscriptions.iter().all(|own| own.id != subscription.0),
             _ => false,
         });
+        let mut metrics = slot.metrics.iter().filter(|((table, ..), _)| !is_mine(table.0));
+        let metric = metrics.next().map(|((_, _, series), _)| format!("metric {series}"));
         let grain = grains.next().map(|grain| {
             format!("grain {} of table {}, work: {:?}", String::from_utf8_lossy(&grain.key), grain.table, grain.work())
         });
@@ -114,6 +119,7 @@ impl Names {
         row.or(grain)
             .or(lane)
             .or(stream)
+            .or(metric)
             .map(|what| format!("slot {} holds {what}, which no app that is loaded has", slot.id))
     }
 
@@ -255,6 +261,11 @@ impl Names {
                 let (entry, value) = (bytes(entry), value.as_slice().into());
                 (self.slot(key), Operation::MapPut { table: id, map, sequence, key: bytes(key).into(), entry, value })
             }
+            Act::MapDeleteRange(name, map, key, from, to) => {
+                let (id, map, slot) = (table(name), self.map(name, map), self.slot(key));
+                let (key, from, to) = (bytes(key).into(), bytes(from), to.as_deref().map(bytes));
+                (slot, Operation::MapDeleteRange { table: id, map, sequence, key, from, to })
+            }
             Act::Retry(name, key) => {
                 (self.slot(key), Operation::Retry { table: table(name), sequence, key: bytes(key).into() })
             }
@@ -341,6 +352,9 @@ pub trait Workload {
     /// Draws what of the app differs from run to run. Called first.
     fn draw(&mut self, _rng: &mut SimRng) {}
 
+    /// From now on runs are those of another data directory, beside the first or again of the first.
+    fn other_directory(&self) {}
+
     /// Sets what its runs need.
     fn tune(&self, _knobs: &mut Knobs, _rng: &mut SimRng) {}
 
@@ -374,6 +388,11 @@ pub trait Workload {
         &[]
     }
 
+    /// Whether timers may be set for ever: then its checks see to them, and nobody waits for them to fire.
+    fn keeps_timers(&self) -> bool {
+        false
+    }
+
     /// Whether events are appended by handlers too.
     fn handlers_append(&self) -> bool;
 
@@ -388,6 +407,14 @@ pub trait Workload {
     /// # Errors
     /// What is missing.
     fn check_least(&self, _machine: &Machine, _names: &Names, _acked: &[Act]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Right after a recovery: what handlers have kept of what they read is still so.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    fn check_recovered(&self, _machine: &Machine, _names: &Names, _auditor: &Auditor) -> Result<(), String> {
         Ok(())
     }
 
@@ -412,10 +439,11 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "fails" => Some(Box::<fails::Fails>::default()),
         "versions" => Some(Box::<versions::Versions>::default()),
         "transfers" => Some(Box::<transfers::Transfers>::default()),
+        "context" => Some(Box::<context::Contexts>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 10] =
-    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers"];
+pub const NAMES: [&str; 11] =
+    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context"];

@@ -4,6 +4,7 @@ use super::{Grain, Row};
 use crate::input::Bytes;
 use crate::record::Mutation;
 use gristmill_base::ids::{MapId, Ssn};
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
@@ -14,7 +15,15 @@ pub(crate) struct Change {
     pub(crate) changed: Changed,
     /// By how much the memory of the rows has grown, bytes.
     pub(crate) bytes: isize,
+    /// Entries that are deleted and too many to be dropped at once. Their memory is not in `bytes`.
+    pub(crate) discarded: Vec<Discarded>,
 }
+
+/// Entries of a map that are not of the grain any more, and whose memory is still to be given back.
+pub(crate) type Discarded = BTreeMap<Bytes, Row>;
+
+/// Deleted entries that are dropped by the record that deletes them; more go piece by piece, later.
+pub(crate) const DROPPED_AT_ONCE: usize = 1_024;
 
 /// What a change leaves for the next flush of rows.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,7 +131,7 @@ impl Grain {
         match mutation {
             Mutation::Value(bytes) => {
                 let (old, bytes) = self.set_value(bytes, ssn);
-                Change { changed: if old > since { Changed::Nothing } else { Changed::Value }, bytes }
+                Change::new(if old > since { Changed::Nothing } else { Changed::Value }, bytes)
             }
             Mutation::NoValue => {
                 let freed = self.value.take().map(|row| allocated(row.bytes.len()));
@@ -134,27 +143,47 @@ impl Grain {
                 self.drop_empty();
                 Change::deleted(Changed::NoEntry(map, key), freed, is_whole)
             }
-            Mutation::NoRange(map, from, to) => {
-                let entries = self.map_mut(map);
-                let mut gone = entries.split_off(&from);
-                if let Some(to) = &to {
-                    entries.append(&mut gone.split_off(to));
-                }
-                let freed = (!gone.is_empty()).then(|| gone.iter().map(|(key, row)| entry_bytes(key, row)).sum());
-                self.drop_empty();
-                Change::deleted(Changed::NoRange(map, from, to), freed, is_whole)
-            }
+            Mutation::NoRange(map, from, to) => self.delete_range(map, from, to, is_whole),
             Mutation::NoGrain => {
-                let freed = self.has_rows().then(|| self.row_bytes());
+                let had_rows = self.has_rows();
                 let had_entries = !is_whole || !self.maps().is_empty();
-                self.value = None;
-                if let Some(more) = &mut self.more {
-                    more.maps.clear();
+                let mut freed = self.value.take().map_or(0, |row| allocated(row.bytes.len()));
+                let mut discarded = Vec::new();
+                for (_, entries) in self.more.as_mut().map_or(Vec::new(), |more| std::mem::take(&mut more.maps)) {
+                    if entries.len() > DROPPED_AT_ONCE {
+                        discarded.push(entries);
+                    } else {
+                        freed += bytes_of(&entries);
+                    }
                 }
                 self.drop_empty();
-                Change::deleted(Changed::NoGrain { had_entries }, freed, is_whole)
+                let change = Change::deleted(Changed::NoGrain { had_entries }, had_rows.then_some(freed), is_whole);
+                Change { discarded, ..change }
             }
         }
+    }
+
+    /// Deletes a range of entries. What it costs now is bounded by what stays on the smaller side of the range, however
+    /// many entries are in it.
+    fn delete_range(&mut self, map: MapId, from: Bytes, to: Option<Bytes>, is_whole: bool) -> Change {
+        if to.as_ref().is_some_and(|to| *to <= from) {
+            return Change::new(Changed::Nothing, 0);
+        }
+        let at = self.maps().binary_search_by_key(&map, |(id, _)| *id);
+        let entries = at.ok().and_then(|at| Some(&mut self.more.as_mut()?.maps[at].1));
+        let (mut gone, mut discarded) = (None, Vec::new());
+        if let Some(entries) = entries {
+            let bounds = (Bound::Included(from.clone()), to.clone().map_or(Bound::Unbounded, Bound::Excluded));
+            if entries.range(bounds.clone()).nth(DROPPED_AT_ONCE).is_some() {
+                discarded.push(cut_out(entries, &from, to.as_ref()));
+                gone = Some(0);
+            } else {
+                let freed = entries.extract_if(bounds, |_, _| true).map(|(key, row)| entry_bytes(&key, &row));
+                gone = freed.reduce(|sum, bytes| sum + bytes);
+            }
+            self.drop_empty();
+        }
+        Change { discarded, ..Change::deleted(Changed::NoRange(map, from, to), gone, is_whole) }
     }
 
     fn set_entry(&mut self, map: MapId, key: Bytes, row: Row, since: Ssn) -> Change {
@@ -163,13 +192,13 @@ impl Grain {
             Entry::Vacant(place) => {
                 let key = place.key().clone();
                 place.insert(row);
-                Change { changed: Changed::Entry(map, key), bytes: grown }
+                Change::new(Changed::Entry(map, key), grown)
             }
             Entry::Occupied(mut place) => {
                 let old = place.insert(row);
                 let bytes = grown - entry_bytes(place.key(), &old).cast_signed();
                 let changed = if old.ssn > since { Changed::Nothing } else { Changed::Entry(map, place.key().clone()) };
-                Change { changed, bytes }
+                Change::new(changed, bytes)
             }
         }
     }
@@ -191,11 +220,31 @@ pub(crate) struct EvictedEntries {
     pub(crate) next: Option<(MapId, Bytes)>,
 }
 
+fn bytes_of(entries: &BTreeMap<Bytes, Row>) -> usize {
+    entries.iter().map(|(key, row)| entry_bytes(key, row)).sum()
+}
+
+/// Takes a range out of a map without visiting what is in it.
+fn cut_out(entries: &mut BTreeMap<Bytes, Row>, from: &Bytes, to: Option<&Bytes>) -> Discarded {
+    let mut gone = entries.split_off(from);
+    let mut behind = to.map_or_else(BTreeMap::new, |to| gone.split_off(to));
+    if entries.len() < behind.len() {
+        std::mem::swap(entries, &mut behind);
+    }
+    // Entry by entry, since joining whole maps visits both.
+    entries.extend(behind);
+    gone
+}
+
 impl Change {
+    fn new(changed: Changed, bytes: isize) -> Self {
+        Self { changed, bytes, discarded: Vec::new() }
+    }
+
     /// Rows were deleted: so many bytes, or none was in memory.
     fn deleted(changed: Changed, freed: Option<usize>, is_whole: bool) -> Self {
         let is_nothing = is_whole && freed.is_none();
         let bytes = -freed.unwrap_or(0).cast_signed();
-        Self { changed: if is_nothing { Changed::Nothing } else { changed }, bytes }
+        Self::new(if is_nothing { Changed::Nothing } else { changed }, bytes)
     }
 }

@@ -1,9 +1,9 @@
-use super::{Outcome, Parked};
-use crate::expiry::Expiring;
+use super::{Outcome, Parked, TimerChange};
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId, Target};
+use crate::metrics::GaugeChange;
 use gristmill_base::codec::{DecodeError, Put, Reader, Short, Varint};
-use gristmill_base::ids::{HandlerId, MapId, SessionId, SlotId, Ssn, TableId};
-use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use gristmill_base::ids::{MapId, SessionId, SlotId, Ssn, TableId};
+use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, SERIES_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Positions of one stream that a commit consumes, and the stream's cursor after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,28 +62,6 @@ pub struct Sent {
     pub target: Target,
 }
 
-/// A change of the grain's timers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TimerChange {
-    /// Sets a timer; its generation is the record's own number.
-    Set {
-        /// Its name.
-        name: Box<str>,
-        /// Engine microseconds.
-        due_micros: u64,
-        /// Handler to call.
-        handler: HandlerId,
-        /// With this.
-        payload: Bytes,
-    },
-    /// Cancels a timer.
-    Cancel(Box<str>),
-    /// What the record writes expires at that engine time, microseconds, unless a later one writes it before.
-    Expires(Expiring, u64),
-    /// It does not expire any more.
-    Stays(Expiring),
-}
-
 /// A reply kept for retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredReply {
@@ -139,8 +117,10 @@ pub struct Commit {
     pub sent: Vec<Sent>,
     /// Changes of timers.
     pub timers: Vec<TimerChange>,
-    /// Increments of counters.
+    /// Increments of counters, by the text of their series.
     pub counters: Vec<(Box<str>, i64)>,
+    /// Changes of gauges, in order.
+    pub gauges: Vec<(Box<str>, GaugeChange)>,
     /// Replies kept for retries.
     pub replies: Vec<StoredReply>,
     /// Inputs moved to the backlog.
@@ -166,11 +146,13 @@ mod has {
     pub(super) const UNPARKED: u16 = 1 << 10;
     /// How many rows of the backlog are consumed follows their numbers.
     pub(super) const COUNTED: u16 = 1 << 11;
+    /// Changes of gauges.
+    pub(super) const GAUGES: u16 = 1 << 12;
     /// What stands in the place of a backlog row.
     pub(super) const EDITED: u16 = 1 << 14;
     /// Of what parks the grain, the kind and the input that failed follow.
     pub(super) const PARKED_BY: u16 = 1 << 15;
-    pub(super) const ALL: u16 = ((1 << 12) - 1) | EDITED | PARKED_BY;
+    pub(super) const ALL: u16 = ((1 << 13) - 1) | EDITED | PARKED_BY;
 }
 
 impl Commit {
@@ -188,6 +170,7 @@ impl Commit {
             sent: Vec::new(),
             timers: Vec::new(),
             counters: Vec::new(),
+            gauges: Vec::new(),
             replies: Vec::new(),
             spilled: Vec::new(),
             parked: None,
@@ -205,6 +188,7 @@ impl Commit {
             | bit(!self.sent.is_empty(), has::SENT)
             | bit(!self.timers.is_empty(), has::TIMERS)
             | bit(!self.counters.is_empty(), has::COUNTERS)
+            | bit(!self.gauges.is_empty(), has::GAUGES)
             | bit(!self.replies.is_empty(), has::REPLIES)
             | bit(!self.spilled.is_empty(), has::SPILLED)
             | bit(matches!(self.parked, Some(Some(_))), has::PARKED)
@@ -273,6 +257,12 @@ impl Commit {
         }
         if let Some(edited) = &self.edited {
             edited.encode(out);
+        }
+        if mask & has::GAUGES != 0 {
+            list(out, &self.gauges, |out, (series, change)| {
+                out.put_bytes(series.as_bytes());
+                change.encode(out);
+            });
         }
     }
 
@@ -387,7 +377,7 @@ impl Commit {
             commit.timers = items(from, TimerChange::decode)?;
         }
         if mask & has::COUNTERS != 0 {
-            commit.counters = items(from, |from| Ok((name(from)?, from.u64()?.cast_signed())))?;
+            commit.counters = items(from, |from| Ok((series(from)?, from.u64()?.cast_signed())))?;
         }
         if mask & has::REPLIES != 0 {
             commit.replies = items(from, |from| {
@@ -414,6 +404,9 @@ impl Commit {
         }
         if mask & has::EDITED != 0 {
             commit.edited = Some(Spilled::decode(from)?);
+        }
+        if mask & has::GAUGES != 0 {
+            commit.gauges = items(from, |from| Ok((series(from)?, GaugeChange::decode(from)?)))?;
         }
         from.clone().end()?;
         Ok(commit)
@@ -470,6 +463,10 @@ pub(super) fn items_of<'a, T>(
     Ok(items)
 }
 
+fn series(from: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
+    Ok(from.text("series", SERIES_BYTES_MAX)?.into())
+}
+
 fn name(from: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
     Ok(from.text("name", NAME_BYTES_MAX)?.into())
 }
@@ -518,48 +515,6 @@ impl Mutation {
             6 => Self::NoRange(map(from)?, key(from)?, None),
             7 => Self::NoGrain,
             found => return Err(DecodeError::Unknown { what: "mutation", found: found.into() }),
-        })
-    }
-}
-
-impl TimerChange {
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Set { name, due_micros, handler, payload } => {
-                out.put_u8(1);
-                out.put_bytes(name.as_bytes());
-                out.put_varint(*due_micros);
-                out.put_varint(handler.0.into());
-                out.put_bytes(payload);
-            }
-            Self::Cancel(name) => {
-                out.put_u8(2);
-                out.put_bytes(name.as_bytes());
-            }
-            Self::Expires(what, due_micros) => {
-                out.put_u8(3);
-                what.encode(out);
-                out.put_varint(*due_micros);
-            }
-            Self::Stays(what) => {
-                out.put_u8(4);
-                what.encode(out);
-            }
-        }
-    }
-
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(match from.u8()? {
-            1 => Self::Set {
-                name: name(from)?,
-                due_micros: from.varint()?,
-                handler: HandlerId(from.varint_as("handler")?),
-                payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
-            },
-            2 => Self::Cancel(name(from)?),
-            3 => Self::Expires(Expiring::decode(from)?, from.varint()?),
-            4 => Self::Stays(Expiring::decode(from)?),
-            found => return Err(DecodeError::Unknown { what: "timer change", found: found.into() }),
         })
     }
 }
@@ -621,5 +576,25 @@ mod tests {
         let mut plain = Vec::new();
         Commit::new(grain.clone(), 0, 99).encode(&mut plain);
         assert_eq!(Commit::subject(&plain), Some((grain.table, &*grain.key, None)));
+    }
+
+    #[test]
+    fn golden_bytes_of_counters_and_gauges() {
+        let grain = GrainAddress { table: TableId(7), key: b"k".as_slice().into() };
+        let mut commit = Commit::new(grain, 1, 9);
+        commit.counters = vec![("n{a=\"b\"}".into(), 2)];
+        commit.gauges = vec![("g".into(), GaugeChange::Add(-1)), ("h".into(), GaugeChange::Set(1.0_f64.to_bits()))];
+        let mut bytes = Vec::new();
+        commit.encode(&mut bytes);
+        let golden = [
+            &[0x40, 0x10, 7, 1, b'k', 1, 9, 1, 8][..],
+            b"n{a=\"b\"}",
+            &[2, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 1, b'g', 2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[1, b'h', 1, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
+        ]
+        .concat();
+        assert_eq!(bytes, golden);
+        assert_eq!(Commit::decode(&bytes), Ok(commit));
     }
 }

@@ -8,13 +8,15 @@ mod control;
 mod gap;
 mod outcome;
 mod parked;
+mod timer_change;
 
 pub use append::{AppendRecord, Appended, Event};
-pub use commit::{BacklogRange, Commit, Consumed, Fired, Mutation, PutRow, Sent, Spilled, StoredReply, TimerChange};
+pub use commit::{BacklogRange, Commit, Consumed, Fired, Mutation, PutRow, Sent, Spilled, StoredReply};
 pub use control::Control;
 pub use gap::Gap;
 pub use outcome::Outcome;
 pub use parked::Parked;
+pub use timer_change::TimerChange;
 
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, SlotId, Ssn, Term};

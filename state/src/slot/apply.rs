@@ -111,6 +111,7 @@ impl Slot {
     pub(super) fn apply_commit(&mut self, commit: Commit, ssn: Ssn, lsn: Lsn) {
         let Commit {
             grain,
+            time_micros,
             consumed,
             backlog,
             fired,
@@ -118,6 +119,7 @@ impl Slot {
             sent,
             timers,
             counters,
+            gauges,
             replies,
             spilled,
             parked,
@@ -139,8 +141,11 @@ impl Slot {
         for change in timers {
             self.apply_timer(&grain, change, ssn);
         }
-        for (name, by) in counters {
-            *self.counters.entry(name).or_default() += by;
+        for (series, by) in counters {
+            self.metrics.count(grain.table, series, by);
+        }
+        for (series, change) in gauges {
+            self.metrics.gauge(grain.table, series, change, time_micros);
         }
         self.apply_backlog(&grain, backlog, spilled, ssn);
         self.apply_edit(&grain, backlog, edited);
@@ -246,6 +251,9 @@ impl Slot {
         self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
         self.skipped.retain(|id, _| !Control::ends(*id, subscriptions));
+        if !planted::is(Bug::DeletedMetricsStay) {
+            self.metrics.forget(|table| tables.contains(&table.0));
+        }
         for table in tables.iter().copied().map(TableId) {
             self.dirty.note_table(self.id, table, self.last_ssn);
             self.buried.insert(table);
@@ -258,8 +266,9 @@ impl Slot {
             self.cancel_timers_of(&address, self.last_ssn);
             let grain = self.grains.get_mut(id);
             // The table's ranges are noted.
-            let Change { bytes, .. } = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0), true);
+            let Change { bytes, discarded, .. } = grain.apply(Mutation::NoGrain, self.last_ssn, Ssn(0), true);
             self.row_bytes = self.row_bytes.wrapping_add_signed(bytes);
+            self.discards.take_in(discarded);
             self.forget_work_if_empty(id);
         }
     }

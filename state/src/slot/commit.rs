@@ -3,6 +3,7 @@
 use super::Slot;
 use crate::grain::{GrainId, Queued};
 use crate::input::{GrainAddress, Origin, Responder, StreamId, Target};
+use crate::metrics::GaugeChange;
 use crate::outbox::Channel;
 use crate::record::{
     AppendRecord, Appended, BacklogRange, Commit, Consumed, Event, Fired, Journal, Mutation, Outcome, Parked,
@@ -12,6 +13,9 @@ use crate::stream::Offered;
 use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
 use gristmill_base::planted::{self, Bug};
 use std::collections::BTreeMap;
+
+/// Increments of counters and changes of gauges.
+pub(super) type Counted = (Vec<(Box<str>, i64)>, Vec<(Box<str>, GaugeChange)>);
 
 /// What a run did, before it is a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Draft {
     pub timers: Vec<TimerChange>,
     /// Increments of counters.
     pub counters: Vec<(Box<str>, i64)>,
+    /// Changes of gauges, in order.
+    pub gauges: Vec<(Box<str>, GaugeChange)>,
     /// How each consumed input ended, in order. Only those of sessions are kept.
     pub outcomes: Vec<Outcome>,
     /// Parks the grain, or lets it run again.
@@ -77,7 +83,7 @@ impl Slot {
             draft.mutations,
             draft.sent,
             draft.timers,
-            draft.counters,
+            (draft.counters, draft.gauges),
             draft.parked,
             Some(id),
         )
@@ -105,7 +111,7 @@ impl Slot {
             draft.mutations,
             draft.sent,
             draft.timers,
-            draft.counters,
+            (draft.counters, draft.gauges),
             None,
             None,
         )
@@ -146,13 +152,15 @@ impl Slot {
         mutations: Vec<Mutation>,
         sent: Vec<(SlotId, Target)>,
         timers: Vec<TimerChange>,
-        counters: Vec<(Box<str>, i64)>,
+        (counters, gauges): Counted,
         parked: Option<Option<Parked>>,
         queue: Option<GrainId>,
     ) -> Committed {
-        commit.mutations = mutations;
+        let again = self.fired_again(kind, &commit, &mutations, &timers);
         commit.timers = timers;
-        commit.counters = counters;
+        commit.timers.extend(again);
+        commit.mutations = mutations;
+        (commit.counters, commit.gauges) = (counters, gauges);
         commit.parked = parked;
         self.settle(&mut commit);
         self.number(&mut commit, sent);
@@ -175,6 +183,39 @@ impl Slot {
             self.relist(id);
         }
         Committed { lsn, replies }
+    }
+
+    /// Sets again what a commit consumes the firings of, if it repeats and the run itself did not set, cancel or delete it.
+    fn fired_again(
+        &self,
+        kind: RecordKind,
+        commit: &Commit,
+        mutations: &[Mutation],
+        timers: &[TimerChange],
+    ) -> Vec<TimerChange> {
+        let mut again = Vec::new();
+        let is_forgotten = planted::is(Bug::FailedRepeatEnds) && kind == RecordKind::FailedRun;
+        for fired in commit.fired.iter().filter(|_| !is_forgotten) {
+            let key = (commit.grain.clone(), fired.name.clone());
+            let row = self.timers.get(&key).filter(|row| row.generation == fired.generation);
+            let Some((row, repeat)) = row.and_then(|row| Some((row, row.repeat.as_ref()?))) else { continue };
+            let is_changed = timers.iter().any(|change| change.name() == Some(&fired.name));
+            if is_changed && !planted::is(Bug::CancelledRepeats) || mutations.contains(&Mutation::NoGrain) {
+                continue;
+            }
+            let (due_micros, now_micros) = (row.due_micros, commit.time_micros);
+            let now_micros = if planted::is(Bug::MissedFireToo) { due_micros } else { now_micros };
+            if let Some(due_micros) = repeat.fire(due_micros, now_micros).next_micros {
+                again.push(TimerChange::Repeat {
+                    name: fired.name.clone(),
+                    due_micros,
+                    handler: row.handler,
+                    payload: row.payload.clone(),
+                    repeat: repeat.clone(),
+                });
+            }
+        }
+        again
     }
 
     /// Takes the consumed positions off their streams and fills in the cursors.

@@ -9,6 +9,7 @@ use crate::backlog::BacklogRest;
 use crate::grain::{Grain, Row};
 use crate::input::{Bytes, GrainAddress, StreamId, Target};
 use crate::lane::{Extent, Lane, StoredLane};
+use crate::metrics::Metrics;
 use crate::outbox::{Channel, OutboxRow};
 use crate::record::{Outcome, Parked, Spilled};
 use crate::session::{KeptReply, Session};
@@ -21,18 +22,17 @@ use gristmill_base::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 7 had no large batches; version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
+/// Version of the layout that is written. Older ones are read as well: version 8 had counters without tables and no gauges; version 7 had no large batches; version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
 /// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
 /// grains too, its lanes have one file each, and their chunks tell no times.
-pub const CHECKPOINT_VERSION: u16 = 8;
+pub const CHECKPOINT_VERSION: u16 = 9;
 /// The older versions.
 const VERSION_1: u16 = 1;
 const VERSION_2: u16 = 2;
 const VERSION_3: u16 = 3;
 const VERSION_4: u16 = 4;
 const VERSION_5: u16 = 5;
-const VERSION_6: u16 = 6;
-const VERSION_7: u16 = 7;
+const VERSION_8: u16 = 8;
 
 /// Bits of the byte that says what of a slot waits in rows.
 const HAS_WORK: u8 = 1;
@@ -99,10 +99,9 @@ impl Slot {
         let waits = if self.outbox_rows > 0 { HAS_WORK } else { 0 };
         out.put_u8(waits | if self.has_timers() { HAS_TIMERS } else { 0 });
         self.dump_lanes(&mut out, extra);
-        out.put_varint(self.counters.len() as u64);
-        for (name, value) in &self.counters {
-            out.put_bytes(name.as_bytes());
-            out.put_u64(value.cast_unsigned());
+        match planted::is(Bug::MetricsNotDumped) {
+            false => self.metrics.encode(&mut out),
+            true => Metrics::default().encode(&mut out),
         }
         out.put_varint(self.buried.len() as u64);
         self.buried.iter().for_each(|table| out.put_varint(table.0.into()));
@@ -181,9 +180,7 @@ impl Slot {
         let mut reader = Reader::new(dump);
         let from = &mut reader;
         let version = from.u16()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, CHECKPOINT_VERSION]
-            .contains(&version)
-        {
+        if !(VERSION_1..=CHECKPOINT_VERSION).contains(&version) {
             return Err(DumpError::Version(version));
         }
         let mut slot = Self::new(SlotId(from.u16()?));
@@ -210,14 +207,20 @@ impl Slot {
         for _ in 0..from.count(1)? {
             let of = match version {
                 VERSION_1 => StoredLane::InOneFile,
-                CHECKPOINT_VERSION => StoredLane::WithLarge,
+                VERSION_8.. => StoredLane::WithLarge,
                 _ => StoredLane::InFiles,
             };
             let lane = Lane::stored(from, of)?;
             slot.lanes.insert(lane.key, lane);
         }
-        for _ in 0..from.count(1)? {
-            slot.counters.insert(from.text("counter", NAME_BYTES_MAX)?.into(), from.u64()?.cast_signed());
+        if version > VERSION_8 {
+            slot.metrics = Metrics::decode(from)?;
+        } else {
+            for _ in 0..from.count(1)? {
+                // Nobody wrote down which app had bumped it.
+                let series = from.text("counter", NAME_BYTES_MAX)?.into();
+                slot.metrics.count(TableId(0), series, from.u64()?.cast_signed());
+            }
         }
         if version > VERSION_2 {
             for _ in 0..from.count(1)? {
@@ -309,6 +312,7 @@ impl Slot {
                 generation: Ssn(from.varint()?),
                 handler: HandlerId(from.varint_as("handler")?),
                 payload: from.bytes("payload", VALUE_BYTES_MAX)?.into(),
+                repeat: None,
             };
             self.load_timer((grain, name), row);
         }
@@ -426,19 +430,29 @@ mod tests {
     }
 
     #[test]
-    fn versions_before_batches_and_large_ones_are_read_and_a_newer_one_refused() {
+    fn versions_before_metrics_batches_and_large_ones_are_read_and_a_newer_one_refused() {
         let dump = dump_of(false);
-        assert_eq!(dump[..4], [8, 0, 3, 0], "version and slot");
+        assert_eq!(dump[..4], [9, 0, 3, 0], "version and slot");
+        // No metric, none that was not kept, no buried table, nothing skipped.
+        let (rest, metrics) = dump.split_at(dump.len() - 4);
+        assert_eq!(metrics, [0; 4]);
+        let loaded = |version: u8, lanes: &[u8], counters: &[u8]| {
+            Slot::load(SlotId(3), &[&[version], &lanes[1..], counters, &[0, 0]].concat(), 0).unwrap()
+        };
+        assert_eq!(loaded(8, rest, &[0]).dump(&NewExtents::new()), dump, "it is written as the newest version");
+        let counted = loaded(8, rest, &[1, 1, b'n', 2, 0, 0, 0, 0, 0, 0, 0]);
+        let metrics = [0_u8, 1, 1, b'n', 2, 0, 0, 0, 0, 0, 0, 0];
+        let dumped = counted.dump(&NewExtents::new());
+        assert!(dumped.windows(metrics.len()).any(|bytes| bytes == metrics), "{dumped:?}");
         // Where the next large batch lies: the beginning of the first file of them.
         let next_large = [0x80, 0x80, 0x80, 0x80, 4, 0];
-        let at = dump.windows(6).position(|bytes| bytes == next_large).unwrap();
-        let before = [&dump[1..at], &dump[at + 6..]].concat();
+        let at = rest.windows(6).position(|bytes| bytes == next_large).unwrap();
+        let before_large = [&rest[..at], &rest[at + 6..]].concat();
         for version in [6, 7] {
-            let loaded = Slot::load(SlotId(3), &[&[version], &*before].concat(), 0).unwrap();
-            assert_eq!(loaded.dump(&NewExtents::new()), dump, "it is written as the newest version");
+            assert_eq!(loaded(version, &before_large, &[0]).dump(&NewExtents::new()), dump);
         }
-        let newer = [&[9], &dump[1..]].concat();
-        assert_eq!(Slot::load(SlotId(3), &newer, 0).unwrap_err(), DumpError::Version(9));
+        let newer = [&[10], &dump[1..]].concat();
+        assert_eq!(Slot::load(SlotId(3), &newer, 0).unwrap_err(), DumpError::Version(10));
         let with_batches = dump_of(true);
         let loaded = Slot::load(SlotId(3), &with_batches, 0).unwrap();
         assert!(loaded.lanes.values().all(|lane| lane.extents()[0].has_batches));

@@ -7,6 +7,7 @@ mod backlog;
 mod commit;
 mod direct;
 mod dirty;
+mod discard;
 mod dump;
 mod evict;
 mod expire;
@@ -33,6 +34,7 @@ use crate::grain::{Change, Grain, GrainId, Queued};
 use crate::grains::Grains;
 use crate::input::{GrainAddress, Input, StreamId, Target};
 use crate::lane::Lane;
+use crate::metrics::Metrics;
 use crate::outbox::Channel;
 use crate::record::{Journal, Mutation, RecordKind};
 use crate::sessions::Sessions;
@@ -72,8 +74,8 @@ pub struct Slot {
     pub timers: Timers,
     /// Lanes homed here.
     pub lanes: BTreeMap<LaneKey, Lane>,
-    /// Counters of the apps, by name.
-    pub counters: BTreeMap<Box<str>, i64>,
+    /// Counters and gauges of the apps.
+    pub metrics: Metrics,
     /// Number of the next backlog row; one count for the slot.
     next_backlog: u64,
     /// Volatile: grains that have something to run, those with live work and those with bulk work alone.
@@ -95,6 +97,8 @@ pub struct Slot {
     is_whole: bool,
     /// Volatile: memory of rows, bytes, beside that of their grains.
     row_bytes: usize,
+    /// Volatile: deleted entries whose memory is still to be given back; `row_bytes` counts it.
+    discards: discard::Discards,
     /// Volatile: where eviction goes on.
     hand: evict::Hand,
     /// Tables of deleted apps of which the slot holds nothing any more.
@@ -171,7 +175,7 @@ impl Slot {
             outbox: BTreeMap::new(),
             timers: Timers::default(),
             lanes: BTreeMap::new(),
-            counters: BTreeMap::new(),
+            metrics: Metrics::default(),
             next_backlog: 1,
             backlog: BTreeMap::new(),
             backlog_bytes: 0,
@@ -197,6 +201,7 @@ impl Slot {
             flushed: Ssn(0),
             is_whole: true,
             row_bytes: 0,
+            discards: discard::Discards::default(),
             hand: evict::Hand::default(),
             buried: BTreeSet::new(),
             queued_bytes: 0,
@@ -398,7 +403,7 @@ impl Slot {
     /// Changes a grain's rows, as the record `ssn` says.
     #[inline]
     fn change(&mut self, id: GrainId, mutation: Mutation, ssn: Ssn) {
-        let Self { grains, dirty, id: slot, row_bytes, is_whole, .. } = self;
+        let Self { grains, dirty, id: slot, row_bytes, is_whole, discards, .. } = self;
         let grain = grains.get_mut(id);
         // The short way of the most frequent change.
         if let Mutation::Value(bytes) = mutation {
@@ -409,8 +414,9 @@ impl Slot {
             }
             return;
         }
-        let Change { changed, bytes } = grain.apply(mutation, ssn, dirty.since, *is_whole);
+        let Change { changed, bytes, discarded } = grain.apply(mutation, ssn, dirty.since, *is_whole);
         *row_bytes = row_bytes.wrapping_add_signed(bytes);
+        discards.take_in(discarded);
         dirty.note(*slot, (id, grain), changed, ssn, *is_whole);
     }
 

@@ -140,7 +140,8 @@ impl Slot {
             commit.consumed_position(StreamId::Session(session), pos);
             commit.replies.push(StoredReply { session, pos, outcome: Outcome::Done });
         }
-        let mut committed = self.finish(journal, kind, commit, vec![], sent, vec![], vec![], parked, Some(id));
+        let mut committed =
+            self.finish(journal, kind, commit, vec![], sent, vec![], Default::default(), parked, Some(id));
         if let Some((session, pos)) = by.filter(|_| is_forgotten) {
             let responder = self.refuse(session, pos, Outcome::Done);
             committed.replies.extend(responder.map(|responder| (responder, Outcome::Done)));

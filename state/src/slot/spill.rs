@@ -1,5 +1,6 @@
 //! Spilling and parking: see SPILL and PARK of the design's section 4.1.
 
+use super::commit::Counted;
 use super::{Committed, Slot};
 use crate::backlog::{session_of, session_ranges};
 use crate::grain::{GrainId, Queued, Running, Work};
@@ -74,7 +75,17 @@ impl Slot {
         if commit.spilled.is_empty() {
             return None;
         }
-        Some(self.finish(journal, RecordKind::Spill, commit, vec![], vec![], vec![], vec![], None, Some(id)))
+        Some(self.finish(
+            journal,
+            RecordKind::Spill,
+            commit,
+            vec![],
+            vec![],
+            vec![],
+            Counted::default(),
+            None,
+            Some(id),
+        ))
     }
 
     /// Parks a grain: answers the session inputs that wait with `parked`, those in its backlog too, without copying
@@ -90,7 +101,7 @@ impl Slot {
         self.move_to_backlog(&mut commit, id, bytes_max);
         let park = Some(Some(parked));
         let mut committed =
-            self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], vec![], park, Some(id));
+            self.finish(journal, RecordKind::Park, commit, vec![], vec![], vec![], Counted::default(), park, Some(id));
         replies.append(&mut committed.replies);
         self.to_shelve.push(id);
         Committed { lsn: committed.lsn, replies }
@@ -150,7 +161,9 @@ impl Slot {
                 commit.replies.push(StoredReply { session, pos, outcome: Outcome::Parked(reason.to_owned()) });
             }
             let kind = RecordKind::FailedRun;
-            replies.extend(self.finish(journal, kind, commit, vec![], vec![], vec![], vec![], None, None).replies);
+            replies.extend(
+                self.finish(journal, kind, commit, vec![], vec![], vec![], Counted::default(), None, None).replies,
+            );
         }
         replies
     }

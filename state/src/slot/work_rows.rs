@@ -46,7 +46,11 @@ impl Slot {
     pub(super) fn apply_timer(&mut self, grain: &GrainAddress, change: TimerChange, ssn: Ssn) {
         match change {
             TimerChange::Set { name, due_micros, handler, payload } => {
-                let row = TimerRow { due_micros, generation: ssn, handler, payload };
+                let row = TimerRow { due_micros, generation: ssn, handler, payload, repeat: None };
+                self.set_timer((grain.clone(), name), row);
+            }
+            TimerChange::Repeat { name, due_micros, handler, payload, repeat } => {
+                let row = TimerRow { due_micros, generation: ssn, handler, payload, repeat: Some(repeat) };
                 self.set_timer((grain.clone(), name), row);
             }
             TimerChange::Cancel(name) => self.cancel_timer(&(grain.clone(), name), ssn),

@@ -73,7 +73,8 @@ impl Model {
                     commit.mutations.into_iter().for_each(|change| model.change(*slot, &grain, change, *ssn));
                     for timer in commit.timers {
                         match timer {
-                            TimerChange::Set { name, due_micros, .. } => {
+                            TimerChange::Set { name, due_micros, .. }
+                            | TimerChange::Repeat { name, due_micros, .. } => {
                                 model.timers.insert((*slot, grain.clone(), name), (*ssn, due_micros))
                             }
                             TimerChange::Expires(what, due_micros) => {

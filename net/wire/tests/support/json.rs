@@ -160,6 +160,9 @@ fn map_fields(operation: &Operation<'_>) -> Value {
         Operation::MapDelete(o) => {
             json!({ "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "entry_key": bytes(o.entry_key) })
         }
+        Operation::MapDeleteRange(o) => json!({
+            "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "from": bytes(o.from), "to": o.to.map(bytes),
+        }),
         Operation::Range(o) => json!({
             "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "from": bytes(o.from), "to": o.to.map(bytes),
             "reverse": o.reverse, "limit": o.limit,

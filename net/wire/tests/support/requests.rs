@@ -5,8 +5,8 @@ use gristmill_base::ids::{
 };
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
-    Ingest, Invoke, MapDelete, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription, Produce, Put,
-    Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
+    Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
@@ -291,6 +291,30 @@ fn maps() -> Vec<Sample> {
                 sequence: at(5, 3),
                 key: b"t",
                 entry_key: b"the",
+            }),
+        ),
+        request(
+            "map-delete-range",
+            "from m up to but not including tz",
+            Operation::MapDeleteRange(MapDeleteRange {
+                table: TABLE,
+                map: MAP,
+                sequence: at(6, 3),
+                key: b"t",
+                from: b"m",
+                to: Some(b"tz"),
+            }),
+        ),
+        request(
+            "map-delete-range-all",
+            "a whole map",
+            Operation::MapDeleteRange(MapDeleteRange {
+                table: TABLE,
+                map: MAP,
+                sequence: at(7, 3),
+                key: b"t",
+                from: b"",
+                to: None,
             }),
         ),
         request("range", "a whole map", Operation::Range(range)),

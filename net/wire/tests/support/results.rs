@@ -52,6 +52,7 @@ fn replies() -> Vec<Sample> {
         reply("ok-map-get", "a value: the u64 7", OpCode::MapGet, Reply::Value(&[0, 0, 0, 0, 0, 0, 0, 7])),
         reply("ok-map-put", "no body", OpCode::MapPut, Reply::Empty),
         reply("ok-map-delete", "no body", OpCode::MapDelete, Reply::Empty),
+        reply("ok-map-delete-range", "no body", OpCode::MapDeleteRange, Reply::Empty),
         reply("ok-invoke", "a handler's reply", OpCode::Invoke, Reply::Value(b"15")),
         reply("ok-invoke-silent", "the handler gave no reply", OpCode::Invoke, Reply::Value(b"")),
         reply("ok-parked-retry", "no body", OpCode::ParkedRetry, Reply::Empty),

@@ -135,6 +135,14 @@ impl Engine {
                 self.maps.remove(&(delete.table.0, delete.key.to_vec(), delete.map.0, delete.entry_key.to_vec()));
                 (done, true)
             }
+            Operation::MapDeleteRange(delete) => {
+                let place = (delete.table.0, delete.key.to_vec(), delete.map.0);
+                let is_within = |entry: &[u8]| entry >= delete.from && delete.to.is_none_or(|to| entry < to);
+                self.maps.retain(|(table, key, map, entry), _| {
+                    (*table, key, *map) != (place.0, &place.1, place.2) || !is_within(entry)
+                });
+                (done, true)
+            }
             Operation::Invoke(invoke) => {
                 let value = self.grains.entry((invoke.table.0, invoke.key.to_vec())).or_insert(vec![0; 8]);
                 let count = u64::from_str_radix(&hex(value), 16).unwrap() + 1;
