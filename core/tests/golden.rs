@@ -168,7 +168,7 @@ fn seal_root(bytes: &mut [u8], identity: &[u8], name: &str) {
     set(bytes, 8, sum);
 }
 
-/// A copy where all files of a kind claim version 9, inside or around.
+/// A copy where all files of a kind claim version 99, inside or around.
 fn forged(kind: &str) -> Folder {
     let folder = fresh(&kind.replace(' ', "-"), &golden().join("data"));
     let identity = fs::read(folder.0.join("identity")).unwrap()[16..32].to_vec();
@@ -180,30 +180,30 @@ fn forged(kind: &str) -> Folder {
         match kind {
             "identity" if path == "identity" => forge(&folder.0, &path, |bytes| {
                 for copy in bytes.chunks_mut(4_096) {
-                    set(copy, 8, 9);
+                    set(copy, 8, 99);
                     let sum = crc32c(&copy[..32]);
                     set(copy, 32, sum);
                 }
             }),
             "segment" if path.ends_with(".seg") => forge(&folder.0, &path, |bytes| {
                 for copy in bytes[..8_192].chunks_mut(4_096) {
-                    set(copy, 8, 9);
+                    set(copy, 8, 99);
                     let sum = crc32c(&copy[..64]);
                     set(copy, 64, sum);
                 }
             }),
             "checkpoint" if path.ends_with(".ckpt") => forge(&folder.0, &path, |bytes| {
-                bytes[38] = 9;
+                bytes[38] = 99;
                 let end = 38 + u64::from_le_bytes(bytes[30..38].try_into().unwrap()) as usize;
                 let sum = crc32c(&bytes[..end]);
                 set(bytes, end, sum);
             }),
             "two copies" if ends => forge(&folder.0, &path, |bytes| {
-                set(bytes, 12, 9);
+                set(bytes, 12, 99);
                 seal_root(bytes, &identity, &name);
             }),
             "root" | "placement" | "catalog" if ends && name == kind => forge(&folder.0, &path, |bytes| {
-                bytes[28] = 9;
+                bytes[28] = 99;
                 seal_root(bytes, &identity, &name);
             }),
             _ => {}
@@ -217,7 +217,7 @@ fn newer_versions_are_refused_by_name() {
     for kind in ["identity", "segment", "checkpoint", "two copies", "root", "placement", "catalog"] {
         let folder = forged(kind);
         let refusal = raw(&folder.0).expect_err(kind).to_string();
-        assert!(refusal.contains("version") && refusal.contains('9'), "{kind}: {refusal}");
+        assert!(refusal.contains("version") && refusal.contains("99"), "{kind}: {refusal}");
     }
 }
 

@@ -66,8 +66,9 @@ const LOAD_TURNS_MAX: u64 = 150_000;
 const TRIES_MAX: u32 = 200;
 /// Rounds in a million before which the disk becomes full, as long as that is to come.
 const FULL_PER_MILLION: u32 = 500;
-/// Time within which everything must settle once nothing goes wrong any more, nanoseconds.
-const SETTLE_NANOS: u64 = 60_000_000_000;
+/// Time within which everything must settle once nothing goes wrong any more, nanoseconds. Runs whose rows are fetched one after
+/// the other take up to a second of the simulated machine each.
+const SETTLE_NANOS: u64 = 300_000_000_000;
 
 thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
