@@ -2,7 +2,7 @@
 
 use crate::boot::load_moved;
 use crate::compact_job::{CompactJob, CompactStep};
-use crate::large_write::LargeWrite;
+use crate::large_write::{LargeFailure, LargeWrite};
 use crate::shard::{CheckpointMark, CutContent};
 use crate::store_files::{StoreJob, StoreStep};
 use gristmill_base::buffer::AlignedBuf;
@@ -128,7 +128,7 @@ pub enum JobDone {
     /// A step of a compaction.
     Compact(Box<CompactJob>, CompactStep),
     /// Large batches of a lane of a slot, with their first offsets and what records say of them.
-    Large(SlotId, LaneKey, Vec<(Offset, PlacedBatch)>, Result<(), DiskError>),
+    Large(SlotId, LaneKey, Vec<(Offset, PlacedBatch)>, Result<(), LargeFailure>),
     /// The root is published.
     Root(RootFile, Result<(), DiskError>),
     /// The catalog is stored.

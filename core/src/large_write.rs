@@ -4,7 +4,7 @@
 
 use crate::jobs::{LANES_DIR, lane_path};
 use gristmill_base::buffer::AlignedBuf;
-use gristmill_base::env::{DiskError, FileId, OpenMode};
+use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{LaneKey, Offset, SlotId};
 use gristmill_base::planted::{self, Bug};
@@ -33,6 +33,32 @@ pub struct LargeWrite {
     pub parts: Vec<LargePart>,
 }
 
+/// Why large batches could not be written.
+#[derive(Debug)]
+pub struct LargeFailure {
+    /// What failed.
+    pub error: DiskError,
+    /// Whether nothing was written: the file could not be made or opened.
+    pub is_untouched: bool,
+}
+
+impl LargeFailure {
+    /// Whether they may be written later. If not, what the device has done is not known.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let Self { error, is_untouched } = self;
+        error.kind == DiskErrorKind::NoSpace
+            || error.may_pass()
+            || *is_untouched && error.kind != DiskErrorKind::Crashed
+    }
+}
+
+impl From<DiskError> for LargeFailure {
+    fn from(error: DiskError) -> Self {
+        Self { error, is_untouched: false }
+    }
+}
+
 /// Bytes of one write.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -44,27 +70,31 @@ impl LargeWrite {
     }
 
     /// Writes them; what records say of them, which may be made when it has worked. Blocking.
-    pub fn run(&self, files: &mut Files<'_>) -> (Vec<(Offset, PlacedBatch)>, Result<(), DiskError>) {
+    pub fn run(&self, files: &mut Files<'_>) -> (Vec<(Offset, PlacedBatch)>, Result<(), LargeFailure>) {
         let mut placed = Vec::with_capacity(self.parts.len());
         let done = self.write(files, &mut placed);
         (placed, done)
     }
 
-    fn write(&self, files: &mut Files<'_>, placed: &mut Vec<(Offset, PlacedBatch)>) -> Result<(), DiskError> {
+    fn write(&self, files: &mut Files<'_>, placed: &mut Vec<(Offset, PlacedBatch)>) -> Result<(), LargeFailure> {
         let path = self.path();
         let is_new = self.parts[0].place.position == 0;
+        let untouched = |error| LargeFailure { error, is_untouched: true };
         let file = if is_new {
             // Nothing names one that is there: it is left from a write that failed, or from another process, which may still be
             // at it. So it does not become this one.
-            files.remove_if_there(&path)?;
-            files.open(&path, OpenMode::Create)?
+            files.remove_if_there(&path).map_err(untouched)?;
+            files.open(&path, OpenMode::Create).map_err(untouched)?
         } else {
-            files.open(&path, OpenMode::Write)?
+            files.open(&path, OpenMode::Write).map_err(untouched)?
         };
         let filled = self.fill(files, file, placed);
         files.close(file);
         filled?;
-        if is_new { files.flush_dir(LANES_DIR) } else { Ok(()) }
+        if is_new {
+            files.flush_dir(LANES_DIR)?;
+        }
+        Ok(())
     }
 
     fn fill(

@@ -157,7 +157,7 @@ interleavings! {
     large_batches_are_written_together: "large batches written together", "bank", 1;
     a_line_is_full: "append refused because the line of its lane is full", "bank", 1;
     /// Large batches: a full disk is no failure of theirs, and a crash before the record leaves nothing.
-    a_large_batch_goes_through_the_log: "large batch through the log, because the disk is full", "bank", 1;
+    a_large_batch_goes_through_the_log: "large batch through the log, because it could not be written", "bank", 1;
     files_of_large_batches_are_removed: "file of large batches removed at a start", "bank", 1;
     /// Moves: files that two shards name go while both run, and those that two parts of one shard name.
     a_shared_file_goes: "shared file removed while the server runs", "bank", 1;

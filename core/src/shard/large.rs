@@ -7,10 +7,9 @@
 use super::Shard;
 use super::work::Work;
 use crate::jobs::{Job, lane_path};
-use crate::large_write::{LargePart, LargeWrite};
+use crate::large_write::{LargeFailure, LargePart, LargeWrite};
 use crate::request::{Code, Ingest, Operation, Refusal, Responder, Sequence};
 use gristmill_base::class::InputClass;
-use gristmill_base::env::{DiskError, DiskErrorKind};
 use gristmill_base::ids::{LaneKey, Offset, SessionId, SlotId};
 use gristmill_base::limits::{LANE_LINE_BYTES_MAX, LARGE_WRITE_BYTES};
 use gristmill_base::placement::lane_of;
@@ -23,7 +22,8 @@ use gristmill_state::lane::{Lane, PlacedBatch};
 use gristmill_state::record::{Appended, Event};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How often room for a large batch is looked for on a full disk, nanoseconds.
+/// How often it is tried to write a large batch that could not be written, because the disk was full or its file could not be
+/// made, nanoseconds.
 const FULL_PAUSE_NANOS: u64 = 100_000_000;
 /// Memory of what stands in a line beside its bytes.
 const IN_LINE_WEIGHT: usize = 128;
@@ -83,8 +83,8 @@ pub(super) struct Lines {
     lanes: BTreeMap<LaneKey, Line>,
     /// Memory of what stands in them.
     pub(super) bytes: usize,
-    /// Until when no large batch is written, because the disk is full; 0 if it is not. Monotonic nanoseconds.
-    full_until_nanos: u64,
+    /// Until when no large batch is written, because one could not be; 0 if it could. Monotonic nanoseconds.
+    pause_until_nanos: u64,
     /// Bytes of large batches since the last round of checkpoints began.
     pub(super) placed_bytes: u64,
     /// Large batches whose records were made since the start, and their bytes.
@@ -116,7 +116,7 @@ impl Lines {
 
     /// When they want the next turn.
     pub(super) fn deadline(&self) -> u64 {
-        if self.full_until_nanos == 0 { u64::MAX } else { self.full_until_nanos }
+        if self.pause_until_nanos == 0 { u64::MAX } else { self.pause_until_nanos }
     }
 
     fn push(&mut self, slot: SlotId, lane: LaneKey, one: InLine) {
@@ -238,14 +238,14 @@ impl Shard {
     /// Goes on with the lines that wait for room, or for the disk. Called in every turn.
     #[inline]
     pub(super) fn lines_step(&mut self) {
-        if !self.lines.is_empty() || self.lines.full_until_nanos > 0 {
+        if !self.lines.is_empty() || self.lines.pause_until_nanos > 0 {
             self.advance_all();
         }
     }
 
     fn advance_all(&mut self) {
-        if self.lines.full_until_nanos > 0 && self.now_nanos >= self.lines.full_until_nanos {
-            self.lines.full_until_nanos = 0;
+        if self.lines.pause_until_nanos > 0 && self.now_nanos >= self.lines.pause_until_nanos {
+            self.lines.pause_until_nanos = 0;
             // Whoever comes next finds out.
             self.failing_work.note(Work::Large, None);
         }
@@ -270,7 +270,7 @@ impl Shard {
                 self.dismiss_first(slot, lane);
                 continue;
             }
-            if is_large && self.lines.full_until_nanos == 0 {
+            if is_large && self.lines.pause_until_nanos == 0 {
                 return self.write_large(slot, lane);
             }
             // A record that no segment holds waits until its batch can be written.
@@ -281,7 +281,7 @@ impl Shard {
             match self.lines.pop(lane) {
                 Some(InLine::Append { lanes, from, appended }) => {
                     if is_large {
-                        reached("large batch through the log, because the disk is full");
+                        reached("large batch through the log, because it could not be written");
                     }
                     self.append_now(slot, lane, lanes, from, appended);
                 }
@@ -319,12 +319,12 @@ impl Shard {
         slot: SlotId,
         lane: LaneKey,
         placed: Vec<(Offset, PlacedBatch)>,
-        done: Result<(), DiskError>,
+        done: Result<(), LargeFailure>,
     ) {
         if let Some(state) = self.slot_mut(slot).lanes.get_mut(&lane) {
             state.end_large();
         }
-        self.failing_work.note(Work::Large, done.as_ref().err());
+        self.failing_work.note(Work::Large, done.as_ref().err().map(|failure| &failure.error));
         if let Some(line) = self.lines.lanes.get_mut(&lane) {
             line.is_writing = false;
         }
@@ -344,11 +344,9 @@ impl Shard {
                     self.record_place(slot, lane, first, placed);
                 }
             }
-            Err(error) if error.kind == DiskErrorKind::NoSpace => {
-                self.lines.full_until_nanos = self.now_nanos + FULL_PAUSE_NANOS;
-            }
+            Err(failure) if failure.may_pass() => self.lines.pause_until_nanos = self.now_nanos + FULL_PAUSE_NANOS,
             // What the device has done is not known: as after a failed write of the log.
-            Err(error) => self.log.0.fail(error),
+            Err(failure) => self.log.0.fail(failure.error),
         }
         self.advance(lane);
     }

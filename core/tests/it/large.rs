@@ -278,6 +278,27 @@ fn on_a_full_disk_large_batches_go_through_the_log() {
 }
 
 #[test]
+fn while_no_file_can_be_made_large_batches_go_through_the_log() {
+    let folder = Folder::new("large-crowded");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let mut client = Client::new(&mut rig);
+    let mut put = |rig: &mut Rig, n: u64| {
+        let operation = append(&mut client, lane(), large(n));
+        let offset = Offset(EVENTS * n + 1);
+        assert_eq!(rig.ask(0, client.session, operation), Ok(Answer::Appended { lane: lane(), offset }));
+    };
+    rig.crowded = true;
+    (0..2).for_each(|n| put(&mut rig, n));
+    assert_eq!((count(&mut rig, 1, "large_batches"), large_files(&folder.0).len()), (0, 0));
+    rig.crowded = false;
+    rig.settle();
+    put(&mut rig, 2);
+    assert_eq!((count(&mut rig, 1, "large_batches"), large_files(&folder.0).len()), (1, 1));
+    rig.settle();
+    assert_eq!(rig.work_state(), WorkState::Well);
+}
+
+#[test]
 fn a_write_that_fails_stops_the_shard_and_nothing_is_lost() {
     let folder = Folder::new("large-broken");
     let mut client;

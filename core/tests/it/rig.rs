@@ -25,13 +25,13 @@ impl Rng for Counting {
     }
 }
 
-/// A disk on which no file can be made, for that reason.
-struct Full<'a>(&'a mut PosixDisk, DiskErrorKind);
+/// A disk on which no file can be made, for that reason: no room, or too many open files.
+struct Full<'a>(&'a mut PosixDisk, DiskErrorKind, i32);
 
 impl Disk for Full<'_> {
     fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
         if mode == OpenMode::Create {
-            return Err(DiskError { kind: self.1, what: format!("opening {path}"), code: 28 });
+            return Err(DiskError { kind: self.1, what: format!("opening {path}"), code: self.2 });
         }
         self.0.open(path, mode)
     }
@@ -50,6 +50,41 @@ impl Disk for Full<'_> {
 
     fn wait(&mut self, done: &mut Vec<Completion>) {
         self.0.wait(done);
+    }
+}
+
+/// A disk to which nothing can be written.
+struct Broken<'a>(&'a mut PosixDisk, Vec<Completion>);
+
+impl Disk for Broken<'_> {
+    fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
+        self.0.open(path, mode)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.close(file);
+    }
+
+    fn submit(&mut self, ticket: Ticket, op: DiskOp) {
+        match op {
+            DiskOp::Write { .. } | DiskOp::WriteDurable { .. } => {
+                let error = DiskError { kind: DiskErrorKind::Io, what: "writing".to_owned(), code: 5 };
+                self.1.push(Completion { ticket, result: Err(error) });
+            }
+            op => self.0.submit(ticket, op),
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.1);
+        self.0.poll(done);
+    }
+
+    fn wait(&mut self, done: &mut Vec<Completion>) {
+        if self.1.is_empty() {
+            return self.0.wait(done);
+        }
+        self.poll(done);
     }
 }
 
@@ -102,7 +137,9 @@ pub(crate) struct Rig {
     pub(crate) closed: usize,
     /// Whether background jobs find a full disk.
     pub(crate) full: bool,
-    /// Whether background jobs find a disk on which no file can be made for another reason.
+    /// Whether background jobs find that too many files are open to make one.
+    pub(crate) crowded: bool,
+    /// Whether background jobs find a disk to which nothing can be written.
     pub(crate) broken: bool,
     /// Whether background jobs are told that nothing is free.
     pub(crate) scarce: bool,
@@ -180,6 +217,7 @@ impl Rig {
             replies: Vec::new(),
             closed: 0,
             full: false,
+            crowded: false,
             broken: false,
             scarce: false,
             jobs: 0,
@@ -252,11 +290,16 @@ impl Rig {
                 moved = true;
                 self.jobs += 1;
                 let disk = &mut node.background;
-                let done = match (self.full || self.broken, self.scarce) {
-                    (true, _) if self.full => job.run(&mut Full(disk, DiskErrorKind::NoSpace)),
-                    (true, _) => job.run(&mut Full(disk, DiskErrorKind::Io)),
-                    (_, true) => job.run(&mut Scarce(disk, Vec::new())),
-                    _ => job.run(disk),
+                let done = if self.full {
+                    job.run(&mut Full(disk, DiskErrorKind::NoSpace, 28))
+                } else if self.crowded {
+                    job.run(&mut Full(disk, DiskErrorKind::Io, 24))
+                } else if self.broken {
+                    job.run(&mut Broken(disk, Vec::new()))
+                } else if self.scarce {
+                    job.run(&mut Scarce(disk, Vec::new()))
+                } else {
+                    job.run(disk)
                 };
                 node.inbox.jobs.push(done);
             }

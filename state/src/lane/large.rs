@@ -11,6 +11,7 @@ use gristmill_base::event_batch::check_size;
 use gristmill_base::ids::{LaneKey, Lsn, Offset};
 use gristmill_base::limits::{BATCH_BYTES_MAX, BLOCK_BYTES};
 use gristmill_base::planted::{self, Bug};
+use std::fmt;
 use std::ops::Range;
 
 /// The first number of a file with large batches.
@@ -45,6 +46,47 @@ pub struct LanePlaced {
     pub extent: Extent,
     /// Record that names it, in this process's log; 0 once recovery has read it.
     pub lsn: Lsn,
+}
+
+/// Why a record of an append cannot be the next one of its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// Its events do not begin where the lane ends.
+    Offset {
+        /// The lane.
+        lane: LaneKey,
+        /// Its end.
+        end: Offset,
+        /// Where they begin.
+        first: Offset,
+    },
+    /// Its batch lies where another one may be.
+    Place {
+        /// The lane.
+        lane: LaneKey,
+        /// Its first offset.
+        first: Offset,
+        /// The least place that it may have.
+        next: Place,
+        /// The one that it has.
+        place: Place,
+    },
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Offset { lane, .. } | Self::Place { lane, .. }) = self;
+        let LaneKey { topic, lane } = lane;
+        write!(f, "an append to lane {lane} of topic {topic} ")?;
+        match self {
+            Self::Offset { end, first, .. } => write!(f, "begins at offset {first}, and the lane ends at {end}"),
+            Self::Place { first, next, place, .. } => write!(
+                f,
+                "has its batch of offset {first} at byte {} of file {}, and what lies before byte {} of file {} is taken",
+                place.position, place.file, next.position, next.file
+            ),
+        }
+    }
 }
 
 /// Where a lane's large batches are written.
@@ -203,6 +245,24 @@ impl Lane {
         self.large.is_writing = false;
     }
 
+    /// Whether the events of a record that was read, or its batch at that place, can be what comes next.
+    ///
+    /// # Errors
+    /// They do not begin where the lane ends, or the batch lies where another one may be.
+    pub(crate) fn check_append(&self, first: Offset, placed: Option<&PlacedBatch>) -> Result<(), AppendError> {
+        let (lane, next) = (self.key, self.large.next);
+        match placed {
+            _ if Some(first.0) != self.end.0.checked_add(1) => Err(AppendError::Offset { lane, end: self.end, first }),
+            Some(&PlacedBatch { place, .. }) if place < next && !planted::is(Bug::PlaceReused) => {
+                Err(AppendError::Place { lane, first, next, place })
+            }
+            Some(&PlacedBatch { count, .. }) if first.0.checked_add(count.into()).is_none() => {
+                Err(AppendError::Offset { lane, end: self.end, first })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds the batch of a record at the end whose bytes lie in a file.
     pub fn append_place(&mut self, first: Offset, append_micros: u64, lsn: Lsn, placed: &PlacedBatch) {
         assert_eq!(first.0, self.end.0 + 1, "offsets of a lane are dense");
@@ -332,6 +392,22 @@ mod tests {
         let mut bytes = Vec::new();
         lane.store(new, &mut bytes);
         Lane::stored(&mut Reader::new(&bytes), StoredLane::WithLarge).unwrap()
+    }
+
+    #[test]
+    fn a_record_that_does_not_follow_is_told_and_nothing_is_applied() {
+        let lane = mixed().0;
+        let next = lane.large.next;
+        let placed = |place| PlacedBatch { count: 3, is_spread: false, place, bytes: 70_000, crc: 0 };
+        assert_eq!(lane.check_append(Offset(13), None), Ok(()));
+        assert_eq!(lane.check_append(Offset(13), Some(&placed(next))), Ok(()));
+        for first in [0, 12, 14, u64::MAX] {
+            let (end, first) = (Offset(12), Offset(first));
+            assert_eq!(lane.check_append(first, None), Err(AppendError::Offset { lane: KEY, end, first }));
+        }
+        let refusal = lane.check_append(Offset(13), Some(&placed(Place::FIRST_LARGE))).unwrap_err();
+        let text = refusal.to_string();
+        assert!(text.contains("lane 4 of topic 9") && text.contains("byte 0 of file 1073741824"), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod stored;
 pub use chunk::{COMPACTED_FILE, Chunk, Extent, LaneSizes, Place};
 pub use compact::{Compaction, CompactionBounds};
 pub use entry::{LaneBatch, LaneEntry};
-pub use large::{LARGE_FILE, LanePlaced, PlacedBatch};
+pub use large::{AppendError, LARGE_FILE, LanePlaced, PlacedBatch};
 pub use retain::Keep;
 pub(crate) use stored::StoredLane;
 

@@ -4,6 +4,7 @@
 use super::Slot;
 use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, StreamId};
+use crate::lane::{AppendError, Lane};
 use crate::outbox::OutboxRow;
 use crate::record::{AppendRecord, Appended, BacklogRange, Commit, Control, Mutation, Record, Spilled};
 use crate::session::KeptReply;
@@ -31,6 +32,8 @@ pub enum ReplayError {
     },
     /// The body does not decode.
     Body(DecodeError),
+    /// An append that does not go where its lane ends.
+    Append(AppendError),
 }
 
 impl fmt::Display for ReplayError {
@@ -39,6 +42,7 @@ impl fmt::Display for ReplayError {
             Self::Missing { expected, found } => write!(f, "record {expected} of the slot is missing: {found} follows"),
             Self::TermWentBack { at, found } => write!(f, "a record of term {found} follows one of term {at}"),
             Self::Body(error) => write!(f, "a record's body is malformed: {error}"),
+            Self::Append(error) => error.fmt(f),
         }
     }
 }
@@ -85,6 +89,9 @@ impl Slot {
             return Err(ReplayError::TermWentBack { at: self.term, found: term });
         }
         let record = Record::decode(kind, body).map_err(ReplayError::Body)?;
+        if let Record::Append(append) = &record {
+            self.check_append(append).map_err(ReplayError::Append)?;
+        }
         note(&record);
         self.term = term;
         self.last_ssn = ssn;
@@ -198,6 +205,18 @@ impl Slot {
         }
     }
 
+    /// Whether a record that was read goes where its lane ends.
+    fn check_append(&self, append: &AppendRecord) -> Result<(), AppendError> {
+        let placed = match &append.appended {
+            Appended::Place(placed) => Some(placed),
+            Appended::Events(_) | Appended::Batch(_) => None,
+        };
+        match self.lanes.get(&append.lane) {
+            Some(lane) => lane.check_append(append.base, placed),
+            None => Lane::new(append.lane).check_append(append.base, placed),
+        }
+    }
+
     /// Applies an append.
     pub(super) fn apply_append(&mut self, append: AppendRecord, lsn: Lsn, lane_count: u16) {
         if let Some((stream, pos, cursor)) = append.consumed {
@@ -209,7 +228,7 @@ impl Slot {
                 session.keep(KeptReply { pos, outcome, lsn, stored: true });
             }
         }
-        let lane = self.lanes.entry(append.lane).or_insert_with(|| crate::lane::Lane::new(append.lane));
+        let lane = self.lanes.entry(append.lane).or_insert_with(|| Lane::new(append.lane));
         match append.appended {
             Appended::Events(events) => lane.append(append.base, append.append_micros, lsn, events, lane_count),
             Appended::Batch(batch) => lane.append_batch(append.base, append.append_micros, lsn, batch),
