@@ -71,7 +71,7 @@ impl fmt::Display for Findings {
 /// An app that is not there, a ledger that cannot be read, a server that cannot be reached or does not answer.
 pub fn check(address: &str, path: &Path) -> anyhow::Result<Findings> {
     let ledger = Book::open(path)?;
-    let mut client = connect(address)?;
+    let mut client = connect(address, super::CHECK_WAIT)?;
     let things = Things::find(&mut client)?;
     let mut findings = Findings::default();
     check_puts(&mut client, things.kv, &ledger, &mut findings)?;

@@ -28,6 +28,8 @@ use ledger::{KEYS_MAX, Ledger, Line, SIZES};
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
 /// How long an operation may take before the server counts as gone.
 const GONE: Duration = Duration::from_secs(3);
+/// How long a read of the check may take: nobody cuts the power meanwhile, and the disk may be slow.
+const CHECK_WAIT: Duration = Duration::from_secs(30);
 /// Refusals without an acknowledgement between them, after which there is nothing to hold the server to.
 const REFUSED_MAX: u64 = 10_000;
 
@@ -108,11 +110,11 @@ impl Things {
     }
 }
 
-fn connect(address: &str) -> anyhow::Result<Client> {
+fn connect(address: &str, request_timeout: Duration) -> anyhow::Result<Client> {
     let mut config = Config::new(address);
     "gristmill loadgen".clone_into(&mut config.name);
     config.connect_wait = CONNECT_WAIT;
-    config.request_timeout = GONE;
+    config.request_timeout = request_timeout;
     Ok(Client::connect(config)?)
 }
 
@@ -147,7 +149,7 @@ pub fn hold(settings: &Settings) -> anyhow::Result<Held> {
     ensure!((1..=4_096).contains(&settings.depth), "a depth of {}, 1 to 4096 are allowed", settings.depth);
     let tag = RandomState::new().hash_one(&settings.ledger);
     let ledger = Ledger::open(&settings.ledger, tag, settings.keys, settings.size)?;
-    let mut client = connect(&settings.address)?;
+    let mut client = connect(&settings.address, GONE)?;
     let things = Things::load(&mut client)?;
     let (mut holder, deadline) = (Holder::new(ledger, client, things), now() + settings.time);
     while now() < deadline && !holder.held.gone {
