@@ -361,6 +361,7 @@ impl Shard {
             Fit::Grain(address, operation, _) => address.key.len() + operation.weight(),
             Fit::Event(_, _, event) => event.weight(),
             Fit::Batch(_, _, batch) => batch.bytes.len(),
+            Fit::Parked(address, Decision::Edit { payload, .. }) => address.key.len() + payload.len(),
             Fit::Parked(..) | Fit::Void => 0,
         };
         self.fits_log(found).map(|()| fit)

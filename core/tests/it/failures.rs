@@ -2,6 +2,7 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::ids::{HandlerId, SessionId, TableId, TopicId};
+use gristmill_core::boot::BootConfig;
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply, status_of};
 use serde_json::Value;
@@ -81,7 +82,11 @@ struct World {
 
 impl World {
     fn new(folder: &Folder) -> Self {
-        let mut rig = Rig::start(&folder.0, &config(2), apps);
+        Self::with(folder, &config(2))
+    }
+
+    fn with(folder: &Folder, config: &BootConfig) -> Self {
+        let mut rig = Rig::start(&folder.0, config, apps);
         let loaded = rig.load(FILE);
         let id = |value: &Value| value["id"].as_u64().unwrap() as u32;
         let (table, topic) = (TableId(id(&loaded["tables"][0])), TopicId(id(&loaded["topics"][0])));
@@ -262,6 +267,20 @@ fn why_says_what_holds_a_key() {
     world.produce("d", "\"later\"");
     let why = world.why("d");
     assert_eq!((&why["state"], &why["deferred"]["count"]), (&"deferred".into(), &1.into()), "{why}");
+}
+
+#[test]
+fn an_edit_that_no_record_holds_is_refused() {
+    let folder = Folder::new("edit-large");
+    let mut world = World::with(&folder, &BootConfig { segment_bytes: 128 << 10, ..config(1) });
+    world.produce("b", "\"bad\"");
+    let id = id_of(&world.show("b"), 0);
+    let large = format!("\"{}\"", "x".repeat(200 << 10));
+    let refused = world.edit("b", &large, &id).unwrap_err();
+    assert!(refused.code == Code::TooLarge && refused.message.contains("segments allow"), "{refused:?}");
+    world.edit("b", "\"good\"", &id).unwrap();
+    world.retry("b");
+    assert_eq!(world.value("b").as_deref(), Some(b"\"good\"".as_slice()));
 }
 
 #[test]
