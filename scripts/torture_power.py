@@ -31,7 +31,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHORT_LOGS = ["--segment-bytes", str(256 << 10), "--checkpoint-bytes", str(1 << 20)]
 SHARDS_MAX = 4
 SLOTS = 256
-PAUSE_MICROS_MAX = 1_000_000  # that requests of a slot may wait while it moves
+PAUSE_MILLIS_MAX = 1_000  # that requests of a slot may wait while it moves
 MOVES_ASKED_MIN = 3  # so often slots are to move until it is wrong that none has
 UNREACHABLE = 69  # status of a command whose server is gone
 VALUES = [64, 400, 1500]  # bytes; from 1,024 on they lie in files of their own
@@ -46,6 +46,8 @@ def arguments():
     parser.add_argument("--shards", type=int, default=2, help="at first")
     parser.add_argument("--seed", type=int, default=None, help="chooses when power is cut, and how the server runs; drawn and printed if left out")
     parser.add_argument("--image-mib", type=int, default=4096, help="size of the device")
+    parser.add_argument("--pause-ms", type=int, default=PAUSE_MILLIS_MAX,
+                        help="that requests of a slot may wait while it moves; more beside other work, which says nothing of pauses")
     parser.add_argument("--expect-loss", action="store_true", help="the program flushes nothing: fail unless that shows")
     return parser.parse_args()
 
@@ -297,7 +299,7 @@ class Campaign:
         # Cut off on the way, not refused at once.
         self.into_moves += moves.returncode != 0 and (bool(told) or moves.returncode == UNREACHABLE)
         self.paused_micros = max([self.paused_micros, *(move["paused_us"] for move in moved)])
-        if self.paused_micros >= PAUSE_MICROS_MAX:
+        if self.paused_micros >= 1_000 * self.args.pause_ms:
             return len(moved), f"requests of a slot waited for {self.paused_micros / 1e6:.2f} s"
         wrong = moves.returncode in (2, 70, 78)
         said = lines[-1] if lines else "it said nothing"
