@@ -429,7 +429,8 @@ fn a_repeated_timer_whose_handler_is_gone_ends_when_its_firing_is_skipped() {
     let mut caller = Caller::new(&mut rig);
     caller.call(&mut rig, "k", "every").unwrap();
     rig.settle();
-    rig.load(&FILE.replace("      - name: tick\n", ""));
+    let text = FILE.replace("      - name: tick\n", "").as_bytes().into();
+    rig.json(Operation::AppLoad { text, force: true, dry_run: false });
     rig.pass(10_000_000_000);
     rig.settle();
     let due = |rig: &Rig| rig.slot(slot_of(b"k", 16)).unwrap().timers.next_due();
@@ -469,7 +470,7 @@ fn what_a_run_counts_and_logs_is_told_once_it_is_durable() {
     assert_eq!(rig.measure(0).app_metrics[0].sum, 2, "who was answered sees it");
     rig.settle();
     let (_, failing) = (begin(&mut rig, "set a"), begin(&mut rig, "setfail"));
-    while rig.measure(0).counts.iter().all(|(name, count)| *name != "failures" || *count == 0) {
+    while rig.measure(0).counts.iter().all(|(name, count)| *name != "runs_failed" || *count == 0) {
         rig.step();
     }
     assert_eq!(rig.take_logs(), [], "the attempt has read what is not durable");
