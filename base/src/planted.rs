@@ -212,11 +212,13 @@ pub enum Bug {
     FailedRepeatEnds = 158,
     /// A run reads of another grain what is appended and not durable.
     FarReadBeforeDurable = 159,
+    /// Metrics of apps are told as they are in memory, before their records are durable.
+    MetricsBeforeDurable = 160,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 99] = [
+    pub const ALL: [Bug; 100] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -316,6 +318,7 @@ impl Bug {
         Bug::MissedFireToo,
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
+        Bug::MetricsBeforeDurable,
     ];
 }
 

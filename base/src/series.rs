@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 /// Labels that the engine adds itself.
 const OWN_LABELS: [&str; 2] = ["app", "shard"];
+/// A name of the engine's own, which tells how many series are not shown.
+const OWN_NAME: &str = "series_over";
 /// Endings that the engine adds itself.
 const OWN_ENDINGS: [&str; 7] = ["_total", "_current", "_bucket", "_sum", "_count", "_info", "_created"];
 
@@ -17,6 +19,9 @@ pub fn series(name: &str, labels: &[(&str, &str)]) -> Result<String, String> {
     check_name("a metric's name", name)?;
     if let Some(ending) = OWN_ENDINGS.iter().find(|ending| name.ends_with(**ending)) {
         return Err(format!("a metric's name {name:?}: names that end with {ending} are made by the engine"));
+    }
+    if name == OWN_NAME {
+        return Err(format!("a metric's name {name:?}; it is the engine's own"));
     }
     if labels.is_empty() {
         return Ok(name.to_owned());
@@ -69,7 +74,8 @@ fn check_name(what: &str, name: &str) -> Result<(), String> {
     ))
 }
 
-/// Name and labels of a series' text; label values are as they were, without escapes. `None` if it is none.
+/// Name and labels of a series' text; label values are as they were, without escapes. `None` if it is none: counters of older
+/// versions have any name.
 #[must_use]
 pub fn parts(series: &str) -> Option<(&str, Vec<(&str, String)>)> {
     let Some((name, rest)) = series.split_once('{') else { return Some((series, Vec::new())) };
@@ -118,6 +124,7 @@ mod tests {
         assert!(wrong("9a", &[]).contains("no digit first"));
         assert!(wrong("a-b", &[]).contains("\"a-b\""));
         assert!(wrong("a_total", &[]).contains("_total"));
+        assert!(wrong("series_over", &[]).contains("engine's own"));
         assert!(wrong(&"n".repeat(1_000), &[]).len() < 300);
         assert!(wrong("a", &[("app", "x")]).contains("engine's own"));
         assert!(wrong("a", &[("b", "x"), ("b", "y")]).contains("twice"));

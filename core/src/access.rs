@@ -9,7 +9,9 @@ pub(crate) use check::range_too_large;
 pub use effects::{Effects, Lives};
 pub(crate) use random::{Seed, seed_of};
 
-use self::check::{check_entry, check_size, check_timer, check_ttl, check_type, check_value, first_firing};
+use self::check::{
+    check_entry, check_size, check_timer, check_ttl, check_type, check_value, first_firing, rows_too_large,
+};
 use self::effects::Cleared;
 use self::random::Drawn;
 use crate::catalog::{AppEntry, Catalog, HandlerEntry, Map, Table};
@@ -378,8 +380,15 @@ impl Access for RunAccess<'_> {
         if reverse {
             left.reverse();
         }
+        let mut bytes = 0;
         for (from, to) in left {
-            rows.append(&mut self.base_range(RangeKey { map, from, to, rows: wanted, reverse })?);
+            let mut part = self.base_range(RangeKey { map, from, to, rows: wanted, reverse })?;
+            // The bound is of the read, not of each part between the ranges that the run has deleted.
+            bytes += part.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            if bytes > RUN_RANGE_BYTES_MAX {
+                return Err(range_too_large());
+            }
+            rows.append(&mut part);
             if rows.len() >= wanted {
                 break;
             }
@@ -421,7 +430,7 @@ impl Access for RunAccess<'_> {
         }
         self.roll()?;
         let mut rows = Vec::with_capacity(wanted.len());
-        let mut missed = None;
+        let (mut missed, mut bytes) = (None, 0);
         for wanted in wanted {
             let row = match *wanted {
                 Wanted::Value => self.value_now(),
@@ -431,7 +440,13 @@ impl Access for RunAccess<'_> {
                 }
             };
             match row {
-                Ok(row) => rows.push(row),
+                Ok(row) => {
+                    bytes += row.as_ref().map_or(0, Vec::len);
+                    if bytes > RUN_RANGE_BYTES_MAX {
+                        return Err(rows_too_large());
+                    }
+                    rows.push(row);
+                }
                 // What else is lacking is asked for too before the run ends.
                 Err(interrupt) => missed = Some(interrupt),
             }

@@ -1,6 +1,6 @@
 //! Numbers of one shard for the metrics: taken when somebody asks, from counters that only the shard's core touches.
 
-use gristmill_state::metrics::MetricKind;
+use gristmill_state::metrics::{Metric, MetricKind};
 use gristmill_state::store::Sizes;
 use hdrhistogram::Histogram;
 
@@ -57,11 +57,20 @@ pub struct AppMetric {
 }
 
 impl AppMetric {
+    /// Adds what a slot holds of it.
+    pub fn add(&mut self, part: &Metric) {
+        self.put(part.sum, part.set.map(|(at, bits)| (at, f64::from_bits(bits))));
+    }
+
     /// Adds what another part of the same series holds.
-    pub fn add(&mut self, other: &Self) {
-        self.sum = self.sum.wrapping_add(other.sum);
-        if other.set.is_some_and(|(at, _)| self.set.is_none_or(|(last, _)| at > last)) {
-            self.set = other.set;
+    pub fn add_part(&mut self, other: &Self) {
+        self.put(other.sum, other.set);
+    }
+
+    fn put(&mut self, sum: i64, set: Option<(u64, f64)>) {
+        self.sum = self.sum.wrapping_add(sum);
+        if set.is_some_and(|(at, _)| self.set.is_none_or(|(last, _)| at > last)) {
+            self.set = set;
         }
     }
 
@@ -83,7 +92,7 @@ pub struct Measures {
     pub memory: Vec<(&'static str, u64)>,
     /// Slots of the data directory.
     pub slot_count: u16,
-    /// Those of this shard; what apps measure is of them.
+    /// Those of this shard that what apps measure is of.
     pub slots: Vec<u16>,
     /// Metrics of apps.
     pub app_metrics: Vec<AppMetric>,

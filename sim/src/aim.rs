@@ -139,9 +139,9 @@ fn aim_at_large(bug: Bug, knobs: &mut Knobs) {
 pub fn is_of_context(bug: Bug) -> bool {
     use Bug::{
         CancelledRepeats, CountedWithoutCommit, DeletedMetricsStay, FailedRepeatEnds, FarReadBeforeDurable,
-        MetricsNotDumped, MissedFireToo, RandomByAttempt, RangeNotFlushed, RangeUnseenByRun,
+        MetricsBeforeDurable, MetricsNotDumped, MissedFireToo, RandomByAttempt, RangeNotFlushed, RangeUnseenByRun,
     };
-    let of_metrics = [CountedWithoutCommit, DeletedMetricsStay, MetricsNotDumped].contains(&bug);
+    let of_metrics = [CountedWithoutCommit, DeletedMetricsStay, MetricsBeforeDurable, MetricsNotDumped].contains(&bug);
     let of_timers = [CancelledRepeats, FailedRepeatEnds, MissedFireToo].contains(&bug);
     of_metrics
         || of_timers
@@ -152,7 +152,7 @@ pub fn is_of_context(bug: Bug) -> bool {
 /// Checkpoints all the time, little in memory, crashes behind them.
 fn aim_at_context(bug: Bug, knobs: &mut Knobs) {
     (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
-    if bug == Bug::FarReadBeforeDurable {
+    if matches!(bug, Bug::FarReadBeforeDurable | Bug::MetricsBeforeDurable) {
         // The time between append and flush is long, and ends in crashes.
         knobs.boot.shard_count = knobs.boot.shard_count.max(3);
         knobs.boot.flush_spacing_nanos = 20_000_000;

@@ -531,8 +531,14 @@ impl Run {
 
     fn restart(&mut self) -> Result<(), String> {
         let plan = self.machine.draw_plan();
+        // Somebody has asked just before.
+        let told = self.machine.told_counters();
         self.machine.crash(plan);
-        self.after_crash()
+        self.after_crash()?;
+        match told {
+            Some(told) if self.machine.knobs.reloads == 0 => self.machine.check_counters(&told),
+            _ => Ok(()),
+        }
     }
 
     fn after_crash(&mut self) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 mod change;
 
-pub(crate) use change::{Change, Changed, DROPPED_AT_ONCE, Discarded, allocated, entry_bytes};
+pub(crate) use change::{Change, Changed, Discarded, allocated, entry_bytes};
 
 use crate::backlog::BacklogRest;
 use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId};

@@ -98,6 +98,14 @@ impl Metrics {
         }
     }
 
+    /// A counter of an older version, which did not say of which table it was: all of them are kept.
+    pub(crate) fn keep_old(&mut self, series: Box<str>, sum: i64) {
+        let key = (TableId(0), MetricKind::Counter, series);
+        if self.series.insert(key, Metric { sum, set: None }).is_none() {
+            *self.counts.entry(TableId(0)).or_default() += 1;
+        }
+    }
+
     /// Changes a gauge.
     pub(crate) fn gauge(&mut self, table: TableId, series: Box<str>, change: GaugeChange, time_micros: u64) {
         let Some(metric) = self.of((table, MetricKind::Gauge, series)) else { return };
@@ -214,6 +222,13 @@ mod tests {
         }
         metrics.count(TableId(1), "n0".into(), 1);
         metrics.count(TableId(2), "n0".into(), 1);
+        let mut old = Metrics::default();
+        (0..TABLE_SERIES_MAX + 3).for_each(|number| old.keep_old(format!("n{number}").into(), 1));
+        assert_eq!(
+            (old.iter().count(), old.over().count()),
+            (TABLE_SERIES_MAX + 3, 0),
+            "none of an older version is lost"
+        );
         assert_eq!(metrics.iter().count(), TABLE_SERIES_MAX + 1);
         assert_eq!(metrics.over().collect::<Vec<_>>(), [(TableId(1), 3)]);
         metrics.forget(|table| table == TableId(1));

@@ -16,6 +16,12 @@ pub(crate) fn range_too_large() -> Failure {
     Failure::new(format!("the range has more than {most} bytes; read it in pages, with a limit on their entries"))
 }
 
+/// Rows that are too large to be read at once.
+pub(super) fn rows_too_large() -> Failure {
+    let most = RUN_RANGE_BYTES_MAX;
+    Failure::new(format!("the rows have more than {most} bytes; read fewer of them at once"))
+}
+
 pub(super) fn check_size(what: &str, found: usize, allowed: usize) -> Result<(), Failure> {
     if found > allowed { Err(too_large(what, found, allowed)) } else { Ok(()) }
 }

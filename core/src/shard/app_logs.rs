@@ -24,7 +24,7 @@ pub struct AppLog {
     pub app: String,
     /// The table.
     pub table: String,
-    /// The grain's key, as text, cut.
+    /// The grain's key, as text, cut; controls are escaped.
     pub key: String,
     /// The handler.
     pub handler: String,
@@ -32,7 +32,7 @@ pub struct AppLog {
     pub input: String,
     /// Which attempt has failed that logged it; `None` if its run has committed.
     pub attempt: Option<u32>,
-    /// As the handler gave it.
+    /// As the handler gave it, controls escaped.
     pub message: String,
     /// Lines of the same handler that were left out before it.
     pub left_out: u64,
@@ -73,6 +73,19 @@ impl AppLogs {
     }
 }
 
+/// A text without line ends and other controls, which are told by their escapes: keys come from clients, and what handlers log
+/// often does. Nobody may make what looks like another line.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    }
+    line
+}
+
 impl Shard {
     /// Lines that may be told since it was asked last.
     pub fn take_logs(&mut self) -> Vec<AppLog> {
@@ -103,6 +116,7 @@ impl Shard {
             _ => "message".to_owned(),
         };
         let key: String = String::from_utf8_lossy(&here.key).chars().take(KEY_CHARS_MAX).collect();
+        let key = one_line(key);
         let line = AppLog {
             level: LogLevel::Info,
             app: app.name.clone(),
@@ -117,12 +131,12 @@ impl Shard {
         let (now, logs) = (self.now_nanos, &mut self.app_logs);
         let admitted = lines.into_iter().filter_map(|(level, message)| {
             let left_out = logs.admit(handler, now)?;
-            Some(AppLog { level, message, left_out, ..line.clone() })
+            Some(AppLog { level, message: one_line(message), left_out, ..line.clone() })
         });
         admitted.collect()
     }
 
-    /// Tells lines once the log is durable up to `lsn`; 0 for at once.
+    /// Tells lines once the log is durable up to `lsn`.
     pub(super) fn tell_lines(&mut self, lsn: Lsn, lines: Vec<AppLog>) {
         // Behind what was logged before it, so that lines stay in order.
         let lsn = lsn.max(self.app_logs.waiting.back().map_or(Lsn(0), |(last, _)| *last));

@@ -37,9 +37,22 @@ pub(super) struct FarReads<'a> {
     pub(super) fetched: Option<&'a Fetched>,
     /// What the run lacks.
     pub(super) missed: Vec<FarKey>,
+    /// Bytes of rows that it has got.
+    pub(super) bytes: usize,
+}
+
+fn too_many_bytes() -> Failure {
+    let most = RUN_RANGE_BYTES_MAX;
+    Failure::new(format!("the run reads more than {most} bytes of other grains; read less in one run"))
 }
 
 impl FarReads<'_> {
+    /// Gives a row to the run. The bound is the same wherever rows lie.
+    fn give(&mut self, value: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
+        self.bytes += value.as_ref().map_or(0, Vec::len);
+        if self.bytes > RUN_RANGE_BYTES_MAX { Err(too_many_bytes()) } else { Ok(value) }
+    }
+
     /// What lies on this shard and may be shown; `None` if it has to be asked for.
     fn near(&self, key: &FarKey) -> Option<Option<Bytes>> {
         let slot = slot_of(&key.grain.key, self.slots.len() as u16);
@@ -61,13 +74,11 @@ impl FarReads<'_> {
 impl Elsewhere for FarReads<'_> {
     fn row(&mut self, key: FarKey) -> Result<Option<Vec<u8>>, Failure> {
         if let Some(known) = self.fetched.and_then(|fetched| fetched.far(&key)) {
-            return known.map(|value| value.as_ref().map(|value| value.to_vec())).map_err(|()| {
-                let most = RUN_RANGE_BYTES_MAX;
-                Failure::new(format!("the run reads more than {most} bytes of other grains; read less in one run"))
-            });
+            let value = known.map(|value| value.as_ref().map(|value| value.to_vec()));
+            return self.give(value.map_err(|()| too_many_bytes())?);
         }
         if let Some(value) = self.near(&key) {
-            return Ok(value.map(|value| value.into_vec()));
+            return self.give(value.map(|value| value.into_vec()));
         }
         self.missed.push(key);
         Err(Interrupt(TICKET).into())

@@ -2,32 +2,66 @@
 
 use super::Shard;
 use crate::measures::{AppMetric, Measures};
-use gristmill_base::ids::TableId;
+use gristmill_base::ids::{Lsn, TableId};
+use gristmill_base::planted::{self, Bug};
 use gristmill_state::lane::Lane;
 use gristmill_state::metrics::MetricKind;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::Sizes;
 use std::collections::BTreeMap;
 
+/// What apps measure in the slots of a shard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AppNumbers {
+    pub(super) metrics: Vec<AppMetric>,
+    /// Changes that were not kept, by app.
+    over: Vec<(String, u64)>,
+    /// The slots that it is of.
+    slots: Vec<u16>,
+}
+
+/// What is told of metrics of apps: an increment is told once its record is durable, as everything that records do. A shard that is
+/// busy tells what was so when it was asked before.
+#[derive(Debug, Default)]
+pub(super) struct AppNumbersTold {
+    last: AppNumbers,
+    /// What is told once the log is durable up to there.
+    next: Option<(Lsn, AppNumbers)>,
+}
+
 impl Shard {
-    /// What apps measure in the slots of this shard, and how many changes were not kept.
-    fn app_metrics(&self) -> (Vec<AppMetric>, Vec<(String, u64)>) {
+    /// What apps measure, as far as it is durable.
+    pub(super) fn app_numbers(&mut self) -> &AppNumbers {
+        let (appended, durable) = (self.log.0.appended().0, self.log.0.durable());
+        if durable.covers(appended) || planted::is(Bug::MetricsBeforeDurable) {
+            (self.app_numbers.last, self.app_numbers.next) = (self.app_numbers_now(), None);
+        } else if let Some((_, next)) = self.app_numbers.next.take_if(|(lsn, _)| durable.covers(*lsn)) {
+            self.app_numbers.last = next;
+        }
+        if !durable.covers(appended) && self.app_numbers.next.is_none() {
+            self.app_numbers.next = Some((appended, self.app_numbers_now()));
+        }
+        &self.app_numbers.last
+    }
+
+    fn app_numbers_now(&self) -> AppNumbers {
         let mut all: BTreeMap<(&str, MetricKind, &str), AppMetric> = BTreeMap::new();
         let mut over: BTreeMap<&str, u64> = BTreeMap::new();
         let name = |table: TableId| self.catalog.table(table).map_or("", |(app, _)| app.name.as_str());
         for slot in self.slots.iter().flatten() {
             for ((table, kind, series), metric) in slot.metrics.iter() {
                 let app = name(*table);
-                let set = metric.set.map(|(at, bits)| (at, f64::from_bits(bits)));
-                let part =
-                    AppMetric { app: app.to_owned(), kind: *kind, series: series.to_string(), sum: metric.sum, set };
-                let known = all.entry((app, *kind, series));
-                known.and_modify(|known| known.add(&part)).or_insert(part);
+                let new =
+                    || AppMetric { app: app.to_owned(), kind: *kind, series: series.to_string(), sum: 0, set: None };
+                all.entry((app, *kind, series)).or_insert_with(new).add(metric);
             }
             slot.metrics.over().for_each(|(table, count)| *over.entry(name(table)).or_default() += count);
         }
-        let over = over.into_iter().map(|(app, count)| (app.to_owned(), count));
-        (all.into_values().collect(), over.collect())
+        AppNumbers {
+            metrics: all.into_values().collect(),
+            over: over.into_iter().map(|(app, count)| (app.to_owned(), count)).collect(),
+            slots: self.slots.iter().flatten().map(|slot| slot.id.0).collect(),
+        }
     }
 
     /// This shard's numbers now. Called by the shard's loop when somebody asks, at most a few times a second: it looks
@@ -38,7 +72,7 @@ impl Shard {
         for slot in self.slots.iter().flatten() {
             sums.add(slot);
         }
-        let (app_metrics, app_over) = self.app_metrics();
+        let AppNumbers { metrics: app_metrics, over: app_over, slots } = self.app_numbers().clone();
         let store = self.store_sizes();
         let log = &self.log.0;
         Measures {
@@ -88,7 +122,7 @@ impl Shard {
                 ("log_batches", log.waiting_bytes() as u64),
             ],
             slot_count: self.config.slot_count,
-            slots: self.slots.iter().flatten().map(|slot| slot.id.0).collect(),
+            slots,
             app_metrics,
             app_over,
             flushes: self.flushes.clone(),

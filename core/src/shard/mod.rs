@@ -303,6 +303,7 @@ pub struct Shard {
     retention: retention::Retention,
     lines: large::Lines,
     app_logs: app_logs::AppLogs,
+    app_numbers: measure::AppNumbersTold,
     far: far_reads::FarWaiting,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
@@ -457,6 +458,7 @@ impl Shard {
             retention: retention::Retention::default(),
             lines: large::Lines::default(),
             app_logs: app_logs::AppLogs::default(),
+            app_numbers: measure::AppNumbersTold::default(),
             far: far_reads::FarWaiting::default(),
             notices: Vec::new(),
             segment_wanted: None,

@@ -245,10 +245,11 @@ impl Shard {
             Decision::Skip { drop, retry, expect } => {
                 self.is_first(slot, id, &expect)?;
                 let sent = self.letters(slot, id, drop)?;
+                let ends_timer = self.first_is_unhandled(slot, id);
                 self.counts.skipped += 1;
                 let to: Vec<SlotId> = sent.iter().map(|(to, _)| *to).collect();
                 let (state, log) = self.slot_and_log(slot);
-                let skip = Skip { by: Some(by), time_micros: time, sent, retry };
+                let skip = Skip { by: Some(by), time_micros: time, sent, retry, ends_timer };
                 (to, state.skip_first(log, id, skip, now))
             }
         };
@@ -305,6 +306,15 @@ impl Shard {
                 Err(Refusal::new(Code::BadRequest, message))
             }
         }
+    }
+
+    /// Whether the input that waits first for a parked grain calls a handler that is gone.
+    fn first_is_unhandled(&self, slot: SlotId, id: GrainId) -> bool {
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let grain = state.grains.get(id);
+        let first = grain.work().and_then(|work| work.queue.front());
+        let handler = first.and_then(|first| handler_of(state, id, first));
+        handler.is_some_and(|handler| self.catalog.handler(grain.table, handler).is_none())
     }
 
     fn decided(&mut self, slot: SlotId, mut to: Vec<SlotId>, committed: Committed) {

@@ -198,6 +198,7 @@ impl Shard {
             late: self.expiries.late(),
             fetched: work.fetched.as_deref(),
             missed: Vec::new(),
+            bytes: 0,
         };
         let place = RunPlace {
             elsewhere: &mut far,
@@ -322,7 +323,9 @@ impl Shard {
                     // What its exception handler does belongs to the attempt that is counted already.
                     let attempt = work.attempts + u32::from(caught(work).is_none());
                     let lines = self.lines_of(slot, grain, take(&mut effects.logs), Some(attempt));
-                    self.tell_lines(Lsn(0), lines);
+                    // They may say what the attempt has read, whatever record wrote it.
+                    let appended = self.log.0.appended().0;
+                    self.tell_lines(appended, lines);
                 }
                 if planted::is(Bug::CountedWithoutCommit) {
                     self.slot_mut(slot).count_without_commit(grain, take(&mut effects.counters));

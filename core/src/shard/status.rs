@@ -1,6 +1,7 @@
 //! How the server is, as JSON. Field names are API: docs/operating.md lists them.
 
 use super::Shard;
+use crate::measures::AppMetric;
 use gristmill_base::limits::OUTBOX_ROWS_MAX;
 use gristmill_state::metrics::MetricKind;
 use serde_json::{Value, json};
@@ -23,11 +24,12 @@ impl Shard {
             sessions += slot.session_count();
             parked += slot.parked_grains;
             queued += slot.queued_inputs;
-            for ((_, _, series), metric) in slot.metrics.iter().filter(|((_, kind, _), _)| *kind == MetricKind::Counter)
-            {
-                let sum = counters.get(&**series).and_then(Value::as_i64).unwrap_or(0).wrapping_add(metric.sum);
-                counters.insert(series.to_string(), sum.into());
-            }
+        }
+        for AppMetric { series, sum, .. } in
+            self.app_numbers().metrics.iter().filter(|it| it.kind == MetricKind::Counter)
+        {
+            let sum = counters.get(series).and_then(Value::as_i64).unwrap_or(0).wrapping_add(*sum);
+            counters.insert(series.clone(), sum.into());
         }
         let lag = self.feed_lag();
         let [topics, handlers, hot_keys] = self.activity_json();

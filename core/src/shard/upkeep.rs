@@ -9,6 +9,8 @@ use gristmill_state::input::StreamId;
 
 /// Pause between two rounds of upkeep, nanoseconds.
 const UPKEEP_NANOS: u64 = 20_000_000;
+/// Deleted entries whose memory is given back in one turn.
+const DISCARDED_IN_TURN: usize = 1_024;
 
 impl Shard {
     /// What is due now.
@@ -53,11 +55,12 @@ impl Shard {
         self.retain();
     }
 
-    /// Gives back memory of entries that were deleted by the thousands: a piece of each slot's in a turn.
+    /// Gives back memory of entries that were deleted by the thousands: a piece in a turn, however many slots have some.
     fn discard(&mut self) {
+        let mut left = DISCARDED_IN_TURN;
         self.residence.discards = false;
         for slot in self.slots.iter_mut().flatten() {
-            self.residence.discards |= slot.discard();
+            self.residence.discards |= slot.discard(&mut left);
         }
     }
 

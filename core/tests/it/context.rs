@@ -64,6 +64,23 @@ fn go(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
             let key = context.key().to_vec();
             (0..100).try_for_each(|_| context.read_value("things", &key).map(drop))?;
         }
+        "big" => context.map_put("rows", rest[0].as_bytes(), "v".repeat(1 << 20))?,
+        "gaps" => {
+            context.map_delete_range("rows", b"b09", Some(b"b09a"))?;
+            let rows = context.map_range("rows", b"b", None, usize::MAX, rest.first() == Some(&"back"))?;
+            return Ok(Reply::value(rows.len().to_string()));
+        }
+        "bigmany" => {
+            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            return Ok(Reply::value(context.map_get_many("rows", &keys)?.len().to_string()));
+        }
+        "bigothers" => {
+            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
+            let wanted = |entry| ReadAt { table: "things", key: b"g", wanted: Wanted::Entry("rows".into(), entry) };
+            let wanted: Vec<ReadAt<'_>> = keys.iter().map(|key| wanted(key)).collect();
+            return Ok(Reply::value(context.read_many(&wanted)?.len().to_string()));
+        }
         "nowhere" => drop(context.read_map_get("nothing", b"k", 0, b"e")?),
         "count" => context.count(rest[0], &[("kind", rest[1])], 2),
         "say" => {
@@ -80,6 +97,12 @@ fn go(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
         "cron" => context.set_timer_cron("t", &rest.join(" "), "tick", "p")?,
         "stop" => context.cancel_timer("t"),
         "set" => context.set_value(rest[0]),
+        "lines" => context.log(LogLevel::Info, "one\nERROR two \u{1b}[31m"),
+        "setfail" => {
+            let value = context.value()?.map_or_else(String::new, |value| text(&value));
+            context.log(LogLevel::Info, format!("it is {value}"));
+            return Err(Failure::new("as asked"));
+        }
         other => return Err(Failure::new(format!("no act {other}"))),
     }
     Ok(Reply::none())
@@ -362,4 +385,96 @@ fn what_is_too_much_is_told() {
         assert_eq!(code, Code::HandlerFailed);
         assert!(message.contains(wanted), "{act}: {message}");
     }
+}
+
+#[test]
+fn what_one_read_brings_is_bounded_wherever_it_lies_and_whatever_was_deleted_between() {
+    let folder = Folder::quick("context-bytes");
+    let large = BootConfig { segment_bytes: 32 << 20, checkpoint_bytes: 64 << 20, ..config(2) };
+    let mut rig = Rig::start(&folder.0, &large, apps);
+    let mut caller = Caller::new(&mut rig);
+    for n in 0..18 {
+        caller.call(&mut rig, "g", &format!("big b{n:02}")).unwrap();
+    }
+    for act in ["gaps", "gaps back"] {
+        let (code, message) = caller.call(&mut rig, "g", act).unwrap_err();
+        assert_eq!(code, Code::HandlerFailed);
+        assert!(message.contains("the range has more than 16777216 bytes"), "{message}");
+    }
+    let (_, message) = caller.call(&mut rig, "g", "bigmany").unwrap_err();
+    assert!(message.contains("the rows have more than 16777216 bytes"), "{message}");
+    // From the shard of the rows, and from the other one.
+    for reader in ["a", "b", "c", "d", "e", "g"] {
+        let (_, message) = caller.call(&mut rig, reader, "bigothers").unwrap_err();
+        assert!(message.contains("more than 16777216 bytes of other grains"), "{reader}: {message}");
+    }
+}
+
+#[test]
+fn nobody_makes_a_line_that_looks_like_another() {
+    let folder = Folder::quick("context-hostile-lines");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let mut caller = Caller::new(&mut rig);
+    caller.call(&mut rig, "k\n2026 ERROR", "lines").unwrap();
+    rig.settle();
+    let lines = rig.take_logs();
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((&*line.key, &*line.message), ("k\\n2026 ERROR", "one\\nERROR two \\u{1b}[31m"));
+}
+
+#[test]
+fn a_repeated_timer_whose_handler_is_gone_ends_when_its_firing_is_skipped() {
+    let folder = Folder::quick("context-timer-gone");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let mut caller = Caller::new(&mut rig);
+    caller.call(&mut rig, "k", "every").unwrap();
+    rig.settle();
+    let text = FILE.replace("      - name: tick\n", "").as_bytes().into();
+    rig.json(Operation::AppLoad { text, force: true, dry_run: false });
+    rig.pass(10_000_000_000);
+    rig.settle();
+    let due = |rig: &Rig| rig.slot(slot_of(b"k", 16)).unwrap().timers.next_due();
+    let (table, key) = (caller.table, || b"k".as_slice().into());
+    let (code, _) = caller.call(&mut rig, "k", "set a").unwrap_err();
+    assert_eq!(code, Code::Parked, "the firing waits for its handler");
+    // What was refused has no position.
+    *caller.next.get_mut(&slot_of(b"k", 16).0).unwrap() -= 1;
+    let sequence = caller.sequence("k");
+    let skip = Operation::Skip { table, sequence, key: key(), drop: true, retry: true, expect: "".into() };
+    assert_eq!(rig.ask(0, caller.session, skip), Ok(Answer::Done));
+    assert_eq!(due(&rig), None, "nobody would handle the next one either");
+    rig.pass(100_000_000_000);
+    rig.settle();
+    caller.call(&mut rig, "k", "set a").unwrap();
+}
+
+#[test]
+fn what_a_run_counts_and_logs_is_told_once_it_is_durable() {
+    let folder = Folder::quick("context-early");
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    let mut caller = Caller::new(&mut rig);
+    rig.settle();
+    let mut begin = |rig: &mut Rig, payload: &str| {
+        let sequence = caller.sequence("k");
+        let (table, handler) = (caller.table, caller.handler);
+        let (key, payload) = (b"k".as_slice().into(), payload.as_bytes().into());
+        rig.send(0, caller.session, Operation::Invoke { table, handler, sequence, key, payload })
+    };
+    let tag = begin(&mut rig, "count made a");
+    let counted = |rig: &Rig| rig.slot(slot_of(b"k", 16)).unwrap().metrics.iter().count();
+    while counted(&rig) == 0 {
+        rig.step();
+    }
+    assert_eq!(rig.measure(0).app_metrics, [], "its record is on its way to the disk");
+    rig.settle_reply(tag);
+    assert_eq!(rig.measure(0).app_metrics[0].sum, 2, "who was answered sees it");
+    rig.settle();
+    let (_, failing) = (begin(&mut rig, "set a"), begin(&mut rig, "setfail"));
+    while rig.measure(0).counts.iter().all(|(name, count)| *name != "runs_failed" || *count == 0) {
+        rig.step();
+    }
+    assert_eq!(rig.take_logs(), [], "the attempt has read what is not durable");
+    rig.settle_reply(failing);
+    rig.settle();
+    assert_eq!(rig.take_logs()[0].message, "it is a");
 }

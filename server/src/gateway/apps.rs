@@ -56,7 +56,7 @@ impl AppMetrics {
             for metric in &engine.app_metrics {
                 let of_app = all.entry(metric.app.clone()).or_default();
                 let key = (metric.kind, metric.series.clone());
-                of_app.entry(key).and_modify(|known| known.add(metric)).or_insert_with(|| metric.clone());
+                of_app.entry(key).and_modify(|known| known.add_part(metric)).or_insert_with(|| metric.clone());
             }
             for (app, count) in &engine.app_over {
                 *over.entry(app.clone()).or_default() += count;
@@ -78,7 +78,9 @@ impl AppMetrics {
         for (app, metrics) in &self.series {
             for ((kind, series), value) in metrics {
                 // Older versions took any name.
-                let Some((name, labels)) = parts(series).filter(|(name, _)| is_name(name)) else { continue };
+                let Some((name, labels)) = parts(series).filter(|(name, labels)| may_be_shown(name, labels)) else {
+                    continue;
+                };
                 let own = [("app", escaped(app))];
                 let labels = own.into_iter().chain(labels.into_iter().map(|(label, value)| (label, escaped(&value))));
                 families.entry((*kind, name)).or_default().push((labels.collect(), *value));
@@ -109,6 +111,14 @@ impl AppMetrics {
 
 /// Labels with their values, and what was measured.
 type Sample<'a> = (Vec<(&'a str, String)>, f64);
+
+/// Whether a name and labels make a family of the format that is no other one of ours.
+fn may_be_shown(name: &str, labels: &[(&str, String)]) -> bool {
+    is_name(name)
+        && !name.ends_with("_current")
+        && name != "series_over"
+        && labels.iter().all(|(label, _)| is_name(label))
+}
 
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -144,6 +154,17 @@ mod tests {
         assert_eq!(of(MetricKind::Counter, "n{a=\"b\"}"), 7.0);
         assert_eq!(of(MetricKind::Gauge, "g"), 5.5, "set last to 1.5, and 2 added twice");
         assert_eq!(all.over["shop"], 2);
+    }
+
+    #[test]
+    fn names_of_older_versions_that_make_no_family_are_left_out() {
+        let old = |series: &str| {
+            let (name, labels) = parts(series).unwrap();
+            may_be_shown(name, &labels)
+        };
+        assert!(old("words") && old("a{b=\"c\"}"));
+        assert!(!old("series_over") && !old("open_current") && !old("a b") && !old("") && !old("a{=\"x\"}"));
+        assert!(!old("a{b} 1\n=\"x\"}"));
     }
 
     #[test]

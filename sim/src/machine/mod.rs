@@ -2,6 +2,7 @@
 //! again.
 
 mod core;
+mod counters;
 mod door;
 mod knobs;
 mod owners;

@@ -23,7 +23,7 @@ pub(crate) struct Change {
 pub(crate) type Discarded = BTreeMap<Bytes, Row>;
 
 /// Deleted entries that are dropped by the record that deletes them; more go piece by piece, later.
-pub(crate) const DROPPED_AT_ONCE: usize = 1_024;
+const DROPPED_AT_ONCE: usize = 1_024;
 
 /// What a change leaves for the next flush of rows.
 #[derive(Debug, PartialEq, Eq)]
@@ -163,8 +163,8 @@ impl Grain {
         }
     }
 
-    /// Deletes a range of entries. What it costs now is bounded by what stays on the smaller side of the range, however
-    /// many entries are in it.
+    /// Deletes a range of entries. What it costs now is bounded by the smallest of what is in the range and what stays on
+    /// either side of it.
     fn delete_range(&mut self, map: MapId, from: Bytes, to: Option<Bytes>, is_whole: bool) -> Change {
         if to.as_ref().is_some_and(|to| *to <= from) {
             return Change::new(Changed::Nothing, 0);
@@ -224,11 +224,45 @@ fn bytes_of(entries: &BTreeMap<Bytes, Row>) -> usize {
     entries.iter().map(|(key, row)| entry_bytes(key, row)).sum()
 }
 
-/// Takes a range out of a map without visiting what is in it.
+/// Which part of a map has the fewest entries: a range, or what stays before or behind it. No more of each is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fewest {
+    Inside,
+    Before,
+    Behind,
+}
+
+fn fewest(entries: &BTreeMap<Bytes, Row>, from: &Bytes, to: Option<&Bytes>) -> Fewest {
+    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut inside = entries.range::<Bytes, _>((Bound::Included(from), to));
+    let mut before = entries.range::<Bytes, _>((Bound::Unbounded, Bound::Excluded(from)));
+    let mut behind = match to {
+        Bound::Excluded(to) => Some(entries.range::<Bytes, _>((Bound::Included(to), Bound::Unbounded))),
+        _ => None,
+    };
+    loop {
+        if behind.as_mut().is_none_or(|behind| behind.next().is_none()) {
+            return Fewest::Behind;
+        }
+        if before.next().is_none() {
+            return Fewest::Before;
+        }
+        if inside.next().is_none() {
+            return Fewest::Inside;
+        }
+    }
+}
+
+/// Takes a range out of a map. It visits the entries of its smallest part: what is in the range, what stays before it, or behind.
 fn cut_out(entries: &mut BTreeMap<Bytes, Row>, from: &Bytes, to: Option<&Bytes>) -> Discarded {
+    let fewest = fewest(entries, from, to);
+    if fewest == Fewest::Inside {
+        let bounds = (Bound::Included(from.clone()), to.cloned().map_or(Bound::Unbounded, Bound::Excluded));
+        return entries.extract_if(bounds, |_, _| true).collect();
+    }
     let mut gone = entries.split_off(from);
     let mut behind = to.map_or_else(BTreeMap::new, |to| gone.split_off(to));
-    if entries.len() < behind.len() {
+    if fewest == Fewest::Before {
         std::mem::swap(entries, &mut behind);
     }
     // Entry by entry, since joining whole maps visits both.
@@ -246,5 +280,36 @@ impl Change {
         let is_nothing = is_whole && freed.is_none();
         let bytes = -freed.unwrap_or(0).cast_signed();
         Self::new(if is_nothing { Changed::Nothing } else { changed }, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> Bytes {
+        n.to_be_bytes().as_slice().into()
+    }
+
+    #[test]
+    fn a_range_is_cut_out_by_way_of_the_smallest_part() {
+        let all =
+            || -> BTreeMap<Bytes, Row> { (0..100).map(|n| (key(n), Row { bytes: key(n), ssn: Ssn(1) })).collect() };
+        for (from, to, wanted) in [
+            (0, None, Fewest::Behind),
+            (40, None, Fewest::Behind),
+            (0, Some(60), Fewest::Before),
+            (5, Some(60), Fewest::Before),
+            (60, Some(95), Fewest::Behind),
+            (45, Some(50), Fewest::Inside),
+        ] {
+            let (mut entries, to_key) = (all(), to.map(key));
+            assert_eq!(fewest(&entries, &key(from), to_key.as_ref()), wanted, "{from} {to:?}");
+            let gone = cut_out(&mut entries, &key(from), to_key.as_ref());
+            let within = |key: &Bytes| *key >= self::key(from) && to_key.as_ref().is_none_or(|to| key < to);
+            assert!(gone.keys().all(within) && !entries.keys().any(within));
+            assert_eq!(gone.len(), (to.unwrap_or(100) - from) as usize);
+            assert_eq!(gone.len() + entries.len(), 100);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! dropping them all would hold the core for as long as that takes.
 
 use super::Slot;
-use crate::grain::{DROPPED_AT_ONCE, Discarded, GrainId, entry_bytes};
+use crate::grain::{Discarded, GrainId, entry_bytes};
 
 /// See the module. Nothing reads what is in here.
 #[derive(Debug, Default)]
@@ -25,21 +25,22 @@ impl Slot {
         counters.into_iter().for_each(|(series, by)| self.metrics.count(table, series, by));
     }
 
-    /// Gives back memory of deleted entries, of as many as one piece. Whether there is more.
-    pub fn discard(&mut self) -> bool {
-        let mut left = DROPPED_AT_ONCE;
-        while left > 0 {
-            let Some(entries) = self.discards.0.last_mut() else { return false };
+    /// Gives back memory of deleted entries, of so many at most, which are taken off `left`. Whether there is more.
+    pub fn discard(&mut self, left: &mut usize) -> bool {
+        while let Some(entries) = self.discards.0.last_mut() {
+            if *left == 0 {
+                return true;
+            }
             match entries.pop_first() {
                 Some((key, row)) => {
                     self.row_bytes = self.row_bytes.wrapping_sub(entry_bytes(&key, &row));
-                    left -= 1;
+                    *left -= 1;
                 }
                 None => {
                     self.discards.0.pop();
                 }
             }
         }
-        !self.discards.0.is_empty()
+        false
     }
 }

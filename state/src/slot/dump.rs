@@ -219,7 +219,7 @@ impl Slot {
             for _ in 0..from.count(1)? {
                 // Nobody wrote down which app had bumped it.
                 let series = from.text("counter", NAME_BYTES_MAX)?.into();
-                slot.metrics.count(TableId(0), series, from.u64()?.cast_signed());
+                slot.metrics.keep_old(series, from.u64()?.cast_signed());
             }
         }
         if version > VERSION_2 {

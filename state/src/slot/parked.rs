@@ -4,7 +4,7 @@
 use super::{Committed, Slot};
 use crate::grain::{GrainId, Queued};
 use crate::input::{Bytes, GrainOperation, Origin, StreamId, Target};
-use crate::record::{Commit, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply};
+use crate::record::{Commit, Journal, Outcome, Parked, RecordKind, Spilled, StoredReply, TimerChange};
 use gristmill_base::ids::{SessionId, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -23,6 +23,8 @@ pub struct Skip {
     pub sent: Vec<(SlotId, Target)>,
     /// Whether the grain runs again from then on.
     pub retry: bool,
+    /// Whether a timer that repeats ends with the firing that is given up: nobody would handle the next one either.
+    pub ends_timer: bool,
 }
 
 impl Slot {
@@ -40,7 +42,7 @@ impl Slot {
         if self.grains.get(id).work().is_some_and(|work| work.rest.is_some()) {
             reached("grain with a backlog in files tried again");
         }
-        self.decide(journal, RecordKind::Park, commit, by, vec![], Some(None), id)
+        self.decide(journal, RecordKind::Park, commit, by, Default::default(), Some(None), id)
     }
 
     /// Gives up the input that waits first for a parked grain. The grain stays parked, unless it is to run again; of what waits
@@ -79,7 +81,9 @@ impl Slot {
             self.begins_anew(id, now_nanos);
         }
         let sent = if planted::is(Bug::SkipWithoutLetter) { vec![] } else { skip.sent };
-        self.decide(journal, RecordKind::Skip, commit, skip.by, sent, parked, id)
+        let ended = commit.fired.iter().filter(|_| skip.ends_timer);
+        let timers = ended.map(|fired| TimerChange::Cancel(fired.name.clone())).collect();
+        self.decide(journal, RecordKind::Skip, commit, skip.by, (sent, timers), parked, id)
     }
 
     /// Puts another payload in the place of that of the input which waits first for a parked grain, a call of a handler. Nothing
@@ -120,7 +124,7 @@ impl Slot {
             other => unreachable!("{other:?} is no call"),
         }
         let parked = (parked.attempts > 0).then_some(Some(Parked { attempts: 0, ..parked }));
-        self.decide(journal, RecordKind::Edit, commit, by, vec![], parked, id)
+        self.decide(journal, RecordKind::Edit, commit, by, Default::default(), parked, id)
     }
 
     /// Writes the record of a decision, which consumes and answers the operation that asked for it.
@@ -131,7 +135,7 @@ impl Slot {
         kind: RecordKind,
         mut commit: Commit,
         by: Decider,
-        sent: Vec<(SlotId, Target)>,
+        (sent, timers): (Vec<(SlotId, Target)>, Vec<TimerChange>),
         parked: Option<Option<Parked>>,
         id: GrainId,
     ) -> Committed {
@@ -141,7 +145,7 @@ impl Slot {
             commit.replies.push(StoredReply { session, pos, outcome: Outcome::Done });
         }
         let mut committed =
-            self.finish(journal, kind, commit, vec![], sent, vec![], Default::default(), parked, Some(id));
+            self.finish(journal, kind, commit, vec![], sent, timers, Default::default(), parked, Some(id));
         if let Some((session, pos)) = by.filter(|_| is_forgotten) {
             let responder = self.refuse(session, pos, Outcome::Done);
             committed.replies.extend(responder.map(|responder| (responder, Outcome::Done)));

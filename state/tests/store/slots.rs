@@ -329,7 +329,7 @@ impl World {
             _ => return,
         };
         assert!(work.backlog.keys().next().is_some_and(|n| *n == first), "the oldest row waits first");
-        slot.skip_first(log, place, Skip { by: None, time_micros: 0, sent: vec![], retry }, 0);
+        slot.skip_first(log, place, Skip { by: None, time_micros: 0, sent: vec![], retry, ends_timer: false }, 0);
         let work = slot.grain(address).and_then(Grain::work);
         assert_eq!(work.map_or(0, |work| work.backlog_count()), waiting - 1, "one input is skipped");
         let parked = work.and_then(|work| work.parked.as_ref());
