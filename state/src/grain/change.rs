@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> Bytes {
-        n.to_be_bytes().as_slice().into()
+        format!("{n:03}").into_bytes().into()
     }
 
     #[test]
