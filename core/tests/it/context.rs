@@ -46,41 +46,11 @@ fn go(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
         }
         "cut" => context.map_delete_range(0, rest[0].as_bytes(), rest.get(1).map(|to| to.as_bytes()))?,
         "cuts" => (0..100_u8).try_for_each(|n| context.map_delete_range("rows", &[0, 0, 0, n], None))?,
-        "many" => {
-            let keys: Vec<Vec<u8>> = (0..50).map(|n| format!("r{:06}", n * 7).into_bytes()).collect();
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let found = context.map_get_many("rows", &keys)?.iter().flatten().count();
-            return Ok(Reply::value(found.to_string()));
-        }
-        "others" => {
-            let keys: Vec<Vec<u8>> = (0..8).map(|n| format!("k{n}").into_bytes()).collect();
-            let wanted: Vec<ReadAt<'_>> =
-                keys.iter().map(|key| ReadAt { table: "things", key, wanted: Wanted::Value }).collect();
-            let rows = context.read_many(&wanted)?;
-            let shown: Vec<String> = rows.iter().map(|row| row.as_deref().map_or("-".to_owned(), text)).collect();
-            return Ok(Reply::value(shown.join(",")));
-        }
         "othersx" => {
             let key = context.key().to_vec();
             (0..100).try_for_each(|_| context.read_value("things", &key).map(drop))?;
         }
         "big" => context.map_put("rows", rest[0].as_bytes(), "v".repeat(1 << 20))?,
-        "gaps" => {
-            context.map_delete_range("rows", b"b09", Some(b"b09a"))?;
-            let rows = context.map_range("rows", b"b", None, usize::MAX, rest.first() == Some(&"back"))?;
-            return Ok(Reply::value(rows.len().to_string()));
-        }
-        "bigmany" => {
-            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            return Ok(Reply::value(context.map_get_many("rows", &keys)?.len().to_string()));
-        }
-        "bigothers" => {
-            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
-            let wanted = |entry| ReadAt { table: "things", key: b"g", wanted: Wanted::Entry("rows".into(), entry) };
-            let wanted: Vec<ReadAt<'_>> = keys.iter().map(|key| wanted(key)).collect();
-            return Ok(Reply::value(context.read_many(&wanted)?.len().to_string()));
-        }
         "nowhere" => drop(context.read_map_get("nothing", b"k", 0, b"e")?),
         "count" => context.count(rest[0], &[("kind", rest[1])], 2),
         "say" => {
@@ -98,9 +68,46 @@ fn go(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
         "stop" => context.cancel_timer("t"),
         "set" => context.set_value(rest[0]),
         "lines" => context.log(LogLevel::Info, "one\nERROR two \u{1b}[31m"),
-        other => return Err(Failure::new(format!("no act {other}"))),
+        other => return read(other, &rest, context),
     }
     Ok(Reply::none())
+}
+
+/// What the word says, if it is to read.
+fn read(word: &str, rest: &[&str], context: &mut Context<'_>) -> Result<Reply, Failure> {
+    match word {
+        "many" => {
+            let keys: Vec<Vec<u8>> = (0..50).map(|n| format!("r{:06}", n * 7).into_bytes()).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let found = context.map_get_many("rows", &keys)?.iter().flatten().count();
+            Ok(Reply::value(found.to_string()))
+        }
+        "others" => {
+            let keys: Vec<Vec<u8>> = (0..8).map(|n| format!("k{n}").into_bytes()).collect();
+            let wanted: Vec<ReadAt<'_>> =
+                keys.iter().map(|key| ReadAt { table: "things", key, wanted: Wanted::Value }).collect();
+            let rows = context.read_many(&wanted)?;
+            let shown: Vec<String> = rows.iter().map(|row| row.as_deref().map_or("-".to_owned(), text)).collect();
+            Ok(Reply::value(shown.join(",")))
+        }
+        "gaps" => {
+            context.map_delete_range("rows", b"b09", Some(b"b09a"))?;
+            let rows = context.map_range("rows", b"b", None, usize::MAX, rest.first() == Some(&"back"))?;
+            Ok(Reply::value(rows.len().to_string()))
+        }
+        "bigmany" => {
+            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            Ok(Reply::value(context.map_get_many("rows", &keys)?.len().to_string()))
+        }
+        "bigothers" => {
+            let keys: Vec<Vec<u8>> = (0..18).map(|n| format!("b{n:02}").into_bytes()).collect();
+            let wanted = |entry| ReadAt { table: "things", key: b"g", wanted: Wanted::Entry("rows".into(), entry) };
+            let wanted: Vec<ReadAt<'_>> = keys.iter().map(|key| wanted(key)).collect();
+            Ok(Reply::value(context.read_many(&wanted)?.len().to_string()))
+        }
+        other => Err(Failure::new(format!("no act {other}"))),
+    }
 }
 
 fn tick(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
