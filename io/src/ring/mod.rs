@@ -10,6 +10,7 @@
 mod buffers;
 mod conn;
 mod disk;
+mod file_ring;
 mod gate;
 mod net;
 mod probe;
@@ -18,6 +19,7 @@ use crate::clock::SystemClock;
 use crate::mesh::Waker;
 use buffers::{Buffers, GROUP};
 use disk::DiskTable;
+pub use file_ring::FileRing;
 use gate::{Done, Gate, Kind};
 use gristmill_base::env::{
     Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket, TurnedAway,
