@@ -1,4 +1,5 @@
-//! Blocking files over a [`Disk`]: one operation at a time, for start-up, recovery and background jobs.
+//! Blocking files over a [`Disk`]: one operation at a time, for start-up, recovery and background jobs. Reads may be begun
+//! ahead, so that the device works on them meanwhile.
 //!
 //! Never used inside a turn. In the simulator a crash can strike at any of these operations, which then fail with
 //! [`DiskErrorKind::Crashed`](crate::env::DiskErrorKind::Crashed).
@@ -7,7 +8,7 @@ use crate::buffer::AlignedBuf;
 use crate::env::{Completion, Disk, DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, OpenMode, Ticket};
 use crate::limits::BLOCK_BYTES;
 
-/// Ticket of the one operation that a [`Files`] has in flight.
+/// Ticket of the one operation that a [`Files`] waits for. Those of reads begun ahead count from 0.
 const TICKET: Ticket = Ticket(u64::MAX);
 /// Most bytes that one read of a file asks for; whole blocks.
 const READ_BYTES: usize = 1 << 20;
@@ -15,16 +16,31 @@ const READ_BYTES: usize = 1 << 20;
 /// A disk that nobody else uses meanwhile, as blocking calls.
 pub struct Files<'a> {
     disk: &'a mut dyn Disk,
+    /// Ticket of the next read that is begun ahead.
+    next: u64,
+    /// Reads begun ahead that nobody has ended yet.
+    begun: usize,
+    /// Those of them that the device has done.
+    done: Vec<Completion>,
 }
+
+/// A read that was begun: to be ended by [`Files::end_read`] of the same [`Files`], before its file is closed.
+#[derive(Debug)]
+#[must_use = "the device owns its buffer until it is ended"]
+pub struct BegunRead(Ticket);
 
 impl<'a> Files<'a> {
     /// Takes the disk for as long as this lives. Nothing may be in flight at it.
     pub fn new(disk: &'a mut dyn Disk) -> Self {
-        Self { disk }
+        Self { disk, next: 0, begun: 0, done: Vec::new() }
     }
 
     /// The disk, for a job that takes it as such; nothing of this is in flight meanwhile.
+    ///
+    /// # Panics
+    /// If a read was begun and not ended.
     pub fn disk(&mut self) -> &mut dyn Disk {
+        assert_eq!(self.begun, 0, "a disk is lent while no read is under way");
         self.disk
     }
 
@@ -52,14 +68,37 @@ impl<'a> Files<'a> {
     /// What the operation says.
     pub fn run(&mut self, op: DiskOp) -> Result<DiskOutcome, DiskError> {
         self.disk.submit(TICKET, op);
-        let mut done: Vec<Completion> = Vec::with_capacity(1);
-        while done.is_empty() {
-            self.disk.wait(&mut done);
+        self.wait_for(TICKET)
+    }
+
+    /// Waits for one operation; what else ends meanwhile is kept for whoever has begun it.
+    fn wait_for(&mut self, ticket: Ticket) -> Result<DiskOutcome, DiskError> {
+        loop {
+            if let Some(at) = self.done.iter().position(|completion| completion.ticket == ticket) {
+                return self.done.swap_remove(at).result;
+            }
+            self.disk.wait(&mut self.done);
+            assert!(self.done.len() <= self.begun + 1, "a blocking caller sees only its own operations");
         }
-        assert_eq!(done.len(), 1, "a blocking caller has one operation in flight");
-        let completion = done.remove(0);
-        assert_eq!(completion.ticket, TICKET, "a blocking caller sees only its own operation");
-        completion.result
+    }
+
+    /// Begins to fill a buffer with whole blocks; the caller goes on meanwhile.
+    pub fn begin_read(&mut self, file: FileId, offset: u64, buf: AlignedBuf) -> BegunRead {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.begun += 1;
+        self.disk.submit(ticket, DiskOp::Read { file, offset, buf });
+        BegunRead(ticket)
+    }
+
+    /// Waits for a read that was begun; as [`Self::read`].
+    ///
+    /// # Errors
+    /// What the read says.
+    pub fn end_read(&mut self, read: BegunRead) -> Result<(AlignedBuf, usize), DiskError> {
+        let ended = self.wait_for(read.0);
+        self.begun -= 1;
+        ended.map(filled)
     }
 
     /// Reads whole blocks; the count is of bytes that the file had.
@@ -75,10 +114,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// What the read says.
     pub fn read_to(&mut self, file: FileId, offset: u64, buf: AlignedBuf) -> Result<(AlignedBuf, usize), DiskError> {
-        match self.run(DiskOp::Read { file, offset, buf })? {
-            DiskOutcome::Read { buf, bytes } => Ok((buf, bytes)),
-            other => unreachable!("a read answered {other:?}"),
-        }
+        self.run(DiskOp::Read { file, offset, buf }).map(filled)
     }
 
     /// Writes whole blocks and gives the buffer back.
@@ -253,6 +289,14 @@ impl<'a> Files<'a> {
             self.write(file, (index << 20) as u64, AlignedBuf::copy_of(piece))?;
         }
         self.flush(file)
+    }
+}
+
+/// What a read has brought.
+fn filled(outcome: DiskOutcome) -> (AlignedBuf, usize) {
+    match outcome {
+        DiskOutcome::Read { buf, bytes } => (buf, bytes),
+        other => unreachable!("a read answered {other:?}"),
     }
 }
 

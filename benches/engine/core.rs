@@ -10,11 +10,11 @@ use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
+use gristmill_io::descriptors::Descriptors;
 use gristmill_io::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 use gristmill_io::mesh::Waker;
-use gristmill_io::posix::PosixDisk;
 use gristmill_io::random::SystemRng;
-use gristmill_io::ring::{RingSettings, ShardRing};
+use gristmill_io::ring::{FileRing, RingSettings, ShardRing};
 use gristmill_net::jobs::{BackgroundJobs, Jobs};
 use std::path::Path;
 
@@ -63,9 +63,10 @@ impl Core {
             checkpoint_bytes: settings.checkpoint_bytes,
             segment_bytes: settings.segment_bytes,
             flush_spacing_nanos: FLUSH_SPACING_NANOS_DEFAULT,
+            store_files_max: Descriptors::take(1).map_err(|error| anyhow!("{error}"))?.store_files(),
             ..defaults
         };
-        let mut seeds = recover(&mut PosixDisk::new(root), &config, SystemClock.now(), &mut SystemRng::new())
+        let mut seeds = recover(&mut FileRing::new(root)?, &config, SystemClock.now(), &mut SystemRng::new())
             .map_err(|error| anyhow!("{}: {error}", root.display()))?;
         let background = BackgroundSettings::new(root.to_owned(), settings.background.clone());
         let background = Background::start("bench-background", background)?;

@@ -366,12 +366,15 @@ fn read_log(
     }
     let mut log = layout::log_config(config, identity, placement.layout, shard);
     log.reached = placement.reached(shard);
-    let mut first = BTreeMap::new();
+    let mut firsts = vec![None; usize::from(identity.slot_count)];
     let mut replayed = 0;
     let mut recent = unapplied::Recent::default();
     let mut wrong: Option<String> = None;
-    let mut each = |&Scanned { lsn, head, body }: &Scanned<'_>, slots: &mut BTreeMap<SlotId, Slot>| {
-        let Some(slot) = slots.get_mut(&head.slot) else {
+    // By number: each record asks for its slot several times.
+    let mut numbered: Vec<Option<&mut Slot>> = (0..identity.slot_count).map(|_| None).collect();
+    slots.iter_mut().for_each(|(id, slot)| numbered[usize::from(id.0)] = Some(slot));
+    let mut each = |&Scanned { lsn, head, body }: &Scanned<'_>, slots: &mut [Option<&mut Slot>]| {
+        let Some(slot) = slots.get_mut(usize::from(head.slot.0)).and_then(Option::as_mut) else {
             // From before the slot was moved away: the checkpoint with which it was moved holds that.
             let moved = (head.slot.0 < identity.slot_count).then(|| owners.moved(head.slot)).flatten();
             if moved.is_some_and(|moved| head.term < moved.term && head.ssn <= moved.ssn) {
@@ -388,7 +391,7 @@ fn read_log(
         match slot.replay_noted(head.kind, head.term, head.ssn, body, lanes, note) {
             Ok(true) => {
                 replayed += 1;
-                first.entry(head.slot).or_insert(lsn);
+                firsts[usize::from(head.slot.0)].get_or_insert(lsn);
             }
             Ok(false) => {}
             Err(error) => {
@@ -397,9 +400,11 @@ fn read_log(
         }
     };
     let mut scan = scan_groups(files, &log, content.log_from, &mut |records| {
-        warm::warm(&slots, records);
-        records.iter().for_each(|record| each(record, &mut slots));
+        warm::warm(&numbered, records);
+        records.iter().for_each(|record| each(record, &mut numbered));
     })?;
+    let numbers = (0..identity.slot_count).map(SlotId);
+    let first = numbers.zip(firsts).filter_map(|(slot, first)| first.map(|lsn| (slot, lsn))).collect();
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });
     }

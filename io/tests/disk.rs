@@ -1,4 +1,4 @@
-//! What both production disks must do, over real files.
+//! What the production disks must do, over real files.
 
 #![cfg(not(loom))]
 
@@ -8,7 +8,7 @@ use gristmill_base::files::Files;
 use gristmill_base::limits::BLOCK_BYTES;
 use gristmill_io::mesh::Waker;
 use gristmill_io::posix::PosixDisk;
-use gristmill_io::ring::{RingSettings, ShardRing};
+use gristmill_io::ring::{FileRing, RingSettings, ShardRing};
 use std::path::{Path, PathBuf};
 
 /// A folder that goes away with its owner.
@@ -37,6 +37,8 @@ fn ring(root: &Path, split_durable_bytes: usize) -> ShardRing {
 fn on_each_disk(name: &str, check: impl Fn(&mut dyn Disk)) {
     let dir = TempDir::new(&format!("{name}-posix"));
     check(&mut PosixDisk::new(&dir.0));
+    let dir = TempDir::new(&format!("{name}-files"));
+    check(&mut FileRing::new(&dir.0).expect("io_uring works"));
     let dir = TempDir::new(&format!("{name}-split"));
     check(&mut ring(&dir.0, usize::MAX));
     let dir = TempDir::new(&format!("{name}-dsync"));
@@ -231,4 +233,27 @@ fn a_ring_that_is_dropped_in_the_middle_waits_for_its_files() {
         assert_eq!(std::fs::metadata(dir.0.join("a")).unwrap().len(), 64 << 16, "all writes have ended");
         std::fs::remove_file(dir.0.join("a")).unwrap();
     }
+}
+
+#[test]
+fn reads_begun_ahead_go_on_beside_others() {
+    on_each_disk("ahead", |disk| {
+        let mut files = Files::new(disk);
+        let file = files.open("a", OpenMode::Create).unwrap();
+        for block in 0..4_u8 {
+            files.write(file, u64::from(block) * BLOCK_BYTES as u64, pattern(BLOCK_BYTES, block)).unwrap();
+        }
+        let begin = |files: &mut Files<'_>, block: u64| {
+            files.begin_read(file, block * BLOCK_BYTES as u64, pattern(BLOCK_BYTES, 0xff))
+        };
+        let reads: Vec<_> = (0..5).map(|block| begin(&mut files, block)).collect();
+        assert_eq!(files.length(file).unwrap(), 4 * BLOCK_BYTES as u64);
+        files.flush(file).unwrap();
+        for (block, read) in (0..5_u8).zip(reads).rev() {
+            let (buf, bytes) = files.end_read(read).unwrap();
+            let wanted = if block < 4 { pattern(BLOCK_BYTES, block) } else { AlignedBuf::zeroed(BLOCK_BYTES) };
+            assert_eq!((bytes, buf.as_slice()), (if block < 4 { BLOCK_BYTES } else { 0 }, wanted.as_slice()));
+        }
+        files.close(file);
+    });
 }

@@ -9,7 +9,7 @@ use gristmill_io::listen::listen;
 use gristmill_io::mesh::{MeshEnd, Waker, mesh};
 use gristmill_io::posix::PosixDisk;
 use gristmill_io::random::SystemRng;
-use gristmill_io::ring::{RingSettings, ShardRing};
+use gristmill_io::ring::{FileRing, RingSettings, ShardRing};
 use gristmill_sim::conformance::{self, Cause, NetWorld, ParkWorld, Peer};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -46,6 +46,11 @@ fn the_blocking_disk_conforms() {
 fn the_ring_conforms() {
     disk_suite("ring-split", |root| ring(root, usize::MAX));
     disk_suite("ring-dsync", |root| ring(root, 0));
+}
+
+#[test]
+fn the_ring_of_files_alone_conforms() {
+    disk_suite("files", |root| Box::new(FileRing::new(root).expect("io_uring works")));
 }
 
 #[test]

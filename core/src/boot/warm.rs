@@ -4,22 +4,19 @@
 //!
 //! Only speed depends on this.
 
-use gristmill_base::ids::SlotId;
 use gristmill_io::log::{SCAN_GROUP_MAX, Scanned};
 use gristmill_state::record::{Commit, RecordKind};
 use gristmill_state::slot::Slot;
-use std::collections::BTreeMap;
 
-/// Asks for what the replay of these records will need.
-pub(super) fn warm(slots: &BTreeMap<SlotId, Slot>, records: &[Scanned<'_>]) {
+/// Asks for what the replay of these records will need. Slots are by number.
+pub(super) fn warm(slots: &[Option<&mut Slot>], records: &[Scanned<'_>]) {
     let mut spots = [None; SCAN_GROUP_MAX];
     for (record, spot) in records.iter().zip(&mut spots) {
         if !RecordKind::from_code(record.head.kind).is_some_and(RecordKind::is_commit) {
             continue;
         }
-        let Some((slot, (table, key, session))) = slots.get(&record.head.slot).zip(Commit::subject(record.body)) else {
-            continue;
-        };
+        let slot = slots.get(usize::from(record.head.slot.0)).and_then(Option::as_deref);
+        let Some((slot, (table, key, session))) = slot.zip(Commit::subject(record.body)) else { continue };
         let hash = slot.grains.hash(key);
         slot.grains.prefetch_index(table, hash);
         if let Some(session) = session {

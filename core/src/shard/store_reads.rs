@@ -8,6 +8,7 @@ use crate::store_files::{MISSING, kind_of};
 use ahash::AHashMap;
 use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{DiskError, DiskErrorKind, DiskOp, DiskOutcome, FileId, OpenMode, Ticket};
+use gristmill_base::limits::BLOCK_BYTES;
 use gristmill_base::sometimes::reached;
 use gristmill_state::store::{Access, Blocks, FileKind, FileNumber, Group, Part, View, Wanted, file_path};
 use std::collections::BTreeMap;
@@ -15,6 +16,10 @@ use std::collections::BTreeMap;
 /// Marks the tickets of these reads among those of the shard's disk.
 const STORE_TICKET_TAG: u64 = 0x53 << 56;
 const TICKET_TAG_MASK: u64 = 0xff << 56;
+
+/// Buffers that are kept to be read into again, and bytes of the largest of them.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES: usize = 2 * BLOCK_BYTES;
 
 type File = (FileNumber, FileKind);
 
@@ -80,6 +85,8 @@ pub(super) struct StoreReads {
     in_flight: AHashMap<Ticket, Wanted>,
     /// Bytes of memory that they are read into.
     in_flight_bytes: usize,
+    /// Buffers of reads that have ended, to be read into again.
+    spare: Vec<AlignedBuf>,
     next_ticket: u64,
     operations: Vec<(Ticket, DiskOp)>,
     opens: Vec<(String, OpenMode)>,
@@ -109,6 +116,7 @@ impl StoreReads {
             reading: AHashMap::new(),
             in_flight: AHashMap::new(),
             in_flight_bytes: 0,
+            spare: Vec::new(),
             next_ticket: 0,
             operations: Vec::new(),
             opens: Vec::new(),
@@ -248,7 +256,16 @@ impl StoreReads {
         self.in_flight_bytes += bytes;
         self.reads += 1;
         self.read_bytes += bytes as u64;
-        self.operations.push((ticket, DiskOp::Read { file, offset, buf: AlignedBuf::zeroed(bytes) }));
+        let at = self.spare.iter().rposition(|buf| buf.len() == bytes);
+        let buf = at.map_or_else(|| AlignedBuf::to_fill(bytes), |at| self.spare.swap_remove(at));
+        self.operations.push((ticket, DiskOp::Read { file, offset, buf }));
+    }
+
+    /// Keeps the buffer of a read of a block or two: most are such.
+    fn keep(&mut self, buf: AlignedBuf) {
+        if self.spare.len() < SPARE_MAX && buf.len() <= SPARE_BYTES {
+            self.spare.push(buf);
+        }
     }
 
     /// Whether a completion belongs here.
@@ -308,25 +325,27 @@ impl StoreReads {
         let open = self.files.get_mut(&file).expect("a file that is read is open");
         open.in_flight -= 1;
         let (group, is_left) = (open.group, open.is_left);
-        let path = file_path(group, file.0, file.1);
+        let path = || file_path(group, file.0, file.1);
         let access = self.reading.get(&wanted).map_or(Access::Point, |reading| reading.access);
         let bytes = match result {
             Ok(DiskOutcome::Read { buf, bytes }) => {
                 let range = wanted.device_range().1;
                 let found = wanted.slice_of(&buf.as_slice()[..bytes.min(range)]);
-                match wanted.part {
+                let found = match wanted.part {
                     Part::Value => Ok(found.to_vec()),
                     // Nobody looks at it any more: who waits begins again with the files that there are now.
                     _ if is_left => Ok(Vec::new()),
                     _ => match self.blocks.fill(wanted, found, access) {
                         Ok(()) => Ok(Vec::new()),
-                        Err(damage) => Err(Unread::Damaged(format!("{path}: {damage}"))),
+                        Err(damage) => Err(Unread::Damaged(format!("{}: {damage}", path()))),
                     },
-                }
+                };
+                self.keep(buf);
+                found
             }
             Ok(other) => unreachable!("a read brings bytes, not {other:?}"),
             Err(error) => {
-                let what = format!("{path}, bytes from {}: they cannot be read ({error})", wanted.offset);
+                let what = format!("{}, bytes from {}: they cannot be read ({error})", path(), wanted.offset);
                 Err(if error.may_pass() {
                     Unread::Later(format!("{what}; send it again"))
                 } else {

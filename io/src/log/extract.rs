@@ -9,7 +9,7 @@ use super::format::{
 use super::found::{Found, check_dense, load, start_of};
 use super::window::Window;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::{DiskErrorKind, FileId, OpenMode};
+use gristmill_base::env::{DiskErrorKind, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, SegmentId};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -67,7 +67,9 @@ pub fn extract(
     for (at, found) in segments.iter().enumerate().skip(start) {
         let follower = segments.get(at + 1).and_then(|next| next.first);
         let file = files.open(&config.path(&found.name), OpenMode::Read)?;
-        let walked = walk.segment(files, file, found, follower, each);
+        let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
+        let walked = walk.segment(files, &mut window, found, follower, each);
+        window.end(files);
         files.close(file);
         let (whole, tail, ends) = walked?;
         let SegmentHeader { number, epoch, bytes, .. } = found.header;
@@ -102,13 +104,12 @@ impl Walk<'_> {
     fn segment(
         &mut self,
         files: &mut Files<'_>,
-        file: FileId,
+        window: &mut Window,
         found: &Found,
         follower: Option<(BatchHeader, u32)>,
         each: &mut dyn FnMut(&RecordHead, &[u8]),
     ) -> Result<(u64, Option<Vec<u8>>, bool), LogError> {
         let seed = found.header.identity.seed(found.header.number);
-        let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
         let mut offset = SEGMENT_BODY_OFFSET;
         loop {
             if self.known && self.next > self.to {
@@ -120,7 +121,7 @@ impl Walk<'_> {
             {
                 return Ok((offset, None, false));
             }
-            let (batch, crc) = self.batch(files, &mut window, found, offset)?;
+            let (batch, crc) = self.batch(files, window, found, offset)?;
             let bytes = window.get(files, offset, batch.padded as usize)?;
             self.hand_out(&batch, bytes, each).ok_or_else(|| self.damage(found, offset, "a record"))?;
             if batch.next() > self.to.next() {

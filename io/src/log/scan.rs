@@ -14,7 +14,7 @@ use super::segments::KeptSegment;
 use super::window::Window;
 use super::writer::Tail;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::{FileId, OpenMode};
+use gristmill_base::env::OpenMode;
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, SegmentId};
 use gristmill_base::limits::BLOCK_BYTES;
@@ -178,8 +178,11 @@ impl<'a> Scanner<'a> {
         each: &mut Each<'_>,
     ) -> Result<(usize, u64, String), LogError> {
         for index in start..self.segments.len() {
-            let file = files.open(&self.config.path(&self.segments[index].name), OpenMode::Read)?;
-            let end = self.read_segment(files, file, index, each);
+            let found = &self.segments[index];
+            let file = files.open(&self.config.path(&found.name), OpenMode::Read)?;
+            let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
+            let end = self.read_segment(files, &mut window, index, each);
+            window.end(files);
             files.close(file);
             if let Some((offset, what)) = end? {
                 return Ok((index, offset, what));
@@ -192,14 +195,13 @@ impl<'a> Scanner<'a> {
     fn read_segment(
         &mut self,
         files: &mut Files<'_>,
-        file: FileId,
+        window: &mut Window,
         index: usize,
         each: &mut Each<'_>,
     ) -> Result<Option<(u64, String)>, LogError> {
         let found = &self.segments[index];
         let next = self.segments.get(index + 1).and_then(|next| next.first);
         let seed = found.header.identity.seed(found.header.number);
-        let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
         let mut offset = SEGMENT_BODY_OFFSET;
         loop {
             if let Some((batch, _)) = next
@@ -210,7 +212,7 @@ impl<'a> Scanner<'a> {
             {
                 return Ok(None);
             }
-            match self.read_batch(files, &mut window, &found.header, seed, offset)? {
+            match self.read_batch(files, window, &found.header, seed, offset)? {
                 Ok((batch, crc)) => {
                     let length = batch.padded as usize;
                     let bytes = window.get(files, offset, length)?;
@@ -361,7 +363,9 @@ impl<'a> Scanner<'a> {
     /// Valid batch headers from `offset` on: the end of the furthest, and the highest watermark.
     fn survey(&self, files: &mut Files<'_>, found: &Found, offset: u64) -> Result<(u64, Lsn), LogError> {
         let file = files.open(&self.config.path(&found.name), OpenMode::Read)?;
-        let seen = self.survey_open(files, file, found, offset);
+        let mut window = Window::new(file, offset, found.header.bytes);
+        let seen = self.survey_open(files, &mut window, found, offset);
+        window.end(files);
         files.close(file);
         seen
     }
@@ -369,12 +373,11 @@ impl<'a> Scanner<'a> {
     fn survey_open(
         &self,
         files: &mut Files<'_>,
-        file: FileId,
+        window: &mut Window,
         found: &Found,
         offset: u64,
     ) -> Result<(u64, Lsn), LogError> {
         let seed = found.header.identity.seed(found.header.number);
-        let mut window = Window::new(file, offset, found.header.bytes);
         let (mut end, mut watermark) = (offset, Lsn(0));
         for at in (offset..found.header.bytes).step_by(BLOCK_BYTES) {
             let block = window.get(files, at, BLOCK_BYTES)?;

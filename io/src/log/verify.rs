@@ -8,7 +8,7 @@ use super::scan::scan;
 use super::segment::SEGMENT_SUFFIX;
 use super::window::Window;
 use gristmill_base::checksum::crc32c;
-use gristmill_base::env::{DiskError, DiskErrorKind, FileId, OpenMode};
+use gristmill_base::env::{DiskError, DiskErrorKind, OpenMode};
 use gristmill_base::files::Files;
 use gristmill_base::ids::Lsn;
 use gristmill_base::limits::BLOCK_BYTES;
@@ -151,7 +151,9 @@ fn ranges(files: &mut Files<'_>, config: &LogConfig, from: Lsn) -> Result<Vec<Lo
         let later = segments.get(at + 1..).unwrap_or_default();
         let follower = later.first().filter(is_next).and_then(|_| later.iter().find_map(|later| later.first));
         let file = files.open(&config.path(&found.name), OpenMode::Read)?;
-        let walked = walk.segment(files, file, found, follower.map(|(batch, _)| batch));
+        let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
+        let walked = walk.segment(files, &mut window, found, follower.map(|(batch, _)| batch));
+        window.end(files);
         files.close(file);
         match walked {
             Err(LogError::Disk(error)) if is_unreadable(&error) => {
@@ -181,15 +183,14 @@ impl Walk<'_> {
     fn segment(
         &mut self,
         files: &mut Files<'_>,
-        file: FileId,
+        window: &mut Window,
         found: &Found,
         follower: Option<BatchHeader>,
     ) -> Result<(), LogError> {
-        let mut window = Window::new(file, SEGMENT_BODY_OFFSET, found.header.bytes);
         // Where readable batches ended, and where something unreadable began.
         let (mut offset, mut hole) = (SEGMENT_BODY_OFFSET, None);
         while offset + BLOCK_BYTES as u64 <= found.header.bytes {
-            match self.batch(files, &mut window, found, offset)? {
+            match self.batch(files, window, found, offset)? {
                 Some(batch) => {
                     if let Some(from) = hole.take() {
                         self.note(found, from, offset, batch.first);

@@ -8,6 +8,7 @@ use gristmill_base::buffer::AlignedBuf;
 use gristmill_base::env::{Completion, DiskError, DiskOp, DiskOutcome, FileId, OpenMode, Ticket};
 use gristmill_base::limits::BLOCK_BYTES;
 use io_uring::{opcode, squeue, types};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -46,15 +47,25 @@ pub(super) struct DiskTable {
     free: Vec<u32>,
     /// Flights whose step is a flush, which a thread of the kernel carries.
     flushing: u32,
+    /// What has ended, but for reads.
     pub(super) done: Vec<Completion>,
+    /// Reads that have ended.
+    reads: VecDeque<Completion>,
     /// Durable writes up to this many bytes are made as write and flush, larger ones as one device operation.
     split_durable_bytes: usize,
 }
 
 impl DiskTable {
     pub(super) fn new(root: &Path, split_durable_bytes: usize) -> Self {
-        let folder = Folder::new(root);
-        Self { folder, flights: Vec::new(), free: Vec::new(), flushing: 0, done: Vec::new(), split_durable_bytes }
+        Self {
+            folder: Folder::new(root),
+            flights: Vec::new(),
+            free: Vec::new(),
+            flushing: 0,
+            done: Vec::new(),
+            reads: VecDeque::new(),
+            split_durable_bytes,
+        }
     }
 
     pub(super) fn open(&mut self, path: &str, mode: OpenMode) -> Result<FileId, DiskError> {
@@ -63,6 +74,17 @@ impl DiskTable {
 
     pub(super) fn close(&mut self, file: FileId) {
         self.folder.close(file);
+    }
+
+    /// Whether something has ended that was not handed over.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.done.is_empty() || !self.reads.is_empty()
+    }
+
+    /// Hands over what has ended; of reads at most so many.
+    pub(super) fn hand_over(&mut self, reads_max: usize, done: &mut Vec<Completion>) {
+        done.append(&mut self.done);
+        done.extend(self.reads.drain(..reads_max.min(self.reads.len())));
     }
 
     /// Whether an operation is in flight.
@@ -175,7 +197,11 @@ impl DiskTable {
                 Err(disk_error(what, &error))
             }
         };
-        self.done.push(Completion { ticket: flight.ticket, result });
+        let completion = Completion { ticket: flight.ticket, result };
+        match flight.step {
+            Step::Read => self.reads.push_back(completion),
+            Step::Write { .. } | Step::Flush => self.done.push(completion),
+        }
         false
     }
 }

@@ -10,6 +10,7 @@
 mod buffers;
 mod conn;
 mod disk;
+mod file_ring;
 mod gate;
 mod net;
 mod probe;
@@ -18,6 +19,7 @@ use crate::clock::SystemClock;
 use crate::mesh::Waker;
 use buffers::{Buffers, GROUP};
 use disk::DiskTable;
+pub use file_ring::FileRing;
 use gate::{Done, Gate, Kind};
 use gristmill_base::env::{
     Completion, Disk, DiskError, DiskOp, FileId, Net, NetEvent, OpenMode, Park, Ticket, TurnedAway,
@@ -37,6 +39,9 @@ const DRAIN_NANOS: u64 = 10_000_000_000;
 const QUIET_NANOS: u64 = 1_000_000;
 /// Reads queued before the kernel is entered for them.
 const READS_PER_ENTER: u32 = 8;
+/// Reads that one poll hands over. Where all that have ended went into one turn, those that follow from them would go out
+/// together as well, and the device would have nothing to do while the core works, and the core nothing while the device does.
+const READS_PER_POLL: usize = 16;
 
 /// Sizes of a shard's ring. The defaults are the measured ones.
 #[derive(Clone, Debug)]
@@ -170,7 +175,7 @@ impl ShardRing {
     /// Whether finished disk operations wait for a poll: worth a look between the sends of a long turn.
     #[must_use]
     pub fn has_completions(&self) -> bool {
-        !self.disk.done.is_empty()
+        self.disk.has_ended()
     }
 
     /// Hands everything that is queued to the kernel and takes in what has finished, without waiting.
@@ -248,7 +253,7 @@ impl ShardRing {
 
     /// Whether the owner has something to poll for.
     fn has_news(&self) -> bool {
-        self.net.has_news() || !self.disk.done.is_empty()
+        self.net.has_news() || self.disk.has_ended()
     }
 }
 
@@ -275,16 +280,16 @@ impl Disk for ShardRing {
     fn poll(&mut self, done: &mut Vec<Completion>) {
         self.let_flush_run();
         self.reap();
-        done.append(&mut self.disk.done);
+        self.disk.hand_over(READS_PER_POLL, done);
     }
 
     fn wait(&mut self, done: &mut Vec<Completion>) {
         self.reap();
-        while self.disk.done.is_empty() && self.disk.is_busy() {
+        while !self.disk.has_ended() && self.disk.is_busy() {
             self.enter(1, None);
             self.reap();
         }
-        done.append(&mut self.disk.done);
+        self.disk.hand_over(usize::MAX, done);
     }
 }
 

@@ -11,8 +11,8 @@ use gristmill_core::boot::{BootConfig, BootError, Placement, ShardSeed, recover}
 use gristmill_io::clock::SystemClock;
 use gristmill_io::identity::Identity;
 use gristmill_io::log::LogError;
-use gristmill_io::posix::PosixDisk;
 use gristmill_io::random::SystemRng;
+use gristmill_io::ring::FileRing;
 use gristmill_io::root::{RootFile, RootState};
 use std::path::Path;
 
@@ -54,7 +54,8 @@ impl Recovered {
             session_idle_micros: config.sessions.idle_seconds * 1_000_000,
             ..BootConfig::default()
         };
-        let mut disk = PosixDisk::new(root);
+        let mut disk = FileRing::new(root)
+            .map_err(|error| Failed::new(Exit::Configuration, format!("the ring of recovery: {error}")))?;
         let seeds = recover(&mut disk, &boot, SystemClock.now(), &mut SystemRng::new()).map_err(|it| failed(&it))?;
         for notice in seeds.iter().flat_map(ShardSeed::notices) {
             tracing::warn!(target: target!(), "{notice}");

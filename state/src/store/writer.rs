@@ -77,8 +77,17 @@ pub struct FileWriter {
     hashes: Vec<u64>,
     last: Vec<u8>,
     payload: Vec<u8>,
+    /// Bytes between data blocks that were aligned although the options do not say so.
+    padding: u64,
     properties: Properties,
 }
+
+/// A file whose first block has so many rows and does not shrink gets aligned blocks: a row is one block of the device away, for
+/// a few hundredths of space. With fewer, larger rows too much of each block would stay empty.
+const ALIGNED_ROWS_LEAST: u64 = 16;
+/// Such a file ends early when one in so many of the bytes that it may have was lost between its blocks: what came later does
+/// shrink, and the next file is made for that.
+const PADDING_SHARE: u64 = 8;
 
 /// The shortest bytes, of those easily found, that are at least `last` and below `next`.
 fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
@@ -104,6 +113,7 @@ impl FileWriter {
             hashes: Vec::new(),
             last: Vec::new(),
             payload: Vec::new(),
+            padding: 0,
             properties: Properties::default(),
         }
     }
@@ -152,6 +162,7 @@ impl FileWriter {
         self.out.len() + self.block.bytes() as u64 >= self.options.file_bytes
             || self.properties.rows >= STORE_FILE_ROWS_MAX as u64
             || self.root_bytes >= STORE_ROOT_BYTES
+            || self.padding >= self.options.file_bytes / PADDING_SHARE
     }
 
     /// Takes a piece that is ready to be written.
@@ -170,8 +181,16 @@ impl FileWriter {
     fn finish_block(&mut self, next: Option<&[u8]>) {
         let body = self.block.finish();
         let place = self.seal(BlockKind::Data, self.options.compression, &body);
+        let may_align =
+            self.options.block_bytes == STORE_PACKED_BLOCK_BYTES && self.options.compression != Compression::None;
+        if place.offset == 0 && may_align && place.bytes >= body.len() && self.properties.rows >= ALIGNED_ROWS_LEAST {
+            (self.options.aligned, self.options.block_bytes) = (true, STORE_TOP_BLOCK_BYTES);
+        }
         if self.options.aligned {
+            let end = self.out.len();
             self.out.pad();
+            let is_packed = self.options.compression != Compression::None;
+            self.padding += if is_packed { self.out.len() - end } else { 0 };
         }
         if !self.leaf.is_empty() && self.leaf.bytes() >= STORE_LEAF_BYTES {
             self.finish_leaf();

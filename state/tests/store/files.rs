@@ -6,8 +6,8 @@ use crate::rig::{
 use gristmill_base::ids::{MapId, SlotId, Ssn, TableId};
 use gristmill_base::limits::{KEY_BYTES_MAX, STORE_KEY_BYTES_MAX};
 use gristmill_state::store::{
-    Blocks, Compression, Content, Direction, FileKind, FileNumber, FileOptions, Flush, FlushStep, KeyRange, Memory,
-    RowKey, Tombstones, ValueRef, Version, View,
+    Blocks, Compression, Content, Direction, FileKind, FileNumber, FileOptions, FileWriter, Flush, FlushStep, KeyRange,
+    Memory, RowKey, Tombstones, ValueRef, Version, View,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -120,6 +120,46 @@ fn deeper_levels_are_compressed() {
     assert!(bytes[0] < plain as u64 * 13 / 10, "blocks of 4 KiB are full: {bytes:?} of {plain}");
     assert!(bytes[1] < bytes[0] / 2 && bytes[2] < bytes[1], "{bytes:?}");
     assert_eq!(FileOptions::LAST.compression, Compression::Zstd);
+}
+
+/// Rows that do not shrink lie in blocks that one read of the device brings, in all levels, and take hardly more space; where
+/// what follows does shrink, the file ends soon.
+#[test]
+fn what_does_not_shrink_is_aligned() {
+    let mut state = 1_u64;
+    let mut noise = |bytes: usize| -> Vec<u8> {
+        (0..bytes)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect()
+    };
+    let noisy: BTreeMap<_, _> = (10_000..30_000).map(|n| (grain(1, n), inline(u64::from(n), &noise(100)))).collect();
+    let plain: usize = noisy.values().map(|version| version.inline_bytes() + 8).sum();
+    for options in [FileOptions::MIDDLE, FileOptions::LAST] {
+        let mut disk = Disk::default();
+        let summary = write_file(&mut disk, 1, options, &noisy, &Tombstones::default());
+        assert!(summary.bytes < plain as u64 * 11 / 10, "{} of {plain}", summary.bytes);
+        let file = &disk.files[&(FileNumber(1), FileKind::Sorted)];
+        let is_block = |head: &[u8]| head[4] == 1 && u16::from_le_bytes([head[8], head[9]]) <= 4_080;
+        assert!(file.chunks(4_096).skip(2).take(500).all(is_block), "from the second block on");
+        let (found, _) = stream_all(&disk, FileNumber(1), summary.bytes).unwrap();
+        assert!(found.into_iter().eq(noisy.clone()));
+        let large: BTreeMap<_, _> = (0..2_000).map(|n| (grain(1, n), inline(1, &noise(900)))).collect();
+        let summary = write_file(&mut disk, 2, options, &large, &Tombstones::default());
+        assert!(summary.bytes < 2_000 * 960, "few rows of a block are packed: {}", summary.bytes);
+        let mut writer = FileWriter::new(DIRECTORY, 3, FileNumber(3), options);
+        noisy.iter().for_each(|(key, version)| writer.add(key, version));
+        let before = writer.rows();
+        for n in 0..1_000_000 {
+            if writer.is_full() {
+                break;
+            }
+            writer.add(&grain(2, 10_000_000 + n), &inline(1, b"some value that repeats"));
+        }
+        assert!(writer.is_full() && writer.rows() - before < 200_000, "{}", writer.rows() - before);
+    }
 }
 
 /// Keys of the largest size, which share nearly all of it: a grain key of zeros, each of which is escaped.
