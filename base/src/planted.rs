@@ -212,6 +212,14 @@ pub enum Bug {
     FailedRepeatEnds = 158,
     /// A run reads of another grain what is appended and not durable.
     FarReadBeforeDurable = 159,
+    /// A run that is made again behind its second sleep does not know that it is over.
+    SleepForgetsItself = 180,
+    /// The result of a computation goes to whatever run of the grain waits for one.
+    ResultOfAnother = 181,
+    /// What comes behind a run that sleeps is handled before it.
+    FreeWhileItSleeps = 182,
+    /// Whoever ran when the process ended counts as what ended it.
+    NoteBlamesInnocents = 183,
 }
 
 impl Bug {

@@ -80,6 +80,8 @@ impl Shard {
                 ("lane_tails", sums.lane_bytes),
                 ("lane_reads", sums.lane_read_bytes),
                 ("lane_lines", self.lines.bytes as u64),
+                ("computations_under_way", self.computing.counts().0 as u64),
+                ("computations_waiting", self.computing.counts().1 as u64),
                 ("fetched_rows", self.fetches.bytes() as u64),
                 ("store_reads", self.store.in_flight_bytes() as u64),
                 ("flush_copies", self.groups.copied_bytes() as u64),
@@ -97,7 +99,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 34] {
+    fn engine_counts(&self) -> [(&'static str, u64); 36] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -120,6 +122,8 @@ impl Shard {
             ("inputs_deferred", counts.deferred),
             ("failures_caught", counts.caught),
             ("runs_timed_out", counts.timeouts),
+            ("sleeps", counts.sleeps),
+            ("computations", self.computing.count),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

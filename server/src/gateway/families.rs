@@ -25,6 +25,8 @@ pub(super) const COUNTERS: &[Family] = &[
     ("inputs_deferred", "Inputs that their handlers deferred, each time"),
     ("failures_caught", "Failures that an exception handler took"),
     ("runs_timed_out", "Runs that were given up because their time was over"),
+    ("sleeps", "Sleeps of runs that were begun"),
+    ("computations", "Computations that were made for runs"),
     ("checkpoints", "Checkpoints of slots"),
     ("checkpoint_bytes", "Bytes of them: what belongs to a slot as a whole, without rows"),
     ("store_row_bytes", "Bytes of keys and values that changed and were handed to flushes"),
