@@ -395,6 +395,11 @@ pub const RUN_RANGES_MAX: usize = 64;
 pub const RUN_READS_MAX: usize = 64;
 /// Rows that a handler may ask for at once: each of them may be a read of the device.
 pub const RUN_ROWS_AT_ONCE_MAX: usize = 256;
+/// Grains in whose handlers the process ended that a shard remembers: what its page of notes has room for.
+pub const SUSPECTS_MAX: usize = 8;
+/// Inputs that a grain commits in whose handler the process ended twice, but not with the input that waits first, before it is
+/// suspected no more.
+pub const SUSPECT_COMMITS: u32 = 64;
 /// Times that one run may sleep or have something computed: it is made again after each.
 pub const RUN_WAITS_MAX: usize = 64;
 /// Longest sleep of a run, microseconds: a day. What waits longer is a timer, which outlives a restart.

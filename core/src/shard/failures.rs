@@ -190,7 +190,7 @@ impl Shard {
     }
 
     /// The head of the queue has failed for good.
-    fn exhausted(
+    pub(super) fn exhausted(
         &mut self,
         slot: SlotId,
         grain: GrainId,

@@ -55,6 +55,7 @@ mod shown;
 mod status;
 mod store_damage;
 mod store_reads;
+mod suspects;
 mod timers;
 mod traced;
 mod turn;
@@ -286,6 +287,7 @@ pub struct Shard {
     given_up: BTreeMap<u64, (SlotId, GrainId)>,
     next_run: u64,
     computing: waiting::Computing,
+    suspects: suspects::Suspects,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
     next_gather: u64,
@@ -444,6 +446,7 @@ impl Shard {
             given_up: BTreeMap::new(),
             next_run: 1,
             computing: waiting::Computing::default(),
+            suspects: suspects::Suspects::default(),
             gathers: BTreeMap::new(),
             settling: settle::Settling::default(),
             next_gather: 1,

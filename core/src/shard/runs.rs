@@ -180,6 +180,8 @@ impl Shard {
         {
             return;
         }
+        let count = if self.suspects.is_empty() { Some(count) } else { self.careful(slot, grain, count) };
+        let Some(count) = count else { return };
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
         self.activity.ran(handler, count);
@@ -232,7 +234,9 @@ impl Shard {
             None => RunAccess::new(place, None, stored),
         };
         let timeout = entry.timeout_nanos;
+        self.suspects.run_begins(slot, here, handler, count);
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
+        self.suspects.run_ended();
         let effects = access.effects;
         drop(inputs);
         let far = far.missed;
@@ -444,6 +448,9 @@ impl Shard {
         let mut to: Vec<SlotId> = draft.sent.iter().map(|(to, _)| *to).collect();
         to.sort_unstable();
         to.dedup();
+        if !self.suspects.is_empty() {
+            self.suspect_committed(slot, grain, count);
+        }
         let now = self.now_nanos;
         let (state, log) = self.slot_and_log(slot);
         let work = state.grains.get(grain).work().expect("a grain that ran has work");

@@ -106,7 +106,9 @@ fn said(answer: Option<Result<Answer, Refusal>>) -> Option<String> {
 }
 
 fn steps(rig: &mut Rig, count: usize) {
-    (0..count).for_each(|_| drop(rig.step()));
+    for _ in 0..count {
+        rig.step();
+    }
 }
 
 /// What `why` says of a grain.
