@@ -411,7 +411,9 @@ pub const COMPUTED_BYTES_MAX: usize = 8 << 20;
 pub const COMPUTATION_NAME_BYTES_MAX: usize = 64;
 /// Computations that a shard may have handed over at a time, unless the configuration says otherwise; further runs wait.
 pub const COMPUTATIONS_DEFAULT: usize = 64;
-/// Most of them that may be set: each holds its argument and its result in memory.
+/// Most threads for computations.
+pub const COMPUTATION_THREADS_MAX: usize = 64;
+/// Most computations of a shard that may be set: each holds its argument and its result in memory.
 pub const COMPUTATIONS_MAX: usize = 1_024;
 /// Bytes of rows that reads of the disk under way hold in one shard, beyond which pages of ranges are refused: eight of the
 /// largest pages, and one handler's range beside them.

@@ -4,6 +4,7 @@ use crate::rig::{Folder, Rig, config};
 use gristmill_base::ids::{HandlerId, SessionId, TableId};
 use gristmill_base::placement::slot_of;
 use gristmill_core::boot::BootConfig;
+use gristmill_core::notes::{RunNote, RunNotes, Suspect, decode_suspects, suspects_at_start};
 use gristmill_core::request::{Answer, Operation, Refusal, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply, Results};
 use std::collections::BTreeMap;
@@ -245,4 +246,67 @@ fn computations_are_made_once_and_their_failures_are_those_of_the_input() {
     let pile: Vec<u64> = ["p", "q"].iter().map(|what| caller.begin(&mut rig, 2, "p", what)).collect();
     steps(&mut rig, 300);
     assert!(pile.into_iter().all(|call| said(rig.take(call)).is_some()));
+}
+
+/// A page of notes that outlives its rig.
+#[derive(Clone, Default)]
+struct Page(std::sync::Arc<Mutex<(Vec<u8>, Vec<u8>)>>);
+
+impl RunNotes for Page {
+    fn begin(&mut self, note: &[u8]) {
+        self.0.lock().unwrap().0 = note.to_vec();
+    }
+
+    fn end(&mut self) {}
+
+    fn suspect(&mut self, suspects: &[u8]) {
+        self.0.lock().unwrap().1 = suspects.to_vec();
+    }
+}
+
+impl Page {
+    /// As after the end of the process in the last run that was noted.
+    fn suspects(&self) -> Vec<Suspect> {
+        let page = self.0.lock().unwrap();
+        suspects_at_start(decode_suspects(&page.1), RunNote::decode(&page.0).into_iter().collect())
+    }
+}
+
+#[test]
+fn a_grain_in_whose_handler_the_process_ended_twice_is_parked_and_an_innocent_one_is_not() {
+    let folder = Folder::quick("waits-suspects");
+    let page = Page::default();
+    let mut rig = Rig::start(&folder.0, &config(1), apps);
+    rig.keep_notes(Box::new(page.clone()), Vec::new());
+    let mut caller = Caller::new(&mut rig);
+    caller.begin(&mut rig, 0, "a", "1");
+    steps(&mut rig, 300);
+    // The process ended in that run, but it was innocent: it commits, and is forgotten.
+    rig.keep_notes(Box::new(page.clone()), page.suspects());
+    assert_eq!(rig.suspected().iter().map(|it| it.ends).collect::<Vec<_>>(), [1]);
+    let second = caller.begin(&mut rig, 0, "a", "2");
+    steps(&mut rig, 300);
+    assert!(said(rig.take(second)).is_some() && rig.suspected().is_empty());
+    // This one ended it twice.
+    let third = caller.begin(&mut rig, 0, "a", "sleep=60 3");
+    let beside = caller.begin(&mut rig, 0, "b", "o");
+    steps(&mut rig, 300);
+    assert!(said(rig.take(beside)).is_some());
+    // A note of the sleeper: as if it had held the core when it was called.
+    let note = page.0.lock().unwrap().0.clone();
+    let mut note = RunNote::decode(&note).unwrap();
+    (note.key, note.slot) = (b"a".to_vec(), slot_of(b"a", 16));
+    note.input.clear();
+    let suspects = suspects_at_start(suspects_at_start(Vec::new(), vec![note.clone()]), vec![note]);
+    assert_eq!(suspects.iter().map(|it| it.ends).collect::<Vec<_>>(), [2]);
+    rig.keep_notes(Box::new(page), suspects);
+    rig.pass(61_000_000_000);
+    steps(&mut rig, 300);
+    assert!(rig.suspected().is_empty(), "it is parked");
+    let told = why(&mut rig, &caller, "a");
+    assert!(told.starts_with("parked: it is parked (interrupted): the process ended 2 times in a row"), "{told}");
+    let beside = caller.begin(&mut rig, 0, "b", "p");
+    steps(&mut rig, 300);
+    assert!(said(rig.take(beside)).unwrap().starts_with("op "), "a neighbour is served");
+    drop(said(rig.take(third)));
 }
