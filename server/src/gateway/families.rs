@@ -62,6 +62,8 @@ pub(super) const GAUGES: &[Family] = &[
     ("sessions", "Client sessions, each counted in every slot that knows it"),
     ("timers", "Timers that are set"),
     ("parked_grains", "Grains that do not run until somebody lets them"),
+    ("computations_under_way", "Computations that are made for runs, or wait for a thread"),
+    ("computations_waiting", "Runs that wait for room among the computations of their shard"),
     ("queued_events", "Events not handed to their subscribers yet"),
     ("queued_inputs", "Inputs that wait for their grain, or run"),
     ("queued_messages", "Messages not consumed by their receivers yet"),
