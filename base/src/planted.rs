@@ -214,17 +214,15 @@ pub enum Bug {
     FarReadBeforeDurable = 159,
     /// A run that is made again behind its second sleep does not know that it is over.
     SleepForgetsItself = 180,
-    /// The result of a computation goes to whatever run of the grain waits for one.
+    /// The result of a computation goes to the run whose computation was handed over last.
     ResultOfAnother = 181,
     /// What comes behind a run that sleeps is handled before it.
     FreeWhileItSleeps = 182,
-    /// Whoever ran when the process ended counts as what ended it.
-    NoteBlamesInnocents = 183,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 99] = [
+    pub const ALL: [Bug; 102] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -324,6 +322,9 @@ impl Bug {
         Bug::MissedFireToo,
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
+        Bug::SleepForgetsItself,
+        Bug::ResultOfAnother,
+        Bug::FreeWhileItSleeps,
     ];
 }
 

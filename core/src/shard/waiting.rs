@@ -115,8 +115,13 @@ impl Shard {
     /// A computation has ended. Who waited for it may not do so any more.
     pub(super) fn computed(&mut self, ticket: u64, computed: Computed) {
         self.computing.count += 1;
-        let Some((slot, grain)) = self.computing.handed.remove(&ticket) else { return };
+        let Some((mut slot, mut grain)) = self.computing.handed.remove(&ticket) else { return };
         let wanted = ticket;
+        if planted::is(Bug::ResultOfAnother)
+            && let Some((_, last)) = self.computing.handed.last_key_value()
+        {
+            (slot, grain) = *last;
+        }
         if let Some(Waited::Result { ticket, computed: place, .. }) = self.current_wait(slot, grain)
             && (*ticket == wanted || planted::is(Bug::ResultOfAnother))
         {
