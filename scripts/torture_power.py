@@ -299,7 +299,7 @@ class Campaign:
         # Cut off on the way, not refused at once.
         self.into_moves += moves.returncode != 0 and (bool(told) or moves.returncode == UNREACHABLE)
         self.paused_micros = max([self.paused_micros, *(move["paused_us"] for move in moved)])
-        if self.paused_micros >= 1_000 * self.args.pause_ms:
+        if self.paused_micros >= 1_000 * getattr(self.args, "pause_ms", PAUSE_MILLIS_MAX):
             return len(moved), f"requests of a slot waited for {self.paused_micros / 1e6:.2f} s"
         wrong = moves.returncode in (2, 70, 78)
         said = lines[-1] if lines else "it said nothing"

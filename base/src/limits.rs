@@ -395,6 +395,26 @@ pub const RUN_RANGES_MAX: usize = 64;
 pub const RUN_READS_MAX: usize = 64;
 /// Rows that a handler may ask for at once: each of them may be a read of the device.
 pub const RUN_ROWS_AT_ONCE_MAX: usize = 256;
+/// Grains in whose handlers the process ended that a shard remembers: what its page of notes has room for.
+pub const SUSPECTS_MAX: usize = 8;
+/// Inputs that a grain commits in whose handler the process ended twice, but not with the input that waits first, before it is
+/// suspected no more.
+pub const SUSPECT_COMMITS: u32 = 64;
+/// Times that one run may sleep or have something computed: it is made again after each.
+pub const RUN_WAITS_MAX: usize = 64;
+/// Longest sleep of a run, microseconds: a day. What waits longer is a timer, which outlives a restart.
+pub const SLEEP_MICROS_MAX: u64 = 86_400_000_000;
+/// Longest argument of a computation, and longest result. What all results of one run have together is bounded by
+/// [`RUN_RANGE_BYTES_MAX`].
+pub const COMPUTED_BYTES_MAX: usize = 8 << 20;
+/// Longest name of a computation.
+pub const COMPUTATION_NAME_BYTES_MAX: usize = 64;
+/// Computations that a shard may have handed over at a time, unless the configuration says otherwise; further runs wait.
+pub const COMPUTATIONS_DEFAULT: usize = 64;
+/// Most threads for computations.
+pub const COMPUTATION_THREADS_MAX: usize = 64;
+/// Most computations of a shard that may be set: each holds its argument and its result in memory.
+pub const COMPUTATIONS_MAX: usize = 1_024;
 /// Bytes of rows that reads of the disk under way hold in one shard, beyond which pages of ranges are refused: eight of the
 /// largest pages, and one handler's range beside them.
 pub const FETCHED_BYTES_MAX: usize = 8 * PAGE_BYTES_MAX + RUN_RANGE_BYTES_MAX;

@@ -214,11 +214,17 @@ pub enum Bug {
     FarReadBeforeDurable = 159,
     /// Metrics of apps are told as they are in memory, before their records are durable.
     MetricsBeforeDurable = 160,
+    /// A run that is made again behind its second sleep does not know that it is over.
+    SleepForgetsItself = 180,
+    /// The result of a computation goes to the run whose computation was handed over last.
+    ResultOfAnother = 181,
+    /// What comes behind a run that sleeps is handled before it.
+    FreeWhileItSleeps = 182,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 100] = [
+    pub const ALL: [Bug; 103] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -319,6 +325,9 @@ impl Bug {
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
         Bug::MetricsBeforeDurable,
+        Bug::SleepForgetsItself,
+        Bug::ResultOfAnother,
+        Bug::FreeWhileItSleeps,
     ];
 }
 

@@ -11,6 +11,7 @@ use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
 use gristmill_io::descriptors::Descriptors;
+use gristmill_io::computing::ComputePool;
 use gristmill_io::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 use gristmill_io::mesh::Waker;
 use gristmill_io::random::SystemRng;
@@ -81,7 +82,11 @@ impl Core {
         Ok(Self {
             shard,
             ring,
-            jobs: BackgroundJobs::new(background, waker),
+            jobs: BackgroundJobs::new(
+                background,
+                ComputePool::start(1, &[]).expect("a thread for computations"),
+                waker,
+            ),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             opened: Vec::new(),

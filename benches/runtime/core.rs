@@ -11,6 +11,7 @@ use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Parcel, Shard};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
+use gristmill_io::computing::ComputePool;
 use gristmill_io::log::{FLUSH_SPACING_NANOS_DEFAULT, WRITE_DURABLE_BYTES_DEFAULT};
 use gristmill_io::mesh::{MeshEnd, Waker, mesh};
 use gristmill_io::placement;
@@ -93,7 +94,11 @@ impl Node {
         Ok(Self {
             shard,
             ring,
-            jobs: BackgroundJobs::new(background, waker),
+            jobs: BackgroundJobs::new(
+                background,
+                ComputePool::start(1, &[]).expect("a thread for computations"),
+                waker,
+            ),
             mesh,
             outgoing: VecDeque::new(),
             inbox: Inbox::default(),

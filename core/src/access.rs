@@ -4,10 +4,13 @@ mod check;
 mod effects;
 mod messages;
 mod random;
+mod waiting;
 
 pub(crate) use check::range_too_large;
 pub use effects::{Effects, Lives};
 pub(crate) use random::{Seed, seed_of};
+pub(crate) use waiting::WaitFor;
+pub use waiting::{Computation, Wait};
 
 use self::check::{
     check_entry, check_size, check_timer, check_ttl, check_type, check_value, first_firing, rows_too_large,
@@ -22,13 +25,14 @@ use gristmill_base::limits::{
     RUN_RANGE_BYTES_MAX, RUN_RANGES_MAX, RUN_READS_MAX, RUN_ROWS_AT_ONCE_MAX, VALUE_BYTES_MAX,
 };
 use gristmill_sdk::{
-    Access, Caught, Entry, Every, Failure, Interrupt, LogLevel, MapRef, MessageTarget, MetricChange, ReadAt, Send,
-    Wanted,
+    Access, Caught, Compute, Entry, Every, Failure, Interrupt, LogLevel, MapRef, MessageTarget, MetricChange, ReadAt,
+    Send, Wanted,
 };
 use gristmill_state::expiry::EXPIRY_MARK;
 use gristmill_state::grain::{FarKey, Grain, RangeKey, Row};
 use gristmill_state::input::{Bytes, GrainAddress};
 use gristmill_state::record::TimerChange;
+use gristmill_state::waits::Waits;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -93,6 +97,9 @@ pub struct RunAccess<'a> {
     reads: usize,
     handler: &'a HandlerEntry,
     seed: &'a dyn Fn(usize) -> Seed,
+    /// What the run has waited for before, and how much of that it has passed.
+    waits: Option<&'a Waits>,
+    passed: usize,
     /// What the run has done so far.
     pub effects: Effects,
 }
@@ -121,6 +128,8 @@ pub struct RunPlace<'a> {
     pub handler: &'a HandlerEntry,
     /// Other grains.
     pub elsewhere: &'a mut dyn Elsewhere,
+    /// What the run has waited for before it was made again.
+    pub waits: Option<&'a Waits>,
     /// From what the numbers follow that are drawn for an input, by its place among the run's.
     pub(crate) seed: &'a dyn Fn(usize) -> Seed,
 }
@@ -129,7 +138,7 @@ impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
     pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>, stored: Option<&'a mut dyn Stored>) -> Self {
         let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class, caught, .. } = place;
-        let RunPlace { handler, elsewhere, seed, .. } = place;
+        let RunPlace { handler, elsewhere, seed, waits, .. } = place;
         let effects = Effects::default();
         let (input, drawn) = (0, None);
         Self {
@@ -150,6 +159,8 @@ impl<'a> RunAccess<'a> {
             reads: 0,
             handler,
             seed,
+            waits,
+            passed: 0,
             effects,
         }
     }
@@ -553,6 +564,14 @@ impl Access for RunAccess<'_> {
 
     fn random_u64(&mut self) -> u64 {
         self.drawn().next()
+    }
+
+    fn sleep(&mut self, micros: u64) -> Result<(), Failure> {
+        self.sleep_for(micros)
+    }
+
+    fn offload(&mut self, name: &str, compute: Compute, argument: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.computed(name, compute, argument)
     }
 
     fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange) {

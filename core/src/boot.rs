@@ -35,8 +35,8 @@ use gristmill_base::env::{Disk, DiskError, Now, Rng};
 use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::{
-    CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
-    SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
+    CHECKPOINT_BYTES_DEFAULT, COMPUTATIONS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT,
+    SESSION_IDLE_SECONDS_DEFAULT, SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
 };
 use gristmill_base::placement::Owners;
 use gristmill_base::planted::{self, Bug};
@@ -78,6 +78,8 @@ pub struct BootConfig {
     pub store_files_max: usize,
     /// See [`ShardConfig::queued_bytes_max`].
     pub queued_bytes_max: usize,
+    /// See [`ShardConfig::computations_max`].
+    pub computations_max: usize,
     /// See [`ShardConfig::session_idle_micros`].
     pub session_idle_micros: u64,
 }
@@ -96,6 +98,7 @@ impl Default for BootConfig {
             cache_bytes: STORE_CACHE_BYTES_DEFAULT,
             store_files_max: STORE_READ_FILES_MIN,
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
+            computations_max: COMPUTATIONS_DEFAULT,
             session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
     }

@@ -141,7 +141,7 @@ fn handler_failed(handled: usize, failed: Box<Failed>) -> Called {
     engine_failed(handled, kinds::BAD_KIND, message)
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
@@ -156,6 +156,10 @@ fn call_each(
         access.begin_input(at);
         match call(input, &mut Context::new(access)) {
             Ok(reply) => replies.push(reply),
+            // Those before it need not wait with it.
+            Err(Failure::Interrupted(_)) if at > 0 && access.effects.wait.take().is_some() => {
+                return Called::Again(at);
+            }
             Err(Failure::Interrupted(interrupt)) => return Called::Interrupted(interrupt),
             Err(Failure::Failed(failed)) => return handler_failed(at, failed),
             // What this call did until it deferred its input must not be kept.

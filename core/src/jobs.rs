@@ -1,5 +1,6 @@
 //! Work for the background executor: blocking, on files, from immutable inputs. The answer comes back into the inbox.
 
+use crate::access::Computation;
 use crate::boot::load_moved;
 use crate::compact_job::{CompactJob, CompactStep};
 use crate::large_write::{LargeFailure, LargeWrite};
@@ -17,6 +18,7 @@ use gristmill_io::root::RootFile;
 use gristmill_state::lane::{Chunk, Extent, Place, PlacedBatch};
 use gristmill_state::slot::Slot;
 use gristmill_state::store::Group;
+use gristmill_state::waits::Computed;
 
 /// Bytes that a flush or a merge of the store moves before other jobs have their turn.
 const STORE_STEP_BYTES: usize = 4 << 20;
@@ -112,6 +114,8 @@ pub enum Job {
         /// The chunk.
         extent: Extent,
     },
+    /// Compute something for a run; not one after the other with the rest.
+    Compute(u64, Box<Computation>),
     /// Nothing: a read that the simulator made miss.
     Nothing(u64),
 }
@@ -141,6 +145,8 @@ pub enum JobDone {
     Cut(u64, Result<(), DiskError>),
     /// A chunk's body.
     LoadChunk(SlotId, LaneKey, Extent, Result<SharedBytes, ChunkError>),
+    /// A computation has ended.
+    Computed(u64, Computed),
     /// A read may be tried again.
     Nothing(u64),
 }
@@ -245,6 +251,7 @@ impl Job {
             Self::LoadChunk { slot, lane, extent } => {
                 JobDone::LoadChunk(slot, lane, extent, load_chunk(&mut files, lane, extent))
             }
+            Self::Compute(ticket, computation) => JobDone::Computed(ticket, computation.run()),
             Self::Nothing(ticket) => JobDone::Nothing(ticket),
         }
     }

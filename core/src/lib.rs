@@ -11,6 +11,7 @@ pub mod host;
 pub mod jobs;
 mod large_write;
 pub mod measures;
+pub mod notes;
 pub mod parcel;
 pub mod request;
 pub mod session_secret;

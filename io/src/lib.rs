@@ -11,6 +11,8 @@ pub mod cgroup;
 #[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
+pub mod computing;
+#[cfg(not(loom))]
 pub mod descriptors;
 #[cfg(not(loom))]
 mod folder;
@@ -41,6 +43,8 @@ pub mod random;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod root;
+#[cfg(not(loom))]
+pub mod run_page;
 #[cfg(not(loom))]
 mod sys;
 #[cfg(not(loom))]

@@ -17,6 +17,8 @@ use std::time::Duration;
 const FILE: &str = "\
 app: stalls
 language: rust
+topics:
+  - {name: jobs, key: string, value: string, lanes: 1}
 tables:
   - name: boxes
     key: string
@@ -24,6 +26,11 @@ tables:
     handlers:
       - {name: spin, on_exhausted: fail}
       - {name: hang, on_exhausted: fail}
+  - name: jobs
+    key: string
+    value: string
+    handlers:
+      - {name: work, subscribe: [{name: jobs, topic: jobs}], retry: {attempts: 10}}
 ";
 
 /// Rounds that take 50 ms or more on any machine of today: `spin` looks at no clock.
@@ -44,6 +51,18 @@ fn hang(_input: &Input<'_>, _context: &mut Context<'_>) -> Result<Reply, Failure
     }
 }
 
+/// Does as it is told.
+fn job(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    match input.payload {
+        b"abort" => std::process::abort(),
+        b"hang" => loop {
+            black_box(work_that_holds_the_core(PIECE));
+        },
+        payload => context.set_value(payload),
+    }
+    Ok(Reply::none())
+}
+
 struct Server {
     child: Child,
     data: PathBuf,
@@ -54,6 +73,11 @@ impl Server {
         let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&data);
         fs::create_dir_all(&data).unwrap();
+        Self::start_over(data, limit_seconds)
+    }
+
+    /// Over a data directory that is there.
+    fn start_over(data: PathBuf, limit_seconds: u64) -> Self {
         let told = File::create(data.join("told")).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["serve", "--port-base", "0", "--shards", "1", "--segment-bytes", "4194304", "--data"]);
@@ -133,12 +157,52 @@ fn a_handler_that_never_returns_ends_the_server() {
     assert!(told[end..].contains("work_that_holds_the_core"), "{told}");
 }
 
+/// Waits for the server to end by itself.
+fn end_of(server: &mut Server) -> Option<i32> {
+    for _ in 0..600 {
+        if let Some(status) = server.child.try_wait().unwrap() {
+            return status.code();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("it does not end: {}", server.told());
+}
+
+/// What ends the process twice is parked, whether it aborts or never gives the core back.
+fn a_handler_that_ends_the_server_twice_parks_its_grain(what: &str, code: Option<i32>) {
+    let name = format!("stalls-twice-{what}");
+    let mut server = Server::start(&name, 1);
+    let mut client = server.client();
+    let event = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    client.append("stalls/jobs", &[event("good", "1"), event("bad", what), event("good", "2")]).unwrap();
+    assert_eq!(end_of(&mut server), code, "{}", server.told());
+    let mut server = Server::start_over(server.data.clone(), 1);
+    assert_eq!(end_of(&mut server), code, "{}", server.told());
+    assert!(server.told().contains("grain \"bad\""), "{}", server.told());
+    let _ = fs::remove_file(server.data.join("endpoints.json"));
+    let server = Server::start_over(server.data.clone(), 1);
+    let mut client = server.client();
+    for _ in 0..200 {
+        if client.why("stalls/jobs", b"bad").unwrap().contains("\"parked\"") {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let why = client.why("stalls/jobs", b"bad").unwrap();
+    assert!(why.contains("the process ended 2 times in a row in the handler stalls/jobs.work"), "{why}");
+    assert_eq!(client.get("stalls/jobs", b"good").unwrap().as_deref(), Some(b"2".as_slice()), "{}", server.told());
+    assert_eq!(client.parked("stalls/jobs", None, 10).unwrap().items.len(), 1);
+}
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("serve") {
-        let app = App::new("stalls", FILE).each("boxes", "spin", spin).each("boxes", "hang", hang);
+        let app =
+            App::new("stalls", FILE).each("boxes", "spin", spin).each("boxes", "hang", hang).each("jobs", "work", job);
         return gristmill_server::cli().app(app).run();
     }
     a_handler_that_spins_is_told_with_its_stack();
     a_handler_that_never_returns_ends_the_server();
+    a_handler_that_ends_the_server_twice_parks_its_grain("abort", None);
+    a_handler_that_ends_the_server_twice_parks_its_grain("hang", Some(70));
     ExitCode::SUCCESS
 }

@@ -139,11 +139,14 @@ fn aim_at_large(bug: Bug, knobs: &mut Knobs) {
 pub fn is_of_context(bug: Bug) -> bool {
     use Bug::{
         CancelledRepeats, CountedWithoutCommit, DeletedMetricsStay, FailedRepeatEnds, FarReadBeforeDurable,
-        MetricsBeforeDurable, MetricsNotDumped, MissedFireToo, RandomByAttempt, RangeNotFlushed, RangeUnseenByRun,
+        FreeWhileItSleeps, MetricsBeforeDurable, MetricsNotDumped, MissedFireToo, RandomByAttempt, RangeNotFlushed,
+        RangeUnseenByRun, ResultOfAnother, SleepForgetsItself,
     };
     let of_metrics = [CountedWithoutCommit, DeletedMetricsStay, MetricsBeforeDurable, MetricsNotDumped].contains(&bug);
     let of_timers = [CancelledRepeats, FailedRepeatEnds, MissedFireToo].contains(&bug);
+    let of_waits = [SleepForgetsItself, ResultOfAnother, FreeWhileItSleeps].contains(&bug);
     of_metrics
+        || of_waits
         || of_timers
         || bug == FarReadBeforeDurable
         || [RangeNotFlushed, RangeUnseenByRun, RandomByAttempt].contains(&bug)

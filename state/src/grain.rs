@@ -9,6 +9,7 @@ use crate::input::{Bytes, GrainAddress, Input, Origin, StreamId};
 use crate::key::Key;
 use crate::record::{Parked, Spilled};
 use crate::store::RangePage;
+use crate::waits::Waits;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, MapId, Ssn, TableId};
 use gristmill_base::limits::RUN_RANGE_BYTES_MAX;
@@ -152,6 +153,8 @@ pub struct Fetched {
     far: Vec<(FarKey, Option<Bytes>)>,
     /// Bytes of them.
     far_bytes: usize,
+    /// What the run has waited for beside rows.
+    pub waits: Waits,
 }
 
 impl Fetched {
@@ -172,6 +175,12 @@ impl Fetched {
     pub fn far(&self, key: &FarKey) -> Option<Result<&Option<Bytes>, ()>> {
         let found = self.far.iter().find(|(known, _)| known == key).map(|(_, value)| value);
         found.map(|value| if self.far_bytes <= RUN_RANGE_BYTES_MAX { Ok(value) } else { Err(()) })
+    }
+
+    /// Rows of the grain have changed: what was fetched of them is fetched again.
+    pub fn forget_rows(&mut self) {
+        self.absent.clear();
+        self.ranges.clear();
     }
 
     /// Another attempt reads other grains anew.
@@ -242,6 +251,14 @@ impl Work {
     pub fn head_is_new(&mut self) {
         (self.attempts, self.run_limit, self.not_before_nanos) = (0, 0, 0);
         (self.failing, self.deferred) = (None, None);
+        self.forget_waits();
+    }
+
+    /// The next run waits anew for whatever it waits for.
+    pub fn forget_waits(&mut self) {
+        if let Some(fetched) = &mut self.fetched {
+            fetched.waits = Waits::default();
+        }
     }
 
     /// The class of the grain's work: one live input, wherever it stands in the queue, makes it live, because all before

@@ -23,3 +23,4 @@ pub mod slot;
 pub mod store;
 pub mod stream;
 pub mod timers;
+pub mod waits;

@@ -1,5 +1,6 @@
 //! What a run has done so far, as data: it lies over the grain's rows until the commit.
 
+use super::waiting::Wait;
 use gristmill_base::ids::{MapId, SlotId};
 use gristmill_base::limits::RUN_SERIES_MAX;
 use gristmill_base::planted::{self, Bug};
@@ -46,6 +47,8 @@ pub struct Effects {
     pub logs: Vec<(LogLevel, String)>,
     /// Something that no record can hold, asked for where the handler hears of no failure: the run fails with this.
     pub fault: Option<String>,
+    /// What the run must wait for before it is made again; everything else that it did is nothing then.
+    pub wait: Option<Box<Wait>>,
 }
 
 impl Cleared {

@@ -76,6 +76,7 @@ pub(super) fn seeds(
                     cache_bytes: config.cache_bytes,
                     store_files_max: config.store_files_max,
                     queued_bytes_max: config.queued_bytes_max,
+                    computations_max: config.computations_max,
                     session_idle_micros: config.session_idle_micros,
                     session_base_micros: engine_micros,
                     session_secret: secret.clone(),

@@ -471,6 +471,7 @@ impl Shard {
             JobDone::LoadSlot(slot, number, loaded) => self.slot_loaded(slot, number, loaded),
             JobDone::Cut(number, done) => self.cut_stored(number, done),
             JobDone::LoadChunk(slot, lane, extent, body) => self.chunk_loaded(slot, lane, extent, body),
+            JobDone::Computed(ticket, computed) => self.computed(ticket, computed),
             JobDone::Nothing(ticket) => self.fetched(ticket),
         }
     }

@@ -54,6 +54,10 @@ impl Shard {
         if handled > 0 || count > 1 {
             // Whether to blame is the input behind the handled ones, or not known: fewer inputs tell.
             work.run_limit = handled.clamp(1, count - 1);
+            work.not_before_nanos = 0;
+            if handled == 0 {
+                work.forget_waits();
+            }
             state.list(grain);
             return self.mark_ready(slot);
         }
@@ -65,10 +69,12 @@ impl Shard {
             None => failed,
         };
         work.attempts += u32::from(!was_exception);
+        work.not_before_nanos = 0;
         if let Some(fetched) = &mut work.fetched {
             // The next attempt reads other grains anew.
             fetched.forget_far();
         }
+        work.forget_waits();
         work.deferred = None;
         let attempts = work.attempts;
         let mut failing = failing_of(&failed, time_micros);
@@ -184,7 +190,7 @@ impl Shard {
     }
 
     /// The head of the queue has failed for good.
-    fn exhausted(
+    pub(super) fn exhausted(
         &mut self,
         slot: SlotId,
         grain: GrainId,

@@ -83,6 +83,8 @@ impl Shard {
                 ("sessions", sums.sessions),
                 ("timers", sums.timers),
                 ("parked_grains", sums.parked),
+                ("computations_under_way", self.computing.counts().0 as u64),
+                ("computations_waiting", self.computing.counts().1 as u64),
                 ("queued_events", lag),
                 ("queued_inputs", sums.inputs),
                 ("queued_messages", sums.messages),
@@ -131,7 +133,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 34] {
+    fn engine_counts(&self) -> [(&'static str, u64); 36] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -154,6 +156,8 @@ impl Shard {
             ("inputs_deferred", counts.deferred),
             ("failures_caught", counts.caught),
             ("runs_timed_out", counts.timeouts),
+            ("sleeps", counts.sleeps),
+            ("computations", self.computing.count),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

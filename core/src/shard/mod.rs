@@ -55,10 +55,12 @@ mod shown;
 mod status;
 mod store_damage;
 mod store_reads;
+mod suspects;
 mod timers;
 mod traced;
 mod turn;
 mod upkeep;
+mod waiting;
 mod warm;
 mod why;
 mod work;
@@ -180,6 +182,8 @@ pub struct ShardConfig {
     pub store_files_max: usize,
     /// Bytes of queued inputs at which dispatch stops and new operations are refused for capacity.
     pub queued_bytes_max: usize,
+    /// Computations of runs that may be under way at once; further runs wait.
+    pub computations_max: usize,
     /// Microseconds after which an idle session expires.
     pub session_idle_micros: u64,
     /// Engine time from which session ids of this start count; the same for all shards.
@@ -282,6 +286,8 @@ pub struct Shard {
     /// Runs that were given up, for a planted bug alone.
     given_up: BTreeMap<u64, (SlotId, GrainId)>,
     next_run: u64,
+    computing: waiting::Computing,
+    suspects: suspects::Suspects,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
     next_gather: u64,
@@ -440,6 +446,8 @@ impl Shard {
             run_timeouts: BTreeSet::new(),
             given_up: BTreeMap::new(),
             next_run: 1,
+            computing: waiting::Computing::default(),
+            suspects: suspects::Suspects::default(),
             gathers: BTreeMap::new(),
             settling: settle::Settling::default(),
             next_gather: 1,

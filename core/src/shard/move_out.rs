@@ -257,6 +257,7 @@ impl Shard {
             self.ready[class].retain(|ready| *ready != slot);
             self.is_ready[class][usize::from(slot.0)] = false;
         }
+        self.forget_suspects(slot);
         self.drop_feeds_of(slot);
         self.note_timers();
         let missed: Vec<_> = self.missed_reads.extract_if(.., |(_, at, _)| *at == slot).collect();

@@ -26,6 +26,8 @@ pub(super) struct PendingRun {
     /// How many fetches it waits for.
     pub(super) waits: usize,
     pub(super) time_micros: u64,
+    /// When it began, monotonic nanoseconds.
+    pub(super) began_nanos: u64,
     /// Something of its grain has expired since it began: it is made again when it is over.
     pub(super) is_void: bool,
     /// When its verdict is not waited for any more, monotonic nanoseconds.
@@ -43,6 +45,7 @@ impl PendingRun {
             far: Vec::new(),
             waits: 0,
             time_micros,
+            began_nanos: 0,
             is_void: false,
             until_nanos: None,
         }

@@ -25,6 +25,7 @@ use gristmill_state::input::{CallbackAddress, GrainOperation, InputCause, Target
 use gristmill_state::record::{Outcome, RecordKind};
 use gristmill_state::slot::Draft;
 use gristmill_state::store::{RowKey, StoredRow};
+use gristmill_state::waits::Waits;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -174,13 +175,23 @@ impl Shard {
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
             return self.no_handler(slot, grain, handler, count);
         };
+        if here.work().is_some_and(|work| work.fetched.is_some())
+            && self.has_waited_too_long(slot, grain, count, entry.timeout_nanos)
+        {
+            return;
+        }
+        let count = if self.suspects.is_empty() { Some(count) } else { self.careful(slot, grain, count) };
+        let Some(count) = count else { return };
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let here = state.grains.get(grain);
         self.activity.ran(handler, count);
         if self.activity.is_sampled() {
             self.activity.sample(here.table, &here.key, count as u32);
         }
         let work = here.work().expect("a ready grain has work");
         let caught = caught(work);
-        let time_micros = self.engine_micros;
+        let waits = work.fetched.as_deref().map(|fetched| &fetched.waits).filter(|waits| !waits.is_empty());
+        let (time_micros, began_nanos) = waits.and_then(Waits::began).unwrap_or((self.engine_micros, self.now_nanos));
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued, time_micros)).collect();
         let (hops, class) = caused(work, count);
@@ -213,6 +224,7 @@ impl Shard {
             hops: hops + 1,
             class,
             caught,
+            waits,
         };
         let group = self.moves.parts[usize::from(slot.0)];
         let mut files = (!state.is_whole())
@@ -223,21 +235,23 @@ impl Shard {
             None => RunAccess::new(place, None, stored),
         };
         let timeout = entry.timeout_nanos;
+        self.suspects.run_begins(slot, here, handler, count);
         let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
+        self.suspects.run_ended();
         let effects = access.effects;
         drop(inputs);
         let far = far.missed;
         let (missed, found) = files.map(|files| (files.missed, files.found)).unwrap_or_default();
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
-        let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
-        let pending = PendingRun { until_nanos, ..PendingRun::new(slot, grain, time_micros) };
+        let until_nanos = timeout.map(|timeout| began_nanos + timeout);
+        let pending = PendingRun { until_nanos, began_nanos, ..PendingRun::new(slot, grain, time_micros) };
         self.started(run, pending, Ran { started, effects, missed, far, found });
     }
 
     /// A run was begun. If it has ended, it is ended here; where it missed rows it begins again once they are read.
     fn started(&mut self, run: u64, mut pending: PendingRun, ran: Ran) {
-        let Ran { started, effects, missed, far, found } = ran;
+        let Ran { started, mut effects, missed, far, found } = ran;
         let (slot, grain) = (pending.slot, pending.grain);
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         self.residence.taken_back += found.len() as u64;
@@ -254,12 +268,15 @@ impl Shard {
                 pending.until_nanos = None;
                 self.fetch_run(run, pending, missed, far);
             }
-            Started::Done(called) => self.called(run, slot, grain, pending.time_micros, effects, called),
+            Started::Done(called) => match effects.wait.take() {
+                Some(wait) => self.wait_run(run, &pending, *wait),
+                None => self.called(run, slot, grain, pending.time_micros, effects, called),
+            },
         }
     }
 
     /// A run that a host had left pending has ended.
-    pub(super) fn verdict(&mut self, run: u64, effects: Effects, called: Called) {
+    pub(super) fn verdict(&mut self, run: u64, mut effects: Effects, called: Called) {
         // A verdict for a run that is not waited for any more is that of a worker which lost its lease.
         let Some(mut pending) = self.pending_runs.remove(&run).or_else(|| self.mistaken(run)) else { return };
         if let Some(until) = pending.until_nanos.take() {
@@ -272,6 +289,12 @@ impl Shard {
         }
         match (take(&mut pending.missed), take(&mut pending.far)) {
             (missed, far) if !missed.is_empty() || !far.is_empty() => self.fetch_run(run, pending, missed, far),
+            _ if effects.wait.is_some() => {
+                let wait = effects.wait.take().expect("it was just looked at");
+                let work = self.slot_mut(pending.slot).grains.get(pending.grain).work();
+                let run = work.and_then(|work| work.running).map_or(run, |running| running.run);
+                self.wait_run(run, &pending, *wait);
+            }
             _ => {
                 let work = self.slot_mut(pending.slot).grains.get(pending.grain).work();
                 let run = work.and_then(|work| work.running).map_or(run, |running| running.run);
@@ -428,6 +451,9 @@ impl Shard {
         let mut to: Vec<SlotId> = draft.sent.iter().map(|(to, _)| *to).collect();
         to.sort_unstable();
         to.dedup();
+        if !self.suspects.is_empty() {
+            self.suspect_committed(slot, grain, count);
+        }
         let now = self.now_nanos;
         let (state, log) = self.slot_and_log(slot);
         let work = state.grains.get(grain).work().expect("a grain that ran has work");

@@ -10,6 +10,7 @@ use crate::request::{Answer, Operation, Refusal, Request};
 use gristmill_base::ids::{SlotId, TableId};
 use gristmill_base::limits::PARKED_REASON_BYTES_MAX;
 use gristmill_state::grain::{GrainId, Queued, Work};
+use gristmill_state::waits::Waited;
 use serde_json::{Value, json};
 
 /// Why a grain does not move, in a word, for people, and what they may do.
@@ -160,6 +161,9 @@ impl Shard {
             let next = "wait for the handler; `timeout` in the app file ends runs that take too long";
             return Some(reason("running", because, next));
         }
+        if let Some(reason) = waiting_reason(work, self.now_nanos) {
+            return Some(reason);
+        }
         if let Some(deferred) = work.deferred.as_ref().filter(|_| work.not_before_nanos > self.now_nanos) {
             let until = match deferred.waiting {
                 u64::MAX => format!("for {}", seconds(work.not_before_nanos)),
@@ -179,6 +183,28 @@ impl Shard {
         );
         Some(reason("retrying", because, "wait for the tries; `on_exhausted` in the app file says what comes then"))
     }
+}
+
+/// What a run that is made again later waits for, in words.
+fn waiting_reason(work: &Work, now_nanos: u64) -> Option<Reason> {
+    let waits = &work.fetched.as_ref()?.waits;
+    Some(match waits.current()? {
+        Waited::Time(until) => {
+            let left = until.saturating_sub(now_nanos) as f64 / 1e9;
+            let because = format!("its handler sleeps in a run of {} inputs, for {left:.1} s more", work.run_limit);
+            reason("sleeping", because, "wait; `timeout` in the app file ends runs that take too long")
+        }
+        Waited::Result { ticket: 0, .. } => reason(
+            "computing",
+            "its run waits for room among the computations of its shard",
+            "see `computations_per_shard` and `computation_threads` in the configuration",
+        ),
+        Waited::Result { .. } => reason(
+            "computing",
+            "its run waits for a computation",
+            "wait; `timeout` in the app file ends runs that take too long",
+        ),
+    })
 }
 
 fn reason(state: &'static str, because: impl Into<String>, next: impl Into<String>) -> Reason {

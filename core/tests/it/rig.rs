@@ -7,6 +7,7 @@ use gristmill_base::env::{
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
 use gristmill_core::measures::Measures;
+use gristmill_core::notes::{RunNotes, Suspect};
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
 use gristmill_core::shard::AppLog;
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard, WorkState};
@@ -233,6 +234,16 @@ impl Rig {
     pub(crate) fn pass(&mut self, nanos: u64) {
         self.now.monotonic_nanos += nanos;
         self.now.wall_micros += nanos / 1_000;
+    }
+
+    /// As a start of the first shard would, with what the last process has left.
+    pub(crate) fn keep_notes(&mut self, notes: Box<dyn RunNotes>, suspects: Vec<Suspect>) {
+        self.nodes[0].shard.keep_notes(notes, suspects);
+    }
+
+    /// Whom the first shard suspects.
+    pub(crate) fn suspected(&self) -> &[Suspect] {
+        self.nodes[0].shard.suspected()
     }
 
     /// Loads an app by its file; gives its numbers.

@@ -3,12 +3,14 @@ mod metrics;
 mod reads;
 mod run;
 mod timers;
+mod waits;
 
 pub use maps::{MapName, MapRef, Wanted};
 pub use metrics::MetricChange;
 pub use reads::ReadAt;
 pub use run::LogLevel;
 pub use timers::Every;
+pub use waits::Compute;
 
 use crate::{Caught, Failure};
 use std::time::Duration;
@@ -198,6 +200,16 @@ pub trait Access {
     fn run_id(&mut self) -> u128;
     /// The next number of a sequence that follows from the input.
     fn random_u64(&mut self) -> u64;
+    /// Ends the run until so many microseconds have passed.
+    ///
+    /// # Errors
+    /// An interrupt; too long, or too many in one run.
+    fn sleep(&mut self, micros: u64) -> Result<(), Failure>;
+    /// Has something computed beside the core.
+    ///
+    /// # Errors
+    /// An interrupt; what the computation fails with; an argument that is too large, or too many in one run.
+    fn offload(&mut self, name: &str, compute: Compute, argument: &[u8]) -> Result<Vec<u8>, Failure>;
     /// Changes a counter or a gauge of the app. A run whose names, labels or values are not allowed fails.
     fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange);
 }

@@ -12,8 +12,8 @@ pub mod testing;
 
 pub use app::{App, Handler, HandlerFn, Results};
 pub use context::{
-    Access, Callback, Context, Entry, Every, Interrupt, LogLevel, MapName, MapRef, MessageOperation, MessageTarget,
-    MetricChange, ReadAt, Send, Wanted,
+    Access, Callback, Compute, Context, Entry, Every, Interrupt, LogLevel, MapName, MapRef, MessageOperation,
+    MessageTarget, MetricChange, ReadAt, Send, Wanted,
 };
 pub use failed::{Caught, Failed, Retry, kinds, status_of};
 pub use gristmill_base::datatype;

@@ -4,12 +4,13 @@
 //! read was interrupted starts again from the beginning.
 
 use crate::{
-    Access, Caught, Cause, Context, Entry, Every, Failure, HandlerFn, Input, Interrupt, LogLevel, MapRef, MetricChange,
-    ReadAt, Reply, Send, Wanted,
+    Access, Caught, Cause, Compute, Context, Entry, Every, Failure, HandlerFn, Input, Interrupt, LogLevel, MapRef,
+    MetricChange, ReadAt, Reply, Send, Wanted,
 };
 use gristmill_base::cron::Cron;
 use gristmill_base::series::series;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A timer that a handler has set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,10 @@ pub struct FakeGrain {
     pub fault: Option<String>,
     /// So many reads to come are interrupted, as when the engine must fetch from disk first.
     pub misses: u32,
+    /// Sleeps of the run, in order; each takes no time but moves `now_micros`.
+    pub slept: Vec<Duration>,
+    /// Names of the computations of the run, in order; each is made at once.
+    pub computed: Vec<String>,
 }
 
 impl FakeGrain {
@@ -325,6 +330,17 @@ impl Access for FakeGrain {
         self.drawn += 1;
         // Something that differs; the engine's numbers are others.
         (self.run_id as u64).wrapping_add(self.drawn).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+    }
+
+    fn sleep(&mut self, micros: u64) -> Result<(), Failure> {
+        self.slept.push(Duration::from_micros(micros));
+        self.now_micros = self.now_micros.saturating_add(micros);
+        Ok(())
+    }
+
+    fn offload(&mut self, name: &str, compute: Compute, argument: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.computed.push(name.to_owned());
+        compute(argument)
     }
 
     fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange) {

@@ -3,9 +3,9 @@
 
 use super::Config;
 use gristmill_base::limits::{
-    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, FLUSH_SPACING_MICROS_MAX, HANDLER_STALL_LIMIT_SECONDS_MAX, HTTP_NAME_CHARS_MAX,
-    HTTP_NAMES_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX,
-    SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
+    BLOCK_BYTES, CHECKPOINT_BYTES_MIN, COMPUTATION_THREADS_MAX, COMPUTATIONS_MAX, FLUSH_SPACING_MICROS_MAX,
+    HANDLER_STALL_LIMIT_SECONDS_MAX, HTTP_NAME_CHARS_MAX, HTTP_NAMES_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
+    MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX, SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
 };
 use gristmill_base::units::bytes;
 use gristmill_io::placement::parse_cpus;
@@ -240,6 +240,32 @@ pub(crate) const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| Some(config.server.handler_stall_limit_seconds.to_string()),
+    },
+    Key {
+        section: "server",
+        name: "computation_threads",
+        flag: "computation-threads",
+        value: "COUNT",
+        help: "Threads for computations of handlers; as many as there are CPUs without a shard, at least one, if not given",
+        set: |config, text| {
+            let count = within(text, 1..=COMPUTATION_THREADS_MAX as u64, "a number of threads")?;
+            config.server.computation_threads = Some(count as usize);
+            Ok(())
+        },
+        get: |config| config.server.computation_threads.map(|count| count.to_string()),
+    },
+    Key {
+        section: "server",
+        name: "computations_per_shard",
+        flag: "computations-per-shard",
+        value: "COUNT",
+        help: "Computations of one shard's handlers that are made or wait for a thread; further runs wait",
+        set: |config, text| {
+            let count = within(text, 1..=COMPUTATIONS_MAX as u64, "a number of computations")?;
+            config.server.computations_per_shard = count as usize;
+            Ok(())
+        },
+        get: |config| Some(config.server.computations_per_shard.to_string()),
     },
 ];
 

@@ -13,8 +13,8 @@ pub(crate) use sizes::{Machine, Sizes, TooSmall};
 use crate::exit::{Exit, Failed};
 use crate::text_file;
 use gristmill_base::limits::{
-    CHECKPOINT_BYTES_DEFAULT, CONFIG_FILE_BYTES_MAX, HANDLER_STALL_LIMIT_SECONDS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT,
-    SESSION_IDLE_SECONDS_DEFAULT,
+    CHECKPOINT_BYTES_DEFAULT, COMPUTATIONS_DEFAULT, CONFIG_FILE_BYTES_MAX, HANDLER_STALL_LIMIT_SECONDS_DEFAULT,
+    LOG_SEGMENT_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
 };
 use gristmill_base::nearest::nearest;
 use keys::KEYS;
@@ -110,6 +110,10 @@ pub struct Server {
     pub log_filter: String,
     /// Seconds after which code that holds a shard's core ends the process; 0 for never.
     pub handler_stall_limit_seconds: u64,
+    /// Threads for computations of handlers, if their number is given.
+    pub computation_threads: Option<usize>,
+    /// Computations of one shard that may be under way.
+    pub computations_per_shard: usize,
 }
 
 /// How messages are written.
@@ -165,6 +169,8 @@ impl Default for Config {
                 log_format: LogFormat::Text,
                 log_filter: LOG_FILTER_DEFAULT.to_owned(),
                 handler_stall_limit_seconds: HANDLER_STALL_LIMIT_SECONDS_DEFAULT,
+                computation_threads: None,
+                computations_per_shard: COMPUTATIONS_DEFAULT,
             },
         }
     }

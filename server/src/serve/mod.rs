@@ -5,6 +5,7 @@ mod calibrated;
 mod doors;
 mod endpoints;
 mod marked;
+mod notes;
 mod notify;
 mod plan;
 mod recovery;
@@ -24,7 +25,9 @@ use crate::messages::target;
 use calibrated::Writing;
 use doors::Doors;
 use gristmill_base::ids::ShardId;
+use gristmill_base::limits::COMPUTATION_THREADS_MAX;
 use gristmill_core::LinkedApps;
+use gristmill_io::computing::ComputePool;
 use gristmill_io::descriptors::Descriptors;
 use gristmill_io::lock::{DirLock, LockError};
 use gristmill_io::mesh::{Waker, mesh};
@@ -84,7 +87,9 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let connections_max = descriptors.shard_connections();
     let doors = Entrances { shard_ports, sockets, connections_max, shares: sizes.doors };
     let stall_limit_seconds = config.server.handler_stall_limit_seconds;
-    let start = Start { root, plan: &plan, board: &board, apps: LinkedApps::new(apps), writing, stall_limit_seconds };
+    let computation_threads = config.server.computation_threads;
+    let apps = LinkedApps::new(apps);
+    let start = Start { root, plan: &plan, board: &board, apps, writing, stall_limit_seconds, computation_threads };
     let (watch, _watchdog) = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
@@ -147,6 +152,7 @@ struct Start<'a> {
     apps: LinkedApps,
     writing: Writing,
     stall_limit_seconds: u64,
+    computation_threads: Option<usize>,
 }
 
 impl Start<'_> {
@@ -168,6 +174,12 @@ impl Start<'_> {
         let marks = watched.iter().map(|it| it.mark).collect();
         let watchdog = stalls::watch(marks, self.stall_limit_seconds, self.plan.gateway.clone())
             .map_err(|error| Failed::new(Exit::Internal, format!("the watchdog did not start: {error}")))?;
+        // As many as there are CPUs without a shard; where every CPU has one, or takes turns, a single one.
+        let free = self.plan.gateway.iter().filter(|cpu| !self.plan.shards.contains(cpu)).count();
+        let threads = self.computation_threads.unwrap_or(free.clamp(1, COMPUTATION_THREADS_MAX));
+        let pool = ComputePool::start(threads, &self.plan.gateway)
+            .map_err(|error| Failed::configuration(format!("the threads for computations did not start: {error}")))?;
+        let mut suspects = notes::suspects(self.root, &recovered.slots, count);
         let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers)).zip(watched);
         for (at, (((seed, sockets), mesh), watched)) in parts.enumerate() {
             let id = ShardId(u16::try_from(at).expect("the plan has at most 64 shards"));
@@ -195,6 +207,8 @@ impl Start<'_> {
                 watched,
                 board: Arc::clone(self.board),
                 writing: self.writing,
+                pool: pool.clone(),
+                suspects: std::mem::take(&mut suspects[at]),
             };
             threads::start(parts, tell.clone())?;
         }

@@ -51,6 +51,7 @@ impl Recovered {
             store_files_max: store_files,
             flush_spacing_nanos: writing.flush_spacing_micros * 1_000,
             queued_bytes_max: sizes.queued_bytes,
+            computations_max: config.server.computations_per_shard,
             session_idle_micros: config.sessions.idle_seconds * 1_000_000,
             ..BootConfig::default()
         };

@@ -3,15 +3,18 @@
 use super::app_lines;
 use super::calibrated::Writing;
 use super::marked::MarkedApps;
+use super::notes::PageNotes;
 use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
 use crate::gateway::Board;
 use gristmill_base::ids::ShardId;
 use gristmill_core::boot::ShardSeed;
+use gristmill_core::notes::Suspect;
 use gristmill_core::shard::AppLog;
 use gristmill_core::{LinkedApps, Parcel, WorkState};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
+use gristmill_io::computing::ComputePool;
 use gristmill_io::mesh::{MeshEnd, Waker};
 use gristmill_io::placement;
 use gristmill_io::random::SystemRng;
@@ -60,6 +63,10 @@ pub(super) struct ShardParts {
     pub(super) board: Arc<Board>,
     /// How its log writes.
     pub(super) writing: Writing,
+    /// Where computations of runs are made.
+    pub(super) pool: ComputePool,
+    /// Grains in whose handlers the process has ended.
+    pub(super) suspects: Vec<Suspect>,
 }
 
 /// What happens to a server while it runs.
@@ -130,10 +137,13 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
     #[cfg(feature = "sabotage")]
     let mut ring = super::sabotage::HeldWrites::over(ring)?;
-    let engine = parts
+    let mut engine = parts
         .seed
         .open(&mut ring, Box::new(MarkedApps(parts.apps)), Box::new(SystemRng::new()))
         .map_err(|error| boot_failed(&format!("shard {shard} cannot be opened"), &error))?;
+    let notes = PageNotes::make(&parts.root, shard.0)
+        .map_err(|error| Failed::configuration(format!("shard {shard} has no page for notes of its runs: {error}")))?;
+    engine.keep_notes(Box::new(notes), parts.suspects);
     let mut facts = vec![
         ("cpu", parts.cpu as u64),
         ("numa_node", placement::numa_node(parts.cpu).unwrap_or(0) as u64),
@@ -145,7 +155,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         engine,
         world: ring,
         mesh: parts.mesh,
-        jobs: BackgroundJobs::new(background, parts.waker),
+        jobs: BackgroundJobs::new(background, parts.pool, parts.waker),
         clock: SystemClock,
         greeting: parts.greeting,
         shards: parts.shards,

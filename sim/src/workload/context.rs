@@ -49,7 +49,7 @@ tables:
 ";
 
 /// What steps do, by how often: see [`step`] and [`beat`].
-const KINDS: &[u8] = b"ppdrrmmccffttvwuxxx";
+const KINDS: &[u8] = b"ppdrrmmccffttvwuxxxssoo";
 
 /// See the module.
 #[derive(Default)]

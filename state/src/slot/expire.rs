@@ -128,7 +128,10 @@ impl Slot {
         }
         let id = self.grains.find(grain.table, &grain.key)?;
         let work = self.grains.get_mut(id).work_mut()?;
-        work.fetched = None;
+        if let Some(fetched) = &mut work.fetched {
+            // What the run has waited for is over all the same.
+            fetched.forget_rows();
+        }
         work.running.map(|running| running.run)
     }
 

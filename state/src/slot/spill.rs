@@ -205,9 +205,10 @@ impl Slot {
     }
 }
 
-/// Whether the head of the queue was tried and waits to be tried again.
+/// Whether the head of the queue was tried and waits to be tried again, or its run waits for something.
 fn is_held_up(work: &Work) -> bool {
-    work.attempts > 0 || work.deferred.is_some()
+    let waits = work.fetched.as_ref().is_some_and(|fetched| !fetched.waits.is_empty());
+    work.attempts > 0 || work.deferred.is_some() || waits
 }
 
 fn spilled(n: u64, stream: StreamId, pos: u64, input: Input) -> Spilled {

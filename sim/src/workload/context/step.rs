@@ -7,6 +7,7 @@ use gristmill_sdk::{
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Entries of a map.
 pub(super) type Model = BTreeMap<Vec<u8>, u64>;
@@ -52,7 +53,7 @@ impl Step {
             'p' => vec![put(&from), put(&to)],
             'd' => vec![Change::Delete(from)],
             'r' => vec![range],
-            't' | 'u' | 'v' | 'w' | 'x' => vec![],
+            't' | 'u' | 'v' | 'w' | 'x' | 's' | 'o' => vec![],
             // Before, between and behind each other.
             _ => {
                 let inner = [from.as_slice(), b"m"].concat();
@@ -202,6 +203,30 @@ fn peek(step: &Step, context: &mut Context<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+fn thrice(argument: &[u8]) -> Result<Vec<u8>, Failure> {
+    Ok(argument.repeat(3))
+}
+
+/// Sleeps, or has something computed; what is wrong with that.
+fn wait(step: &Step, context: &mut Context<'_>) -> Result<Option<String>, Failure> {
+    for n in 1..=2 {
+        let before = context.now_micros();
+        if step.kind == 's' {
+            context.sleep(Duration::from_millis(n))?;
+        } else {
+            let argument = format!("{}-{n}", step.id).into_bytes();
+            let found = context.offload("thrice", thrice, &argument)?;
+            if found != argument.repeat(3) {
+                return Ok(Some(format!("computed {}", String::from_utf8_lossy(&found))));
+            }
+        }
+        if context.now_micros() < before {
+            return Ok(Some("a time before that before it waited".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 pub(super) fn step(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
     let step = Step::of(input.payload).ok_or_else(|| Failure::new("a payload that no client sent"))?;
     let last = context.map_range("order", b"", None, 1, true)?;
@@ -228,6 +253,11 @@ pub(super) fn step(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply
     context.log(LogLevel::Debug, context.config("word").unwrap_or("no word").to_owned());
     if matches!(step.kind, 't' | 'u' | 'v' | 'w') {
         beat::set(step.kind, context)?;
+    }
+    if matches!(step.kind, 's' | 'o')
+        && let Some(wrong) = wait(&step, context)?
+    {
+        context.map_put("wrong", step.id.to_string().as_bytes(), wrong)?;
     }
     if step.kind == 'x' {
         peek(&step, context)?;
