@@ -16,7 +16,9 @@ impl Shard {
         let mut over: BTreeMap<&str, u64> = BTreeMap::new();
         let name = |table: TableId| self.catalog.table(table).map_or("", |(app, _)| app.name.as_str());
         for slot in self.slots.iter().flatten() {
-            for ((table, kind, series), metric) in slot.metrics.iter() {
+            // What is being built counts once it has the name.
+            let shown = slot.metrics.iter().filter(|((table, ..), _)| self.catalog.replay_into(*table).is_none());
+            for ((table, kind, series), metric) in shown {
                 let app = name(*table);
                 let set = metric.set.map(|(at, bits)| (at, f64::from_bits(bits)));
                 let part =

@@ -23,7 +23,8 @@ impl Shard {
             sessions += slot.session_count();
             parked += slot.parked_grains;
             queued += slot.queued_inputs;
-            for ((_, _, series), metric) in slot.metrics.iter().filter(|((_, kind, _), _)| *kind == MetricKind::Counter)
+            let is_shown = |table, kind| kind == MetricKind::Counter && self.catalog.replay_into(table).is_none();
+            for ((_, _, series), metric) in slot.metrics.iter().filter(|((table, kind, _), _)| is_shown(*table, *kind))
             {
                 let sum = counters.get(&**series).and_then(Value::as_i64).unwrap_or(0).wrapping_add(metric.sum);
                 counters.insert(series.to_string(), sum.into());
