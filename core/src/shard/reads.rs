@@ -121,7 +121,7 @@ impl Shard {
 
     /// Has an operation be about the version of its table that has the name now; says whether that is another one.
     pub(super) fn take_newest(&self, operation: &mut Operation) -> bool {
-        if self.catalog.renamed.is_empty() {
+        if self.catalog.renamed.is_empty() || planted::is(Bug::OldVersionRead) {
             return false;
         }
         let Some(table) = operation.table_mut() else { return false };
