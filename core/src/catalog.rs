@@ -358,8 +358,10 @@ impl Catalog {
         let entry = entry.ok_or_else(|| CatalogError(format!("no app {app} is loaded")))?;
         if let Some(replay) = &entry.replay {
             let names = replay.names().join(", ");
-            return Err(CatalogError(format!("a replay of {names} is under way, which needs the subscriptions of app {app}; \
-                                             wait for it, or cancel it")));
+            return Err(CatalogError(format!(
+                "a replay of {names} is under way, which needs the subscriptions of app {app}; \
+                                             wait for it, or cancel it"
+            )));
         }
         let full = |it: &Subscription| entry.full_subscription_name(it);
         let found: Vec<u32> =

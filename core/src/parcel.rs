@@ -3,8 +3,8 @@
 
 use crate::catalog::Catalog;
 use crate::request::{Refusal, Reply, Request};
-use crate::shard::{MoveItem, ReplayParts};
 use crate::shard::settle::{Drained, Need, RoundKey};
+use crate::shard::{MoveItem, ReplayParts};
 use gristmill_base::ids::{ShardId, SlotId, TableId, Term};
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;

@@ -9,9 +9,9 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
-use gristmill_base::shared::SharedBytes;
 pub use crate::catalog::Begin;
 pub use crate::shard::ReplayAct;
+use gristmill_base::shared::SharedBytes;
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;

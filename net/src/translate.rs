@@ -6,8 +6,8 @@ use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX};
 use gristmill_core::request::{
-    Begin, ReplayAct,
-    Answer, BackupStep, Batch, BatchFormat, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence,
+    Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, Code, EventView, Ingest, Operation, Refusal, ReplayAct,
+    Sequence,
 };
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,

@@ -39,7 +39,8 @@ impl Catalog {
             let names = replay.names().join(", ");
             return Err(CatalogError(format!(
                 "a replay of {names} of app {} is under way; no other version is loaded meanwhile: wait for it, or cancel it \
-                 (gristmill app replay {} --cancel)", file.app, file.app
+                 (gristmill app replay {} --cancel)",
+                file.app, file.app
             )));
         }
         if loaded.file == text {

@@ -394,17 +394,22 @@ mod tests {
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
         table_of.retired.push(Map { id: 7, ..table_of.maps[0].clone() });
-        let (plain, table) = (new.clone(), app_table(&new));
+        let (before_replay, rebuilt) = (new.clone(), app_table(&new));
         new.renamed = vec![(3, 4)];
         new.apps[0].replay = Some(Replay {
             id: 30,
             phase: ReplayPhase::Building,
             begin: Begin::Time(77),
             began_micros: 99,
-            tables: vec![Rebuilt { old: 4, new: Table { id: 31, handlers: Vec::new(), ..table } }],
+            tables: vec![Rebuilt { old: 4, new: Table { id: 31, handlers: Vec::new(), ..rebuilt } }],
             subscriptions: vec![Renewed {
                 old: 6,
-                new: Subscription { id: 32, table: 31, begin: Begin::Offset(5), ..new.apps[0].subscriptions[0].clone() },
+                new: Subscription {
+                    id: 32,
+                    table: 31,
+                    begin: Begin::Offset(5),
+                    ..new.apps[0].subscriptions[0].clone()
+                },
             }],
         });
         assert_eq!(hex(&new.to_bytes()), GOLDEN_6);
@@ -412,7 +417,7 @@ mod tests {
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
         };
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_6)), Ok(new.clone()));
-        new = plain;
+        new = before_replay;
         new.apps[0].config.clear();
         new.apps[0].tables[0].handlers[0].config.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
@@ -442,11 +447,18 @@ mod tests {
         "0200000000000000010000000000000000ac23fc06000000a8ffffff01000000070000006d30ffffffffffff00000000",
         "0000000000000000000000000000000000000000000000000400000074ffffffffffffff00010000a8feffff02000000",
         "70ffffff01000000010000000000000000a493d60000000001000000a4ffffff01000000000000000600000073ffffff",
-        "ffffffff0200000004000000050000000100000066ffffffffffffff01000000010000006170703a2062ffff00000000",
-        "0030bd6c7043060061ffffffffffffff77ffffffffffffff0100000061ffffffffffffff020000006170703a2061ffff",
-        "d0fdffff0100000050ffffff0100000088ffffff010000000040624159440600a0ffffff01000000b0ffffff01000000",
-        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff000000000300000000000000090000008cffffff",
-        "01000000d4ffffff0100000000000000",
+        "ffffffff0200000004000000050000000100000066ffffffffffffff0100000000000000000000000000000000000000",
+        "010000006170703a2062ffff000000000030bd6c7043060061ffffffffffffff77ffffffffffffff000000006d30ffff",
+        "ffffffff00000000000000000000000000000000000000000000000000000000030000006d33ffffffffffff00000000",
+        "010000000000000000a493d6000000000000000000000000070000006d30ffffffffffff000000000000000000000000",
+        "0000000000000000000000000000000004000000000000001f00000074ffffffffffffff0001000070ffffff02000000",
+        "b8ffffff00000000010000000000000000a493d600000000010000009cffffff01000000000000000600000000000000",
+        "2000000073ffffffffffffff020000001f000000050000000100000066ffffffffffffff010000000100000000000000",
+        "05000000000000000100000061ffffffffffffff020000006170703a2061ffffc0fcffff0100000040feffff01000000",
+        "78feffff010000000040624159440600a0feffff01000000b0feffff0100000001000000000000001e00000001000000",
+        "02000000000000004d00000000000000630000000000000008ffffff0100000048ffffff010000000700000008000000",
+        "f8ffffff01000000f4ffffff01000000f0ffffff0000000003000000040000000300000000000000090000004cffffff",
+        "01000000ccffffff01000000dcffffff0100000000000000",
     );
     /// As version 5 wrote it.
     const GOLDEN_5: &str = concat!(

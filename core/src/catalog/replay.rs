@@ -179,12 +179,14 @@ impl Catalog {
             let has_some = of_table.peek().is_some();
             for known in of_table {
                 // It is not fed until it is known that the tables can be replayed.
-                let new =
-                    Subscription { id: catalog.number(), table: new.id, paused: true, begin, ..known.clone() };
+                let new = Subscription { id: catalog.number(), table: new.id, paused: true, begin, ..known.clone() };
                 renewed.push(Renewed { old: known.id, new });
             }
             if !has_some && tables.len() == 1 {
-                return Err(CatalogError(format!("table {} has no subscription: there is nothing to replay", table.name)));
+                return Err(CatalogError(format!(
+                    "table {} has no subscription: there is nothing to replay",
+                    table.name
+                )));
             }
             rebuilt.push(Rebuilt { old: table.id, new });
         }
@@ -254,7 +256,8 @@ impl AppEntry {
     fn table_to_replay(&self, name: &str) -> Result<&Table, CatalogError> {
         let known: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
         self.tables.iter().find(|table| table.name == name).ok_or_else(|| {
-            let hint = nearest(name, known.iter().copied()).map_or_else(String::new, |it| format!("; did you mean {it}?"));
+            let hint =
+                nearest(name, known.iter().copied()).map_or_else(String::new, |it| format!("; did you mean {it}?"));
             CatalogError(format!("app {} has no table {name}; its tables: {}{hint}", self.name, known.join(", ")))
         })
     }

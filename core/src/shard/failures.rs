@@ -233,9 +233,9 @@ impl Shard {
     }
 
     pub(super) fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
-        let Some((callback, caused)) =
-            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, (input.hops, input.class, input.replayed))))
-        else {
+        let Some((callback, caused)) = input.and_then(|input| {
+            input.callback.as_ref().map(|callback| (callback, (input.hops, input.class, input.replayed)))
+        }) else {
             return Vec::new();
         };
         vec![response(callback, self.config.slot_count, caused, false, message.as_bytes().to_vec())]

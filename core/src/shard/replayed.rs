@@ -57,7 +57,9 @@ impl Shard {
         let is_inside = |replay: &Replay| replay.has_old(from) || replay.has_new(from);
         for (_, replay) in replays.filter(|(_, replay)| !is_inside(replay)) {
             let to = sent.iter().find_map(|(_, target)| match target {
-                Target::Grain(to, _) if replay.has_old(to.table) => replay.tables.iter().find(|it| it.old == to.table.0),
+                Target::Grain(to, _) if replay.has_old(to.table) => {
+                    replay.tables.iter().find(|it| it.old == to.table.0)
+                }
                 _ => None,
             });
             if let Some(to) = to {
@@ -77,9 +79,10 @@ impl Shard {
         }
         let table = self.slot_mut(slot).grains.get(grain).table;
         let is_mine = |replay: &Replay| replay.has_old(table) || replay.has_new(table);
-        if self.catalog.replays().any(|(_, replay)| is_mine(replay)) && (self.catalog.replay_of(table).is_some() || self.head_is_replayed(slot, grain)) {
+        if self.catalog.replays().any(|(_, replay)| is_mine(replay))
+            && (self.catalog.replay_of(table).is_some() || self.head_is_replayed(slot, grain))
+        {
             self.replays.activity += 1;
         }
     }
 }
-

@@ -108,7 +108,8 @@ impl Shard {
             return self.refuse(responder, Code::NotThere, format!("no replay of app {app} is under way"));
         };
         if replay.phase == ReplayPhase::Switching {
-            let message = "the switch has begun, and slots that have switched cannot go back; it ends by itself: see --status";
+            let message =
+                "the switch has begun, and slots that have switched cannot go back; it ends by itself: see --status";
             return self.refuse(responder, Code::BadRequest, message);
         }
         let catalog = self.catalog.drop_replay(replay.id).expect("it was just looked at");
@@ -277,7 +278,8 @@ impl Shard {
                 })
                 .collect();
             let ended = self.replays.ended.iter().filter(|it| is_wanted(it["app"].as_str().unwrap_or_default()));
-            let answer = json!({"replays": replays, "ended": ended.collect::<Vec<_>>(), "now_micros": self.engine_micros});
+            let answer =
+                json!({"replays": replays, "ended": ended.collect::<Vec<_>>(), "now_micros": self.engine_micros});
             self.reply(Lsn(0), responder, Ok(Answer::Json(answer.to_string())));
         }
     }
@@ -286,7 +288,10 @@ impl Shard {
     fn sources_text(&self, replay: &Replay, part: &Part) -> Option<String> {
         let name = |id: u32| {
             let table = self.catalog.table(self.catalog.newest(TableId(id)));
-            table.map_or_else(|| "a table that is gone".to_owned(), |(app, table)| format!("{}/{}", app.name, table.name))
+            table.map_or_else(
+                || "a table that is gone".to_owned(),
+                |(app, table)| format!("{}/{}", app.name, table.name),
+            )
         };
         if part.is_older {
             return Some(
@@ -317,7 +322,8 @@ impl Shard {
             let slots: Vec<SlotId> = self.slots_here();
             for slot in slots {
                 let has_switched = super::replayed::has_switched(replay, self.slot_mut(slot));
-                if has_switched || self.moves.paused == Some(slot) || !self.has_room() || self.log.0.failed().is_some() {
+                if has_switched || self.moves.paused == Some(slot) || !self.has_room() || self.log.0.failed().is_some()
+                {
                     continue;
                 }
                 let pairs = replay.pairs();

@@ -469,7 +469,8 @@ impl Shard {
             if let Some(callback) =
                 input.and_then(|input| input.callback.as_ref()).filter(|callback| !callback.only_on_error)
             {
-                let caused = input.map_or((0, InputClass::Live, false), |input| (input.hops, input.class, input.replayed));
+                let caused =
+                    input.map_or((0, InputClass::Live, false), |input| (input.hops, input.class, input.replayed));
                 sent.push(response(callback, slot_count, caused, true, reply.clone().unwrap_or_default()));
             }
             let called = matches!(input.map(|input| &input.operation), Some(GrainOperation::Call(..)));

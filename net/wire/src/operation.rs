@@ -2,7 +2,9 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription};
+use crate::admin::{
+    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription,
+};
 use crate::batch::Append;
 use crate::fields::Sequence;
 use crate::hello::Hello;

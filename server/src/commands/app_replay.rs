@@ -85,7 +85,10 @@ pub(super) fn run(replay: &Replay, server: &Server, format: Format) -> Result<()
     for name in &replay.tables {
         let (of, table) = name.split_once('/').unwrap_or((name, ""));
         if app.is_some_and(|app| app != of) {
-            return Err(usage(format!("{name} is of another app than {}; tables of one app are replayed together", replay.tables[0])));
+            return Err(usage(format!(
+                "{name} is of another app than {}; tables of one app are replayed together",
+                replay.tables[0]
+            )));
         }
         app = Some(of);
         if !replay.cancel && table.is_empty() {
@@ -93,7 +96,8 @@ pub(super) fn run(replay: &Replay, server: &Server, format: Format) -> Result<()
         }
         tables.push(table.to_owned());
     }
-    let app = app.ok_or_else(|| usage("it is not said of which app; allowed: APP/TABLE, or APP with --cancel".to_owned()))?;
+    let app =
+        app.ok_or_else(|| usage("it is not said of which app; allowed: APP/TABLE, or APP with --cancel".to_owned()))?;
     let mut client = server.connect()?;
     if replay.cancel {
         let reply = client.app_replay_cancel(app).map_err(failed)?;
@@ -102,7 +106,10 @@ pub(super) fn run(replay: &Replay, server: &Server, format: Format) -> Result<()
     let from = replay.from.map_or(ReplayFrom::Beginning, From::wire);
     let reply = client.app_replay(app, &tables, from).map_err(failed)?;
     if replay.detach {
-        let told = format!("{} of app {app} are built anew; `gristmill app replay {app} --status` tells how far", tables.join(", "));
+        let told = format!(
+            "{} of app {app} are built anew; `gristmill app replay {app} --status` tells how far",
+            tables.join(", ")
+        );
         return report(format, &reply, &told);
     }
     let id = json(&reply)?["id"].clone();
@@ -129,7 +136,11 @@ fn follow(client: &mut Client, app: &str, id: &Value, format: Format) -> Result<
                 return Err(Failed::new(Exit::No, format!("the replay has ended: {how}")));
             }
             let reply = ended.unwrap_or_default().to_string();
-            return report(format, &reply, &format!("done in {:.1} s: the new tables serve", began.elapsed().as_secs_f64()));
+            return report(
+                format,
+                &reply,
+                &format!("done in {:.1} s: the new tables serve", began.elapsed().as_secs_f64()),
+            );
         };
         let done = now["events"]["done"].as_u64().unwrap_or(0);
         let first = *first.get_or_insert(done);
@@ -168,7 +179,11 @@ fn line(replay: &Value, rate: Option<f64>) -> String {
     let slots = &replay["slots"];
     let switched = slots["switched"].as_u64().filter(|switched| *switched > 0);
     let switched = switched.map_or_else(String::new, |switched| {
-        format!(", {switched} of {} slots have switched, {} inputs to finish", cell(slots, "total"), cell(replay, "unfinished"))
+        format!(
+            ", {switched} of {} slots have switched, {} inputs to finish",
+            cell(slots, "total"),
+            cell(replay, "unfinished")
+        )
     });
     format!("{head}, {done} of {total} events ({percent:.1} %){pace}{switched}{parked}")
 }

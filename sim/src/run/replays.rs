@@ -46,7 +46,10 @@ impl Run {
         self.names_after_replay();
         let catalog = self.machine.cores[0].shard.catalog().clone();
         if let Some((_, replay)) = catalog.replays().next() {
-            if replay.phase == ReplayPhase::Building && self.replays.cancels && self.replays.rng.chance(CANCELS_PER_MILLION) {
+            if replay.phase == ReplayPhase::Building
+                && self.replays.cancels
+                && self.replays.rng.chance(CANCELS_PER_MILLION)
+            {
                 self.cancel_replay()?;
             }
             return Ok(());

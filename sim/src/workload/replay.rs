@@ -123,7 +123,12 @@ impl Workload for Replay {
         let value = format!("{id}{}", "x".repeat(padding)).into_bytes();
         let seen = |table, prefix: &str, rng: &mut SimRng| {
             let of = rng.between(1, id);
-            Act::MapGet(table, "seen", String::from_utf8_lossy(&key_of(prefix, of.to_string().as_bytes())).into(), of.to_string())
+            Act::MapGet(
+                table,
+                "seen",
+                String::from_utf8_lossy(&key_of(prefix, of.to_string().as_bytes())).into(),
+                of.to_string(),
+            )
         };
         match rng.below(100) {
             0..=54 => Act::Produce("ins", format!("k{}", rng.below(6)), value),
@@ -172,7 +177,9 @@ impl Workload for Replay {
             for id in all.keys().chain(found.keys()) {
                 let (wanted, there) = (all.get(id).unwrap_or(&0), found.get(id).unwrap_or(&0));
                 if wanted != there {
-                    return Err(format!("P5: event {id} was handled {wanted} times, and {what} heard of it {there} times"));
+                    return Err(format!(
+                        "P5: event {id} was handled {wanted} times, and {what} heard of it {there} times"
+                    ));
                 }
             }
         }

@@ -30,7 +30,9 @@ impl Slot {
     /// Accepts position `pos` of a stream that is not a session's.
     pub fn accept(&mut self, stream: StreamId, prev: u64, pos: u64) -> Acceptance {
         assert!(!matches!(stream, StreamId::Session(_)), "sessions are offered with their replies");
-        if let Some(end) = self.end_of_stream(stream).filter(|end| pos > *end && !planted::is(Bug::OldGoesOnAfterSwitch)) {
+        if let Some(end) =
+            self.end_of_stream(stream).filter(|end| pos > *end && !planted::is(Bug::OldGoesOnAfterSwitch))
+        {
             return self.pass_end(stream, prev, end);
         }
         if self.has_skipped(stream, pos) {

@@ -118,9 +118,7 @@ impl Slot {
     pub(super) fn forget_switches(&mut self, tables: &[u32], subscriptions: &[u32]) {
         self.sources.noted.retain(|(table, _)| !tables.contains(&table.0));
         self.sources.last = None;
-        self.switches.retain(|old, switch| {
-            !subscriptions.contains(&old.0) && !subscriptions.contains(&switch.new.0)
-        });
+        self.switches.retain(|old, switch| !subscriptions.contains(&old.0) && !subscriptions.contains(&switch.new.0));
     }
 
     /// Whether the slot has switched from a subscription instance to another one.

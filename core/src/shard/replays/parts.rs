@@ -70,8 +70,7 @@ impl Part {
     fn count_sources(&mut self, catalog: &Catalog, replay: &Replay, slot: &Slot) {
         self.is_older |= slot.has_older_data();
         // Also what an earlier version of one of them has sent: it was the effect of the same events.
-        let is_inside =
-        |source: Source| matches!(source, Source::Table(from) if replay.has_old(catalog.newest(from)));
+        let is_inside = |source: Source| matches!(source, Source::Table(from) if replay.has_old(catalog.newest(from)));
         for table in replay.tables.iter().map(|it| it.old) {
             let outside = slot.sources_of(TableId(table)).filter(|source| !is_inside(*source));
             self.sources.extend(outside.map(|source| (table, source)));
@@ -146,7 +145,8 @@ impl Shard {
                 for it in replay.subscriptions.iter().filter(|it| TopicId(it.new.topic) == lane.topic) {
                     let start = state.start.0.max(it.new.begin.least());
                     let next = state.end().0 + 1;
-                    let passed = |id: u32| self.passed(id, *lane).unwrap_or(start).clamp(start, next.max(start)) - start;
+                    let passed =
+                        |id: u32| self.passed(id, *lane).unwrap_or(start).clamp(start, next.max(start)) - start;
                     part.total += next.saturating_sub(start);
                     part.done += passed(it.new.id);
                     part.old_done += passed(it.old);

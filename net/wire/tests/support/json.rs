@@ -1,7 +1,10 @@
 //! Messages as JSON, for the vectors. Bytes are text where they are UTF-8 without control characters, else `{"hex": …}`.
 
 use gristmill_base::limits::{FRAME_BYTES_BEFORE_HELLO, FRAME_BYTES_MAX};
-use gristmill_wire::{Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, ReplayFrom, ReplayStep, Reply, Sequence, Status};
+use gristmill_wire::{
+    Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, ReplayFrom, ReplayStep, Reply, Sequence,
+    Status,
+};
 use serde_json::{Value, json};
 
 /// Lower-case hexadecimal.

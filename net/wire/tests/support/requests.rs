@@ -4,9 +4,10 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 use gristmill_wire::{
-    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
-    Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
-    Produce, Put, Range, Read, RecordsBuf, ReplayFrom, ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get,
+    Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation,
+    PauseSubscription, Produce, Put, Range, Read, RecordsBuf, ReplayFrom, ReplayStep, RetryParked, Scan, Sequence,
+    ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
