@@ -220,11 +220,31 @@ pub enum Bug {
     ResultOfAnother = 181,
     /// What comes behind a run that sleeps is handled before it.
     FreeWhileItSleeps = 182,
+    /// The end of an old subscription is taken without what the new one has got: what that has handled suppressed has effects by
+    /// neither.
+    SwitchForgetsNew = 220,
+    /// The same without what was handled out of order before a restart.
+    SwitchForgetsDone = 221,
+    /// A dump does not say from which subscription to which its slot has switched.
+    SwitchNotDumped = 222,
+    /// A run of a replay has its effects outside the tables that are rebuilt.
+    ReplaySuppressesNothing = 223,
+    /// A slot that has switched still takes what comes to the old subscription behind its end.
+    OldGoesOnAfterSwitch = 224,
+    /// The name of a table goes to its next version once every slot has switched, whether that has handled what came before or
+    /// not.
+    FlipBeforeHandled = 225,
+    /// What is sent inside the set of tables that are rebuilt goes to the old versions.
+    ReplaySendsToOld = 226,
+    /// A read of a table whose next version has its name looks for the old version's rows.
+    OldVersionRead = 227,
+    /// What a suppressed message causes is not suppressed.
+    ReplayedForgotten = 228,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 103] = [
+    pub const ALL: [Bug; 112] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -328,6 +348,15 @@ impl Bug {
         Bug::SleepForgetsItself,
         Bug::ResultOfAnother,
         Bug::FreeWhileItSleeps,
+        Bug::SwitchForgetsNew,
+        Bug::SwitchForgetsDone,
+        Bug::SwitchNotDumped,
+        Bug::ReplaySuppressesNothing,
+        Bug::OldGoesOnAfterSwitch,
+        Bug::FlipBeforeHandled,
+        Bug::ReplaySendsToOld,
+        Bug::OldVersionRead,
+        Bug::ReplayedForgotten,
     ];
 }
 

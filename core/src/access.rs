@@ -17,13 +17,14 @@ use self::check::{
 };
 use self::effects::Cleared;
 use self::random::Drawn;
-use crate::catalog::{AppEntry, Catalog, HandlerEntry, Map, Table};
+use crate::catalog::{AppEntry, Catalog, HandlerEntry, Map, Replay, Table};
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, MapId, TableId};
 use gristmill_base::limits::{
     KEY_BYTES_MAX, LOG_LINE_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, REPEAT_PAYLOAD_BYTES_MAX, RUN_LOG_LINES_MAX,
     RUN_RANGE_BYTES_MAX, RUN_RANGES_MAX, RUN_READS_MAX, RUN_ROWS_AT_ONCE_MAX, VALUE_BYTES_MAX,
 };
+use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{
     Access, Caught, Compute, Entry, Every, Failure, Interrupt, LogLevel, MapRef, MessageTarget, MetricChange, ReadAt,
     Send, Wanted,
@@ -96,6 +97,8 @@ pub struct RunAccess<'a> {
     elsewhere: &'a mut dyn Elsewhere,
     reads: usize,
     handler: &'a HandlerEntry,
+    replay: Option<&'a Replay>,
+    is_replay: bool,
     seed: &'a dyn Fn(usize) -> Seed,
     /// What the run has waited for before, and how much of that it has passed.
     waits: Option<&'a Waits>,
@@ -126,6 +129,10 @@ pub struct RunPlace<'a> {
     pub caught: Option<Caught<'a>>,
     /// The handler that is called.
     pub handler: &'a HandlerEntry,
+    /// The replay that builds the grain's table, if one does.
+    pub replay: Option<&'a Replay>,
+    /// Whether what the run does outside the tables that the replay builds is suppressed.
+    pub is_replay: bool,
     /// Other grains.
     pub elsewhere: &'a mut dyn Elsewhere,
     /// What the run has waited for before it was made again.
@@ -138,7 +145,7 @@ impl<'a> RunAccess<'a> {
     /// A hold on a grain without effects yet.
     pub fn new(place: RunPlace<'a>, dice: Option<&'a mut dyn MissDice>, stored: Option<&'a mut dyn Stored>) -> Self {
         let RunPlace { grain, catalog, app, table, slot_count, now_micros, hops, class, caught, .. } = place;
-        let RunPlace { handler, elsewhere, seed, waits, .. } = place;
+        let RunPlace { handler, elsewhere, seed, waits, replay, is_replay, .. } = place;
         let effects = Effects::default();
         let (input, drawn) = (0, None);
         Self {
@@ -158,6 +165,8 @@ impl<'a> RunAccess<'a> {
             elsewhere,
             reads: 0,
             handler,
+            replay,
+            is_replay,
             seed,
             waits,
             passed: 0,
@@ -218,7 +227,9 @@ impl<'a> RunAccess<'a> {
 
     fn table_named(&self, name: &str) -> Result<&'a Table, Failure> {
         let known = || self.app.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
-        let found = self.app.tables.iter().find(|entry| entry.name == name);
+        // Those that are built together are each other's.
+        let rebuilt = self.replay.filter(|_| !planted::is(Bug::ReplaySendsToOld)).and_then(|it| it.new_named(name));
+        let found = rebuilt.or_else(|| self.app.tables.iter().find(|entry| entry.name == name));
         found.ok_or_else(|| Failure::new(format!("app {} has no table {name}; its tables: {}", self.app.name, known())))
     }
 
@@ -313,7 +324,7 @@ impl Access for RunAccess<'_> {
     }
 
     fn is_replay(&self) -> bool {
-        false
+        self.is_replay
     }
 
     fn caught(&self) -> Option<Caught<'_>> {

@@ -6,10 +6,12 @@
 mod difference;
 mod load;
 mod old;
+mod replay;
 #[cfg(test)]
 mod tests;
 
 pub use difference::{Difference, Weight};
+pub use replay::{Begin, Rebuilt, Renewed, Replay, ReplayPhase};
 
 use crate::appfile::{ANY_KIND, TopicSpec};
 use gristmill_base::datatype::DataType;
@@ -159,6 +161,8 @@ pub struct Subscription {
     pub field: Option<String>,
     /// Whether its events wait until an operator resumes it.
     pub paused: bool,
+    /// With which event of each lane it begins.
+    pub begin: Begin,
 }
 
 /// A loaded app.
@@ -184,6 +188,8 @@ pub struct AppEntry {
     pub past: Vec<PastVersion>,
     /// Configuration of all handlers: values by name.
     pub config: Vec<(String, String)>,
+    /// What is built anew of it.
+    pub replay: Option<Replay>,
 }
 
 /// A version of an app that another one has replaced.
@@ -208,6 +214,9 @@ pub struct Catalog {
     pub apps: Vec<AppEntry>,
     /// Deleted apps: the tombstones that permit their data to go, also after a crash in between.
     pub deleted: Vec<Deleted>,
+    /// Tables that were built anew, oldest first: number of the version that went, and of that which has its name since. So whoever
+    /// knows the old number is answered by the new version.
+    pub renamed: Vec<(u32, u32)>,
 }
 
 /// What a deleted app had.
@@ -238,7 +247,7 @@ impl std::error::Error for CatalogError {}
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { version: 0, next: 1, apps: Vec::new(), deleted: Vec::new() }
+        Self { version: 0, next: 1, apps: Vec::new(), deleted: Vec::new(), renamed: Vec::new() }
     }
 }
 
@@ -300,7 +309,7 @@ impl Catalog {
     /// A table with its app.
     #[must_use]
     pub fn table(&self, id: TableId) -> Option<(&AppEntry, &Table)> {
-        self.apps.iter().find_map(|app| app.tables.iter().find(|table| table.id == id.0).map(|table| (app, table)))
+        self.apps.iter().find_map(|app| app.all_tables().find(|table| table.id == id.0).map(|table| (app, table)))
     }
 
     /// A handler of a table.
@@ -310,15 +319,20 @@ impl Catalog {
         table.handlers.iter().find(|handler| handler.id == id.0).map(|handler| (app, table, handler))
     }
 
+    /// All subscriptions, those included that build next versions of tables.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.apps.iter().flat_map(AppEntry::all_subscriptions)
+    }
+
     /// Subscriptions that read a topic.
     pub fn subscriptions_of(&self, topic: TopicId) -> impl Iterator<Item = &Subscription> {
-        self.apps.iter().flat_map(|app| &app.subscriptions).filter(move |subscription| subscription.topic == topic.0)
+        self.subscriptions().filter(move |subscription| subscription.topic == topic.0)
     }
 
     /// A subscription.
     #[must_use]
     pub fn subscription(&self, id: SubscriptionId) -> Option<&Subscription> {
-        self.apps.iter().flat_map(|app| &app.subscriptions).find(|subscription| subscription.id == id.0)
+        self.subscriptions().find(|subscription| subscription.id == id.0)
     }
 
     /// Whether a topic was there and is deleted.
@@ -342,6 +356,13 @@ impl Catalog {
         let mut catalog = self.clone();
         let entry = catalog.apps.iter_mut().find(|entry| entry.name == app);
         let entry = entry.ok_or_else(|| CatalogError(format!("no app {app} is loaded")))?;
+        if let Some(replay) = &entry.replay {
+            let names = replay.names().join(", ");
+            return Err(CatalogError(format!(
+                "a replay of {names} is under way, which needs the subscriptions of app {app}; \
+                                             wait for it, or cancel it"
+            )));
+        }
         let full = |it: &Subscription| entry.full_subscription_name(it);
         let found: Vec<u32> =
             entry.subscriptions.iter().filter(|it| it.name == name || full(it) == name).map(|it| it.id).collect();
@@ -398,7 +419,7 @@ impl AppEntry {
     }
 
     fn full_subscription_name(&self, subscription: &Subscription) -> String {
-        let table = self.tables.iter().find(|table| table.id == subscription.table);
+        let table = self.all_tables().find(|table| table.id == subscription.table);
         let handler = table.and_then(|table| table.handlers.iter().find(|it| it.id == subscription.handler));
         let names = (table.map_or("?", |table| &table.name), handler.map_or("?", |handler| &handler.name));
         format!("{}.{}.{}", names.0, names.1, subscription.name)

@@ -3,8 +3,8 @@
 
 use crate::catalog::Catalog;
 use crate::request::{Refusal, Reply, Request};
-use crate::shard::MoveItem;
 use crate::shard::settle::{Drained, Need, RoundKey};
+use crate::shard::{MoveItem, ReplayParts};
 use gristmill_base::ids::{ShardId, SlotId, TableId, Term};
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;
@@ -194,6 +194,10 @@ pub enum Item {
         /// Whether nothing of it is; otherwise only the segments of its log.
         all: bool,
     },
+    /// How far are the replays of the catalog? A round of that number of shard 0's.
+    ReplayAsk(u64),
+    /// The answer, once it is durable.
+    ReplayParts(u64, Box<ReplayParts>),
     /// About a slot that moves to another shard.
     Move(Box<MoveItem>),
     /// A new snapshot of the catalog. Only shard 0 sends it.

@@ -9,6 +9,8 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
+pub use crate::catalog::Begin;
+pub use crate::shard::ReplayAct;
 use gristmill_base::shared::SharedBytes;
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
@@ -335,6 +337,13 @@ pub enum Operation {
         /// Whether its events wait from now on.
         paused: bool,
     },
+    /// Build next versions of tables by running their subscriptions again, or tell of it. Answered by [`Answer::Json`].
+    Replay {
+        /// The app's name; empty for the state of all.
+        app: String,
+        /// What.
+        act: ReplayAct,
+    },
     /// Subscriptions of an app. Answered by [`Answer::Json`].
     SubscriptionList {
         /// The app's name.
@@ -370,6 +379,30 @@ pub enum Operation {
         /// How long.
         wait_millis: u32,
     },
+}
+
+impl Operation {
+    /// The table that it is about.
+    pub(crate) fn table_mut(&mut self) -> Option<&mut TableId> {
+        match self {
+            Self::Get { table, .. }
+            | Self::Put { table, .. }
+            | Self::Delete { table, .. }
+            | Self::MapGet { table, .. }
+            | Self::MapPut { table, .. }
+            | Self::MapDelete { table, .. }
+            | Self::MapDeleteRange { table, .. }
+            | Self::Range { table, .. }
+            | Self::Scan { table, .. }
+            | Self::ShowParked { table, .. }
+            | Self::Why { table, .. }
+            | Self::Retry { table, .. }
+            | Self::Skip { table, .. }
+            | Self::Edit { table, .. }
+            | Self::Invoke { table, .. } => Some(table),
+            _ => None,
+        }
+    }
 }
 
 /// What whoever copies a data directory asks of its server.

@@ -6,7 +6,8 @@ use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX};
 use gristmill_core::request::{
-    Answer, BackupStep, Batch, BatchFormat, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence,
+    Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, Code, EventView, Ingest, Operation, Refusal, ReplayAct,
+    Sequence,
 };
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
@@ -63,6 +64,7 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
             Operation::AppLoad { text: owned(it.file.as_bytes()), force: it.force, dry_run: it.dry_run }
         }
         WireOperation::AppVersions(it) => Operation::AppVersions { name: it.app.to_owned(), version: it.version },
+        WireOperation::AppReplay(it) => Operation::Replay { app: it.app.to_owned(), act: replay_act(it) },
         WireOperation::AppList => Operation::AppList,
         WireOperation::AppDelete(it) => Operation::AppDelete { name: it.app.to_owned() },
         WireOperation::SubscriptionPause(it) => {
@@ -119,6 +121,19 @@ pub fn operation(wire: &WireOperation<'_>) -> Option<Operation> {
         },
         _ => return table_operation(wire),
     })
+}
+
+fn replay_act(wire: &gristmill_wire::AppReplay<'_>) -> ReplayAct {
+    use gristmill_wire::{ReplayFrom, ReplayStep};
+    let tables = || wire.tables.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let begin = |begin| ReplayAct::Begin { tables: tables(), begin };
+    match wire.step {
+        ReplayStep::Begin(ReplayFrom::Beginning) => begin(Begin::First),
+        ReplayStep::Begin(ReplayFrom::Offset(offset)) => begin(Begin::Offset(offset)),
+        ReplayStep::Begin(ReplayFrom::Time(micros)) => begin(Begin::Time(micros)),
+        ReplayStep::Status => ReplayAct::Status,
+        ReplayStep::Cancel => ReplayAct::Cancel,
+    }
 }
 
 fn ingest(wire: &WireIngest<'_>) -> Ingest {

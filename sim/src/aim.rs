@@ -67,6 +67,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
+        bug if is_of_replay(bug) => aim_at_replay(bug, knobs),
         bug => aim_at_moves(bug, knobs),
     }
 }
@@ -150,6 +151,34 @@ pub fn is_of_context(bug: Bug) -> bool {
         || of_timers
         || bug == FarReadBeforeDurable
         || [RangeNotFlushed, RangeUnseenByRun, RandomByAttempt].contains(&bug)
+}
+
+/// Whether a bug is one of tables that are built anew.
+#[must_use]
+pub fn is_of_replay(bug: Bug) -> bool {
+    use Bug::{
+        FlipBeforeHandled, OldGoesOnAfterSwitch, OldVersionRead, ReplaySendsToOld, ReplaySuppressesNothing,
+        ReplayedForgotten, SwitchForgetsDone, SwitchForgetsNew, SwitchNotDumped,
+    };
+    let of_switches = [SwitchForgetsDone, SwitchForgetsNew, SwitchNotDumped, OldGoesOnAfterSwitch].contains(&bug);
+    let of_runs = [ReplaySuppressesNothing, ReplaySendsToOld, ReplayedForgotten].contains(&bug);
+    of_switches || of_runs || [FlipBeforeHandled, OldVersionRead].contains(&bug)
+}
+
+/// Replays all the time, of what still comes; crashes in the middle of them.
+fn aim_at_replay(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    knobs.operations = knobs.operations.max(200);
+    knobs.think_nanos = knobs.think_nanos.clamp(1_000_000, 10_000_000);
+    (knobs.crash_turns, knobs.crashes) = (1_500, 12);
+    if bug == Bug::SwitchNotDumped {
+        checkpoint_often(knobs);
+        (knobs.padding, knobs.job_nanos) = (1_500, 100_000);
+    }
+    if matches!(bug, Bug::SwitchForgetsDone | Bug::FlipBeforeHandled) {
+        // Runs out of order, and a crash before the rest has ended.
+        (knobs.pending, knobs.pending_nanos) = (300_000, 300_000_000);
+    }
 }
 
 /// Checkpoints all the time, little in memory, crashes behind them.

@@ -51,7 +51,7 @@ fn digest_slot(hash: &mut TraceHash, slot: &Slot, (rows, timers): &(Vec<WholeGra
     for (key, lane) in &slot.lanes {
         say(hash, format_args!("{key:?} {} {}", lane.start, lane.end()));
     }
-    say(hash, format_args!("{:?}", slot.metrics));
+    say(hash, format_args!("{:?} {}", slot.metrics, slot.switches_text()));
     let mut grains: Vec<_> = slot.grains.iter().map(|(_, grain)| grain).collect();
     grains.sort_by(|left, right| (left.table, &*left.key).cmp(&(right.table, &*right.key)));
     for grain in grains {

@@ -6,6 +6,7 @@ pub(crate) mod moves;
 mod operator;
 mod parked;
 mod pauses;
+mod replays;
 mod settled;
 mod versions;
 
@@ -114,6 +115,7 @@ struct Run {
     backups: backup::Backups,
     moves: moves::SlotMoves,
     pauses: pauses::Pauses,
+    replays: replays::Replays,
     names: Option<Rc<Names>>,
     /// Replies on their way to clients, by arrival.
     network: BTreeMap<(u64, u64), Reply>,
@@ -185,6 +187,7 @@ impl Run {
             backups,
             moves,
             pauses: pauses::Pauses::draw(options.seed, &options.workload, options.aim),
+            replays: replays::Replays::draw(options.seed, options.aim.or(options.planted)),
             names: None,
             network: BTreeMap::new(),
             replies: 0,
@@ -218,6 +221,7 @@ impl Run {
             }
             self.wait_a_little()?;
         }
+        self.replays_end()?;
         self.settled_means_handled()?;
         self.settle()?;
         self.free_parked()?;
@@ -488,6 +492,7 @@ impl Run {
             self.backup_step()?;
             self.move_step();
             self.pause_step()?;
+            self.replay_step()?;
             self.round()?;
         }
         self.machine.disk.crash_at_op(u64::MAX);
@@ -556,6 +561,10 @@ impl Run {
         self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
         self.auditor.lives.restarted(self.machine.clock.nanos(), self.machine.engine_times());
+        if self.names.is_some() {
+            self.replays.forget();
+            self.names_after_replay();
+        }
         match &self.names {
             Some(names) => {
                 self.auditor.check_recovered(&self.machine, names)?;

@@ -124,6 +124,9 @@ pub struct Input {
     pub class: InputClass,
     /// Who hears of the outcome.
     pub callback: Option<CallbackAddress>,
+    /// Whether the run that sent it was one of a replay whose effects outside the tables that are rebuilt are suppressed: so are
+    /// those of what it causes. Only messages and responses say so; of an event its position does.
+    pub replayed: bool,
 }
 
 /// What proves where an input came from: the thing that its commit consumes.
@@ -149,6 +152,10 @@ pub enum Target {
 /// Bit of an input's hops, in bytes, that says bulk.
 const BULK_HOPS: u8 = 1 << 7;
 const _: () = assert!(MESSAGE_HOPS_MAX + 2 < BULK_HOPS, "hops and a response's hop fit below the bit");
+
+/// Bits of the byte behind it.
+const HAS_CALLBACK: u8 = 1;
+const IS_REPLAYED: u8 = 2;
 
 impl CallbackAddress {
     /// Bytes that it carries, for accounting.
@@ -345,7 +352,7 @@ impl Input {
     /// An input that a client or a message makes.
     #[must_use]
     pub fn new(cause: InputCause, operation: GrainOperation) -> Self {
-        Self { cause, operation, hops: 0, class: InputClass::Live, callback: None }
+        Self { cause, operation, hops: 0, class: InputClass::Live, callback: None, replayed: false }
     }
 
     /// The same with that class.
@@ -360,15 +367,13 @@ impl Input {
         self.operation.encode(out);
         assert!(self.hops < BULK_HOPS, "hops are bounded");
         out.put_u8(self.hops | if self.class.is_bulk() { BULK_HOPS } else { 0 });
-        match &self.callback {
-            None => out.put_u8(0),
-            Some(callback) => {
-                out.put_u8(1);
-                callback.grain.encode(out);
-                out.put_varint(callback.handler.0.into());
-                out.put_bytes(&callback.cookie);
-                out.put_u8(u8::from(callback.only_on_error));
-            }
+        let has_callback = if self.callback.is_some() { HAS_CALLBACK } else { 0 };
+        out.put_u8(has_callback | if self.replayed { IS_REPLAYED } else { 0 });
+        if let Some(callback) = &self.callback {
+            callback.grain.encode(out);
+            out.put_varint(callback.handler.0.into());
+            out.put_bytes(&callback.cookie);
+            out.put_u8(u8::from(callback.only_on_error));
         }
     }
 
@@ -381,17 +386,21 @@ impl Input {
         let operation = GrainOperation::decode(from)?;
         let hops = from.u8()?;
         let (class, hops) = (InputClass::from(hops & BULK_HOPS != 0), hops & !BULK_HOPS);
-        let callback = match from.u8()? {
-            0 => None,
-            1 => Some(CallbackAddress {
+        let bits = from.u8()?;
+        if bits & !(HAS_CALLBACK | IS_REPLAYED) != 0 {
+            return Err(DecodeError::Unknown { what: "presence", found: bits.into() });
+        }
+        let callback = if bits & HAS_CALLBACK == 0 {
+            None
+        } else {
+            Some(CallbackAddress {
                 grain: GrainAddress::decode(from)?,
                 handler: HandlerId(from.varint_as("handler")?),
                 cookie: value(from)?,
                 only_on_error: from.u8()? != 0,
-            }),
-            found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+            })
         };
-        Ok(Self { cause, operation, hops, class, callback })
+        Ok(Self { cause, operation, hops, class, callback, replayed: bits & IS_REPLAYED != 0 })
     }
 
     /// Bytes that it carries, for accounting.

@@ -6,6 +6,7 @@ use crate::catalog::Table;
 use gristmill_base::ids::{LaneKey, MapId, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
+use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{Failure, MapName, MessageOperation, Send};
 use gristmill_state::input::{CallbackAddress, GrainAddress, GrainOperation, Input, InputCause, Target};
 
@@ -53,11 +54,36 @@ impl<'a> RunAccess<'a> {
                 only_on_error: callback.only_on_error,
             }),
         };
-        let to = slot_of(&key, self.slot_count);
-        let input = Input { cause: InputCause::Message, operation, hops: self.hops, class: self.class, callback };
         let address = GrainAddress { table: TableId(target.id), key: key.into() };
+        self.is_open(target, &address)?;
+        if self.is_suppressed(Some(address.table)) {
+            return Ok(());
+        }
+        let to = slot_of(&address.key, self.slot_count);
+        let replayed = self.is_replay && !planted::is(Bug::ReplayedForgotten);
+        let (cause, hops, class) = (InputCause::Message, self.hops, self.class);
+        let input = Input { cause, operation, hops, class, callback, replayed };
         self.effects.sent.push((to, Target::Grain(address, Box::new(input))));
         Ok(())
+    }
+
+    /// Whether what a run does to a table, or to something that is none, stays without effect.
+    pub(super) fn is_suppressed(&self, table: Option<TableId>) -> bool {
+        let is_inside = table.is_some_and(|table| self.replay.is_some_and(|replay| replay.has_new(table)));
+        self.is_replay && !is_inside && !planted::is(Bug::ReplaySuppressesNothing)
+    }
+
+    /// A table that is about to be replaced takes nothing but events, and what its own kind sends: what others sent would be
+    /// gone with it.
+    fn is_open(&self, target: &Table, to: &GrainAddress) -> Result<(), Failure> {
+        let replay = self.app.replay.as_ref().filter(|replay| replay.has_old(to.table));
+        match replay.is_none_or(|replay| replay.has_old(TableId(self.table.id)) || self.replay.is_some()) {
+            true => Ok(()),
+            false => Err(Failure::new(format!(
+                "table {} is being replayed: until that is over it takes messages only from tables that are replayed with it",
+                target.name
+            ))),
+        }
     }
 
     pub(super) fn send_to_topic(&mut self, topic: &str, key: Vec<u8>, send: Send) -> Result<(), Failure> {
@@ -70,6 +96,9 @@ impl<'a> RunAccess<'a> {
         // In a compacted topic an event without a value deletes its key.
         if !(entry.compact && value.is_empty()) {
             check_type("an event's value", entry.value, &value, VALUE_BYTES_MAX)?;
+        }
+        if self.is_suppressed(None) {
+            return Ok(());
         }
         let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
         let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);

@@ -168,7 +168,7 @@ fn cursors_of(
 /// The subscription of a stream; all of them where a planted bug lets them share their streams.
 fn subscriptions_of_stream(catalog: &Catalog, id: u32) -> impl Iterator<Item = &Subscription> {
     let all = planted::is(Bug::StreamWithoutSubscription);
-    catalog.apps.iter().flat_map(|app| &app.subscriptions).filter(move |entry| all || entry.id == id)
+    catalog.subscriptions().filter(move |entry| all || entry.id == id)
 }
 
 impl ShardSeed {

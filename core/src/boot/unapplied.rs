@@ -93,7 +93,7 @@ pub(super) fn count(logs: &[Recovered], catalog: &Catalog, slot_count: u16) -> u
         }
     }
     for lane in slots.values().flat_map(|slot| slot.lanes.values()) {
-        let subscriptions = catalog.apps.iter().flat_map(|app| &app.subscriptions);
+        let subscriptions = catalog.subscriptions();
         for subscription in subscriptions.filter(|it| it.topic == lane.key.topic.0 && it.field.is_none()) {
             let stream = StreamId::Topic {
                 subscription: gristmill_base::ids::SubscriptionId(subscription.id),

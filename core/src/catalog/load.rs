@@ -2,7 +2,7 @@
 //! number, and so its data.
 
 use super::{
-    AppEntry, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
+    AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
     Subscription, Table, Topic,
 };
 use crate::appfile::{AppFile, HandlerSpec, OnExhausted, Reaction, TableSpec};
@@ -35,6 +35,14 @@ impl Catalog {
     /// The file that is loaded cannot be read any more.
     pub fn difference(&self, file: &AppFile, text: &str) -> Result<Option<Difference>, CatalogError> {
         let Some(loaded) = self.app(&file.app) else { return Ok(Some(Difference::of_new(file))) };
+        if let Some(replay) = &loaded.replay {
+            let names = replay.names().join(", ");
+            return Err(CatalogError(format!(
+                "a replay of {names} of app {} is under way; no other version is loaded meanwhile: wait for it, or cancel it \
+                 (gristmill app replay {} --cancel)",
+                file.app, file.app
+            )));
+        }
         if loaded.file == text {
             return Ok(None);
         }
@@ -71,14 +79,14 @@ impl Catalog {
         catalog.version += 1;
         let app = catalog.apps.remove(at);
         catalog.deleted.push(Deleted {
-            tables: app.tables.iter().map(|table| table.id).collect(),
+            tables: app.all_tables().map(|table| table.id).collect(),
             topics: app.topics.iter().map(|topic| topic.id).collect(),
-            subscriptions: app.subscriptions.iter().map(|subscription| subscription.id).collect(),
+            subscriptions: app.all_subscriptions().map(|subscription| subscription.id).collect(),
         });
         Some((catalog, app))
     }
 
-    fn number(&mut self) -> u32 {
+    pub(super) fn number(&mut self) -> u32 {
         self.next += 1;
         self.next - 1
     }
@@ -116,12 +124,13 @@ impl Catalog {
                         handler: handler_id,
                         field: subscribe.key.clone(),
                         paused: false,
+                        begin: Begin::First,
                     };
                     let same = old.and_then(|old| old.instance_of(&wanted, file, &subscriptions));
                     let same = same.filter(|_| !planted::is(Bug::VersionRenumbers));
-                    let paused =
-                        old.is_some_and(|old| old.subscriptions.iter().any(|it| Some(it.id) == same && it.paused));
-                    subscriptions.push(Subscription { id: self.number_of(same), paused, ..wanted });
+                    let known = old.and_then(|old| old.subscriptions.iter().find(|it| Some(it.id) == same));
+                    let (paused, begin) = known.map_or((false, Begin::First), |it| (it.paused, it.begin));
+                    subscriptions.push(Subscription { id: self.number_of(same), paused, begin, ..wanted });
                 }
                 let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
                 handlers.push(handler_entry(handler_id, handler, dead_letter));
@@ -151,6 +160,7 @@ impl Catalog {
             loaded_micros: 0,
             past: Vec::new(),
             config: file.config.clone(),
+            replay: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! compacted, in version 1 topics kept their events for ever.
 
 use super::{
-    AppEntry, Catalog, Deleted, Exception, Exhausted, HandlerEntry, Map, PastVersion, Subscription, Table, Topic,
+    AppEntry, Begin, Catalog, Deleted, Exception, Exhausted, HandlerEntry, Map, PastVersion, Subscription, Table, Topic,
 };
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -44,7 +44,7 @@ struct AppEntryV5 {
     file: String,
     topics: Vec<Topic>,
     tables: Vec<TableV5>,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<SubscriptionV5>,
     loaded_micros: u64,
     past: Vec<PastVersion>,
 }
@@ -73,6 +73,17 @@ struct HandlerEntryV5 {
     dead_letter: Option<u32>,
     exceptions: Vec<Exception>,
     timeout_nanos: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SubscriptionV5 {
+    id: u32,
+    name: String,
+    topic: u32,
+    table: u32,
+    handler: u32,
+    field: Option<String>,
+    paused: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -184,14 +195,20 @@ fn now<T, U>(old: CatalogOf<T, U>, topic: fn(T) -> Topic, table: fn(U) -> TableV
 fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
     let app = |AppEntryV5 { id, name, version, file, topics, tables, subscriptions, loaded_micros, past }| {
         let tables = Vec::into_iter(tables).map(table_5).collect();
-        let config = Vec::new();
-        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config }
+        let subscriptions = Vec::into_iter(subscriptions).map(subscription_5).collect();
+        let (config, replay) = (Vec::new(), None);
+        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config, replay }
     };
-    Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
+    Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted, renamed: Vec::new() }
 }
 
-fn subscription(SubscriptionV4 { id, name, topic, table, handler, field }: SubscriptionV4) -> Subscription {
-    Subscription { id, name, topic, table, handler, field, paused: false }
+fn subscription(SubscriptionV4 { id, name, topic, table, handler, field }: SubscriptionV4) -> SubscriptionV5 {
+    SubscriptionV5 { id, name, topic, table, handler, field, paused: false }
+}
+
+fn subscription_5(old: SubscriptionV5) -> Subscription {
+    let SubscriptionV5 { id, name, topic, table, handler, field, paused } = old;
+    Subscription { id, name, topic, table, handler, field, paused, begin: Begin::First }
 }
 
 fn handler_4(old: HandlerEntryV4) -> HandlerEntryV5 {
@@ -263,6 +280,7 @@ fn table_5(old: TableV5) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{Rebuilt, Renewed, Replay, ReplayPhase};
     use gristmill_base::datatype::DataType;
 
     fn of(topic: Topic, tables: Vec<Table>) -> Catalog {
@@ -278,9 +296,10 @@ mod tests {
             loaded_micros: 0,
             past: Vec::new(),
             config: Vec::new(),
+            replay: None,
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
-        Catalog { version: 3, next: 9, apps: vec![app], deleted }
+        Catalog { version: 3, next: 9, apps: vec![app], deleted, renamed: Vec::new() }
     }
 
     fn table(ttl_micros: Option<u64>) -> Table {
@@ -349,8 +368,13 @@ mod tests {
             config: vec![("h".to_owned(), "v".to_owned())],
         });
         let (id, name, field) = (6, "s".to_owned(), Some("f".to_owned()));
-        app.subscriptions.push(Subscription { id, name, topic: 2, table: 4, handler: 5, field, paused: true });
+        let begin = Begin::First;
+        app.subscriptions.push(Subscription { id, name, topic: 2, table: 4, handler: 5, field, paused: true, begin });
         catalog
+    }
+
+    fn app_table(catalog: &Catalog) -> Table {
+        catalog.apps[0].tables[0].clone()
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -370,11 +394,30 @@ mod tests {
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
         table_of.retired.push(Map { id: 7, ..table_of.maps[0].clone() });
+        let (before_replay, rebuilt) = (new.clone(), app_table(&new));
+        new.renamed = vec![(3, 4)];
+        new.apps[0].replay = Some(Replay {
+            id: 30,
+            phase: ReplayPhase::Building,
+            begin: Begin::Time(77),
+            began_micros: 99,
+            tables: vec![Rebuilt { old: 4, new: Table { id: 31, handlers: Vec::new(), ..rebuilt } }],
+            subscriptions: vec![Renewed {
+                old: 6,
+                new: Subscription {
+                    id: 32,
+                    table: 31,
+                    begin: Begin::Offset(5),
+                    ..new.apps[0].subscriptions[0].clone()
+                },
+            }],
+        });
         assert_eq!(hex(&new.to_bytes()), GOLDEN_6);
         let bytes = |text: &str| -> Vec<u8> {
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
         };
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_6)), Ok(new.clone()));
+        new = before_replay;
         new.apps[0].config.clear();
         new.apps[0].tables[0].handlers[0].config.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
@@ -404,11 +447,18 @@ mod tests {
         "0200000000000000010000000000000000ac23fc06000000a8ffffff01000000070000006d30ffffffffffff00000000",
         "0000000000000000000000000000000000000000000000000400000074ffffffffffffff00010000a8feffff02000000",
         "70ffffff01000000010000000000000000a493d60000000001000000a4ffffff01000000000000000600000073ffffff",
-        "ffffffff0200000004000000050000000100000066ffffffffffffff01000000010000006170703a2062ffff00000000",
-        "0030bd6c7043060061ffffffffffffff77ffffffffffffff0100000061ffffffffffffff020000006170703a2061ffff",
-        "d0fdffff0100000050ffffff0100000088ffffff010000000040624159440600a0ffffff01000000b0ffffff01000000",
-        "0700000008000000f8ffffff01000000f4ffffff01000000f0ffffff000000000300000000000000090000008cffffff",
-        "01000000d4ffffff0100000000000000",
+        "ffffffff0200000004000000050000000100000066ffffffffffffff0100000000000000000000000000000000000000",
+        "010000006170703a2062ffff000000000030bd6c7043060061ffffffffffffff77ffffffffffffff000000006d30ffff",
+        "ffffffff00000000000000000000000000000000000000000000000000000000030000006d33ffffffffffff00000000",
+        "010000000000000000a493d6000000000000000000000000070000006d30ffffffffffff000000000000000000000000",
+        "0000000000000000000000000000000004000000000000001f00000074ffffffffffffff0001000070ffffff02000000",
+        "b8ffffff00000000010000000000000000a493d600000000010000009cffffff01000000000000000600000000000000",
+        "2000000073ffffffffffffff020000001f000000050000000100000066ffffffffffffff010000000100000000000000",
+        "05000000000000000100000061ffffffffffffff020000006170703a2061ffffc0fcffff0100000040feffff01000000",
+        "78feffff010000000040624159440600a0feffff01000000b0feffff0100000001000000000000001e00000001000000",
+        "02000000000000004d00000000000000630000000000000008ffffff0100000048ffffff010000000700000008000000",
+        "f8ffffff01000000f4ffffff01000000f0ffffff0000000003000000040000000300000000000000090000004cffffff",
+        "01000000ccffffff01000000dcffffff0100000000000000",
     );
     /// As version 5 wrote it.
     const GOLDEN_5: &str = concat!(

@@ -19,6 +19,7 @@ impl Shard {
             },
             Operation::AppDelete { name } => return self.delete_app(responder, &name),
             Operation::Pause { app, name, paused } => return self.pause(responder, &app, &name, paused),
+            Operation::Replay { app, act } => return self.replay(responder, app, act),
             Operation::SubscriptionList { app: name } => match self.shown.app(&name) {
                 Some(app) => Ok(app.subscriptions.iter().map(|it| subscription_line(app, it)).collect()),
                 None => Err(self.unknown_app(&name)),

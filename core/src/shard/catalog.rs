@@ -18,7 +18,8 @@ use std::sync::Arc;
 /// A change under way. At most one.
 #[derive(Debug)]
 pub(super) struct Change {
-    responder: Responder,
+    /// Who asked for it; `None`: a replay did, which goes on by itself.
+    responder: Option<Responder>,
     catalog: Arc<Catalog>,
     answer: String,
     /// Whether it has been handed to the background executor.
@@ -35,13 +36,13 @@ impl Shard {
     /// While another change is under way none is looked at: compared with a catalog that not every shard uses yet, a file
     /// that was sent twice would be called loaded before it is.
     pub(super) fn load_app(&mut self, responder: Responder, text: &[u8], force: bool, dry_run: bool) {
-        if self.change.is_some() || self.moves.is_leading() {
+        if self.changes() {
             return self.refuse_change(responder);
         }
         match self.try_load(text, force, dry_run) {
             Err(refusal) => self.reply(Lsn(0), responder, Err(refusal)),
             Ok((answer, None)) => self.reply(Lsn(0), responder, Ok(Answer::Json(answer))),
-            Ok((answer, Some(catalog))) => self.begin_change(responder, catalog, answer),
+            Ok((answer, Some(catalog))) => self.begin_change(Some(responder), catalog, answer),
         }
     }
 
@@ -83,7 +84,7 @@ impl Shard {
 
     /// Unloads an app and deletes what it holds.
     pub(super) fn delete_app(&mut self, responder: Responder, name: &str) {
-        if self.change.is_some() || self.moves.is_leading() {
+        if self.changes() {
             return self.refuse_change(responder);
         }
         match self.catalog.unload(name) {
@@ -92,14 +93,14 @@ impl Shard {
                 self.reply(Lsn(0), responder, Err(refusal));
             }
             Some((catalog, app)) => {
-                self.begin_change(responder, catalog, json!({"app": app.name, "id": app.id}).to_string())
+                self.begin_change(Some(responder), catalog, json!({"app": app.name, "id": app.id}).to_string())
             }
         }
     }
 
     /// Pauses a subscription, or resumes it: a change of the catalog, which every shard uses before it is answered.
     pub(super) fn pause(&mut self, responder: Responder, app: &str, name: &str, paused: bool) {
-        if self.change.is_some() || self.moves.is_leading() {
+        if self.changes() {
             return self.refuse_change(responder);
         }
         if self.catalog.app(app).is_none() {
@@ -117,14 +118,19 @@ impl Shard {
                 let mut answer = subscription_line(entry, subscription);
                 answer["changed"] = changed.into();
                 match changed {
-                    true => self.begin_change(responder, catalog, answer.to_string()),
+                    true => self.begin_change(Some(responder), catalog, answer.to_string()),
                     false => self.reply(Lsn(0), responder, Ok(Answer::Json(answer.to_string()))),
                 }
             }
         }
     }
 
-    fn refuse_change(&mut self, responder: Responder) {
+    /// Whether no change can begin now.
+    pub(super) fn changes(&self) -> bool {
+        self.change.is_some() || self.moves.is_leading()
+    }
+
+    pub(super) fn refuse_change(&mut self, responder: Responder) {
         let message = match self.moves.is_leading() {
             true => "a slot is on its way to another shard; try again",
             false => "another change of the apps is under way and not yet used by every shard; try again",
@@ -132,7 +138,7 @@ impl Shard {
         self.refuse(responder, Code::Capacity, message);
     }
 
-    fn begin_change(&mut self, responder: Responder, catalog: Catalog, answer: String) {
+    pub(super) fn begin_change(&mut self, responder: Option<Responder>, catalog: Catalog, answer: String) {
         assert!(self.change.is_none(), "at most one change is under way");
         let missing = self.config.shard_count;
         self.change =
@@ -157,7 +163,11 @@ impl Shard {
         if let Err(error) = done {
             let change = self.change.take().expect("it was just looked at");
             let refusal = Refusal::new(Code::Failed, format!("the catalog could not be stored: {error}"));
-            return self.reply(Lsn(0), change.responder, Err(refusal));
+            self.replay_not_stored(&refusal);
+            if let Some(responder) = change.responder {
+                self.reply(Lsn(0), responder, Err(refusal));
+            }
+            return;
         }
         for shard in 0..self.config.shard_count {
             self.say(ShardId(shard), Item::Catalog(catalog.clone()));
@@ -216,7 +226,10 @@ impl Shard {
         }
         if change.used {
             let change = self.change.take().expect("it was just looked at");
-            return self.reply(Lsn(0), change.responder, Ok(Answer::Json(change.answer)));
+            if let Some(responder) = change.responder {
+                self.reply(Lsn(0), responder, Ok(Answer::Json(change.answer)));
+            }
+            return;
         }
         change.used = true;
         change.missing = self.config.shard_count;

@@ -301,7 +301,7 @@ impl Shard {
 
     /// Takes note of whether something of a loaded app may expire.
     pub(super) fn note_lives(&mut self) {
-        self.expiries.is_used = self.catalog.apps.iter().flat_map(|app| &app.tables).any(Table::expires);
+        self.expiries.is_used = self.catalog.apps.iter().flat_map(|app| app.all_tables()).any(Table::expires);
         self.note_timers();
     }
 }

@@ -217,6 +217,7 @@ impl Shard {
                 self.park(slot, grain, Parked { reason, attempts, since_micros, kind, failed })
             }
             how => {
+                let is_suppressed = self.is_suppressed(slot, grain);
                 let state = self.slot_mut(slot);
                 let work = state.grains.get(grain).work().expect("a grain that ran has work");
                 let all: Vec<Input> =
@@ -224,7 +225,9 @@ impl Shard {
                 let timer = work.queue.front().and_then(|queued| timer_of(state, grain, queued));
                 let mut sent: Vec<_> =
                     all.iter().flat_map(|input| self.failure_responses(Some(input), &told)).collect();
-                if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter) {
+                if let (Exhausted::DeadLetter, Some(topic)) = (how, dead_letter)
+                    && !is_suppressed
+                {
                     let address = self.slot_mut(slot).address(grain);
                     let what = (input.as_ref(), timer);
                     sent.push(self.dead_letter(TopicId(topic), &address, what, attempts, failed));
@@ -236,9 +239,9 @@ impl Shard {
     }
 
     pub(super) fn failure_responses(&self, input: Option<&Input>, message: &str) -> Vec<(SlotId, Target)> {
-        let Some((callback, caused)) =
-            input.and_then(|input| input.callback.as_ref().map(|callback| (callback, (input.hops, input.class))))
-        else {
+        let Some((callback, caused)) = input.and_then(|input| {
+            input.callback.as_ref().map(|callback| (callback, (input.hops, input.class, input.replayed)))
+        }) else {
             return Vec::new();
         };
         vec![response(callback, self.config.slot_count, caused, false, message.as_bytes().to_vec())]

@@ -337,16 +337,18 @@ impl Shard {
         let is_crowded = local && self.is_crowded();
         let home = self.slots[usize::from(route.home.0)].as_deref_mut().expect("a lane is fed where it is homed");
         let Some(lane) = home.lanes.get_mut(&route.lane) else { return Step::End };
-        if at < lane.start {
-            // Every destination has handled or skipped what lay before it.
+        let start = lane.start.max(Offset(route.subscription.begin.least()));
+        if at < start {
+            // Every destination has handled or skipped what lay before it, or the subscription begins behind it.
             let head = if local { &mut feed.local } else { &mut feed.remote };
-            head.0 = lane.start.0 - 1;
+            head.0 = start.0 - 1;
             return Step::Next;
         }
         if !local && at > lane.durable_end(leavable) && at <= lane.end() && !planted {
             return Step::End;
         }
         let (to, input) = match lane.read(at) {
+            LaneRead::Ready(event) if !route.subscription.begin.has_time(event.append_micros) => return Step::Next,
             LaneRead::Ready(event) => match route.slot(event) {
                 // Made only for the destination's own pass, and only if it was not sent already.
                 Some(to) if (self.moves.owners.of(to) == self.config.shard) == local && feed.is_new(to, at) => {
@@ -545,6 +547,12 @@ impl Shard {
             }
         }
         Offset(least)
+    }
+
+    /// The next offset of a lane that a subscription's feed looks at; `None` if it has not begun.
+    pub(super) fn feed_head(&self, subscription: SubscriptionId, lane: LaneKey) -> Option<Offset> {
+        let feed = self.feeds.get(&(subscription, lane))?;
+        Some(if self.config.shard_count > 1 { feed.local.min(feed.remote) } else { feed.local })
     }
 
     /// Where the feeds of a subscription stand: their lanes, with the next offset to look at.

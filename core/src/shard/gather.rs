@@ -87,6 +87,7 @@ impl Shard {
         let Some(gather) = self.gathers.remove(&number) else { return };
         match gather.parts {
             Parts::Scan { ask, tries, .. } if tries < SCAN_TRIES_MAX => {
+                let ask = ScanAsk { table: self.catalog.newest(ask.table), ..ask };
                 self.gather_scan(gather.responder, ask, tries + 1);
             }
             _ => {

@@ -1,5 +1,7 @@
 //! What the head of a grain's queue asks for, and how much of the queue one run takes.
 
+use super::replayed::is_replayed;
+use crate::catalog::Replay;
 use gristmill_base::ids::HandlerId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::tuning::tuning;
@@ -32,7 +34,7 @@ pub(super) struct Most {
 
 /// What the head of a queue asks for: the longest run of the same kind and class that a run may take. Classes are not
 /// mixed, because what a run sends has one class.
-pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Head {
+pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most, replay: Option<&Replay>) -> Head {
     let limit = if work.run_limit > 0 { work.run_limit } else { tuning().run_inputs };
     let front = work.queue.front().expect("a ready grain has inputs");
     if matches!(front, Queued::Nothing) {
@@ -51,6 +53,9 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
     let first = handler_of(state, grain, front);
     let class = work.class_of(front);
     let limit = if class.is_bulk() { limit.min(most.bulk) } else { limit };
+    // What is suppressed of a run is of all of its inputs.
+    let of_replay = |queued: &Queued| replay.is_some_and(|replay| is_replayed(replay, state, work, queued));
+    let replayed = of_replay(front);
     let mut bytes = 0;
     let count = work
         .queue
@@ -63,6 +68,7 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most) -> Hea
                 && !is_stale(state, grain, queued)
                 && handler_of(state, grain, queued) == first
                 && work.class_of(queued) == class
+                && of_replay(queued) == replayed
         })
         .count();
     match first {

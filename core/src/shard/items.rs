@@ -54,6 +54,8 @@ impl Shard {
             Item::SettleAgain { key } => self.settle_round_again(key),
             Item::SettleMet { key } => self.settle_met(key),
             Item::SettleDrained { key, drained } => self.settle_drained(key, *drained),
+            Item::ReplayAsk(round) => self.replay_asked(from, round),
+            Item::ReplayParts(round, parts) => self.replay_answered(round, *parts),
             Item::Cut(number) => self.cut_begun(number),
             Item::CutWritten(number, done) => self.cut_written(number, done),
             Item::CutReleased { number, all } => self.cut_released(number, all),

@@ -49,7 +49,9 @@ impl Shard {
         let mut over: BTreeMap<&str, u64> = BTreeMap::new();
         let name = |table: TableId| self.catalog.table(table).map_or("", |(app, _)| app.name.as_str());
         for slot in self.slots.iter().flatten() {
-            for ((table, kind, series), metric) in slot.metrics.iter() {
+            // What is being built counts once it has the name.
+            let shown = slot.metrics.iter().filter(|((table, ..), _)| self.catalog.replay_into(*table).is_none());
+            for ((table, kind, series), metric) in shown {
                 let app = name(*table);
                 let new =
                     || AppMetric { app: app.to_owned(), kind: *kind, series: series.to_string(), sum: 0, set: None };

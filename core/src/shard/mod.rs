@@ -42,6 +42,8 @@ mod pending;
 mod post;
 mod reads;
 mod release;
+mod replayed;
+mod replays;
 mod requests;
 mod residence;
 mod retention;
@@ -72,6 +74,7 @@ pub use checkpoint_file::{checkpoint_bytes, seal_checkpoint, unseal_checkpoint};
 pub use cut_content::CutContent;
 pub use feeds::FeedCursors;
 pub use moves::{Export, MoveItem};
+pub use replays::{Part as ReplayPart, Parts as ReplayParts, ReplayAct};
 pub(crate) use requests::SESSION_BOOTS_MAX;
 pub use root_content::{CheckpointMark, RootContent};
 pub use traced::{Subject, TurnTrace};
@@ -311,6 +314,7 @@ pub struct Shard {
     app_logs: app_logs::AppLogs,
     app_numbers: measure::AppNumbersTold,
     far: far_reads::FarWaiting,
+    replays: replays::Replays,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -468,6 +472,7 @@ impl Shard {
             app_logs: app_logs::AppLogs::default(),
             app_numbers: measure::AppNumbersTold::default(),
             far: far_reads::FarWaiting::default(),
+            replays: replays::Replays::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,

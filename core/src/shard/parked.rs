@@ -361,7 +361,7 @@ impl Shard {
         let timer = timer_of(state, id, first);
         let address = state.address(id);
         let mut sent = self.failure_responses(input.as_ref(), failed.message());
-        if let Some(topic) = topic {
+        if let Some(topic) = topic.filter(|_| !self.is_suppressed(slot, id)) {
             sent.push(self.dead_letter(TopicId(topic), &address, (input.as_ref(), timer), attempts, &failed));
         }
         for (_, target) in &sent {

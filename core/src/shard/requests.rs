@@ -224,6 +224,7 @@ impl Shard {
 }
 
 fn is_for_shard_0(operation: &Operation) -> bool {
-    use Operation::{AppDelete, AppLoad, Backup, Move, Pause};
-    matches!(operation, AppLoad { .. } | AppDelete { .. } | Pause { .. } | Backup { .. } | Move { .. })
+    use Operation::{AppDelete, AppLoad, Backup, Move, Pause, Replay};
+    let of_catalog = matches!(operation, AppLoad { .. } | AppDelete { .. } | Pause { .. } | Replay { .. });
+    of_catalog || matches!(operation, Backup { .. } | Move { .. })
 }

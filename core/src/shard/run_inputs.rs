@@ -8,6 +8,9 @@ use gristmill_state::grain::{GrainId, Queued, Work};
 use gristmill_state::input::{CallbackAddress, GrainOperation, Input, InputCause, Target};
 use gristmill_state::slot::Slot;
 
+/// What a response inherits of the message: its hops, its class, and whether it is one of a replay.
+pub(super) type Inherited = (u8, InputClass, bool);
+
 /// Most hops of the first inputs in a queue, and their class together.
 pub(super) fn caused(work: &Work, count: usize) -> (u8, InputClass) {
     let inputs = || work.queue.iter().take(count).map(|queued| work.input_of(queued));
@@ -20,13 +23,13 @@ pub(super) fn caused(work: &Work, count: usize) -> (u8, InputClass) {
 pub(super) fn response(
     callback: &CallbackAddress,
     slot_count: u16,
-    (hops, class): (u8, InputClass),
+    (hops, class, replayed): Inherited,
     succeeded: bool,
     payload: Vec<u8>,
 ) -> (SlotId, Target) {
     let cause = InputCause::Response { cookie: callback.cookie.clone(), succeeded };
     let operation = GrainOperation::Call(callback.handler, payload.into());
-    let input = Input { cause, operation, hops: hops.saturating_add(1), class, callback: None };
+    let input = Input { cause, operation, hops: hops.saturating_add(1), class, callback: None, replayed };
     (slot_of(&callback.grain.key, slot_count), Target::Grain(callback.grain.clone(), Box::new(input)))
 }
 

@@ -7,6 +7,7 @@ use super::far_reads::FarReads;
 use super::grain_files::{GrainFiles, Missed};
 use super::head::{Head, Most, handler_of, head, repeat_weight};
 use super::pending::PendingRun;
+use super::replayed::is_replayed;
 use super::run_inputs::{caused, due_of, response, sdk_input};
 use super::writes::builtin;
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
@@ -95,6 +96,7 @@ impl Shard {
         let waits = self.waits_for_expiry(slot, grain);
         let (now, most) = (self.now_nanos, Most { bytes: self.copied_bytes_max(), bulk: self.bulk_run_inputs() });
         let to_come = self.catalog.first_to_come();
+        let catalog = self.catalog.clone();
         let state = self.slot_mut(slot);
         let work = state.grains.get(grain).work().expect("a ready grain has work");
         if work.not_before_nanos > now && !has_more(work) {
@@ -108,7 +110,7 @@ impl Shard {
             return;
         }
         let table = state.grains.get(grain).table;
-        match head(state, grain, work, most) {
+        match head(state, grain, work, most, catalog.replay_into(table)) {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
@@ -211,7 +213,12 @@ impl Shard {
             missed: Vec::new(),
             bytes: 0,
         };
+        let replay = catalog.replay_into(here.table);
+        let front = work.queue.front().expect("a ready grain has inputs");
+        let is_replay = replay.is_some_and(|replay| is_replayed(replay, state, work, front));
         let place = RunPlace {
+            replay,
+            is_replay,
             elsewhere: &mut far,
             handler: entry,
             seed: &seed,
@@ -378,6 +385,9 @@ impl Shard {
         if let Some(message) = &effects.fault {
             return engine_failed(0, kinds::BAD_EFFECT, message.clone());
         }
+        if let Some(message) = self.sends_to_closed(slot, grain, &effects.sent) {
+            return engine_failed(0, kinds::FAILED, message);
+        }
         let fault = self.no_reply(replies).or_else(|| {
             let by_message =
                 inputs().any(|input| matches!(input.cause, InputCause::Message | InputCause::Response { .. }));
@@ -448,6 +458,7 @@ impl Shard {
                 self.settling.hops = self.settling.hops.max(input.hops);
             }
         }
+        self.note_replay(slot, grain);
         let mut to: Vec<SlotId> = draft.sent.iter().map(|(to, _)| *to).collect();
         to.sort_unstable();
         to.dedup();
@@ -487,7 +498,8 @@ impl Shard {
             if let Some(callback) =
                 input.and_then(|input| input.callback.as_ref()).filter(|callback| !callback.only_on_error)
             {
-                let caused = input.map_or((0, InputClass::Live), |input| (input.hops, input.class));
+                let caused =
+                    input.map_or((0, InputClass::Live, false), |input| (input.hops, input.class, input.replayed));
                 sent.push(response(callback, slot_count, caused, true, reply.clone().unwrap_or_default()));
             }
             let called = matches!(input.map(|input| &input.operation), Some(GrainOperation::Call(..)));

@@ -277,6 +277,7 @@ impl Shard {
     /// Begins this shard's part of a scan.
     pub(super) fn scan_own(&mut self, ask: ScanAsk, to: ScanTo) {
         let term = self.moves.owners.term();
+        let Some(ask) = self.newest_scan(ask, to) else { return };
         if ask.parked {
             let (rows, more) = self.parked_grains(&ask);
             return self.scanned(to, rows, more, term);
@@ -290,6 +291,11 @@ impl Shard {
 
     /// A page of the slot in hand is there: the scan goes on in that slot, or with the next one.
     pub(super) fn scan_on(&mut self, mut scan: Box<Scan>, to: ScanTo) -> Option<Fetch> {
+        if self.catalog.newest(scan.ask.table) != scan.ask.table {
+            reached("scan of a table whose next version has its name");
+            self.scan_own(scan.ask, to);
+            return None;
+        }
         let slot = scan.part.slot;
         let state = self.slot_mut(slot);
         let (rows, end) = scan.part.rows(&scan.ask, state);
@@ -347,6 +353,19 @@ impl Shard {
         match to {
             ScanTo::Client(responder) => self.reply(lsn, responder, Ok(Answer::Rows { rows, more })),
             ScanTo::Shard(asker, gather) => self.say_after(lsn, asker, Item::ScanPart { gather, rows, more, term }),
+        }
+    }
+
+    /// The scan of the version of its table that has the name now. `None` if that is another one and the scan only a part of one: it
+    /// shows one version in all shards, and is made again.
+    fn newest_scan(&mut self, ask: ScanAsk, to: ScanTo) -> Option<ScanAsk> {
+        let newest = ScanAsk { table: self.catalog.newest(ask.table), ..ask };
+        match to {
+            ScanTo::Shard(..) if newest.table != ask.table => {
+                self.scan_has_moved(to);
+                None
+            }
+            _ => Some(newest),
         }
     }
 

@@ -424,7 +424,7 @@ impl Shard {
 }
 
 fn is_table_of(app: Option<&AppEntry>, table: TableId) -> bool {
-    app.is_some_and(|app| app.tables.iter().any(|entry| entry.id == table.0))
+    app.is_some_and(|app| app.all_tables().any(|entry| entry.id == table.0))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ impl Shard {
         if self.log.0.failed().is_some() {
             return;
         }
+        self.replays_step();
         self.record_far_cursors();
         if self.is_bulk_held() {
             self.spill_slow();

@@ -44,6 +44,7 @@ impl Shard {
     /// Handles a sequenced operation of a slot of this shard. What is left of `request` means nothing.
     pub(super) fn sequenced(&mut self, spot: Spot, request: &mut Request) {
         let Some(sequence) = request.operation.sequence() else { return };
+        self.take_newest(&mut request.operation);
         if request.class.is_bulk() {
             self.bulk.took(1);
         }
@@ -329,6 +330,7 @@ impl Shard {
 
     /// Checks names, types and sizes of a put; whether what it puts may expire.
     fn fit_row(&self, operation: &Operation) -> Result<bool, Refusal> {
+        self.takes_writes(operation)?;
         match operation {
             Operation::Put { table, key, value, .. } => {
                 let entry = self.table_for(*table, key)?;
@@ -384,6 +386,7 @@ impl Shard {
             Operation::Put { .. } | Operation::MapPut { .. } => self.fit_row(&operation)?,
             _ => false,
         };
+        self.takes_writes(&operation)?;
         Ok(match operation {
             Operation::Void { .. } => Fit::Void,
             Operation::Produce { topic, key, value, headers, event_micros, .. } => {
@@ -448,6 +451,20 @@ impl Shard {
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })
+    }
+
+    /// Refuses what clients write to a table that is being replayed.
+    ///
+    /// # Errors
+    /// It is.
+    fn takes_writes(&self, operation: &Operation) -> Result<(), Refusal> {
+        use Operation::{Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
+        let table = match operation {
+            Put { table, .. } | Delete { table, .. } | MapPut { table, .. } | MapDelete { table, .. } => *table,
+            MapDeleteRange { table, .. } | Invoke { table, .. } => *table,
+            _ => return Ok(()),
+        };
+        self.catalog.closed_for(table).map_or(Ok(()), Err)
     }
 
     /// Looks at every event of a batch, once: after that its bytes stay as they are.

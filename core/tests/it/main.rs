@@ -17,6 +17,7 @@ mod files;
 mod hostile;
 mod large;
 mod parked;
+mod replay;
 mod residence;
 mod retention;
 mod rig;

@@ -109,6 +109,72 @@ impl<'a> AppVersions<'a> {
     }
 }
 
+/// What is asked about replays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayStep {
+    /// To begin one, with which event of each lane.
+    Begin(ReplayFrom),
+    /// How far they are.
+    Status,
+    /// To give up what is under way.
+    Cancel,
+}
+
+/// With which event of each lane a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayFrom {
+    /// The first one that is kept.
+    Beginning,
+    /// That with this offset.
+    Offset(u64),
+    /// The first one that was appended at this time or later, microseconds since 1970.
+    Time(u64),
+}
+
+/// Builds tables anew by running their subscriptions again, tells how far that is, or gives it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppReplay<'a> {
+    /// Name of the app; for the state of all it may be empty.
+    pub app: &'a str,
+    /// What is asked.
+    pub step: ReplayStep,
+    /// Names of the tables, with commas between them; empty unless one begins.
+    pub tables: &'a str,
+}
+
+/// Longest list of tables that are replayed together.
+const REPLAY_TABLES_BYTES_MAX: usize = 64 * (NAME_BYTES_MAX + 1);
+
+impl<'a> AppReplay<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let app = from.text("app name", NAME_BYTES_MAX)?;
+        let step = match (from.u8()?, from.u64()?) {
+            (1, 0) => ReplayStep::Begin(ReplayFrom::Beginning),
+            (2, offset) => ReplayStep::Begin(ReplayFrom::Offset(offset)),
+            (3, micros) => ReplayStep::Begin(ReplayFrom::Time(micros)),
+            (4, 0) => ReplayStep::Status,
+            (5, 0) => ReplayStep::Cancel,
+            (1 | 4 | 5, found) => return Err(DecodeError::Unknown { what: "number of this step of a replay", found }),
+            (found, _) => return Err(DecodeError::Unknown { what: "step of a replay", found: found.into() }),
+        };
+        Ok(Self { app, step, tables: from.text("names of tables", REPLAY_TABLES_BYTES_MAX)? })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_bytes(to, "app name", self.app.as_bytes(), NAME_BYTES_MAX)?;
+        let (code, number) = match self.step {
+            ReplayStep::Begin(ReplayFrom::Beginning) => (1, 0),
+            ReplayStep::Begin(ReplayFrom::Offset(offset)) => (2, offset),
+            ReplayStep::Begin(ReplayFrom::Time(micros)) => (3, micros),
+            ReplayStep::Status => (4, 0),
+            ReplayStep::Cancel => (5, 0),
+        };
+        to.put_u8(code);
+        to.put_u64(number);
+        write_bytes(to, "names of tables", self.tables.as_bytes(), REPLAY_TABLES_BYTES_MAX)
+    }
+}
+
 /// Asks for the numbers and types of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Describe<'a> {

@@ -29,7 +29,8 @@ mod topic;
 mod writer;
 
 pub use admin::{
-    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Describe, MoveSlot, PauseSubscription,
+    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, Describe, MoveSlot, PauseSubscription,
+    ReplayFrom, ReplayStep,
 };
 pub use answer::{Answer, Answers};
 pub use batch::{Append, EventBatch, EventBatchBuf, FetchPage, ReadBatch};

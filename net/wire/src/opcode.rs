@@ -63,6 +63,8 @@ opcodes! {
     SubscriptionList = 13, "subscription_list";
     /// The versions of an app that are kept, or the file of one.
     AppVersions = 14, "app_versions";
+    /// Builds tables anew by running their subscriptions again, tells how far that is, or gives it up. Version 2 of the protocol.
+    AppReplay = 15, "app_replay";
     /// Appends an event to a topic.
     Produce = 16, "produce";
     /// Reads events of one lane.

@@ -2,7 +2,9 @@
 
 use gristmill_base::codec::{DecodeError, Reader};
 
-use crate::admin::{AppDelete, AppLoad, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription};
+use crate::admin::{
+    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription,
+};
 use crate::batch::Append;
 use crate::fields::Sequence;
 use crate::hello::Hello;
@@ -31,6 +33,8 @@ pub enum Operation<'a> {
     AppDelete(AppDelete<'a>),
     /// The kept versions of an app, or the file of one. Answered by `Reply::Json`.
     AppVersions(AppVersions<'a>),
+    /// Builds tables anew, or tells of it. Answered by `Reply::Json`.
+    AppReplay(AppReplay<'a>),
     /// Lists topics. Answered by `Reply::Json`.
     TopicList,
     /// Waits until an app has settled. Answered by `Reply::Json`.
@@ -131,6 +135,7 @@ impl<'a> Operation<'a> {
             OpCode::ParkedEdit => Self::ParkedEdit(EditParked::read(&mut from)?),
             OpCode::AppSettle => Self::AppSettle(AppSettle::read(&mut from)?),
             OpCode::AppVersions => Self::AppVersions(AppVersions::read(&mut from)?),
+            OpCode::AppReplay => Self::AppReplay(AppReplay::read(&mut from)?),
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
             OpCode::MoveSlot => Self::MoveSlot(MoveSlot::read(&mut from)?),
             OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
@@ -164,6 +169,7 @@ impl<'a> Operation<'a> {
             }
             Self::AppSettle(operation) => operation.write(to),
             Self::AppVersions(operation) => operation.write(to),
+            Self::AppReplay(operation) => operation.write(to),
             Self::Backup(operation) => {
                 operation.write(to);
                 Ok(())
@@ -216,6 +222,7 @@ impl<'a> Operation<'a> {
             Self::Offsets(_) => OpCode::Offsets,
             Self::AppSettle(_) => OpCode::AppSettle,
             Self::AppVersions(_) => OpCode::AppVersions,
+            Self::AppReplay(_) => OpCode::AppReplay,
             Self::Backup(_) => OpCode::Backup,
             Self::MoveSlot(_) => OpCode::MoveSlot,
             Self::Ingest(_) => OpCode::Ingest,

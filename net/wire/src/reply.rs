@@ -96,6 +96,7 @@ impl<'a> Reply<'a> {
             | OpCode::TopicList
             | OpCode::AppSettle
             | OpCode::AppVersions
+            | OpCode::AppReplay
             | OpCode::Backup
             | OpCode::MoveSlot
             | OpCode::Why

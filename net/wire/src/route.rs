@@ -54,7 +54,7 @@ impl<'a> Operation<'a> {
             | Self::AppVersions(_)
             | Self::TopicList => Route::Here,
             Self::AppLoad(_) | Self::AppDelete(_) | Self::Backup(_) | Self::MoveSlot(_) => Route::Control,
-            Self::SubscriptionPause(_) => Route::Control,
+            Self::SubscriptionPause(_) | Self::AppReplay(_) => Route::Control,
             Self::Status | Self::AppSettle(_) => Route::Everywhere,
             Self::Scan(scan) | Self::ParkedList(scan) if scan.shard_local => Route::Here,
             Self::Scan(_) | Self::ParkedList(_) => Route::Everywhere,

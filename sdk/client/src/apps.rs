@@ -8,6 +8,7 @@ use crate::calls::json;
 use crate::client::Client;
 use crate::error::Error;
 use crate::operation::OwnedOperation;
+use gristmill_wire as wire;
 
 impl Client {
     /// Pauses a subscription of an app, or resumes it: a JSON object as one of [`Self::subscriptions`], with whether that has
@@ -55,6 +56,35 @@ impl Client {
     /// As [`Self::call`]; there is no such app, or the version is not kept.
     pub fn app_versions(&mut self, app: &str, version: u32) -> Result<String, Error> {
         self.call(OwnedOperation::AppVersions { app: app.to_owned(), version }).and_then(json)
+    }
+
+    /// Builds tables of an app anew, by running their subscriptions again into next versions of them, while the present ones serve.
+    /// The reply, a JSON object, comes once it is known that this is possible.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; a table has state from elsewhere than events, or a replay of the app is under way.
+    pub fn app_replay(&mut self, app: &str, tables: &[String], from: wire::ReplayFrom) -> Result<String, Error> {
+        self.replay(app, wire::ReplayStep::Begin(from), tables.join(","))
+    }
+
+    /// The replays of an app, or of all if its name is empty, that are under way, and some that have ended: a JSON object.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn app_replays(&mut self, app: &str) -> Result<String, Error> {
+        self.replay(app, wire::ReplayStep::Status, String::new())
+    }
+
+    /// Gives up the replay of an app that is under way.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; there is none, or it cannot go back any more.
+    pub fn app_replay_cancel(&mut self, app: &str) -> Result<String, Error> {
+        self.replay(app, wire::ReplayStep::Cancel, String::new())
+    }
+
+    fn replay(&mut self, app: &str, step: wire::ReplayStep, tables: String) -> Result<String, Error> {
+        self.call(OwnedOperation::AppReplay { app: app.to_owned(), step, tables }).and_then(json)
     }
 
     /// Deletes an app and all that it holds. The reply is a JSON object.

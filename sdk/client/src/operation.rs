@@ -68,6 +68,8 @@ pub enum OwnedOperation {
     AppLoad { force: bool, dry_run: bool, file_name: String, file: String },
     /// See [`wire::AppVersions`].
     AppVersions { app: String, version: u32 },
+    /// See [`wire::AppReplay`].
+    AppReplay { app: String, step: wire::ReplayStep, tables: String },
     /// See [`wire::AppDelete`].
     AppDelete { app: String },
     /// See [`wire::AppSettle`].
@@ -182,6 +184,7 @@ impl OwnedOperation {
                 Operation::AppLoad(wire::AppLoad { force: *force, dry_run: *dry_run, file_name, file })
             }
             Self::AppVersions { app, version } => Operation::AppVersions(wire::AppVersions { app, version: *version }),
+            Self::AppReplay { app, step, tables } => Operation::AppReplay(wire::AppReplay { app, step: *step, tables }),
             Self::AppDelete { app } => Operation::AppDelete(wire::AppDelete { app }),
             Self::AppSettle { app, wait_millis } => {
                 Operation::AppSettle(wire::AppSettle { app, wait_millis: *wait_millis })

@@ -1,5 +1,6 @@
 //! `gristmill app`: begin, load, list and delete apps, and their versions.
 
+use super::app_replay;
 use super::app_versions::{self, lines};
 use super::connect::{Server, failed};
 use super::init;
@@ -66,6 +67,9 @@ enum Action {
         #[arg(long)]
         force: bool,
     },
+    /// Build tables of an app anew by handling the events of their topics again, into next versions of them, while the present ones
+    /// serve; at the end the next versions have their names. What leaves the tables meanwhile does so once.
+    Replay(app_replay::Replay),
     /// Wait until everything that the app was given before is handled, with all that it caused, for --timeout at most (60
     /// seconds if it is not given). Timers are not waited for. Exit status 0: it is; 3: the time is over; 4: it is but for parked grains, which are listed.
     Wait {
@@ -94,6 +98,7 @@ pub(super) fn run(arguments: &Arguments, apps: &[App]) -> Result<(), Failed> {
     match &arguments.action {
         Action::Init(init) => init::run(init, arguments.output.output),
         Action::Load { app, force } => load(arguments, app, *force, apps),
+        Action::Replay(replay) => app_replay::run(replay, &arguments.server, arguments.output.output),
         Action::List => list(arguments),
         Action::Diff { app } => {
             let (file_name, text) = file_of(app, apps)?;

@@ -1,6 +1,7 @@
 //! One file per command: its arguments, and what it does with them.
 
 mod app;
+mod app_replay;
 mod app_versions;
 mod append;
 mod bench;

@@ -85,7 +85,7 @@ struct Offsets {
 
 /// A time on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+pub(super) enum When {
     /// Microseconds since 1970.
     At(i64),
     /// Seconds ago.
@@ -93,7 +93,7 @@ enum When {
 }
 
 impl When {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let number: i64 = text[..digits].parse().map_err(|_| ALLOWED.to_owned())?;
         let seconds = match &text[digits..] {
@@ -108,7 +108,7 @@ impl When {
     }
 
     /// Microseconds since 1970, if it is now so many.
-    fn micros(self, now: i64) -> i64 {
+    pub(super) fn micros(self, now: i64) -> i64 {
         match self {
             Self::At(micros) => micros,
             Self::Ago(seconds) => now.saturating_sub(seconds.saturating_mul(1_000_000)),

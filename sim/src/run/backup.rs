@@ -188,6 +188,7 @@ impl Run {
         let rested = self.machine.start(false).and_then(|()| {
             self.take_names();
             self.resume_restored()?;
+            self.replays_end()?;
             self.settle().and_then(|()| self.final_check())
         });
         self.workload.other_directory();

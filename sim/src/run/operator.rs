@@ -19,6 +19,7 @@ impl Run {
         session: SessionId,
         operation: Operation,
     ) -> Result<Option<Result<Answer, Refusal>>, String> {
+        let asked = format!("{operation:?}");
         let door = self.rng.below(self.machine.cores.len() as u64) as usize;
         let responder = Responder { shard: ShardId(door as u16), conn: OPERATOR, tag: self.rng.next_u64() };
         self.machine.request(door, Request { responder, session, class: InputClass::Live, operation });
@@ -33,7 +34,8 @@ impl Run {
                 return Ok(Some(reply.outcome));
             }
         }
-        Err("the operator got no answer within the time in which everything must settle".into())
+        let asked = asked.chars().take(100).collect::<String>();
+        Err(format!("the operator got no answer to {asked} within the time in which everything must settle"))
     }
 
     /// Asks as the operator until there is an answer that says something.

@@ -5,6 +5,7 @@ pub mod context;
 pub mod facts;
 pub mod fails;
 pub mod lives;
+pub mod replay;
 pub mod stuck;
 pub mod transfers;
 pub mod versions;
@@ -380,6 +381,11 @@ pub trait Workload {
     /// Every shard uses that version.
     fn version_used(&mut self) {}
 
+    /// Sets of tables that may be built anew.
+    fn replays(&self) -> &'static [&'static [&'static str]] {
+        &[]
+    }
+
     /// Topics, all of whose lanes are read at the end.
     fn topics(&self) -> &'static [&'static str];
 
@@ -439,11 +445,12 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "fails" => Some(Box::<fails::Fails>::default()),
         "versions" => Some(Box::<versions::Versions>::default()),
         "transfers" => Some(Box::<transfers::Transfers>::default()),
+        "replay" => Some(Box::<replay::Replay>::default()),
         "context" => Some(Box::<context::Contexts>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 11] =
-    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context"];
+pub const NAMES: [&str; 12] =
+    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context", "replay"];

@@ -2,7 +2,7 @@ use super::commit::{Consumed, decode_consumed, encode_consumed, items, list};
 use crate::expiry::Expired;
 use crate::input::StreamId;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{LaneId, LaneKey, Offset, SessionId, TopicId};
+use gristmill_base::ids::{LaneId, LaneKey, Offset, SessionId, SubscriptionId, TopicId};
 
 /// A control record: what concerns the slot, not a grain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,19 @@ pub enum Control {
         /// What was due by then.
         rows: Vec<Expired>,
     },
+    /// The slot switches from old subscription instances to new ones: at once for all of a replay.
+    Switch(Vec<Switched>),
+}
+
+/// Where a slot switches from one subscription instance to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// The instance that stops.
+    pub old: SubscriptionId,
+    /// The one whose runs have effects outside the tables that are rebuilt from there on.
+    pub new: SubscriptionId,
+    /// By lane, ascending, the last offset that is the old one's. Of a lane that is not named there is none.
+    pub ends: Vec<(LaneId, u64)>,
 }
 
 impl Control {
@@ -68,6 +81,10 @@ impl Control {
                 out.put_varint(*time_micros);
                 list(out, rows, |out, row| row.encode(out));
             }
+            Self::Switch(switched) => {
+                out.put_u8(15);
+                list(out, switched, |out, it| it.encode(out));
+            }
         }
     }
 
@@ -90,6 +107,7 @@ impl Control {
                 Ok((LaneKey { topic, lane }, Offset(from.varint()?)))
             })?),
             5 => Self::Expired { time_micros: from.varint()?, rows: items(&mut from, Expired::decode)? },
+            15 => Self::Switch(items(&mut from, Switched::decode)?),
             found => return Err(DecodeError::Unknown { what: "control record", found: found.into() }),
         };
         from.end()?;
@@ -100,6 +118,31 @@ impl Control {
     #[must_use]
     pub fn ends(stream: StreamId, subscriptions: &[u32]) -> bool {
         matches!(stream, StreamId::Topic { subscription, .. } if subscriptions.contains(&subscription.0))
+    }
+}
+
+impl Switched {
+    /// Adds its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.old.0.into());
+        out.put_varint(self.new.0.into());
+        list(out, &self.ends, |out, (lane, end)| {
+            out.put_varint(lane.0.into());
+            out.put_varint(*end);
+        });
+    }
+
+    /// Takes its bytes.
+    ///
+    /// # Errors
+    /// Bytes that say no switch.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let id = |from: &mut Reader<'_>| Ok(SubscriptionId(from.varint_as("subscription")?));
+        Ok(Self {
+            old: id(from)?,
+            new: id(from)?,
+            ends: items(from, |from| Ok((LaneId(from.varint_as("lane")?), from.varint()?)))?,
+        })
     }
 }
 
@@ -116,6 +159,17 @@ mod tests {
         assert_eq!(bytes, [4, 2, 7, 3, 0xac, 2, 0xc8, 1, 0, 1]);
         assert_eq!(Control::decode(&bytes), Ok(control));
         assert!(Control::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn golden_bytes_of_a_switch() {
+        let (old, new) = (SubscriptionId(7), SubscriptionId(200));
+        let control = Control::Switch(vec![Switched { old, new, ends: vec![(LaneId(0), 300), (LaneId(3), 1)] }]);
+        let mut bytes = Vec::new();
+        control.encode(&mut bytes);
+        assert_eq!(bytes, [15, 1, 7, 0xc8, 1, 2, 0, 0xac, 2, 3, 1]);
+        assert_eq!(Control::decode(&bytes), Ok(control));
+        assert!((0..bytes.len()).all(|end| Control::decode(&bytes[..end]).is_err()));
     }
 
     #[test]

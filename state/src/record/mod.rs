@@ -12,7 +12,7 @@ mod timer_change;
 
 pub use append::{AppendRecord, Appended, Event};
 pub use commit::{BacklogRange, Commit, Consumed, Fired, Mutation, PutRow, Sent, Spilled, StoredReply};
-pub use control::Control;
+pub use control::{Control, Switched};
 pub use gap::Gap;
 pub use outcome::Outcome;
 pub use parked::Parked;

@@ -112,7 +112,14 @@ mod tests {
     #[test]
     fn golden_bytes_of_an_edit() {
         let operation = GrainOperation::Call(HandlerId(9), b"p".as_slice().into());
-        let input = Input { cause: InputCause::Message, operation, hops: 1, class: InputClass::Live, callback: None };
+        let input = Input {
+            cause: InputCause::Message,
+            operation,
+            hops: 1,
+            class: InputClass::Live,
+            callback: None,
+            replayed: false,
+        };
         let edited = Spilled { n: 300, origin: Origin::Stream(StreamId::Slot(SlotId(2)), 8), input };
         let row = [0xac, 2, 1, 2, 2, 8, 3, 6, 9, 1, b'p', 1, 0];
         let golden = [&[0, 0x40, 7, 1, b'k', 1, 0xac, 2][..], &row].concat();

@@ -7,6 +7,7 @@ use crate::record::{Consumed, Control, Journal, RecordKind};
 use crate::stream::Offered;
 use gristmill_base::ids::Lsn;
 use gristmill_base::limits::CURSOR_RECORD_POSITIONS;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::tuning::tuning;
 
 /// What became of an item of a stream.
@@ -29,6 +30,11 @@ impl Slot {
     /// Accepts position `pos` of a stream that is not a session's.
     pub fn accept(&mut self, stream: StreamId, prev: u64, pos: u64) -> Acceptance {
         assert!(!matches!(stream, StreamId::Session(_)), "sessions are offered with their replies");
+        if let Some(end) =
+            self.end_of_stream(stream).filter(|end| pos > *end && !planted::is(Bug::OldGoesOnAfterSwitch))
+        {
+            return self.pass_end(stream, prev, end);
+        }
         if self.has_skipped(stream, pos) {
             let covered = self.cover(stream, prev, pos);
             return if covered == Acceptance::Taken { Acceptance::Known } else { covered };
@@ -54,6 +60,11 @@ impl Slot {
 
     /// Takes note that a stream has nothing for this slot in `(prev, pos]`.
     pub fn cover(&mut self, stream: StreamId, prev: u64, pos: u64) -> Acceptance {
+        let end = self.end_of_stream(stream).filter(|_| !planted::is(Bug::OldGoesOnAfterSwitch)).unwrap_or(u64::MAX);
+        let pos = pos.min(end);
+        if self.streams.get(&stream).is_some_and(|stream| stream.received() >= end) {
+            return Acceptance::Known;
+        }
         let entry = self.streams.entry(stream).or_default();
         if entry.cover(prev, pos) {
             self.note_moved(stream);

@@ -6,7 +6,7 @@ use crate::grain::{Change, Queued};
 use crate::input::{GrainAddress, StreamId};
 use crate::lane::{AppendError, Lane};
 use crate::outbox::OutboxRow;
-use crate::record::{AppendRecord, Appended, BacklogRange, Commit, Control, Mutation, Record, Spilled};
+use crate::record::{AppendRecord, Appended, BacklogRange, Commit, Control, Mutation, Record, RecordKind, Spilled};
 use crate::session::KeptReply;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{Lsn, Ssn, TableId, Term};
@@ -96,7 +96,7 @@ impl Slot {
         self.term = term;
         self.last_ssn = ssn;
         match record {
-            Record::Commit(_, commit) => self.apply_commit(*commit, ssn, Lsn(0)),
+            Record::Commit(kind, commit) => self.apply_commit(kind, *commit, ssn, Lsn(0)),
             Record::Append(append) => {
                 let lanes = lane_count(append.lane.topic.0);
                 self.apply_append(append, Lsn(0), lanes);
@@ -115,7 +115,8 @@ impl Slot {
     }
 
     /// Applies a commit. Volatile queues are the caller's part.
-    pub(super) fn apply_commit(&mut self, commit: Commit, ssn: Ssn, lsn: Lsn) {
+    pub(super) fn apply_commit(&mut self, kind: RecordKind, commit: Commit, ssn: Ssn, lsn: Lsn) {
+        self.note_sources(kind, &commit);
         let Commit {
             grain,
             time_micros,
@@ -254,6 +255,7 @@ impl Slot {
             Control::Tombstone { tables, topics, subscriptions } => {
                 self.apply_tombstone(&tables, &topics, &subscriptions)
             }
+            Control::Switch(switched) => self.apply_switch(switched),
             Control::Expired { rows, .. } => self.apply_expired(rows, self.last_ssn),
             Control::LaneStarts(starts) => {
                 for (lane, start) in starts {
@@ -270,6 +272,7 @@ impl Slot {
         self.void_queued(subscriptions);
         self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
         self.skipped.retain(|id, _| !Control::ends(*id, subscriptions));
+        self.forget_switches(tables, subscriptions);
         if !planted::is(Bug::DeletedMetricsStay) {
             self.metrics.forget(|table| tables.contains(&table.0));
         }

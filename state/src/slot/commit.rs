@@ -170,7 +170,7 @@ impl Slot {
         let (ssn, lsn) = self.write(journal, kind, |out| commit.encode(out));
         let replies: Vec<(SessionId, u64)> = commit.replies.iter().map(|reply| (reply.session, reply.pos)).collect();
         let outcomes: Vec<Outcome> = commit.replies.iter().map(|reply| reply.outcome.clone()).collect();
-        self.apply_commit(commit, ssn, lsn);
+        self.apply_commit(kind, commit, ssn, lsn);
         let replies = replies
             .into_iter()
             .zip(outcomes)

@@ -1,7 +1,7 @@
 //! The short way of a client's put: one position that is the next of its session, one row, one reply. The same record
 //! and the same change as by the long way, without an acceptance that the same turn would end.
 
-use super::Slot;
+use super::{Slot, Source};
 use crate::grain::GrainId;
 use crate::record::{Commit, Journal, Mutation, PutRow, RecordKind};
 use crate::sessions::SessionPlace;
@@ -69,6 +69,7 @@ impl Slot {
             PutRow::Entry(map, key, value) => Mutation::Entry(map, key, value),
         };
         self.change(grain, mutation, ssn);
+        self.sources.note(table, Source::Client);
         lsn
     }
 }

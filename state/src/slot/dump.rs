@@ -22,7 +22,8 @@ use gristmill_base::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Version of the layout that is written. Older ones are read as well: version 8 had counters without tables and no gauges; version 7 had no large batches; version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
+/// Version of the layout that is written. Older ones are read as well: version 8 had counters without tables and no gauges, and
+/// did not say what tables had got beside events; version 7 had no large batches; version 6 had no chunks with batches; version 5 did not say which backlogs there are; version 4 held timers, the backlog and the outbox;
 /// version 3 does not say what was skipped; version 2 does not say which deleted tables are buried; version 1 held the rows of
 /// grains too, its lanes have one file each, and their chunks tell no times.
 pub const CHECKPOINT_VERSION: u16 = 9;
@@ -110,6 +111,7 @@ impl Slot {
             stream.encode(&mut out);
             skipped.encode(&mut out);
         }
+        self.dump_switches(&mut out);
         out
     }
 
@@ -232,6 +234,11 @@ impl Slot {
                 let stream = StreamId::decode(from)?;
                 slot.skipped.insert(stream, super::Skipped::decode(from)?);
             }
+        }
+        if version > VERSION_8 {
+            slot.load_switches(from)?;
+        } else {
+            slot.sources.is_of_older_data();
         }
         reader.end()?;
         slot.is_replaying = true;
@@ -433,13 +440,15 @@ mod tests {
     fn versions_before_metrics_batches_and_large_ones_are_read_and_a_newer_one_refused() {
         let dump = dump_of(false);
         assert_eq!(dump[..4], [9, 0, 3, 0], "version and slot");
-        // No metric, none that was not kept, no buried table, nothing skipped.
-        let (rest, metrics) = dump.split_at(dump.len() - 4);
-        assert_eq!(metrics, [0; 4]);
+        // No metric, none that was not kept, no buried table, nothing skipped, no switch, no source and none older.
+        let (rest, metrics) = dump.split_at(dump.len() - 7);
+        assert_eq!(metrics, [0; 7]);
+        // Nobody has noted the sources of what older versions wrote.
+        let older = [&dump[..dump.len() - 2], &[1, 0]].concat();
         let loaded = |version: u8, lanes: &[u8], counters: &[u8]| {
             Slot::load(SlotId(3), &[&[version], &lanes[1..], counters, &[0, 0]].concat(), 0).unwrap()
         };
-        assert_eq!(loaded(8, rest, &[0]).dump(&NewExtents::new()), dump, "it is written as the newest version");
+        assert_eq!(loaded(8, rest, &[0]).dump(&NewExtents::new()), older, "it is written as the newest version");
         let counted = loaded(8, rest, &[1, 1, b'n', 2, 0, 0, 0, 0, 0, 0, 0]);
         let metrics = [0_u8, 1, 1, b'n', 2, 0, 0, 0, 0, 0, 0, 0];
         let dumped = counted.dump(&NewExtents::new());
@@ -449,7 +458,7 @@ mod tests {
         let at = rest.windows(6).position(|bytes| bytes == next_large).unwrap();
         let before_large = [&rest[..at], &rest[at + 6..]].concat();
         for version in [6, 7] {
-            assert_eq!(loaded(version, &before_large, &[0]).dump(&NewExtents::new()), dump);
+            assert_eq!(loaded(version, &before_large, &[0]).dump(&NewExtents::new()), older);
         }
         let newer = [&[10], &dump[1..]].concat();
         assert_eq!(Slot::load(SlotId(3), &newer, 0).unwrap_err(), DumpError::Version(10));
@@ -464,7 +473,7 @@ mod tests {
         let origin = || Origin::Stream(StreamId::Slot(SlotId(2)), 8);
         let operation = GrainOperation::Call(HandlerId(9), b"p".as_slice().into());
         let (cause, class) = (InputCause::Message, InputClass::Live);
-        let input = Input { cause, operation, hops: 1, class, callback: None };
+        let input = Input { cause, operation, hops: 1, class, callback: None, replayed: false };
         let mut slot = Slot::new(SlotId(3));
         let id = slot.grains.find_or_make(TableId(7), b"k");
         let work = slot.grains.work_or_new(id);

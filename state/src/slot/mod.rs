@@ -18,6 +18,7 @@ mod sessions;
 mod shelving;
 mod skipped;
 mod spill;
+mod switches;
 mod work_rows;
 
 pub use accept::Acceptance;
@@ -29,6 +30,7 @@ pub use expire::{Due, Overdue};
 pub use flush::DirtyRows;
 pub use parked::{Decider, Skip};
 pub use skipped::Skipped;
+pub use switches::Source;
 
 use crate::grain::{Change, Grain, GrainId, Queued};
 use crate::grains::Grains;
@@ -62,7 +64,11 @@ pub struct Slot {
     streams: AHashMap<StreamId, Stream>,
     /// What streams have skipped.
     skipped: BTreeMap<StreamId, Skipped>,
-    /// How many of them are those of bounded inputs.
+    /// By old subscription instance, to which new one the slot has switched from it and where.
+    switches: BTreeMap<SubscriptionId, switches::Switch>,
+    /// What tables have got beside events.
+    sources: switches::Sources,
+    /// How many streams are those of bounded inputs.
     inputs: usize,
     /// Sessions with their streams.
     sessions: Sessions,
@@ -169,6 +175,8 @@ impl Slot {
             grains: Grains::default(),
             streams: AHashMap::new(),
             skipped: BTreeMap::new(),
+            switches: BTreeMap::new(),
+            sources: switches::Sources::default(),
             inputs: 0,
             sessions: Sessions::default(),
             session_floor: SessionId(0),

@@ -107,6 +107,7 @@ impl Slot {
         time_micros: u64,
         told: Option<(SlotId, Target)>,
     ) -> (Acceptance, Option<Lsn>) {
+        let to = to.min(self.end_of_stream(stream).unwrap_or(u64::MAX));
         let entry = self.streams.entry(stream).or_default();
         let first = entry.received() + 1;
         if to < first {

@@ -1,7 +1,10 @@
 //! Messages as JSON, for the vectors. Bytes are text where they are UTF-8 without control characters, else `{"hex": …}`.
 
 use gristmill_base::limits::{FRAME_BYTES_BEFORE_HELLO, FRAME_BYTES_MAX};
-use gristmill_wire::{Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, Reply, Sequence, Status};
+use gristmill_wire::{
+    Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, ReplayFrom, ReplayStep, Reply, Sequence,
+    Status,
+};
 use serde_json::{Value, json};
 
 /// Lower-case hexadecimal.
@@ -104,6 +107,16 @@ fn fields(operation: &Operation<'_>) -> Value {
         }),
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
+        Operation::AppReplay(o) => {
+            let (step, number) = match o.step {
+                ReplayStep::Begin(ReplayFrom::Beginning) => (1, 0),
+                ReplayStep::Begin(ReplayFrom::Offset(offset)) => (2, offset),
+                ReplayStep::Begin(ReplayFrom::Time(micros)) => (3, micros),
+                ReplayStep::Status => (4, 0),
+                ReplayStep::Cancel => (5, 0),
+            };
+            json!({ "app": o.app, "step": step, "number": number, "tables": o.tables })
+        }
         Operation::AppVersions(o) => json!({ "app": o.app, "version": o.version }),
         Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
         Operation::Ingest(o) => json!({

@@ -4,9 +4,10 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 use gristmill_wire::{
-    AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
-    Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
-    Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get,
+    Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation,
+    PauseSubscription, Produce, Put, Range, Read, RecordsBuf, ReplayFrom, ReplayStep, RetryParked, Scan, Sequence,
+    ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
@@ -68,6 +69,15 @@ fn connection() -> Vec<Sample> {
             "app-versions",
             "the file of version 3",
             Operation::AppVersions(AppVersions { app: "word-count", version: 3 }),
+        ),
+        request(
+            "app-replay",
+            "two tables anew from an offset on",
+            Operation::AppReplay(AppReplay {
+                app: "word-count",
+                step: ReplayStep::Begin(ReplayFrom::Offset(300)),
+                tables: "words,docs",
+            }),
         ),
         request("topic-list", "no body", Operation::TopicList),
         request(

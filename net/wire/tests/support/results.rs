@@ -132,6 +132,12 @@ fn documents() -> Vec<Sample> {
             OpCode::AppVersions,
             r#"{"app":"shop","version":3,"file":"app: shop\n"}"#,
         ),
+        json_reply(
+            "ok-app-replay",
+            "what is built anew",
+            OpCode::AppReplay,
+            r#"{"app":"shop","tables":["orders"],"id":9,"phase":"checking"}"#,
+        ),
         json_reply("ok-app-list", "a list", OpCode::AppList, r#"[{"app":"shop","id":1}]"#),
         json_reply("ok-app-delete", "what was deleted", OpCode::AppDelete, r#"{"app":"shop","id":1}"#),
         json_reply(
