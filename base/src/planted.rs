@@ -212,11 +212,23 @@ pub enum Bug {
     FailedRepeatEnds = 158,
     /// A run reads of another grain what is appended and not durable.
     FarReadBeforeDurable = 159,
+    /// A verdict under a lease that is over commits.
+    OldLeaseCommits = 240,
+    /// The pool takes the second verdict of a run for one. The shard waits for none; not in [`Bug::ALL`].
+    VerdictTwiceCommits = 241,
+    /// A run whose worker is gone stays pending beside the one that is made in its place.
+    LostRunGoesOn = 242,
+    /// A run whose worker is gone is not made again.
+    LostRunForgotten = 243,
+    /// A grain that waits for a worker is not listed again once there is one.
+    WaitingForgotten = 244,
+    /// A run leaves for a worker before what it shows is durable.
+    OrderBeforeDurable = 245,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 99] = [
+    pub const ALL: [Bug; 104] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -316,6 +328,11 @@ impl Bug {
         Bug::MissedFireToo,
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
+        Bug::OldLeaseCommits,
+        Bug::LostRunGoesOn,
+        Bug::LostRunForgotten,
+        Bug::WaitingForgotten,
+        Bug::OrderBeforeDurable,
     ];
 }
 

@@ -184,6 +184,8 @@ pub struct AppEntry {
     pub past: Vec<PastVersion>,
     /// Configuration of all handlers: values by name.
     pub config: Vec<(String, String)>,
+    /// Whether its handlers run in workers, outside this process.
+    pub in_workers: bool,
 }
 
 /// A version of an app that another one has replaced.

@@ -185,7 +185,8 @@ fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
     let app = |AppEntryV5 { id, name, version, file, topics, tables, subscriptions, loaded_micros, past }| {
         let tables = Vec::into_iter(tables).map(table_5).collect();
         let config = Vec::new();
-        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config }
+        let in_workers = false;
+        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config, in_workers }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted }
 }
@@ -278,6 +279,7 @@ mod tests {
             loaded_micros: 0,
             past: Vec::new(),
             config: Vec::new(),
+            in_workers: false,
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted }

@@ -16,6 +16,7 @@ mod counts;
 mod cut;
 mod cut_content;
 mod damage;
+mod elsewhere;
 mod expiry;
 mod failures;
 mod far_reads;
@@ -80,6 +81,7 @@ use crate::access::{Effects, MissDice};
 use crate::boot::Placement;
 use crate::catalog::Catalog;
 use crate::host::{Called, HandlerHost};
+use crate::worker::News;
 use crate::jobs::{Job, JobDone};
 use crate::measures::Flushes;
 use crate::parcel::{Item, Parcel};
@@ -118,6 +120,8 @@ pub struct Inbox {
     pub jobs: Vec<JobDone>,
     /// Runs that a host had left pending: number, effects, and how it went.
     pub verdicts: Vec<(u64, Effects, Called)>,
+    /// What workers say of the runs that they make.
+    pub workers: Vec<News>,
     /// Connections that are gone.
     pub closed: Vec<ConnId>,
     /// Numbers of the doors, shown in the status.
@@ -282,6 +286,7 @@ pub struct Shard {
     /// Runs that were given up, for a planted bug alone.
     given_up: BTreeMap<u64, (SlotId, GrainId)>,
     next_run: u64,
+    elsewhere: elsewhere::Elsewhere,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
     next_gather: u64,
@@ -438,6 +443,7 @@ impl Shard {
             pending_runs: BTreeMap::new(),
             run_timeouts: BTreeSet::new(),
             given_up: BTreeMap::new(),
+            elsewhere: elsewhere::Elsewhere::default(),
             next_run: 1,
             gathers: BTreeMap::new(),
             settling: settle::Settling::default(),

@@ -111,11 +111,15 @@ impl Shard {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
-            Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
+            Head::Call(handler, count) => {
+                if !self.waits_for_worker(slot, grain) {
+                    self.run_call(slot, grain, (handler, count), None);
+                }
+            }
             Head::Rest => self.read_backlog(slot, grain),
             Head::Stale | Head::Nothing => {
                 reached("stale timer dropped");
-                state.drop_head(grain);
+                self.slot_mut(slot).drop_head(grain);
                 self.mark_ready(slot);
             }
         }
@@ -164,23 +168,56 @@ impl Shard {
         self.commit(slot, grain, RecordKind::Run, count, draft);
     }
 
-    fn run_call(&mut self, slot: SlotId, grain: GrainId, handler: HandlerId, count: usize) {
-        self.counts.runs += 1;
-        let run = self.next_run;
-        self.next_run += 1;
+    /// Goes on with a run that is made elsewhere: its host has heard something of it.
+    pub(super) fn resume(&mut self, run: u64, pending: PendingRun) {
+        let (slot, grain) = (pending.slot, pending.grain);
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let work = state.grains.get(grain).work().expect("a grain that runs has work");
+        let count = work.running.expect("a run that is pending runs").count;
+        let exception = work.failing.as_ref().and_then(|failing| failing.call);
+        let first = work.queue.front().expect("a run has inputs");
+        let Some(handler) = exception.or_else(|| handler_of(state, grain, first)) else {
+            // Its timer is gone with its grain's table.
+            self.host.give_up(run);
+            return self.begin_anew(run, &pending);
+        };
+        self.run_call(slot, grain, (handler, count), Some((run, pending)));
+    }
+
+    /// Calls a handler for so many inputs: a new run, or one that goes on.
+    fn run_call(
+        &mut self,
+        slot: SlotId,
+        grain: GrainId,
+        (handler, count): (HandlerId, usize),
+        resumed: Option<(u64, PendingRun)>,
+    ) {
+        let is_new = resumed.is_none();
+        let (run, mut pending) = resumed.unwrap_or_else(|| {
+            (self.next_run, PendingRun::new(slot, grain, self.engine_micros))
+        });
+        self.next_run += u64::from(is_new);
+        self.counts.runs += u64::from(is_new);
         let catalog: Arc<Catalog> = self.catalog.clone();
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
+            if !is_new {
+                self.host.give_up(run);
+                self.begin_anew(run, &pending);
+                return;
+            }
             return self.no_handler(slot, grain, handler, count);
         };
-        self.activity.ran(handler, count);
-        if self.activity.is_sampled() {
+        if is_new {
+            self.activity.ran(handler, count);
+        }
+        if is_new && self.activity.is_sampled() {
             self.activity.sample(here.table, &here.key, count as u32);
         }
         let work = here.work().expect("a ready grain has work");
         let caught = caught(work);
-        let time_micros = self.engine_micros;
+        let time_micros = pending.time_micros;
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued, time_micros)).collect();
         let (hops, class) = caused(work, count);
@@ -229,8 +266,10 @@ impl Shard {
         let (missed, found) = files.map(|files| (files.missed, files.found)).unwrap_or_default();
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
-        let until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
-        let pending = PendingRun { until_nanos, ..PendingRun::new(slot, grain, time_micros) };
+        pending.timeout_nanos = timeout;
+        if is_new && !matches!(started, Started::Elsewhere) {
+            pending.until_nanos = timeout.map(|timeout| self.now_nanos + timeout);
+        }
         self.started(run, pending, Ran { started, effects, missed, far, found });
     }
 
@@ -249,11 +288,29 @@ impl Shard {
                 self.run_timeouts.extend(pending.until_nanos.map(|until| (until, run)));
                 self.pending_runs.insert(run, PendingRun { missed, far, ..pending });
             }
+            Started::Elsewhere => {
+                let appended = self.log.0.appended().0;
+                self.elsewhere.leaves(appended, run);
+                self.pending_runs.insert(run, pending);
+            }
+            Started::Done(Called::Interrupted(Interrupt(ticket))) if missed.is_empty() && far.is_empty() => {
+                pending.fetch = Some(ticket);
+                if !self.host.has_run(run) {
+                    pending.until_nanos = None;
+                }
+                self.pending_runs.insert(run, pending);
+                self.new_jobs.push(Job::Nothing(ticket));
+            }
             Started::Done(_) if !missed.is_empty() || !far.is_empty() => {
-                pending.until_nanos = None;
+                if !self.host.has_run(run) {
+                    pending.until_nanos = None;
+                }
                 self.fetch_run(run, pending, missed, far);
             }
-            Started::Done(called) => self.called(run, slot, grain, pending.time_micros, effects, called),
+            Started::Done(called) => {
+                self.not_waited_for(run, &pending);
+                self.called(run, slot, grain, pending.time_micros, effects, called);
+            }
         }
     }
 
