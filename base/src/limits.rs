@@ -416,7 +416,7 @@ pub const WORKER_LOSSES_MAX: u32 = 4;
 /// A worker that says nothing for so long is dead, nanoseconds. It says something four times as often.
 pub const WORKER_LEASE_NANOS: u64 = 4_000_000_000;
 /// Largest frame of the worker protocol.
-pub const WORKER_FRAME_BYTES_MAX: usize = 64 << 20;
+pub const WORKER_FRAME_BYTES_MAX: usize = 16 << 20;
 /// Workers that may be connected at a time, and that may be saying hello.
 pub const WORKERS_MAX: usize = 64;
 /// Rows that a cursor passes over before it pauses: a fraction of a millisecond.

@@ -34,6 +34,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
         Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
         Bug::EditNotDumped | Bug::SkipUnnamed => aim_at_parked(bug, knobs),
+        bug if is_of_workers(bug) => aim_at_workers(bug, knobs),
         bug if is_of_failures(bug) => aim_at_failures(bug, knobs),
         bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
@@ -68,6 +69,24 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug => aim_at_moves(bug, knobs),
+    }
+}
+
+/// Whether a bug is one of runs that workers make.
+#[must_use]
+pub fn is_of_workers(bug: Bug) -> bool {
+    use Bug::{LostRunForgotten, LostRunGoesOn, OldLeaseCommits, OrderBeforeDurable, WaitingForgotten};
+    [OldLeaseCommits, LostRunGoesOn, LostRunForgotten, WaitingForgotten, OrderBeforeDurable].contains(&bug)
+}
+
+/// Workers that take their time, and die.
+fn aim_at_workers(bug: Bug, knobs: &mut Knobs) {
+    knobs.workers = true;
+    (knobs.pending, knobs.pending_nanos) = (300_000, 20_000_000);
+    knobs.window = 16;
+    knobs.crashes = 0;
+    if bug == Bug::OrderBeforeDurable {
+        knobs.boot.flush_spacing_nanos = 20_000_000;
     }
 }
 

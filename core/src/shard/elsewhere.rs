@@ -74,7 +74,7 @@ impl Shard {
     pub(super) fn waits_for_worker(&mut self, slot: SlotId, grain: GrainId) -> bool {
         let table = self.slot_mut(slot).grains.get(grain).table;
         let Some((app, _)) = self.catalog.table(table) else { return false };
-        if !app.in_workers || self.host.room(app) > 0 {
+        if self.host.room(app) > 0 {
             return false;
         }
         reached("grain waits for a worker");

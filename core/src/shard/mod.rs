@@ -540,6 +540,12 @@ impl Shard {
         !self.log.0.has_undurable() && self.held.is_empty()
     }
 
+    /// How far the log is appended, and how far it is durable, for checks of the simulator.
+    #[must_use]
+    pub fn log_positions(&self) -> (Lsn, Lsn) {
+        (self.log.0.appended().0, self.log.0.durable().0)
+    }
+
     /// A slot of this shard, for checks of the simulator.
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&Slot> {
