@@ -120,7 +120,8 @@ fn counts_are_exact_over_kills_of_the_worker_and_of_the_server() {
     std::thread::sleep(Duration::from_millis(300));
     for at in 0..KEYS {
         assert_eq!(count(&mut client, &key(at)), expected[at], "key {at}");
-        let seen = [&b"first"[..], b"a", b"b", b"c"].map(|what| client.map_get(COUNTS, &key(at), "seen", what).expect("a read"));
+        let seen = [&b"first"[..], b"a", b"b", b"c"]
+            .map(|what| client.map_get(COUNTS, &key(at), "seen", what).expect("a read"));
         let seen: u64 = seen.into_iter().flatten().map(|it| decode_u64(it.try_into().expect("8 bytes"))).sum();
         assert_eq!(seen, expected[at], "entries of key {at}");
     }

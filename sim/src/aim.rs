@@ -8,6 +8,7 @@ use gristmill_state::lane::LaneSizes;
 /// Makes the situations of a planted bug more frequent; everything else stays drawn.
 pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
+    knobs.workers &= is_of_workers(bug);
     knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
     if aim_at_lanes(bug, knobs) {
@@ -75,8 +76,11 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
 /// Whether a bug is one of runs that workers make.
 #[must_use]
 pub fn is_of_workers(bug: Bug) -> bool {
-    use Bug::{LostRunForgotten, LostRunGoesOn, OldLeaseCommits, OrderBeforeDurable, WaitingForgotten};
-    [OldLeaseCommits, LostRunGoesOn, LostRunForgotten, WaitingForgotten, OrderBeforeDurable].contains(&bug)
+    use Bug::{
+        LostRunForgotten, LostRunGoesOn, OldLeaseCommits, OrderBeforeDurable, VerdictTwiceCommits, WaitingForgotten,
+    };
+    let of_pool = [OldLeaseCommits, VerdictTwiceCommits].contains(&bug);
+    of_pool || [LostRunGoesOn, LostRunForgotten, WaitingForgotten, OrderBeforeDurable].contains(&bug)
 }
 
 /// Workers that take their time, and die.

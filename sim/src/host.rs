@@ -56,13 +56,7 @@ pub struct SimHost {
 impl SimHost {
     /// A host that tells of every run. With `workers`, runs that stay pending are theirs.
     #[must_use]
-    pub fn new(
-        apps: LinkedApps,
-        rng: SimRng,
-        pending: Arc<AtomicU32>,
-        notices: Sender<Notice>,
-        workers: bool,
-    ) -> Self {
+    pub fn new(apps: LinkedApps, rng: SimRng, pending: Arc<AtomicU32>, notices: Sender<Notice>, workers: bool) -> Self {
         Self { apps, rng, pending, notices, workers: workers.then_some(false), away: BTreeMap::new() }
     }
 

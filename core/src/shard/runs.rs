@@ -193,9 +193,8 @@ impl Shard {
         resumed: Option<(u64, PendingRun)>,
     ) {
         let is_new = resumed.is_none();
-        let (run, mut pending) = resumed.unwrap_or_else(|| {
-            (self.next_run, PendingRun::new(slot, grain, self.engine_micros))
-        });
+        let (run, mut pending) =
+            resumed.unwrap_or_else(|| (self.next_run, PendingRun::new(slot, grain, self.engine_micros)));
         self.next_run += u64::from(is_new);
         self.counts.runs += u64::from(is_new);
         let catalog: Arc<Catalog> = self.catalog.clone();

@@ -10,7 +10,10 @@ const VECTORS: &str = include_str!("../../../sdk/python/tests/worker-v0.txt");
 
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once(' ').expect("a name and hexadecimal digits")).map(|(name, hex)| (name, bytes(hex))).collect()
+    lines
+        .map(|line| line.split_once(' ').expect("a name and hexadecimal digits"))
+        .map(|(name, hex)| (name, bytes(hex)))
+        .collect()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

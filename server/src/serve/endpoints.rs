@@ -77,17 +77,16 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         let host = "127.0.0.1".parse().unwrap();
         let data_directory = "00ff".to_owned();
-        let endpoints =
-            Endpoints {
-                host,
-                port: 7_400,
-                shard_ports: vec![7_401, 7_402],
-                http_port: 7_480,
-                pid: 9,
-                data_directory,
-                worker_socket: "workers.sock".to_owned(),
-                worker_token: "worker.token".to_owned(),
-            };
+        let endpoints = Endpoints {
+            host,
+            port: 7_400,
+            shard_ports: vec![7_401, 7_402],
+            http_port: 7_480,
+            pid: 9,
+            data_directory,
+            worker_socket: "workers.sock".to_owned(),
+            worker_token: "worker.token".to_owned(),
+        };
         endpoints.write(&root).unwrap();
         assert_eq!(Endpoints::read(&root).unwrap(), endpoints);
         Endpoints::remove(&root).unwrap();

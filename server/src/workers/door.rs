@@ -56,7 +56,11 @@ impl Door {
     }
 
     /// Serves for ever.
-    pub(super) async fn run(mut self, listener: Option<UnixListener>, mut wanted: UnboundedReceiver<(ShardId, ToWorkers)>) {
+    pub(super) async fn run(
+        mut self,
+        listener: Option<UnixListener>,
+        mut wanted: UnboundedReceiver<(ShardId, ToWorkers)>,
+    ) {
         let (tell, mut heard): (Sender<Heard>, Receiver<Heard>) = channel(HEARD_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -159,7 +163,10 @@ impl Door {
             FromWorker::Beat(lease) => (lease, None),
         };
         if mine != Some(lease) {
-            return Err(format!("it speaks under lease {lease}, and has {}", mine.map_or("none".into(), |it| it.to_string())));
+            return Err(format!(
+                "it speaks under lease {lease}, and has {}",
+                mine.map_or("none".into(), |it| it.to_string())
+            ));
         }
         self.pool.heard(lease, now).map_err(|refused| refusal(refused, None))?;
         match said {

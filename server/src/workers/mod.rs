@@ -58,7 +58,8 @@ impl Workers {
     /// # Errors
     /// The thread or its runtime cannot be had, or the token file cannot be made.
     pub(crate) fn start(root: &Path, wakers: &[Waker], cpus: Vec<usize>) -> Result<(Self, Vec<ShardEnds>), Failed> {
-        let failed = |error: io::Error| Failed::new(Exit::Internal, format!("the door of workers did not open: {error}"));
+        let failed =
+            |error: io::Error| Failed::new(Exit::Internal, format!("the door of workers did not open: {error}"));
         let token = token(root).map_err(failed)?;
         let socket = root.join(SOCKET_FILE);
         let listener = open(&socket);

@@ -1,9 +1,9 @@
 //! One simulated core: a shard with the loop around it, whose every choice is drawn from the seed.
 
+use super::crew::Crew;
 use super::door::Door;
 use super::knobs::Knobs;
 use crate::disk::SimDisk;
-use super::crew::Crew;
 use crate::host::{Happened, Notice};
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;

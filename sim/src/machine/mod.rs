@@ -383,7 +383,8 @@ impl Machine {
             }
             let mut disk = self.disk.handle();
             let (sender, notices) = channel();
-            let host = SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender, self.knobs.workers);
+            let host =
+                SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender, self.knobs.workers);
             let mut shard: Shard = seed
                 .open(&mut disk, Box::new(host), Box::new(self.rng.fork()))
                 .map_err(|error| format!("P1: a log cannot be resumed: {error}"))?;
@@ -412,7 +413,7 @@ impl Machine {
                 running: BTreeSet::new(),
                 crew: self.knobs.workers.then(|| {
                     let rng = SimRng::new(self.clock.nanos() ^ (cores_so_far << 40) ^ 0x0077_6f72_6b65_7273);
-                    Crew::new(rng, self.knobs.pending_nanos)
+                    Crew::new(rng, self.knobs.pending_nanos.min(50_000_000))
                 }),
                 unsent: BTreeMap::new(),
                 deadline: 0,
