@@ -9,7 +9,7 @@ rust_wanted=1.95.0
 #   cc, headers   the C parts of glommio and jemalloc
 #   make          jemalloc's own build
 #   git           called by glommio's build script
-#   python3       the test client that is written from docs/protocol.md alone
+#   python3       the test client that is written from docs/protocol.md alone, and handlers in Python
 #   valgrind      counts the instructions of make bench-count, a step of make test
 packages=()
 command -v cc >/dev/null || packages+=(gcc)

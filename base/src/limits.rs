@@ -418,6 +418,27 @@ pub const COMPUTATIONS_MAX: usize = 1_024;
 /// Bytes of rows that reads of the disk under way hold in one shard, beyond which pages of ranges are refused: eight of the
 /// largest pages, and one handler's range beside them.
 pub const FETCHED_BYTES_MAX: usize = 8 * PAGE_BYTES_MAX + RUN_RANGE_BYTES_MAX;
+/// Largest value that goes to a worker with the run; larger ones are asked for.
+pub const WORKER_EAGER_BYTES: usize = 32 << 10;
+/// Runs of one app that a shard has at workers, or on the way to them: enough to keep some busy, few enough to be made again.
+pub const WORKER_RUNS_MAX: usize = 1_024;
+/// Bytes of such runs beyond which no more are begun; one run always fits.
+pub const WORKER_BYTES_MAX: usize = 8 << 20;
+/// Runs that one worker has at a time, whatever it asks for.
+pub const WORKER_CREDITS_MAX: usize = 256;
+/// Rows and ranges that one run may ask for: each question is a turn of the shard.
+pub const WORKER_READS_MAX: usize = 4_096;
+/// How long a run at a worker may take where the app file does not say, nanoseconds.
+pub const WORKER_RUN_NANOS: u64 = 60_000_000_000;
+/// How often in a row the runs of a grain may be lost with their workers before that is a failure of its input: it may be what
+/// ends them.
+pub const WORKER_LOSSES_MAX: u32 = 4;
+/// A worker that says nothing for so long is dead, nanoseconds. It says something four times as often.
+pub const WORKER_LEASE_NANOS: u64 = 4_000_000_000;
+/// Largest frame of the worker protocol.
+pub const WORKER_FRAME_BYTES_MAX: usize = 16 << 20;
+/// Workers that may be connected at a time, and that may be saying hello.
+pub const WORKERS_MAX: usize = 64;
 /// Rows that a cursor passes over before it pauses: a fraction of a millisecond.
 pub const STORE_PASSED_ROWS_MAX: usize = 1_024;
 /// Value file after which the next one is begun.

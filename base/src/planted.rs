@@ -240,11 +240,23 @@ pub enum Bug {
     OldVersionRead = 227,
     /// What a suppressed message causes is not suppressed.
     ReplayedForgotten = 228,
+    /// A verdict under a lease that is over commits.
+    OldLeaseCommits = 240,
+    /// The pool takes the second verdict of a run for one. The shard waits for none; not in [`Bug::ALL`].
+    VerdictTwiceCommits = 241,
+    /// A run whose worker is gone stays pending beside the one that is made in its place.
+    LostRunGoesOn = 242,
+    /// A run whose worker is gone is not made again.
+    LostRunForgotten = 243,
+    /// A grain that waits for a worker is not listed again once there is one.
+    WaitingForgotten = 244,
+    /// A run leaves for a worker before what it shows is durable.
+    OrderBeforeDurable = 245,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 112] = [
+    pub const ALL: [Bug; 117] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -357,6 +369,11 @@ impl Bug {
         Bug::ReplaySendsToOld,
         Bug::OldVersionRead,
         Bug::ReplayedForgotten,
+        Bug::OldLeaseCommits,
+        Bug::LostRunGoesOn,
+        Bug::LostRunForgotten,
+        Bug::WaitingForgotten,
+        Bug::OrderBeforeDurable,
     ];
 }
 

@@ -74,6 +74,7 @@ impl OneCore {
             facts: Vec::new(),
             shares: Shares::default(),
             watched: Watched::by_nobody(),
+            workers: None,
         });
         let mut path = Self { shard, world, clients: Vec::new(), numbers: Numbers(3), disk: PosixDisk::new(root) };
         let table = path.load_app();

@@ -190,6 +190,8 @@ pub struct AppEntry {
     pub config: Vec<(String, String)>,
     /// What is built anew of it.
     pub replay: Option<Replay>,
+    /// Whether its handlers run in workers, outside this process.
+    pub in_workers: bool,
 }
 
 /// A version of an app that another one has replaced.

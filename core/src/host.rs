@@ -3,6 +3,7 @@
 
 use crate::access::RunAccess;
 use crate::catalog::{AppEntry, HandlerEntry, Table};
+use crate::worker::News;
 use gristmill_sdk::{App, Context, Failed, Failure, Handler, HandlerFn, Input, Interrupt, Reply, Results, kinds};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +39,8 @@ pub enum Started {
     Done(Called),
     /// The run is going on; its verdict comes into the inbox with the run's number.
     Pending,
+    /// The same in another process: it leaves when what it shows is durable, and its time runs from when somebody has it.
+    Elsewhere,
 }
 
 /// Which handler is called.
@@ -64,6 +67,34 @@ pub trait HandlerHost: Send {
 
     /// A run that is pending took too long: its verdict is not waited for any more, and means nothing when it comes.
     fn give_up(&mut self, _run: u64) {}
+
+    /// How many runs of an app may be started now. With 0 its grains wait until something is heard of it.
+    fn room(&self, _app: &AppEntry) -> usize {
+        usize::MAX
+    }
+
+    /// Whether somebody is there to run the handlers of an app.
+    fn serves(&self, _app: &AppEntry) -> bool {
+        true
+    }
+
+    /// Everything that a run which is [`Started::Elsewhere`] shows is durable: it may leave.
+    fn leave(&mut self, _run: u64) {}
+
+    /// Whether a run goes on elsewhere: what it asks for is fetched, and then it is started again with its number.
+    fn has_run(&self, _run: u64) -> bool {
+        false
+    }
+
+    /// Takes what workers say; of a run, it is started again with its number to deal with it. Whether it means anything.
+    fn hear(&mut self, _news: News) -> bool {
+        false
+    }
+
+    /// The worker that had a run is gone. Whether that has happened so often that it counts as a failure of its input.
+    fn lost(&mut self, _run: u64) -> bool {
+        false
+    }
 }
 
 /// Handlers that are linked into this program.
@@ -126,7 +157,7 @@ pub(crate) fn engine_failed(handled: usize, kind: &str, message: String) -> Call
 }
 
 /// A failure that a handler gives: its kind must be one that handlers may give.
-fn handler_failed(handled: usize, failed: Box<Failed>) -> Called {
+pub(crate) fn handler_failed(handled: usize, failed: Box<Failed>) -> Called {
     if kinds::is_name(failed.kind()) && !kinds::RESERVED.contains(&failed.kind()) {
         return Called::Failed { handled, failed };
     }

@@ -17,6 +17,7 @@ pub mod request;
 pub mod session_secret;
 pub mod shard;
 pub mod store_files;
+pub mod worker;
 
 pub use host::LinkedApps;
 pub use parcel::{Item, Parcel};

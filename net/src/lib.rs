@@ -19,3 +19,4 @@ pub mod stop;
 pub mod trace;
 pub mod translate;
 pub mod watched;
+pub mod worker;

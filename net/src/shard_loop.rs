@@ -14,8 +14,10 @@ use gristmill_base::ids::ShardId;
 use gristmill_base::limits::MESH_PARCELS_MAX;
 use gristmill_core::request::Operation;
 use gristmill_core::shard::AppLog;
+use gristmill_core::worker::News;
 use gristmill_core::{Inbox, Outbox, Parcel, WorkState};
 use std::mem;
+use std::sync::mpsc::Receiver;
 
 /// How often connections are looked after.
 const TICK_NANOS: u64 = 1_000_000_000;
@@ -87,6 +89,8 @@ pub struct Parts<E, W, M, J, C> {
     pub shares: Shares,
     /// Who asks for its numbers.
     pub watched: Watched,
+    /// Where the pool of workers puts what it has for this shard; `None`: there is none.
+    pub workers: Option<Receiver<News>>,
 }
 
 /// Everything of one shard, on its thread. `W` is the shard's world (in production the ring), `M` its end of the mesh.
@@ -116,6 +120,7 @@ pub struct ShardLoop<E, W, M, J, C> {
     /// When the next change of that may be told.
     tell_work_from: u64,
     watched: Watched,
+    workers: Option<Receiver<News>>,
     shard: ShardId,
     /// To be told.
     faults: Vec<Fault>,
@@ -157,6 +162,7 @@ where
             told_work: WorkState::Well,
             tell_work_from: 0,
             watched: parts.watched,
+            workers: parts.workers,
             shard,
             faults: Vec::new(),
             trace: None,
@@ -343,6 +349,9 @@ where
         self.disk_in_flight -= inbox.completions.len() - before;
         inbox.opened.append(&mut self.opened);
         self.jobs.poll(&mut inbox.jobs);
+        if let Some(workers) = &self.workers {
+            inbox.workers.extend(workers.try_iter());
+        }
         connections.take_closed(&mut inbox.closed);
         if now >= self.next_tick {
             self.next_tick = now + TICK_NANOS;

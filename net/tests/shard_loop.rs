@@ -264,6 +264,7 @@ impl Bench {
                 mark: CoreMark::new(),
                 tell: Box::new(move |told| drop(tell.send(told))),
             },
+            workers: None,
         });
         let mut bench = Self { state, world, stop, shard, flags, numbers };
         bench.event(Event::Accepted(CONN));

@@ -18,6 +18,7 @@ mod ingest;
 mod messages;
 pub mod serve;
 mod text_file;
+mod workers;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use commands::Command;

@@ -8,6 +8,7 @@ use gristmill_state::lane::LaneSizes;
 /// Makes the situations of a planted bug more frequent; everything else stays drawn.
 pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
+    knobs.workers &= is_of_workers(bug);
     knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
     if aim_at_lanes(bug, knobs) {
@@ -34,6 +35,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
         Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
         Bug::EditNotDumped | Bug::SkipUnnamed => aim_at_parked(bug, knobs),
+        bug if is_of_workers(bug) => aim_at_workers(bug, knobs),
         bug if is_of_failures(bug) => aim_at_failures(bug, knobs),
         bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
@@ -69,6 +71,27 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug if is_of_replay(bug) => aim_at_replay(bug, knobs),
         bug => aim_at_moves(bug, knobs),
+    }
+}
+
+/// Whether a bug is one of runs that workers make.
+#[must_use]
+pub fn is_of_workers(bug: Bug) -> bool {
+    use Bug::{
+        LostRunForgotten, LostRunGoesOn, OldLeaseCommits, OrderBeforeDurable, VerdictTwiceCommits, WaitingForgotten,
+    };
+    let of_pool = [OldLeaseCommits, VerdictTwiceCommits].contains(&bug);
+    of_pool || [LostRunGoesOn, LostRunForgotten, WaitingForgotten, OrderBeforeDurable].contains(&bug)
+}
+
+/// Workers that take their time, and die.
+fn aim_at_workers(bug: Bug, knobs: &mut Knobs) {
+    knobs.workers = true;
+    (knobs.pending, knobs.pending_nanos) = (300_000, 20_000_000);
+    knobs.window = 16;
+    knobs.crashes = 0;
+    if bug == Bug::OrderBeforeDurable {
+        knobs.boot.flush_spacing_nanos = 20_000_000;
     }
 }
 

@@ -2,22 +2,43 @@
 
 use crate::rng::SimRng;
 use gristmill_core::access::{Effects, MissDice, RunAccess};
+use gristmill_core::catalog::AppEntry;
 use gristmill_core::host::{Called, HandlerHost, LinkedApps, Started, Target};
+use gristmill_core::worker::{News, Said};
 use gristmill_sdk::{Access, Input};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
-/// A run that was started.
+/// Something that happened to a run.
 pub struct Notice {
     /// Its number in its shard.
     pub run: u64,
-    /// Table and key of its grain.
-    pub grain: (u32, Vec<u8>),
-    /// What it will bring, if its verdict is to come later.
-    pub pending: Option<(Effects, Called)>,
-    /// It was given up; the rest says nothing.
-    pub given_up: bool,
+    /// What it was.
+    pub what: Happened,
+}
+
+/// See [`Notice`]. Grains are named by table and key.
+pub enum Happened {
+    /// It began and ended.
+    Ran((u32, Vec<u8>)),
+    /// It began, and will bring this.
+    Pending((u32, Vec<u8>), Box<(Effects, Called)>),
+    /// It began, for a worker.
+    Elsewhere((u32, Vec<u8>)),
+    /// It may leave for the worker.
+    Left,
+    /// What the worker has asked for was read.
+    Answered,
+    /// It was given up.
+    GivenUp,
+}
+
+/// A run at a worker.
+struct Away {
+    brings: Box<(Effects, Called)>,
+    said: Option<Said>,
 }
 
 /// See the module.
@@ -27,13 +48,44 @@ pub struct SimHost {
     /// How many runs in a million stay pending; the machine may change it.
     pending: Arc<AtomicU32>,
     notices: Sender<Notice>,
+    /// Whether these go to workers; and whether there is one, which every run then needs.
+    workers: Option<bool>,
+    away: BTreeMap<u64, Away>,
 }
 
 impl SimHost {
-    /// A host that tells of every run.
+    /// A host that tells of every run. With `workers`, runs that stay pending are theirs.
     #[must_use]
-    pub fn new(apps: LinkedApps, rng: SimRng, pending: Arc<AtomicU32>, notices: Sender<Notice>) -> Self {
-        Self { apps, rng, pending, notices }
+    pub fn new(apps: LinkedApps, rng: SimRng, pending: Arc<AtomicU32>, notices: Sender<Notice>, workers: bool) -> Self {
+        Self { apps, rng, pending, notices, workers: workers.then_some(false), away: BTreeMap::new() }
+    }
+
+    /// The machine may be gone while its shards are dropped; then nobody counts runs any more.
+    fn tell(&self, run: u64, what: Happened) {
+        let _ = self.notices.send(Notice { run, what });
+    }
+
+    /// Goes on with a run that is away.
+    fn go_on(&mut self, run: u64, access: &mut RunAccess<'_>) -> Started {
+        let away = self.away.get_mut(&run).expect("it was just looked for");
+        match away.said.take() {
+            Some(Said::Ended(_)) => {
+                let (effects, called) = *self.away.remove(&run).expect("as above").brings;
+                access.effects = effects;
+                Started::Done(called)
+            }
+            Some(said @ Said::Reads(_)) => match access.value() {
+                Ok(_) => {
+                    self.tell(run, Happened::Answered);
+                    Started::Pending
+                }
+                Err(interrupt) => {
+                    away.said = Some(said);
+                    Started::Done(Called::Interrupted(interrupt))
+                }
+            },
+            _ => Started::Pending,
+        }
     }
 }
 
@@ -43,21 +95,61 @@ impl HandlerHost for SimHost {
     }
 
     fn start(&mut self, run: u64, target: Target<'_>, inputs: &[Input<'_>], access: &mut RunAccess<'_>) -> Started {
+        if self.away.contains_key(&run) {
+            return self.go_on(run, access);
+        }
         let grain = (target.table.id, access.key().to_vec());
         let called = self.apps.call(target, inputs, access);
         let stays = self.rng.chance(self.pending.load(Ordering::Relaxed));
-        let (pending, started) = if stays {
-            (Some((std::mem::take(&mut access.effects), called)), Started::Pending)
-        } else {
-            (None, Started::Done(called))
-        };
-        // The machine may be gone while its shards are dropped; then nobody counts runs any more.
-        let _ = self.notices.send(Notice { run, grain, pending, given_up: false });
-        started
+        if !stays || self.workers.is_some() && matches!(called, Called::Interrupted(_)) {
+            self.tell(run, Happened::Ran(grain));
+            return Started::Done(called);
+        }
+        let brings = Box::new((std::mem::take(&mut access.effects), called));
+        if self.workers.is_some() {
+            self.away.insert(run, Away { brings, said: None });
+            self.tell(run, Happened::Elsewhere(grain));
+            return Started::Elsewhere;
+        }
+        self.tell(run, Happened::Pending(grain, brings));
+        Started::Pending
     }
 
     fn give_up(&mut self, run: u64) {
-        let _ = self.notices.send(Notice { run, grain: (0, Vec::new()), pending: None, given_up: true });
+        self.away.remove(&run);
+        self.tell(run, Happened::GivenUp);
+    }
+
+    fn room(&self, _app: &AppEntry) -> usize {
+        if self.workers == Some(false) { 0 } else { 1_000 }
+    }
+
+    fn serves(&self, _app: &AppEntry) -> bool {
+        self.workers != Some(false)
+    }
+
+    fn leave(&mut self, run: u64) {
+        self.tell(run, Happened::Left);
+    }
+
+    fn has_run(&self, run: u64) -> bool {
+        self.away.contains_key(&run)
+    }
+
+    fn hear(&mut self, news: News) -> bool {
+        match news {
+            News::Served(_, is) => self.workers = self.workers.map(|_| is),
+            News::Run(run, said) => match self.away.get_mut(&run) {
+                Some(away) => away.said = Some(said),
+                None => return false,
+            },
+        }
+        true
+    }
+
+    fn lost(&mut self, run: u64) -> bool {
+        self.away.remove(&run);
+        self.rng.below(4) == 0
     }
 }
 

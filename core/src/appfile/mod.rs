@@ -37,12 +37,14 @@ pub struct AppFile {
 /// Values by name; names are unique.
 pub type Config = Vec<(String, String)>;
 
-/// What handlers are written in. Others are refused until workers exist.
+/// What handlers are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Language {
     /// Linked into the server.
     Rust,
+    /// In workers, which are started by hand.
+    Python,
 }
 
 /// A topic.
@@ -233,18 +235,21 @@ impl AppFile {
 }
 
 fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
-    let fields = root.fields(&["app", "language", "topics", "tables", "exception_handlers", "config"])?;
+    let fields = root.fields(&["app", "language", "worker", "topics", "tables", "exception_handlers", "config"])?;
     let app = fields.required("app")?.name()?;
     let language = fields.required("language")?;
-    if language.text()? != "rust" {
-        return Err(language.refuse("rust (workers in other languages are not in this version)"));
-    }
+    let written_in = match language.text()? {
+        "rust" => Language::Rust,
+        "python" => Language::Python,
+        _ => return Err(language.refuse("rust, python")),
+    };
+    check_worker(&fields, written_in)?;
     let topics = fields.list("topics")?;
     let tables = fields.list("tables")?;
     let exceptions = fields.list("exception_handlers")?;
     let app = AppFile {
         app,
-        language: Language::Rust,
+        language: written_in,
         topics: topics.iter().map(read_topic).collect::<Result<_, _>>()?,
         tables: tables.iter().map(read_table).collect::<Result<_, _>>()?,
         exception_handlers: exceptions.iter().map(exceptions::read).collect::<Result<_, _>>()?,
@@ -252,6 +257,19 @@ fn read_app(root: &field::Field<'_>) -> Result<AppFile, AppFileError> {
     };
     check::check(&app, &topics, &tables, &exceptions)?;
     Ok(app)
+}
+
+/// Who starts the workers: nobody but the operator, so far.
+fn check_worker(fields: &field::Fields<'_>, language: Language) -> Result<(), AppFileError> {
+    match (fields.optional("worker"), language) {
+        (None, Language::Rust) => Ok(()),
+        (None, Language::Python) => fields.required("worker").map(drop),
+        (Some(given), Language::Rust) => {
+            Err(given.error("found it with language: rust; allowed: with language: python alone".to_owned()))
+        }
+        (Some(given), Language::Python) if given.text()? == "external" => Ok(()),
+        (Some(given), Language::Python) => Err(given.refuse("external")),
+    }
 }
 
 fn read_topic(topic: &field::Field<'_>) -> Result<TopicSpec, AppFileError> {

@@ -86,7 +86,7 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
 fn an_unknown_key_with_the_nearest() {
     assert_eq!(
         refused("topics:\n", "topicz:\n"),
-        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, topics, tables, exception_handlers, config; did you mean topics?"
+        "app.yaml:4:1: unknown key \"topicz\"; allowed: app, language, worker, topics, tables, exception_handlers, config; did you mean topics?"
     );
     assert_eq!(
         refused("attempts: 5", "atempts: 5"),
@@ -111,8 +111,19 @@ fn a_missing_key() {
 
 #[test]
 fn a_language_without_workers() {
-    let message = refused("language: rust", "language: python");
-    assert!(message.starts_with("app.yaml:3:11: language: found \"python\"; allowed: rust"), "{message}");
+    let message = refused("language: rust", "language: cobol");
+    assert!(message.starts_with("app.yaml:3:11: language: found \"cobol\"; allowed: rust, python"), "{message}");
+}
+
+#[test]
+fn python_runs_in_workers_that_somebody_starts() {
+    assert_eq!(refused("language: rust", "language: python"), "app.yaml:2:1: the key worker is missing");
+    let message = refused("language: rust", "language: python\nworker: here");
+    assert!(message.contains("found \"here\"; allowed: external"), "{message}");
+    let message = refused("language: rust", "language: rust\nworker: external");
+    assert!(message.contains("language: python alone"), "{message}");
+    let text = WORD_COUNT.replace("language: rust", "language: python\nworker: external");
+    assert_eq!(AppFile::parse(&text, "app.yaml").unwrap().language, Language::Python);
 }
 
 #[test]

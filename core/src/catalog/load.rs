@@ -5,7 +5,7 @@ use super::{
     AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
     Subscription, Table, Topic,
 };
-use crate::appfile::{AppFile, HandlerSpec, OnExhausted, Reaction, TableSpec};
+use crate::appfile::{AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
 use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};
 use gristmill_base::planted::{self, Bug};
 
@@ -161,6 +161,7 @@ impl Catalog {
             past: Vec::new(),
             config: file.config.clone(),
             replay: None,
+            in_workers: file.language == Language::Python,
         }
     }
 }

@@ -196,8 +196,20 @@ fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
     let app = |AppEntryV5 { id, name, version, file, topics, tables, subscriptions, loaded_micros, past }| {
         let tables = Vec::into_iter(tables).map(table_5).collect();
         let subscriptions = Vec::into_iter(subscriptions).map(subscription_5).collect();
-        let (config, replay) = (Vec::new(), None);
-        AppEntry { id, name, version, file, topics, tables, subscriptions, loaded_micros, past, config, replay }
+        AppEntry {
+            id,
+            name,
+            version,
+            file,
+            topics,
+            tables,
+            subscriptions,
+            loaded_micros,
+            past,
+            config: Vec::new(),
+            replay: None,
+            in_workers: false,
+        }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted, renamed: Vec::new() }
 }
@@ -297,6 +309,7 @@ mod tests {
             past: Vec::new(),
             config: Vec::new(),
             replay: None,
+            in_workers: false,
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted, renamed: Vec::new() }

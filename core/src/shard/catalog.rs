@@ -2,7 +2,7 @@
 
 use super::admin::{describe, subscription_line};
 use super::{Outbox, Shard};
-use crate::appfile::AppFile;
+use crate::appfile::{AppFile, Language};
 use crate::catalog::Catalog;
 use crate::jobs::Job;
 use crate::parcel::Item;
@@ -51,7 +51,8 @@ impl Shard {
         let bad = |message: String| Refusal::new(Code::BadRequest, message);
         let text = std::str::from_utf8(text).map_err(|error| bad(format!("the app file is not UTF-8: {error}")))?;
         let file = AppFile::parse(text, "app file").map_err(|error| bad(error.to_string()))?;
-        for table in &file.tables {
+        let linked = file.tables.iter().filter(|_| file.language == Language::Rust);
+        for table in linked {
             for handler in &table.handlers {
                 self.host.has(&file.app, &table.name, &handler.name).map_err(|known| {
                     let known = if known.is_empty() { "none of this app".to_owned() } else { known.join(", ") };

@@ -16,6 +16,7 @@ mod counts;
 mod cut;
 mod cut_content;
 mod damage;
+mod elsewhere;
 mod expiry;
 mod failures;
 mod far_reads;
@@ -90,6 +91,7 @@ use crate::measures::Flushes;
 use crate::parcel::{Item, Parcel};
 use crate::request::{Reply, Request};
 use crate::session_secret::SessionSecret;
+use crate::worker::News;
 use ahash::AHashSet;
 use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, OpenMode, Rng, Ticket};
 use gristmill_base::ids::LaneKey;
@@ -123,6 +125,8 @@ pub struct Inbox {
     pub jobs: Vec<JobDone>,
     /// Runs that a host had left pending: number, effects, and how it went.
     pub verdicts: Vec<(u64, Effects, Called)>,
+    /// What workers say of the runs that they make.
+    pub workers: Vec<News>,
     /// Connections that are gone.
     pub closed: Vec<ConnId>,
     /// Numbers of the doors, shown in the status.
@@ -291,6 +295,7 @@ pub struct Shard {
     next_run: u64,
     computing: waiting::Computing,
     suspects: suspects::Suspects,
+    elsewhere: elsewhere::Elsewhere,
     gathers: BTreeMap<u64, gather::Gather>,
     settling: settle::Settling,
     next_gather: u64,
@@ -449,6 +454,7 @@ impl Shard {
             pending_runs: BTreeMap::new(),
             run_timeouts: BTreeSet::new(),
             given_up: BTreeMap::new(),
+            elsewhere: elsewhere::Elsewhere::default(),
             next_run: 1,
             computing: waiting::Computing::default(),
             suspects: suspects::Suspects::default(),
@@ -547,6 +553,12 @@ impl Shard {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         !self.log.0.has_undurable() && self.held.is_empty()
+    }
+
+    /// How far the log is appended, and how far it is durable, for checks of the simulator.
+    #[must_use]
+    pub fn log_positions(&self) -> (Lsn, Lsn) {
+        (self.log.0.appended().0, self.log.0.durable().0)
     }
 
     /// A slot of this shard, for checks of the simulator.

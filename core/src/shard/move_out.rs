@@ -252,6 +252,7 @@ impl Shard {
         self.reports.retain(|due| due.at != slot);
         self.report_queued.retain(|(at, _)| *at != slot);
         self.retries.retain(|(_, at, _), ()| *at != slot);
+        self.elsewhere.forget_slot(slot);
         self.fetching.retain(|(at, ..)| *at != slot);
         for class in 0..self.ready.len() {
             self.ready[class].retain(|ready| *ready != slot);

@@ -32,6 +32,8 @@ pub(super) struct PendingRun {
     pub(super) is_void: bool,
     /// When its verdict is not waited for any more, monotonic nanoseconds.
     pub(super) until_nanos: Option<u64>,
+    /// How long it may take, as the app file says.
+    pub(super) timeout_nanos: Option<u64>,
 }
 
 impl PendingRun {
@@ -48,6 +50,7 @@ impl PendingRun {
             began_nanos: 0,
             is_void: false,
             until_nanos: None,
+            timeout_nanos: None,
         }
     }
 }
@@ -126,15 +129,26 @@ impl Shard {
         if !is_all {
             return;
         }
-        work.running = None;
-        self.pending_runs.remove(&run);
-        self.slot_mut(slot).list(grain);
-        self.mark_ready(slot);
+        let mut pending = self.pending_runs.remove(&run).expect("it was just looked at");
+        (pending.fetch, pending.waits) = (None, 0);
+        if self.host.has_run(run) && !is_void {
+            reached("run elsewhere goes on with what was fetched");
+            return self.resume(run, pending);
+        }
+        if self.host.has_run(run) {
+            self.host.give_up(run);
+        }
+        self.begin_anew(run, &pending);
     }
 
     /// What a run lacks cannot be had now: the run is made again later.
     pub(super) fn run_not_fetched(&mut self, run: u64, after_nanos: u64) {
-        let Some(PendingRun { slot, grain, .. }) = self.pending_runs.remove(&run) else { return };
+        let Some(pending) = self.pending_runs.remove(&run) else { return };
+        let (slot, grain) = (pending.slot, pending.grain);
+        self.not_waited_for(run, &pending);
+        if self.host.has_run(run) {
+            self.host.give_up(run);
+        }
         let at = self.now_nanos + after_nanos;
         let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
         work.running = None;

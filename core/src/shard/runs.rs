@@ -114,11 +114,15 @@ impl Shard {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
-            Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
+            Head::Call(handler, count) => {
+                if !self.waits_for_worker(slot, grain) {
+                    self.run_call(slot, grain, (handler, count), None);
+                }
+            }
             Head::Rest => self.read_backlog(slot, grain),
             Head::Stale | Head::Nothing => {
                 reached("stale timer dropped");
-                state.drop_head(grain);
+                self.slot_mut(slot).drop_head(grain);
                 self.mark_ready(slot);
             }
         }
@@ -167,33 +171,73 @@ impl Shard {
         self.commit(slot, grain, RecordKind::Run, count, draft);
     }
 
-    fn run_call(&mut self, slot: SlotId, grain: GrainId, handler: HandlerId, count: usize) {
-        self.counts.runs += 1;
-        let run = self.next_run;
-        self.next_run += 1;
+    /// Goes on with a run that is made elsewhere: its host has heard something of it.
+    pub(super) fn resume(&mut self, run: u64, pending: PendingRun) {
+        let (slot, grain) = (pending.slot, pending.grain);
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let work = state.grains.get(grain).work().expect("a grain that runs has work");
+        let count = work.running.expect("a run that is pending runs").count;
+        let exception = work.failing.as_ref().and_then(|failing| failing.call);
+        let first = work.queue.front().expect("a run has inputs");
+        let Some(handler) = exception.or_else(|| handler_of(state, grain, first)) else {
+            // Its timer is gone with its grain's table.
+            self.host.give_up(run);
+            return self.begin_anew(run, &pending);
+        };
+        self.run_call(slot, grain, (handler, count), Some((run, pending)));
+    }
+
+    /// Calls a handler for so many inputs: a new run, or one that goes on.
+    fn run_call(
+        &mut self,
+        slot: SlotId,
+        grain: GrainId,
+        (handler, count): (HandlerId, usize),
+        resumed: Option<(u64, PendingRun)>,
+    ) {
+        let is_new = resumed.is_none();
+        let (run, mut pending) =
+            resumed.unwrap_or_else(|| {
+                let pending = PendingRun::new(slot, grain, self.engine_micros);
+                (self.next_run, PendingRun { began_nanos: self.now_nanos, ..pending })
+            });
+        self.next_run += u64::from(is_new);
+        self.counts.runs += u64::from(is_new);
         let catalog: Arc<Catalog> = self.catalog.clone();
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
+            if !is_new {
+                self.host.give_up(run);
+                self.begin_anew(run, &pending);
+                return;
+            }
             return self.no_handler(slot, grain, handler, count);
         };
-        if here.work().is_some_and(|work| work.fetched.is_some())
+        if is_new
+            && here.work().is_some_and(|work| work.fetched.is_some())
             && self.has_waited_too_long(slot, grain, count, entry.timeout_nanos)
         {
             return;
         }
-        let count = if self.suspects.is_empty() { Some(count) } else { self.careful(slot, grain, count) };
+        let is_careful = is_new && !self.suspects.is_empty();
+        let count = if is_careful { self.careful(slot, grain, count) } else { Some(count) };
         let Some(count) = count else { return };
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
-        self.activity.ran(handler, count);
-        if self.activity.is_sampled() {
+        if is_new {
+            self.activity.ran(handler, count);
+        }
+        if is_new && self.activity.is_sampled() {
             self.activity.sample(here.table, &here.key, count as u32);
         }
         let work = here.work().expect("a ready grain has work");
         let caught = caught(work);
         let waits = work.fetched.as_deref().map(|fetched| &fetched.waits).filter(|waits| !waits.is_empty());
-        let (time_micros, began_nanos) = waits.and_then(Waits::began).unwrap_or((self.engine_micros, self.now_nanos));
+        if is_new && let Some(began) = waits.and_then(Waits::began) {
+            (pending.time_micros, pending.began_nanos) = began;
+        }
+        let time_micros = pending.time_micros;
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued, time_micros)).collect();
         let (hops, class) = caused(work, count);
@@ -251,8 +295,10 @@ impl Shard {
         let (missed, found) = files.map(|files| (files.missed, files.found)).unwrap_or_default();
         let state = self.slots[usize::from(slot.0)].as_deref_mut().expect("a slot of this shard");
         state.grains.get_mut(grain).work_mut().expect("it has work").running = Some(Running { run, count });
-        let until_nanos = timeout.map(|timeout| began_nanos + timeout);
-        let pending = PendingRun { until_nanos, began_nanos, ..PendingRun::new(slot, grain, time_micros) };
+        pending.timeout_nanos = timeout;
+        if is_new && !matches!(started, Started::Elsewhere) {
+            pending.until_nanos = timeout.map(|timeout| pending.began_nanos + timeout);
+        }
         self.started(run, pending, Ran { started, effects, missed, far, found });
     }
 
@@ -271,13 +317,33 @@ impl Shard {
                 self.run_timeouts.extend(pending.until_nanos.map(|until| (until, run)));
                 self.pending_runs.insert(run, PendingRun { missed, far, ..pending });
             }
+            Started::Elsewhere => {
+                let appended = self.log.0.appended().0;
+                self.elsewhere.leaves(appended, run);
+                self.pending_runs.insert(run, pending);
+            }
+            Started::Done(Called::Interrupted(Interrupt(ticket)))
+                if missed.is_empty() && far.is_empty() && effects.wait.is_none() =>
+            {
+                pending.fetch = Some(ticket);
+                if !self.host.has_run(run) {
+                    pending.until_nanos = None;
+                }
+                self.pending_runs.insert(run, pending);
+                self.new_jobs.push(Job::Nothing(ticket));
+            }
             Started::Done(_) if !missed.is_empty() || !far.is_empty() => {
-                pending.until_nanos = None;
+                if !self.host.has_run(run) {
+                    pending.until_nanos = None;
+                }
                 self.fetch_run(run, pending, missed, far);
             }
             Started::Done(called) => match effects.wait.take() {
                 Some(wait) => self.wait_run(run, &pending, *wait),
-                None => self.called(run, slot, grain, pending.time_micros, effects, called),
+                None => {
+                    self.not_waited_for(run, &pending);
+                    self.called(run, slot, grain, pending.time_micros, effects, called);
+                }
             },
         }
     }

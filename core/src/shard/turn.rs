@@ -133,6 +133,7 @@ impl Shard {
         for (run, effects, called) in inbox.verdicts.drain(..) {
             self.verdict(run, effects, called);
         }
+        self.elsewhere.hear(&mut inbox.workers);
         for (from, parcel) in inbox.parcels.drain(..) {
             self.counts.events_received += events_in(&parcel);
             for item in parcel {
@@ -168,9 +169,11 @@ impl Shard {
         if self.log.0.failed().is_none() {
             self.pump_feeds();
             self.pump_local();
+            self.workers_step();
             self.run_ready();
             self.pump_local();
         }
+        self.send_runs();
         self.settle_step();
         while let Some(item) = self.home.pop_front() {
             self.item(self.config.shard, item);
@@ -235,6 +238,7 @@ impl Shard {
             || self.residence.goes_on
             || self.residence.discards
             || self.far.has_answers()
+            || self.elsewhere.has_news() && self.has_room()
             || !self.local.is_empty()
             || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {

@@ -117,6 +117,9 @@ impl Shard {
         if waits && expires {
             return reason("expiring", "what has expired of it is deleted first", "wait a moment, and ask again");
         }
+        if waits && let Some(reason) = self.no_worker(slot, table, found) {
+            return reason;
+        }
         if waits && let Some(error) = self.failing_work.disk_full() {
             let because = format!("the disk is full: {error}");
             return reason("no-room", because, "make room on the disk; service goes on without a restart");
@@ -139,6 +142,20 @@ impl Shard {
             return reason("paused", because, next);
         }
         reason("idle", "nothing waits for it", "look at what should have sent to it")
+    }
+
+    /// Why a grain waits for a worker, if it does.
+    fn no_worker(&self, slot: SlotId, table: TableId, found: Option<GrainId>) -> Option<Reason> {
+        let (app, _) = self.catalog.table(table)?;
+        if !self.host.serves(app) {
+            let because = format!("no worker serves the app {}", app.name);
+            let next = "start a worker with the socket that endpoints.json names; what waits then goes on";
+            return Some(reason("no-worker", because, next));
+        }
+        found.filter(|id| self.elsewhere.waits(slot, *id)).map(|_| {
+            let because = format!("the workers of the app {} have as many runs as they may", app.name);
+            reason("worker-busy", because, "wait, or start another worker")
+        })
     }
 
     /// What of a grain's own work holds it.

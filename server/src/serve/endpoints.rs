@@ -24,6 +24,12 @@ pub struct Endpoints {
     pub pid: u32,
     /// Id of the data directory, hexadecimal.
     pub data_directory: String,
+    /// Socket of workers, a file of the data directory.
+    #[serde(default)]
+    pub worker_socket: String,
+    /// The file of the data directory with the token that they say.
+    #[serde(default)]
+    pub worker_token: String,
 }
 
 impl Endpoints {
@@ -71,8 +77,16 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         let host = "127.0.0.1".parse().unwrap();
         let data_directory = "00ff".to_owned();
-        let endpoints =
-            Endpoints { host, port: 7_400, shard_ports: vec![7_401, 7_402], http_port: 7_480, pid: 9, data_directory };
+        let endpoints = Endpoints {
+            host,
+            port: 7_400,
+            shard_ports: vec![7_401, 7_402],
+            http_port: 7_480,
+            pid: 9,
+            data_directory,
+            worker_socket: "workers.sock".to_owned(),
+            worker_token: "worker.token".to_owned(),
+        };
         endpoints.write(&root).unwrap();
         assert_eq!(Endpoints::read(&root).unwrap(), endpoints);
         Endpoints::remove(&root).unwrap();

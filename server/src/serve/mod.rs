@@ -22,6 +22,7 @@ use crate::config::{Config, Machine, Sizes, TooSmall};
 use crate::exit::{Exit, Failed};
 use crate::gateway::{Board, Gateway, Names, Probe};
 use crate::messages::target;
+use crate::workers::{SOCKET_FILE, TOKEN_FILE, Workers};
 use calibrated::Writing;
 use doors::Doors;
 use gristmill_base::ids::ShardId;
@@ -83,6 +84,8 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
         http_port,
         pid: std::process::id(),
         data_directory: format!("{:032x}", recovered.directory),
+        worker_socket: SOCKET_FILE.to_owned(),
+        worker_token: TOKEN_FILE.to_owned(),
     };
     let connections_max = descriptors.shard_connections();
     let doors = Entrances { shard_ports, sockets, connections_max, shares: sizes.doors };
@@ -90,7 +93,7 @@ pub fn serve(root: &Path, config: &Config, apps: Vec<App>) -> Result<(), Failed>
     let computation_threads = config.server.computation_threads;
     let apps = LinkedApps::new(apps);
     let start = Start { root, plan: &plan, board: &board, apps, writing, stall_limit_seconds, computation_threads };
-    let (watch, _watchdog) = start.shards(doors, recovered, &tell)?;
+    let (watch, _watchdog, _workers) = start.shards(doors, recovered, &tell)?;
     let ended = watch.run(&hear, |pinned| announce(root, &endpoints, pinned));
     if let Err(error) = Endpoints::remove(root) {
         tracing::warn!(target: target!(), "{ENDPOINTS_FILE} cannot be removed: {error}");
@@ -162,7 +165,7 @@ impl Start<'_> {
         doors: Entrances,
         recovered: Recovered,
         tell: &Sender<Happened>,
-    ) -> Result<(Watch, Watchdog), Failed> {
+    ) -> Result<(Watch, Watchdog, Workers), Failed> {
         let count = recovered.seeds.len();
         let stop = Stop::new(count);
         let wakers: Vec<Waker> = (0..count).map(|_| Waker::new()).collect::<io::Result<_>>().map_err(|error| {
@@ -180,8 +183,9 @@ impl Start<'_> {
         let pool = ComputePool::start(threads, &self.plan.gateway)
             .map_err(|error| Failed::configuration(format!("the threads for computations did not start: {error}")))?;
         let mut suspects = notes::suspects(self.root, &recovered.slots, count);
-        let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers)).zip(watched);
-        for (at, (((seed, sockets), mesh), watched)) in parts.enumerate() {
+        let (workers, ends) = Workers::start(self.root, &wakers, self.plan.gateway.clone())?;
+        let parts = recovered.seeds.into_iter().zip(doors.sockets).zip(mesh(&wakers)).zip(watched).zip(ends);
+        for (at, ((((seed, sockets), mesh), watched), workers)) in parts.enumerate() {
             let id = ShardId(u16::try_from(at).expect("the plan has at most 64 shards"));
             let greeting = Greeting {
                 shard: id,
@@ -209,10 +213,11 @@ impl Start<'_> {
                 writing: self.writing,
                 pool: pool.clone(),
                 suspects: std::mem::take(&mut suspects[at]),
+                workers,
             };
             threads::start(parts, tell.clone())?;
         }
-        Ok((Watch::new(wakers, stop), watchdog))
+        Ok((Watch::new(wakers, stop), watchdog, workers))
     }
 }
 

@@ -7,10 +7,12 @@ use super::notes::PageNotes;
 use super::recovery::boot_failed;
 use crate::exit::{Exit, Failed};
 use crate::gateway::Board;
+use crate::workers::ShardEnds;
 use gristmill_base::ids::ShardId;
 use gristmill_core::boot::ShardSeed;
 use gristmill_core::notes::Suspect;
 use gristmill_core::shard::AppLog;
+use gristmill_core::worker::WorkerHost;
 use gristmill_core::{LinkedApps, Parcel, WorkState};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
@@ -67,6 +69,8 @@ pub(super) struct ShardParts {
     pub(super) pool: ComputePool,
     /// Grains in whose handlers the process has ended.
     pub(super) suspects: Vec<Suspect>,
+    /// Its queues to the door of workers.
+    pub(super) workers: ShardEnds,
 }
 
 /// What happens to a server while it runs.
@@ -137,9 +141,13 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         .map_err(|error| Failed::configuration(format!("shard {shard} has no ring: {error}")))?;
     #[cfg(feature = "sabotage")]
     let mut ring = super::sabotage::HeldWrites::over(ring)?;
+    let ShardEnds { orders, news } = parts.workers;
+    // The door is gone only when the server ends.
+    let post = Box::new(move |what| drop(orders.send((shard, what))));
+    let host = WorkerHost::new(Box::new(MarkedApps(parts.apps)), post);
     let mut engine = parts
         .seed
-        .open(&mut ring, Box::new(MarkedApps(parts.apps)), Box::new(SystemRng::new()))
+        .open(&mut ring, Box::new(host), Box::new(SystemRng::new()))
         .map_err(|error| boot_failed(&format!("shard {shard} cannot be opened"), &error))?;
     let notes = PageNotes::make(&parts.root, shard.0)
         .map_err(|error| Failed::configuration(format!("shard {shard} has no page for notes of its runs: {error}")))?;
@@ -163,6 +171,7 @@ fn serve(parts: ShardParts, tell: &Sender<Happened>) -> Result<(), Failed> {
         facts,
         shares: parts.shares,
         watched: parts.watched,
+        workers: Some(news),
     });
     parts.board.serving();
     // As above.

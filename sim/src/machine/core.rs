@@ -1,14 +1,15 @@
 //! One simulated core: a shard with the loop around it, whose every choice is drawn from the seed.
 
+use super::crew::Crew;
 use super::door::Door;
 use super::knobs::Knobs;
 use crate::disk::SimDisk;
-use crate::host::Notice;
+use crate::host::{Happened, Notice};
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
 use crate::trace::TraceHash;
 use gristmill_base::env::{Clock, Completion, Disk, Mesh, OpenMode};
-use gristmill_base::ids::ShardId;
+use gristmill_base::ids::{Lsn, ShardId};
 use gristmill_core::access::Effects;
 use gristmill_core::host::Called;
 use gristmill_core::jobs::{Job, JobDone};
@@ -42,6 +43,8 @@ pub struct Core {
     pub(super) verdicts: Vec<Verdict>,
     /// Grains whose run is pending.
     pub(super) running: BTreeSet<(u32, Vec<u8>)>,
+    /// Workers, if runs that stay pending are theirs.
+    pub(super) crew: Option<Crew>,
     pub(super) unsent: BTreeMap<ShardId, VecDeque<Parcel>>,
     pub(super) deadline: u64,
 }
@@ -73,7 +76,8 @@ impl Core {
         let verdict = self.verdicts.iter().map(|verdict| verdict.due).min().unwrap_or(u64::MAX);
         let disk = self.disk.next_due().unwrap_or(u64::MAX);
         let mesh = self.mesh.next_due().unwrap_or(u64::MAX);
-        self.deadline.min(blocked).min(job).min(verdict).min(disk).min(mesh)
+        let crew = self.crew.as_ref().map_or(u64::MAX, |crew| crew.due(now));
+        self.deadline.min(blocked).min(job).min(verdict).min(disk).min(mesh).min(crew)
     }
 
     /// One round of the loop: fills the inbox with a part of what is there, takes a turn, and carries out what the
@@ -84,6 +88,7 @@ impl Core {
     pub(super) fn step(
         &mut self,
         knobs: &Knobs,
+        calm: bool,
         rng: &mut SimRng,
         trace: &mut TraceHash,
         replies: &mut Vec<Reply>,
@@ -91,6 +96,10 @@ impl Core {
         let mut clock = self.disk.clock();
         self.run_jobs(rng, clock.nanos());
         self.fill(rng, clock.nanos());
+        if let Some(crew) = &mut self.crew {
+            crew.step(clock.nanos(), calm, &mut self.inbox.workers, &mut self.running)?;
+        }
+        let appended = self.shard.log_positions().0;
         trace.mix(clock.nanos());
         trace.mix(self.inbox.completions.len() as u64 ^ ((self.inbox.requests.len() as u64) << 32));
         let before = self.shard.engine_micros();
@@ -98,7 +107,7 @@ impl Core {
         if self.shard.engine_micros() < before {
             return Err(format!("time: engine time went back from {before} to {}", self.shard.engine_micros()));
         }
-        self.take_notices(knobs, rng, clock.nanos())?;
+        self.take_notices(knobs, rng, clock.nanos(), appended)?;
         self.door.bulk_room = self.outbox.bulk_room;
         if let Some(owners) = self.outbox.owners.take() {
             self.door.hear_of(&owners);
@@ -165,26 +174,50 @@ impl Core {
         }
     }
 
-    /// Takes note of the runs that the turn has made. Two of one grain must not overlap.
-    fn take_notices(&mut self, knobs: &Knobs, rng: &mut SimRng, now: u64) -> Result<(), String> {
-        while let Ok(Notice { run, grain, pending, given_up }) = self.notices.try_recv() {
-            if given_up {
-                // None: it comes in the turn in which the run was given up.
-                if let Some(verdict) = self.verdicts.iter_mut().find(|verdict| verdict.run == run) {
-                    verdict.is_late = true;
-                    self.running.remove(&verdict.grain);
+    /// Takes note of the runs that the turn has made, which began with so much appended. Two of one grain must not overlap.
+    fn take_notices(&mut self, knobs: &Knobs, rng: &mut SimRng, now: u64, appended: Lsn) -> Result<(), String> {
+        while let Ok(Notice { run, what }) = self.notices.try_recv() {
+            match what {
+                Happened::Ran(grain) => self.alone(run, &grain)?,
+                Happened::Pending(grain, brings) => {
+                    self.alone(run, &grain)?;
+                    self.running.insert(grain.clone());
+                    let due = now + rng.between(1_000, knobs.pending_nanos);
+                    let (effects, called) = *brings;
+                    self.verdicts.push(Verdict { due, run, grain, is_late: false, effects, called });
                 }
-                continue;
+                Happened::Elsewhere(grain) => {
+                    self.alone(run, &grain)?;
+                    self.running.insert(grain.clone());
+                    self.crew.as_mut().expect("only workers make runs elsewhere").begun(run, grain, appended);
+                }
+                Happened::Left => {
+                    let durable = self.shard.log_positions().1;
+                    self.crew.as_mut().expect("as above").left(run, durable)?;
+                }
+                Happened::Answered => self.crew.as_mut().expect("as above").answered(run, now),
+                Happened::GivenUp => self.given_up(run),
             }
-            if self.running.contains(&grain) {
-                return Err(format!("P6: run {run} of grain {grain:?} began while another one was going on"));
-            }
-            let Some((effects, called)) = pending else { continue };
-            self.running.insert(grain.clone());
-            let due = now + rng.between(1_000, knobs.pending_nanos);
-            self.verdicts.push(Verdict { due, run, grain, is_late: false, effects, called });
         }
         Ok(())
+    }
+
+    fn alone(&self, run: u64, grain: &(u32, Vec<u8>)) -> Result<(), String> {
+        match self.running.contains(grain) {
+            true => Err(format!("P6: run {run} of grain {grain:?} began while another one was going on")),
+            false => Ok(()),
+        }
+    }
+
+    fn given_up(&mut self, run: u64) {
+        if let Some(crew) = &mut self.crew {
+            crew.given_up(run, &mut self.running);
+        }
+        // None: it comes in the turn in which the run was given up.
+        if let Some(verdict) = self.verdicts.iter_mut().find(|verdict| verdict.run == run) {
+            verdict.is_late = true;
+            self.running.remove(&verdict.grain);
+        }
     }
 
     fn carry_out(&mut self, knobs: &Knobs, rng: &mut SimRng, trace: &mut TraceHash, now: u64) {

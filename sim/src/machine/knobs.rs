@@ -18,6 +18,8 @@ pub struct Knobs {
     pub pending: u32,
     /// Longest time of a pending run, nanoseconds.
     pub pending_nanos: u64,
+    /// Whether these are made by workers, which die.
+    pub workers: bool,
     /// Reads in a million that miss.
     pub misses: u32,
     /// Longest delay of a parcel, nanoseconds.
@@ -117,6 +119,7 @@ impl Knobs {
             tuning,
             pending: one_of(rng, &[0, 50_000, 300_000]),
             pending_nanos: one_of(rng, &[1_000_000, 50_000_000, 4_000_000_000]),
+            workers: false,
             misses: one_of(rng, &[0, 20_000, 200_000]),
             mesh_nanos: one_of(rng, &[0, 50_000, 2_000_000]),
             mesh_parcels: one_of(rng, &[1, 4, 256]),
@@ -150,6 +153,7 @@ impl Knobs {
             batches: 0,
         };
         knobs.calibrate();
+        knobs.workers = knobs.operations % 3 == 1;
         knobs.boot.lane_sizes = knobs.lane_sizes();
         knobs
     }

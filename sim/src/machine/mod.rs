@@ -3,12 +3,14 @@
 
 mod core;
 mod counters;
+mod crew;
 mod door;
 mod knobs;
 mod owners;
 mod rot;
 
 pub use self::core::Core;
+use crew::Crew;
 use door::Door;
 pub use knobs::{Knobs, SLOW_DISK};
 use owners::Drivers;
@@ -174,7 +176,8 @@ impl Machine {
         self.trace.mix(at as u64);
         self.turns += 1;
         let before = self.cores[at].running.len();
-        self.cores[at].step(&self.knobs, &mut self.rng, &mut self.trace, &mut self.replies)?;
+        let calm = self.pending.load(Ordering::Relaxed) == 0;
+        self.cores[at].step(&self.knobs, calm, &mut self.rng, &mut self.trace, &mut self.replies)?;
         self.drivers.look(&self.cores, at, self.knobs.boot.slot_count)?;
         self.no_grain_runs_twice(at)?;
         if self.cores[at].running.len() > before {
@@ -381,7 +384,8 @@ impl Machine {
             }
             let mut disk = self.disk.handle();
             let (sender, notices) = channel();
-            let host = SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender);
+            let host =
+                SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender, self.knobs.workers);
             let mut shard: Shard = seed
                 .open(&mut disk, Box::new(host), Box::new(self.rng.fork()))
                 .map_err(|error| format!("P1: a log cannot be resumed: {error}"))?;
@@ -391,6 +395,7 @@ impl Machine {
             shard.set_dice(Box::new(Dice::new(self.rng.fork(), self.knobs.misses)));
             // A generator of its own: runs without a network draw nothing from it.
             let door_rng = SimRng::new(self.clock.nanos() ^ (cores.len() as u64) << 48);
+            let cores_so_far = cores.len() as u64;
             cores.push(Core {
                 shard,
                 disk,
@@ -407,6 +412,10 @@ impl Machine {
                 jobs_done: Vec::new(),
                 verdicts: Vec::new(),
                 running: BTreeSet::new(),
+                crew: self.knobs.workers.then(|| {
+                    let rng = SimRng::new(self.clock.nanos() ^ (cores_so_far << 40) ^ 0x0077_6f72_6b65_7273);
+                    Crew::new(rng, self.knobs.pending_nanos.min(50_000_000))
+                }),
                 unsent: BTreeMap::new(),
                 deadline: 0,
             });

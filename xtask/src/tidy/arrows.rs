@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gristmill-sdk", &["gristmill-base"]),
     ("gristmill-core", &["gristmill-base", "gristmill-io", "gristmill-state", "gristmill-sdk"]),
     ("gristmill-wire", &["gristmill-base"]),
-    ("gristmill-net", &["gristmill-base", "gristmill-io", "gristmill-core", "gristmill-wire"]),
+    ("gristmill-net", &["gristmill-base", "gristmill-io", "gristmill-core", "gristmill-sdk", "gristmill-wire"]),
     ("gristmill-client", &["gristmill-base", "gristmill-wire"]),
     ("gristmill-test-kit", &["gristmill-base", "gristmill-state", "gristmill-core", "gristmill-sdk"]),
     (
