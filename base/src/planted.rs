@@ -212,11 +212,25 @@ pub enum Bug {
     FailedRepeatEnds = 158,
     /// A run reads of another grain what is appended and not durable.
     FarReadBeforeDurable = 159,
+    /// A condition is judged when it is accepted, not when its turn comes.
+    ConditionJudgedEarly = 190,
+    /// A change under a condition is in one record with other changes of its grain: two states have one version.
+    ConditionNotAlone = 191,
+    /// Whose condition did not hold hears of it, and of the row, before that is durable.
+    ConflictBeforeDurable = 192,
+    /// A row that lies in files alone counts for conditions as one that does not exist.
+    ConditionSkipsFiles = 193,
+    /// An event in a backlog counts as handled for reads that wait for it.
+    TokenForgetsBacklog = 194,
+    /// A read that waits for an event does not wait until its slot has got it.
+    TokenByGrainAlone = 195,
+    /// What a read shows that waited for an event need not be durable.
+    TokenBeforeDurable = 196,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 99] = [
+    pub const ALL: [Bug; 106] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -316,6 +330,13 @@ impl Bug {
         Bug::MissedFireToo,
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
+        Bug::ConditionJudgedEarly,
+        Bug::ConditionNotAlone,
+        Bug::ConflictBeforeDurable,
+        Bug::ConditionSkipsFiles,
+        Bug::TokenForgetsBacklog,
+        Bug::TokenByGrainAlone,
+        Bug::TokenBeforeDurable,
     ];
 }
 

@@ -1,8 +1,10 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 mod refusal;
+mod version;
 
 pub use refusal::{Code, Refusal};
+pub use version::RowVersion;
 
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
@@ -114,6 +116,33 @@ pub enum Operation {
         lane: LaneId,
         /// And its first event that was appended at this time or later, microseconds since 1970.
         time_micros: Option<u64>,
+    },
+    /// A value or a map entry with its version, perhaps only once the grain has handled what it gets of a lane. Answered by
+    /// [`Answer::Row`], or by [`Answer::NotYet`].
+    GetVersioned {
+        /// Table.
+        table: TableId,
+        /// Grain.
+        key: Key,
+        /// Map and key of the entry; `None`: the value.
+        entry: Option<(MapId, Bytes)>,
+        /// What must be handled before.
+        after: Option<After>,
+    },
+    /// Change a value or a map entry if it is as expected. Answered by [`Answer::Compared`].
+    Compare {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+        /// Map and key of the entry; `None`: the value.
+        entry: Option<(MapId, Bytes)>,
+        /// What it must be.
+        condition: Condition,
+        /// What it becomes; `None`: the entry goes, or, of the value, the whole grain.
+        new: Option<Bytes>,
     },
     /// A grain's value. Answered by [`Answer::Value`].
     Get {
@@ -372,6 +401,30 @@ pub enum Operation {
     },
 }
 
+/// What a row must be so that it is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is none.
+    Absent,
+    /// It is still the one that had this version.
+    Version(RowVersion),
+    /// It has these bytes.
+    Value(Bytes),
+}
+
+/// An event whose effect on a grain must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct After {
+    /// A topic that the grain's table subscribes to.
+    pub topic: TopicId,
+    /// A lane of it.
+    pub lane: LaneId,
+    /// Up to this event.
+    pub offset: Offset,
+    /// Wait so long for it.
+    pub wait_millis: u32,
+}
+
 /// What whoever copies a data directory asks of its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupStep {
@@ -452,6 +505,19 @@ pub enum Answer {
     Ingested(u64),
     /// A value or a handler's reply; `None`: there is none.
     Value(Option<Bytes>),
+    /// A value or entry with its version; `None`: there is none.
+    Row(Option<(RowVersion, Bytes)>),
+    /// What was to be handled before has not come in time: what has not.
+    NotYet(String),
+    /// How a change under a condition has ended.
+    Compared {
+        /// Whether it was made.
+        done: bool,
+        /// The row as it was left; `None`: there is none.
+        version: Option<RowVersion>,
+        /// Of a condition that did not hold: the bytes of the row, if they are few.
+        value: Option<Bytes>,
+    },
     /// Events in order.
     Events {
         /// Position after the last durable event of the lane.
@@ -513,6 +579,12 @@ impl Operation {
             | Self::Why { key, .. }
             | Self::Retry { key, .. }
             | Self::Skip { key, .. } => key.len(),
+            Self::GetVersioned { key, entry, .. } => key.len() + entry.as_ref().map_or(0, |(_, entry)| entry.len()),
+            Self::Compare { key, entry, condition, new, .. } => {
+                let entry = entry.as_ref().map_or(0, |(_, entry)| entry.len());
+                let condition = if let Condition::Value(value) = condition { value.len() } else { 0 };
+                key.len() + entry + condition + new.as_ref().map_or(0, |new| new.len())
+            }
             Self::Edit { key, payload, .. } => key.len() + payload.len(),
             Self::Put { key, value, .. } => key.len() + value.len(),
             Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
@@ -533,7 +605,9 @@ impl Answer {
         let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
         match self {
             Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) | Self::Offsets { .. } => 0,
-            Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
+            Self::Value(value) | Self::Compared { value, .. } => value.as_ref().map_or(0, |value| value.len()),
+            Self::Row(row) => row.as_ref().map_or(0, |(_, value)| value.len()),
+            Self::NotYet(message) => message.len(),
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
@@ -585,6 +659,7 @@ impl Operation {
             | Self::MapPut { sequence, .. }
             | Self::MapDelete { sequence, .. }
             | Self::MapDeleteRange { sequence, .. }
+            | Self::Compare { sequence, .. }
             | Self::Invoke { sequence, .. }
             | Self::Retry { sequence, .. }
             | Self::Skip { sequence, .. }

@@ -110,6 +110,8 @@ impl Shard {
         match head(state, grain, work, most) {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
+            Head::Compare if table.0 >= to_come => self.wait_for_version(slot, grain),
+            Head::Compare => self.run_compare(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
             Head::Rest => self.read_backlog(slot, grain),

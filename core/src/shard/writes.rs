@@ -2,7 +2,6 @@
 
 use super::Shard;
 use super::parked::Decision;
-use super::release::answer;
 use super::requests::Spot;
 use crate::access::Lives;
 use crate::catalog::{Map, Table, Topic, data_type};
@@ -14,6 +13,7 @@ use gristmill_base::limits::{
     EDIT_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX,
 };
 use gristmill_base::placement::lane_of;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_state::batch::{Batch, BatchFormat};
 use gristmill_state::grain::Queued;
@@ -82,7 +82,8 @@ impl Shard {
                 } else {
                     "retry got the stored reply"
                 });
-                self.reply(lsn, responder, answer(outcome));
+                let answer = self.answer(outcome);
+                self.reply(lsn, responder, answer);
             }
             Some(SessionOffer::Forgotten) => {
                 let message = format!(
@@ -198,7 +199,8 @@ impl Shard {
     fn refuse_behind(&mut self, lsn: Lsn, (slot, session, pos): (SlotId, SessionId, u64), refusal: Refusal) {
         let outcome = Outcome::Refused(refusal.code.number(), refusal.message);
         if let Some(responder) = self.slot_mut(slot).refuse(session, pos, outcome.clone()) {
-            self.reply(lsn, responder, answer(outcome));
+            let answer = self.answer(outcome);
+            self.reply(lsn, responder, answer);
         }
     }
 
@@ -207,7 +209,7 @@ impl Shard {
         match fit {
             Fit::Void => {
                 if let Some(responder) = self.slot_mut(slot).refuse(session, pos, Outcome::Done) {
-                    self.reply(Lsn(0), responder, answer(Outcome::Done));
+                    self.reply(Lsn(0), responder, Ok(Answer::Done));
                 }
             }
             Fit::Event(lane, lanes, event) => {
@@ -284,7 +286,10 @@ impl Shard {
                 self.committed(slot, committed);
             }
             other => {
-                let operation = other.map_or_else(|operation| operation, unbuiltin);
+                let mut operation = other.map_or_else(|operation| operation, unbuiltin);
+                if planted::is(Bug::ConditionJudgedEarly) {
+                    self.judge_early(slot, address.table, &address.key, &mut operation);
+                }
                 let state = self.slot_mut(slot);
                 let id = state.grains.find_or_make(address.table, &address.key);
                 let input = Input::new(InputCause::Client, operation).of(class);
@@ -420,6 +425,10 @@ impl Shard {
                 let delete = GrainOperation::MapDeleteRange(map, from, to);
                 Fit::Grain(GrainAddress { table, key: key.into() }, delete, false)
             }
+            Operation::Compare { table, key, entry, condition, new, .. } => {
+                let compare = self.fit_compare(table, &key, entry, condition, new)?;
+                Fit::Grain(GrainAddress { table, key: key.into() }, compare, false)
+            }
             Operation::Invoke { table, handler, key, payload, .. } => {
                 let entry = self.table_for(table, &key)?;
                 if entry.handlers.iter().all(|known| known.id != handler.0) {
@@ -553,8 +562,8 @@ pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refus
 
 /// Whether an operation gives memory back, so that it is taken also where that is short.
 fn frees_memory(operation: &Operation) -> bool {
-    use Operation::{Delete, MapDelete, MapDeleteRange, Retry, Skip, Void};
-    let deletes = matches!(operation, Delete { .. } | MapDelete { .. } | MapDeleteRange { .. });
+    use Operation::{Compare, Delete, MapDelete, MapDeleteRange, Retry, Skip, Void};
+    let deletes = matches!(operation, Delete { .. } | MapDelete { .. } | MapDeleteRange { .. } | Compare { new: None, .. });
     deletes || matches!(operation, Void { .. } | Retry { .. } | Skip { .. })
 }
 
@@ -565,7 +574,7 @@ fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// The change that an operation makes without a handler; else the operation.
+/// The change that an operation makes without a handler and without a condition; else the operation.
 pub(super) fn builtin(operation: GrainOperation) -> Result<Mutation, GrainOperation> {
     Ok(match operation {
         GrainOperation::Put(value) => Mutation::Value(value),
@@ -573,7 +582,7 @@ pub(super) fn builtin(operation: GrainOperation) -> Result<Mutation, GrainOperat
         GrainOperation::MapPut(map, key, value) => Mutation::Entry(map, key, value),
         GrainOperation::MapDelete(map, key) => Mutation::NoEntry(map, key),
         GrainOperation::MapDeleteRange(map, from, to) => Mutation::NoRange(map, from, to),
-        call @ GrainOperation::Call(..) => return Err(call),
+        other @ (GrainOperation::Call(..) | GrainOperation::Compare(_)) => return Err(other),
     })
 }
 
