@@ -448,6 +448,11 @@ pub const MOVE_ITEMS_MAX: usize = 65_536;
 /// Bytes of them.
 pub const MOVE_ITEMS_BYTES_MAX: usize = 16 << 20;
 
+/// Inputs that may wait for one key, wherever they lie, before those of clients are refused, unless its table says otherwise: what a
+/// handler that takes a millisecond works off in a quarter of an hour.
+pub const KEY_INPUTS_DEFAULT: u64 = 1 << 20;
+/// Most that a table may say: no limit, in effect.
+pub const KEY_INPUTS_MAX: u64 = 1 << 40;
 /// Longest version of a row, bytes; to clients it is opaque, so it may grow.
 pub const VERSION_BYTES_MAX: usize = 32;
 /// Bytes of a row that a client is told whose condition did not hold; it reads a larger one. They are in the record that says so.

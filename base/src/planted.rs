@@ -226,11 +226,13 @@ pub enum Bug {
     TokenByGrainAlone = 195,
     /// What a read shows that waited for an event need not be durable.
     TokenBeforeDurable = 196,
+    /// What of a key's backlog lies in files alone does not count for its limit.
+    KeyLimitByMemory = 197,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 106] = [
+    pub const ALL: [Bug; 107] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -337,6 +339,7 @@ impl Bug {
         Bug::TokenForgetsBacklog,
         Bug::TokenByGrainAlone,
         Bug::TokenBeforeDurable,
+        Bug::KeyLimitByMemory,
     ];
 }
 

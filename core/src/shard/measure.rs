@@ -97,7 +97,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 34] {
+    fn engine_counts(&self) -> [(&'static str, u64); 35] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -120,6 +120,7 @@ impl Shard {
             ("inputs_deferred", counts.deferred),
             ("failures_caught", counts.caught),
             ("runs_timed_out", counts.timeouts),
+            ("key_limit_refused", counts.key_full),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

@@ -29,6 +29,7 @@ mod groups;
 mod head;
 mod ingest;
 mod items;
+mod key_limits;
 mod lane_reads;
 mod large;
 mod measure;

@@ -126,10 +126,12 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return Some((refusal.code, refusal.message));
         }
-        if self.lines.is_empty() {
+        let full_key = self.key_refuses(slot, session, sequence, operation);
+        if full_key.is_none() && self.lines.is_empty() {
             return None;
         }
-        self.line_refuses(slot, session, sequence, operation).map(|message| (Code::Capacity, message))
+        let refused = full_key.or_else(|| self.line_refuses(slot, session, sequence, operation));
+        refused.map(|message| (Code::Capacity, message))
     }
 
     /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would

@@ -25,6 +25,7 @@ pub(super) const COUNTERS: &[Family] = &[
     ("inputs_deferred", "Inputs that their handlers deferred, each time"),
     ("failures_caught", "Failures that an exception handler took"),
     ("runs_timed_out", "Runs that were given up because their time was over"),
+    ("key_limit_refused", "Operations of clients that were refused because too many inputs wait for their key"),
     ("checkpoints", "Checkpoints of slots"),
     ("checkpoint_bytes", "Bytes of them: what belongs to a slot as a whole, without rows"),
     ("store_row_bytes", "Bytes of keys and values that changed and were handed to flushes"),
