@@ -10,9 +10,9 @@ use gristmill_core::request::{
     RowVersion, Sequence,
 };
 use gristmill_wire::{
-    Common, Compared, CompareSet, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
-    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan, Sequence as WireSequence, Status,
-    Versioned,
+    Common, CompareSet, Compared, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf,
+    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan,
+    Sequence as WireSequence, Status, Versioned,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -396,7 +396,8 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::NotYet(what) => Reply::Versioned(Versioned::NotYet(what)),
         Answer::Compared { done, version, value } => {
             let version = version.map(RowVersion::to_bytes);
-            let compared = Compared { done: *done, version: version.as_ref().map(|it| &it[..]), value: value.as_deref() };
+            let compared =
+                Compared { done: *done, version: version.as_ref().map(|it| &it[..]), value: value.as_deref() };
             return writer.reply(correlation, &Reply::Compared(compared));
         }
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),

@@ -33,8 +33,8 @@ impl RowVersion {
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        bytes[..4].copy_from_slice(&self.directory.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.ssn.0.to_be_bytes());
+        bytes[..4].copy_from_slice(&self.directory.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.ssn.0.to_le_bytes());
         bytes
     }
 
@@ -42,8 +42,8 @@ impl RowVersion {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (directory, ssn) = bytes.split_at_checked(4)?;
-        let directory = u32::from_be_bytes(directory.try_into().ok()?);
-        Some(Self { directory, ssn: Ssn(u64::from_be_bytes(ssn.try_into().ok()?)) })
+        let directory = u32::from_le_bytes(directory.try_into().ok()?);
+        Some(Self { directory, ssn: Ssn(u64::from_le_bytes(ssn.try_into().ok()?)) })
     }
 }
 

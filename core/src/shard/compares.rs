@@ -2,9 +2,10 @@
 //! state that its record follows, and no two states of a row have one version.
 
 use super::Shard;
+use super::builtins::builtin;
 use super::grain_files::{GrainFiles, Missed};
 use super::pending::PendingRun;
-use super::writes::{builtin, check};
+use super::writes::check;
 use crate::access::{Lives, Stored};
 use crate::catalog::{Map, Table, data_type};
 use crate::jobs::Job;

@@ -6,6 +6,7 @@ mod admin;
 mod all_rows;
 mod app_logs;
 mod backlogs;
+mod builtins;
 mod bulk;
 mod catalog;
 mod channels;

@@ -1,6 +1,7 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::builtins::builtin;
 use super::expiry::LATE_NANOS;
 use super::failures::{caught, has_more};
 use super::far_reads::FarReads;
@@ -8,7 +9,6 @@ use super::grain_files::{GrainFiles, Missed};
 use super::head::{Head, Most, handler_of, head, repeat_weight};
 use super::pending::PendingRun;
 use super::run_inputs::{caused, due_of, response, sdk_input};
-use super::writes::builtin;
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
 use crate::catalog::{Catalog, Table};
 use crate::host::{Called, Started, Target as HostTarget, engine_failed};

@@ -87,13 +87,7 @@ impl Shard {
     ///
     /// # Errors
     /// The table gets nothing of the topic, or there is no such lane.
-    fn not_handled(
-        &self,
-        slot: SlotId,
-        table: TableId,
-        key: &[u8],
-        after: &After,
-    ) -> Result<Option<String>, Refusal> {
+    fn not_handled(&self, slot: SlotId, table: TableId, key: &[u8], after: &After) -> Result<Option<String>, Refusal> {
         let After { topic, lane, offset, .. } = *after;
         let Some((app, entry)) = self.catalog.table(table) else { return Err(self.unknown("table", table.0)) };
         let (_, from) = self.catalog.topic(topic).ok_or_else(|| self.unknown("topic", topic.0))?;
@@ -139,7 +133,9 @@ impl Shard {
         names.sort_unstable();
         names.dedup();
         let known = if names.is_empty() { "it subscribes to none".to_owned() } else { names.join(", ") };
-        format!("table {name} does not subscribe to topic {topic}, so nothing of it is to come there; its topics: {known}")
+        format!(
+            "table {name} does not subscribe to topic {topic}, so nothing of it is to come there; its topics: {known}"
+        )
     }
 
     /// Looks at the reads that wait for events to be handled: those that need wait no longer, and those whose time is over.

@@ -1,6 +1,7 @@
 //! Sequenced operations of clients: produce, put, delete, map operations, invoke, void.
 
 use super::Shard;
+use super::builtins::{builtin, frees_memory, unbuiltin};
 use super::parked::Decision;
 use super::requests::Spot;
 use crate::access::Lives;
@@ -18,7 +19,7 @@ use gristmill_base::sometimes::reached;
 use gristmill_state::batch::{Batch, BatchFormat};
 use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::record::{Appended, Event, Mutation, Outcome, PutRow};
+use gristmill_state::record::{Appended, Event, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::Draft;
 use std::mem::take;
@@ -562,38 +563,9 @@ pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refus
     check("the event's value", data_type(topic.value), value, VALUE_BYTES_MAX)
 }
 
-/// Whether an operation gives memory back, so that it is taken also where that is short.
-fn frees_memory(operation: &Operation) -> bool {
-    use Operation::{Compare, Delete, MapDelete, MapDeleteRange, Retry, Skip, Void};
-    let deletes = matches!(operation, Delete { .. } | MapDelete { .. } | MapDeleteRange { .. } | Compare { new: None, .. });
-    deletes || matches!(operation, Void { .. } | Retry { .. } | Skip { .. })
-}
-
 fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {
     if found > allowed {
         return Err(Refusal::new(Code::TooLarge, format!("{found} {what}; at most {allowed} are allowed")));
     }
     Ok(())
-}
-
-/// The change that an operation makes without a handler and without a condition; else the operation.
-pub(super) fn builtin(operation: GrainOperation) -> Result<Mutation, GrainOperation> {
-    Ok(match operation {
-        GrainOperation::Put(value) => Mutation::Value(value),
-        GrainOperation::Delete => Mutation::NoGrain,
-        GrainOperation::MapPut(map, key, value) => Mutation::Entry(map, key, value),
-        GrainOperation::MapDelete(map, key) => Mutation::NoEntry(map, key),
-        GrainOperation::MapDeleteRange(map, from, to) => Mutation::NoRange(map, from, to),
-        other @ (GrainOperation::Call(..) | GrainOperation::Compare(_)) => return Err(other),
-    })
-}
-
-fn unbuiltin(mutation: Mutation) -> GrainOperation {
-    match mutation {
-        Mutation::Value(value) => GrainOperation::Put(value),
-        Mutation::NoGrain | Mutation::NoValue => GrainOperation::Delete,
-        Mutation::Entry(map, key, value) => GrainOperation::MapPut(map, key, value),
-        Mutation::NoEntry(map, key) => GrainOperation::MapDelete(map, key),
-        Mutation::NoRange(map, from, to) => GrainOperation::MapDeleteRange(map, from, to),
-    }
 }

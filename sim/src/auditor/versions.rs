@@ -24,7 +24,7 @@ pub(super) struct Versions(BTreeMap<Place, Known>);
 
 fn number(version: RowVersion) -> u64 {
     let bytes = version.to_bytes();
-    u64::from_be_bytes(bytes[4..].try_into().expect("a version ends with the number of a record"))
+    u64::from_le_bytes(bytes[4..].try_into().expect("a version ends with the number of a record"))
 }
 
 impl Versions {
@@ -76,13 +76,19 @@ impl Auditor {
     }
 
     /// A read with a version was answered that began at that moment.
-    pub(super) fn version_read(&mut self, place: &Place, since: u64, row: Option<&(RowVersion, Box<[u8]>)>) -> Result<(), String> {
+    pub(super) fn version_read(
+        &mut self,
+        place: &Place,
+        since: u64,
+        row: Option<&(RowVersion, Box<[u8]>)>,
+    ) -> Result<(), String> {
         let known = self.versions.0.entry(place.clone()).or_default();
         let floor = known.floor.at(since);
         match row {
-            Some((version, _)) if number(*version) < floor => {
-                Err(format!("P1, P2: {place:?} is shown with version {}, but {floor} was known before", number(*version)))
-            }
+            Some((version, _)) if number(*version) < floor => Err(format!(
+                "P1, P2: {place:?} is shown with version {}, but {floor} was known before",
+                number(*version)
+            )),
             Some((version, value)) => self.versions.told(place, *version, Some(value), self.moment),
             None if floor > 0 && !known.may_go => {
                 Err(format!("P1, P2: {place:?} is not shown, but version {floor} was known before"))
@@ -97,13 +103,14 @@ impl Auditor {
             unreachable!("only reads behind events come here")
         };
         // The event may be one of an app that was deleted since.
-        let is_it = |(of, value): &(Vec<u8>, Vec<u8>)| {
-            of == key.as_bytes() && value.starts_with(format!("{id}|").as_bytes())
-        };
+        let is_it =
+            |(of, value): &(Vec<u8>, Vec<u8>)| of == key.as_bytes() && value.starts_with(format!("{id}|").as_bytes());
         let is_known = self.events.get(&(*topic, *lane, *offset)).is_some_and(is_it);
         match answer {
             Answer::NotYet(_) => Ok(()),
-            Answer::Row(None) if is_known => Err(format!("P2: {act:?} was answered, and the event's effect is not there")),
+            Answer::Row(None) if is_known => {
+                Err(format!("P2: {act:?} was answered, and the event's effect is not there"))
+            }
             Answer::Row(None) => Ok(()),
             Answer::Row(Some((_, value))) => {
                 let seen = <[u8; 8]>::try_from(&**value).map_or(0, decode_u64);

@@ -7,9 +7,10 @@ use gristmill_core::request::{
     Answer, BatchFormat, BatchView, Code, Condition, EventView, Operation, Refusal, RowVersion, Sequence,
 };
 use gristmill_wire::{
-    After, Append, CompareSet, Condition as WireCondition, Delete, EditParked, EventBatchBuf, Failure, Get, GetVersioned, HeadersBuf, Invoke, LaneOffsets, MapDelete,
-    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked,
-    Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Versioned, Void, Why,
+    After, Append, CompareSet, Condition as WireCondition, Delete, EditParked, EventBatchBuf, Failure, Get,
+    GetVersioned, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapDeleteRange, MapGet, MapPut, OpCode,
+    Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
+    ShowParked, SkipParked, Status, Versioned, Void, Why,
 };
 
 fn sequence(of: Sequence) -> WireSequence {

@@ -78,7 +78,8 @@ impl Act {
     #[must_use]
     pub fn is_read(&self) -> bool {
         let of_versions = matches!(self, Self::GetVersioned(_) | Self::GetAfter(..));
-        of_versions || matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
+        of_versions
+            || matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
     }
 }
 
@@ -277,9 +278,7 @@ impl Names {
                 let (key, from, to) = (bytes(key).into(), bytes(from), to.as_deref().map(bytes));
                 (slot, Operation::MapDeleteRange { table: id, map, sequence, key, from, to })
             }
-            Act::Set((name, key, None), value) => {
-                self.operation(&Act::Put(name, key.clone(), value.clone()), sequence)
-            }
+            Act::Set((name, key, None), value) => self.operation(&Act::Put(name, key.clone(), value.clone()), sequence),
             Act::Set((name, key, Some((map, entry))), value) => {
                 self.operation(&Act::MapPut(name, map, key.clone(), entry.clone(), value.clone()), sequence)
             }

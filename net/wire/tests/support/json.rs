@@ -222,7 +222,9 @@ fn replied(reply: &Reply<'_>) -> Value {
         Reply::Compared(it) => {
             json!({ "done": it.done, "version": it.version.map(bytes), "value": it.value.map(bytes) })
         }
-        Reply::Versioned(Versioned::Row { version, value }) => json!({ "version": bytes(version), "value": bytes(value) }),
+        Reply::Versioned(Versioned::Row { version, value }) => {
+            json!({ "version": bytes(version), "value": bytes(value) })
+        }
         Reply::Versioned(Versioned::Absent) => json!("absent"),
         Reply::Versioned(Versioned::NotYet(what)) => json!({ "not_yet": what }),
         Reply::Json(text) => json!({ "json": serde_json::from_str::<Value>(text).expect("JSON") }),

@@ -5,9 +5,9 @@ use gristmill_base::ids::{
 };
 use gristmill_wire::{
     After, AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, CompareSet, Condition, Delete, Describe,
-    EditParked, Get, GetVersioned, Headers, Hello,
-    Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
-    Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    EditParked, Get, GetVersioned, Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot,
+    Offsets, OpCode, Operation, PauseSubscription, Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence,
+    ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};

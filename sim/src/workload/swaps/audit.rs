@@ -71,7 +71,10 @@ impl Chain {
         }
         let (writes, perhaps) = self.writes;
         if ends > writes + perhaps {
-            let what = format!("P1, P6: {ends} states were left for a state that nothing names, by at most {} writes", writes + perhaps);
+            let what = format!(
+                "P1, P6: {ends} states were left for a state that nothing names, by at most {} writes",
+                writes + perhaps
+            );
             return Err(format!("{what}; came: {:?}; left: {:?}; last: {last:?}", self.came, self.left));
         }
         Ok(())
