@@ -489,6 +489,20 @@ pub const MOVE_ITEMS_MAX: usize = 65_536;
 /// Bytes of them.
 pub const MOVE_ITEMS_BYTES_MAX: usize = 16 << 20;
 
+/// Inputs that may wait for one key, wherever they lie, before those of clients are refused, unless its table says otherwise: what a
+/// handler that takes a millisecond works off in a quarter of an hour.
+pub const KEY_INPUTS_DEFAULT: u64 = 1 << 20;
+/// Most that a table may say: no limit, in effect.
+pub const KEY_INPUTS_MAX: u64 = 1 << 40;
+/// Longest version of a row, bytes; to clients it is opaque, so it may grow.
+pub const VERSION_BYTES_MAX: usize = 32;
+/// Bytes of a row that a client is told whose condition did not hold; it reads a larger one. They are in the record that says so.
+pub const TOLD_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Longest wait of a read for an event to be handled, milliseconds: who wants more asks again.
+pub const AFTER_WAIT_MILLIS_MAX: u32 = 60_000;
+/// Reads of a shard that wait for events to be handled. Each turn looks at them; further ones are refused for capacity.
+pub const AFTER_WAITING_MAX: usize = 4_096;
+
 const _: () = assert!(SLOT_COUNT_DEFAULT <= SLOT_COUNT_MAX, "the default must be allowed");
 const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT_DEFAULT, "every shard owns at least one slot");
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES), "a block is whole sectors");

@@ -252,11 +252,27 @@ pub enum Bug {
     WaitingForgotten = 244,
     /// A run leaves for a worker before what it shows is durable.
     OrderBeforeDurable = 245,
+    /// A condition is judged when it is accepted, not when its turn comes.
+    ConditionJudgedEarly = 190,
+    /// A change under a condition is in one record with other changes of its grain: two states have one version.
+    ConditionNotAlone = 191,
+    /// Whose condition did not hold hears of it, and of the row, before that is durable.
+    ConflictBeforeDurable = 192,
+    /// A row that lies in files alone counts for conditions as one that does not exist.
+    ConditionSkipsFiles = 193,
+    /// An event in a backlog counts as handled for reads that wait for it.
+    TokenForgetsBacklog = 194,
+    /// A read that waits for an event does not wait until its slot has got it.
+    TokenByGrainAlone = 195,
+    /// What a read shows that waited for an event need not be durable.
+    TokenBeforeDurable = 196,
+    /// What of a key's backlog lies in files alone does not count for its limit.
+    KeyLimitByMemory = 197,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 117] = [
+    pub const ALL: [Bug; 125] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -374,6 +390,14 @@ impl Bug {
         Bug::LostRunForgotten,
         Bug::WaitingForgotten,
         Bug::OrderBeforeDurable,
+        Bug::ConditionJudgedEarly,
+        Bug::ConditionNotAlone,
+        Bug::ConflictBeforeDurable,
+        Bug::ConditionSkipsFiles,
+        Bug::TokenForgetsBacklog,
+        Bug::TokenByGrainAlone,
+        Bug::TokenBeforeDurable,
+        Bug::KeyLimitByMemory,
     ];
 }
 

@@ -142,6 +142,8 @@ pub struct Table {
     /// Maps that an earlier version had. Their entries stay with their grains, and are there again for a version that has the map
     /// again; until then their ids are taken.
     pub retired: Vec<Map>,
+    /// How many inputs may wait for a grain before clients' are refused.
+    pub backlog_inputs: u64,
 }
 
 /// A subscription instance.

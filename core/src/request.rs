@@ -1,8 +1,11 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
+mod measure;
 mod refusal;
+mod version;
 
 pub use refusal::{Code, Refusal};
+pub use version::RowVersion;
 
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
@@ -116,6 +119,33 @@ pub enum Operation {
         lane: LaneId,
         /// And its first event that was appended at this time or later, microseconds since 1970.
         time_micros: Option<u64>,
+    },
+    /// A value or a map entry with its version, perhaps only once the grain has handled what it gets of a lane. Answered by
+    /// [`Answer::Row`], or by [`Answer::NotYet`].
+    GetVersioned {
+        /// Table.
+        table: TableId,
+        /// Grain.
+        key: Key,
+        /// Map and key of the entry; `None`: the value.
+        entry: Option<(MapId, Bytes)>,
+        /// What must be handled before.
+        after: Option<After>,
+    },
+    /// Change a value or a map entry if it is as expected. Answered by [`Answer::Compared`].
+    Compare {
+        /// Table.
+        table: TableId,
+        /// Sequenced at the key's slot.
+        sequence: Sequence,
+        /// Grain.
+        key: Key,
+        /// Map and key of the entry; `None`: the value.
+        entry: Option<(MapId, Bytes)>,
+        /// What it must be.
+        condition: Condition,
+        /// What it becomes; `None`: the entry goes, or, of the value, the whole grain.
+        new: Option<Bytes>,
     },
     /// A grain's value. Answered by [`Answer::Value`].
     Get {
@@ -399,10 +429,36 @@ impl Operation {
             | Self::Retry { table, .. }
             | Self::Skip { table, .. }
             | Self::Edit { table, .. }
+            | Self::Compare { table, .. }
+            | Self::GetVersioned { table, .. }
             | Self::Invoke { table, .. } => Some(table),
             _ => None,
         }
     }
+}
+
+/// What a row must be so that it is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is none.
+    Absent,
+    /// It is still the one that had this version.
+    Version(RowVersion),
+    /// It has these bytes.
+    Value(Bytes),
+}
+
+/// An event whose effect on a grain must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct After {
+    /// A topic that the grain's table subscribes to.
+    pub topic: TopicId,
+    /// A lane of it.
+    pub lane: LaneId,
+    /// Up to this event.
+    pub offset: Offset,
+    /// Wait so long for it.
+    pub wait_millis: u32,
 }
 
 /// What whoever copies a data directory asks of its server.
@@ -485,6 +541,19 @@ pub enum Answer {
     Ingested(u64),
     /// A value or a handler's reply; `None`: there is none.
     Value(Option<Bytes>),
+    /// A value or entry with its version; `None`: there is none.
+    Row(Option<(RowVersion, Bytes)>),
+    /// What was to be handled before has not come in time: what has not.
+    NotYet(String),
+    /// How a change under a condition has ended.
+    Compared {
+        /// Whether it was made.
+        done: bool,
+        /// The row as it was left; `None`: there is none.
+        version: Option<RowVersion>,
+        /// Of a condition that did not hold: the bytes of the row, if they are few.
+        value: Option<Bytes>,
+    },
     /// Events in order.
     Events {
         /// Position after the last durable event of the lane.
@@ -530,54 +599,6 @@ pub enum Answer {
     Json(String),
 }
 
-impl Operation {
-    /// Bytes of keys and values that it carries, for accounting.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            Self::Produce { key, value, headers, .. } => {
-                key.len() + value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-            }
-            Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
-            Self::Append { batch, .. } => batch.bytes.len(),
-            Self::Get { key, .. }
-            | Self::Delete { key, .. }
-            | Self::ShowParked { key, .. }
-            | Self::Why { key, .. }
-            | Self::Retry { key, .. }
-            | Self::Skip { key, .. } => key.len(),
-            Self::Edit { key, payload, .. } => key.len() + payload.len(),
-            Self::Put { key, value, .. } => key.len() + value.len(),
-            Self::MapGet { key, entry, .. } | Self::MapDelete { key, entry, .. } => key.len() + entry.len(),
-            Self::MapPut { key, entry, value, .. } => key.len() + entry.len() + value.len(),
-            Self::Invoke { key, payload, .. } => key.len() + payload.len(),
-            Self::Range { key, from, to, .. } | Self::MapDeleteRange { key, from, to, .. } => {
-                key.len() + from.len() + to.as_ref().map_or(0, |to| to.len())
-            }
-            _ => 0,
-        }
-    }
-}
-
-impl Answer {
-    /// Bytes of values that it carries.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let pair = |(key, value): &(Bytes, Bytes)| key.len() + value.len();
-        match self {
-            Self::Done | Self::Session(..) | Self::Appended { .. } | Self::Ingested(_) | Self::Offsets { .. } => 0,
-            Self::Value(value) => value.as_ref().map_or(0, |value| value.len()),
-            Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
-            Self::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
-            Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
-            Self::Rows { rows, .. } => {
-                rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
-            }
-            Self::Json(text) => text.len(),
-        }
-    }
-}
-
 /// The end of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -593,37 +614,5 @@ impl Request {
     pub fn take(&mut self) -> Self {
         let operation = std::mem::replace(&mut self.operation, Operation::Status);
         Self { responder: self.responder, session: self.session, class: self.class, operation }
-    }
-}
-
-impl Operation {
-    /// How many inputs it brings, about: by it bulk is bounded.
-    #[must_use]
-    pub fn inputs(&self) -> usize {
-        match self {
-            Self::Ingest(ingest) => ingest.records.len().max(1),
-            Self::Append { batch, .. } => batch.count.max(1) as usize,
-            _ => 1,
-        }
-    }
-
-    /// Its place in the session, if it has one.
-    #[must_use]
-    pub fn sequence(&self) -> Option<Sequence> {
-        match self {
-            Self::Produce { sequence, .. }
-            | Self::Append { sequence, .. }
-            | Self::Put { sequence, .. }
-            | Self::Delete { sequence, .. }
-            | Self::MapPut { sequence, .. }
-            | Self::MapDelete { sequence, .. }
-            | Self::MapDeleteRange { sequence, .. }
-            | Self::Invoke { sequence, .. }
-            | Self::Retry { sequence, .. }
-            | Self::Skip { sequence, .. }
-            | Self::Edit { sequence, .. }
-            | Self::Void { sequence, .. } => Some(*sequence),
-            _ => None,
-        }
     }
 }

@@ -6,12 +6,13 @@ use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX};
 use gristmill_core::request::{
-    Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, Code, EventView, Ingest, Operation, Refusal, ReplayAct,
-    Sequence,
+    After, Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, Code, Condition, EventView, Ingest, Operation,
+    Refusal, ReplayAct, RowVersion, Sequence,
 };
 use gristmill_wire::{
-    Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
-    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan, Sequence as WireSequence, Status,
+    Common, CompareSet, Compared, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf,
+    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan,
+    Sequence as WireSequence, Status, Versioned,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -211,9 +212,38 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             key: it.key.into(),
             payload: owned(it.payload),
         },
+        WireOperation::CompareSet(it) => compare(it),
+        WireOperation::GetVersioned(it) => Operation::GetVersioned {
+            table: it.table,
+            key: it.key.into(),
+            entry: it.entry.map(|(map, key)| (map, owned(key))),
+            after: it.after.map(|it| After {
+                topic: it.topic,
+                lane: it.lane,
+                offset: it.offset,
+                wait_millis: it.wait_millis,
+            }),
+        },
         WireOperation::Void(it) => Operation::Void { slot: it.slot, sequence: sequence(it.sequence) },
         other => return parked_operation(other),
     })
+}
+
+fn compare(wire: &CompareSet<'_>) -> Operation {
+    let condition = match wire.condition {
+        WireCondition::Absent => Condition::Absent,
+        // Bytes that no server has given out are the version of nothing.
+        WireCondition::Version(bytes) => Condition::Version(RowVersion::from_bytes(bytes).unwrap_or(RowVersion::NONE)),
+        WireCondition::Value(value) => Condition::Value(owned(value)),
+    };
+    Operation::Compare {
+        table: wire.table,
+        sequence: sequence(wire.sequence),
+        key: wire.key.into(),
+        entry: wire.entry.map(|(map, key)| (map, owned(key))),
+        condition,
+        new: wire.new.map(owned),
+    }
 }
 
 /// The operations on grains that are parked, and why one does not move.
@@ -302,7 +332,7 @@ pub fn status(code: Code) -> Status {
 }
 
 /// Whether an operation reads state and is answered at once, so that it may be held back, or refused, while its client
-/// does not take results. A read of a topic may wait for events and is held back by nothing.
+/// does not take results. A read of a topic, and one with a version, may wait for events and is held back by nothing.
 pub(crate) fn is_read(code: OpCode) -> bool {
     matches!(
         code,
@@ -320,7 +350,7 @@ pub(crate) fn is_read(code: OpCode) -> bool {
 #[must_use]
 pub fn answer_bytes(answer: &Answer) -> usize {
     match answer {
-        Answer::Value(Some(value)) => value.len(),
+        Answer::Value(Some(value)) | Answer::Row(Some((_, value))) => value.len(),
         Answer::Json(text) => text.len(),
         Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
         Answer::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
@@ -372,6 +402,18 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         &Answer::Offsets { start, end, at } => Reply::Offsets(LaneOffsets { start, end, at }),
         Answer::Value(value) => return writer.value(correlation, value.as_deref().unwrap_or_default()),
         Answer::Json(text) => Reply::Json(text.as_str().into()),
+        Answer::Row(None) => Reply::Versioned(Versioned::Absent),
+        Answer::Row(Some((version, value))) => {
+            let version = version.to_bytes();
+            return writer.reply(correlation, &Reply::Versioned(Versioned::Row { version: &version, value }));
+        }
+        Answer::NotYet(what) => Reply::Versioned(Versioned::NotYet(what)),
+        Answer::Compared { done, version, value } => {
+            let version = version.map(RowVersion::to_bytes);
+            let compared =
+                Compared { done: *done, version: version.as_ref().map(|it| &it[..]), value: value.as_deref() };
+            return writer.reply(correlation, &Reply::Compared(compared));
+        }
         Answer::Events { end, next, events } => return write_events(writer, correlation, *end, *next, events),
         Answer::Batches { end, next, batches } => {
             let batches = batches.iter();

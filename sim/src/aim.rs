@@ -70,6 +70,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug if is_of_replay(bug) => aim_at_replay(bug, knobs),
+        bug if is_of_versions(bug) => aim_at_versions(bug, knobs),
         bug => aim_at_moves(bug, knobs),
     }
 }
@@ -220,6 +221,44 @@ fn aim_at_context(bug: Bug, knobs: &mut Knobs) {
     knobs.padding = 1_500;
     knobs.job_nanos = 100_000;
     knobs.boot.resident_bytes_max = 0;
+}
+
+/// Whether a bug is one of versions, of changes under conditions, and of reads behind events.
+#[must_use]
+pub fn is_of_versions(bug: Bug) -> bool {
+    use Bug::{
+        ConditionJudgedEarly, ConditionNotAlone, ConditionSkipsFiles, ConflictBeforeDurable, KeyLimitByMemory,
+        TokenBeforeDurable, TokenByGrainAlone, TokenForgetsBacklog,
+    };
+    let of_conditions = [ConditionJudgedEarly, ConditionNotAlone, ConditionSkipsFiles, ConflictBeforeDurable];
+    let of_tokens = [TokenBeforeDurable, TokenByGrainAlone, TokenForgetsBacklog];
+    of_conditions.contains(&bug) || of_tokens.contains(&bug) || bug == KeyLimitByMemory
+}
+
+/// Many clients at few rows, and what goes wrong soon behind it.
+fn aim_at_versions(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    knobs.operations = knobs.operations.max(120);
+    knobs.window = 16;
+    match bug {
+        Bug::ConflictBeforeDurable | Bug::TokenBeforeDurable => {
+            knobs.boot.flush_spacing_nanos = 20_000_000;
+            (knobs.crash_turns, knobs.crashes) = (150, 30);
+        }
+        Bug::ConditionSkipsFiles => {
+            checkpoint_often(knobs);
+            (knobs.padding, knobs.job_nanos, knobs.boot.resident_bytes_max) = (1_500, 100_000, 0);
+        }
+        Bug::KeyLimitByMemory => {
+            checkpoint_often(knobs);
+            (knobs.padding, knobs.job_nanos, knobs.tuning.backlog_ahead) = (1_500, 100_000, 1);
+            (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000);
+            (knobs.crash_turns, knobs.crashes) = (300, 12);
+        }
+        Bug::TokenForgetsBacklog => (knobs.pending, knobs.pending_nanos) = (300_000, 4_000_000_000),
+        Bug::TokenByGrainAlone => (knobs.mesh_nanos, knobs.mesh_parcels) = (2_000_000, 1),
+        _ => knobs.think_nanos = 20_000,
+    }
 }
 
 /// Little in memory, checkpoints all the time, many lives that end in one moment.

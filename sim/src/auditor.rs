@@ -7,6 +7,7 @@ pub mod lives;
 mod shown;
 mod starts;
 mod times;
+mod versions;
 
 pub use batches::events_of_batches;
 
@@ -106,6 +107,7 @@ pub struct Auditor {
     /// Counts what was learned: what a read that begins at a moment must show was learned up to it.
     moment: u64,
     cells: BTreeMap<CellKey, Cell>,
+    versions: versions::Versions,
     /// What lives for a time.
     pub lives: lives::Lives,
     /// Reads that were checked.
@@ -123,6 +125,7 @@ impl Auditor {
             self.past.insert(id, Issued { act: act.clone(), fate: Fate::Unknown });
             return;
         }
+        self.may_delete(act);
         let is_of_lives = self.lives.issue(id, act);
         let cells = if is_of_lives { Vec::new() } else { self.cells_of(act) };
         for (key, value) in cells {
@@ -160,8 +163,9 @@ impl Auditor {
         if let (Act::Produce(topic, key, value), Fate::Acked(Answer::Appended { lane, offset })) = (&act, &fate) {
             self.event(topic, lane.0, *offset, key.as_bytes(), value)?;
         }
-        if let Fate::Acked(_) = &fate {
+        if let Fate::Acked(answer) = &fate {
             self.moment += 1;
+            self.compared(&act, answer)?;
             let cells = if self.lives.has(id) { Vec::new() } else { self.cells_of(&act) };
             for (key, _) in cells {
                 let cell = self.cells.get_mut(&key).expect("an issued write has a cell");
@@ -181,6 +185,7 @@ impl Auditor {
         self.is_between = true;
         self.past.append(&mut self.operations);
         self.cells.clear();
+        self.versions = versions::Versions::default();
         self.lives.forget();
         self.events.clear();
         self.ends.clear();
@@ -253,6 +258,8 @@ impl Auditor {
         };
         let answer = taken_apart.as_ref().unwrap_or(answer);
         match (act, answer) {
+            (Act::GetVersioned(place), Answer::Row(row)) => self.version_read(place, since, row.as_ref()),
+            (Act::GetAfter(..), answer) => self.read_after(act, since, answer),
             (Act::Get(table, key), Answer::Value(value)) => self.cell_read((table, key.clone(), None), since, value),
             (Act::MapGet(table, "cells", key, entry), Answer::Value(value)) => {
                 self.cell_read((table, key.clone(), Some(entry.clone())), since, value)
@@ -413,6 +420,7 @@ impl Auditor {
             };
             Ok(row.map(|row| row.bytes.to_vec()))
         })?;
+        self.check_versions(machine, names)?;
         self.check_starts(machine, names)
     }
 

@@ -384,6 +384,7 @@ impl Client {
                     Err(format!("P9: {act:?} was refused while the disk was full: {refusal:?}"))
                 }
                 Ok(answer) => {
+                    world.workload.heard(0, &act, &answer);
                     if world.machine.full_until.is_some() {
                         reached("read while the disk was full");
                     }
@@ -485,6 +486,9 @@ impl Client {
                 Ok(Answer::Appended { lane, offset }) => Ok(Answer::Appended { lane, offset: Offset(offset.0 + at) }),
                 other => other,
             };
+            if let Ok(answer) = &outcome {
+                world.workload.heard(id + at, &open.acts[at as usize], answer);
+            }
             world.auditor.answer(id + at, &outcome)?;
         }
         while lane.open.front().is_some_and(|open| open.answered) {

@@ -181,6 +181,11 @@ interleavings! {
     the_first_input_of_a_parked_grain_is_read: "first input of a parked grain read from files", "stuck", 1;
     a_grain_is_tried_again_from_files: "grain with a backlog in files tried again", "stuck", 1;
     /// Runs: several rows that are not in memory come together; another grain is read on another core, and asked again.
+    a_condition_does_not_hold: "condition did not hold", "swaps", 1;
+    a_condition_waits_for_files: "condition waits for its row from files", "swaps", 1;
+    a_read_waits_for_an_event: "read waits for an event to be handled", "swaps", 1;
+    a_read_that_waits_follows_its_slot: "read that waits for an event follows its slot", "swaps", 2;
+    a_client_is_refused_for_its_key: "client refused because too much waits for its key", "swaps", 1;
     a_run_waits_for_several_rows: "run waits for several rows at once", "context", 1;
     a_run_reads_another_grain: "run reads another grain from elsewhere", "context", 1;
     /// In the end nothing is parked.

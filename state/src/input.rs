@@ -64,6 +64,30 @@ pub enum GrainOperation {
     MapDeleteRange(MapId, Bytes, Option<Bytes>),
     /// Calls a handler with a payload.
     Call(HandlerId, Bytes),
+    /// Changes a row if it is as expected.
+    Compare(Box<Compare>),
+}
+
+/// A change of one row under a condition, which is judged when its turn comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// Map and key of the entry; `None` for the value.
+    pub entry: Option<(MapId, Bytes)>,
+    /// The condition.
+    pub expected: Expected,
+    /// What the row becomes; `None`: the entry is deleted, or, of the value, the whole grain.
+    pub new: Option<Bytes>,
+}
+
+/// What a row must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is none.
+    Absent,
+    /// As the record of that number wrote it; 0: no row is so.
+    Version(Ssn),
+    /// These bytes.
+    Value(Bytes),
 }
 
 /// Why an input is there.
@@ -149,6 +173,8 @@ pub enum Target {
     Lane(LaneKey, InputClass, Bytes, Bytes),
 }
 
+/// Number of a change under a condition among the operations of records: that of the protocol's operation.
+const COMPARE: u8 = 44;
 /// Bit of an input's hops, in bytes, that says bulk.
 const BULK_HOPS: u8 = 1 << 7;
 const _: () = assert!(MESSAGE_HOPS_MAX + 2 < BULK_HOPS, "hops and a response's hop fit below the bit");
@@ -282,6 +308,10 @@ impl GrainOperation {
                 out.put_varint(handler.0.into());
                 out.put_bytes(payload);
             }
+            Self::Compare(compare) => {
+                out.put_u8(COMPARE);
+                compare.encode(out);
+            }
         }
     }
 
@@ -297,6 +327,7 @@ impl GrainOperation {
                 opt(from, "key", KEY_BYTES_MAX)?.map(Into::into),
             ),
             6 => Self::Call(HandlerId(from.varint_as("handler")?), value(from)?),
+            COMPARE => Self::Compare(Box::new(Compare::decode(from)?)),
             found => return Err(DecodeError::Unknown { what: "grain operation", found: found.into() }),
         })
     }
@@ -309,6 +340,66 @@ impl GrainOperation {
             Self::Put(bytes) | Self::MapDelete(_, bytes) | Self::Call(_, bytes) => bytes.len(),
             Self::MapPut(_, key, value) => key.len() + value.len(),
             Self::MapDeleteRange(_, from, to) => from.len() + to.as_ref().map_or(0, |to| to.len()),
+            Self::Compare(compare) => compare.weight(),
+        }
+    }
+}
+
+impl Compare {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match &self.entry {
+            None => out.put_u8(0),
+            Some((map, key)) => {
+                out.put_u8(1);
+                out.put_varint(map.0.into());
+                out.put_bytes(key);
+            }
+        }
+        match &self.expected {
+            Expected::Absent => out.put_u8(0),
+            Expected::Version(ssn) => {
+                out.put_u8(1);
+                out.put_varint(ssn.0);
+            }
+            Expected::Value(bytes) => {
+                out.put_u8(2);
+                out.put_bytes(bytes);
+            }
+        }
+        put_opt(out, self.new.as_deref());
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let entry = match from.u8()? {
+            0 => None,
+            1 => Some((MapId(from.varint_as("map")?), key(from)?)),
+            found => return Err(DecodeError::Unknown { what: "presence", found: found.into() }),
+        };
+        let expected = match from.u8()? {
+            0 => Expected::Absent,
+            1 => Expected::Version(Ssn(from.varint()?)),
+            2 => Expected::Value(value(from)?),
+            found => return Err(DecodeError::Unknown { what: "condition", found: found.into() }),
+        };
+        Ok(Self { entry, expected, new: opt(from, "value", VALUE_BYTES_MAX)?.map(Into::into) })
+    }
+
+    /// Bytes that it carries, for accounting.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let entry = self.entry.as_ref().map_or(0, |(_, key)| key.len());
+        let expected = if let Expected::Value(bytes) = &self.expected { bytes.len() } else { 0 };
+        entry + expected + self.new.as_ref().map_or(0, |new| new.len())
+    }
+
+    /// Whether a row that is so, with the record that wrote it, is as expected.
+    #[must_use]
+    pub fn holds(&self, found: Option<(Ssn, &[u8])>) -> bool {
+        match (&self.expected, found) {
+            (Expected::Absent, found) => found.is_none(),
+            (Expected::Version(wanted), Some((ssn, _))) => *wanted == ssn,
+            (Expected::Value(wanted), Some((_, bytes))) => **wanted == *bytes,
+            (_, None) => false,
         }
     }
 }

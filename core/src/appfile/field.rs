@@ -5,8 +5,8 @@ use super::node::{Content, Node};
 use super::{AppFileError, Config, ValueType};
 use gristmill_base::datatype::DataType;
 use gristmill_base::limits::{
-    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX,
-    TTL_MICROS_MIN,
+    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, KEY_INPUTS_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT,
+    TTL_MICROS_MAX, TTL_MICROS_MIN,
 };
 use gristmill_base::nearest::nearest;
 use gristmill_base::units::bytes;
@@ -208,6 +208,11 @@ impl<'a> Field<'a> {
     /// Number of tries.
     pub(super) fn attempts(&self) -> Result<u32, AppFileError> {
         Ok(self.whole(1..=ATTEMPTS_MAX.into())? as u32)
+    }
+
+    /// How many inputs may wait for a key.
+    pub(super) fn backlog_inputs(&self) -> Result<u64, AppFileError> {
+        Ok(self.whole(1..=KEY_INPUTS_MAX.into())? as u64)
     }
 
     /// The number of a status that an app gives.

@@ -11,7 +11,9 @@ mod node;
 mod tests;
 
 use gristmill_base::datatype::DataType;
-use gristmill_base::limits::{APP_FILE_BYTES_MAX, DELETE_RETENTION_HOURS_DEFAULT, LANE_COUNT_DEFAULT};
+use gristmill_base::limits::{
+    APP_FILE_BYTES_MAX, DELETE_RETENTION_HOURS_DEFAULT, KEY_INPUTS_DEFAULT, LANE_COUNT_DEFAULT,
+};
 use std::fmt;
 use std::time::Duration;
 
@@ -97,6 +99,8 @@ pub struct TableSpec {
     pub handlers: Vec<HandlerSpec>,
     /// How long a grain lives from when something of it was written last; `None`: until it is deleted.
     pub ttl: Option<Duration>,
+    /// How many inputs may wait for a grain before clients' are refused.
+    pub backlog_inputs: u64,
 }
 
 /// A sorted map of a table.
@@ -314,7 +318,7 @@ fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>,
 }
 
 /// The keys of a table.
-const TABLE_FIELDS: [&str; 6] = ["name", "key", "value", "maps", "handlers", "ttl"];
+const TABLE_FIELDS: [&str; 7] = ["name", "key", "value", "maps", "handlers", "ttl", "backlog"];
 
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
     let fields = table.fields(&TABLE_FIELDS)?;
@@ -325,6 +329,10 @@ fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
         maps: fields.list("maps")?.iter().map(read_map).collect::<Result<_, _>>()?,
         handlers: fields.list("handlers")?.iter().map(read_handler).collect::<Result<_, _>>()?,
         ttl: fields.optional("ttl").map(|ttl| ttl.ttl()).transpose()?.flatten(),
+        backlog_inputs: match fields.optional("backlog") {
+            Some(backlog) => backlog.fields(&["inputs"])?.required("inputs")?.backlog_inputs()?,
+            None => KEY_INPUTS_DEFAULT,
+        },
     })
 }
 

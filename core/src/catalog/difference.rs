@@ -214,6 +214,10 @@ impl Difference {
             (None, None) => {}
         }
         self.ttl(&about, old.ttl_micros, new.ttl_micros);
+        if old.backlog_inputs != new.backlog_inputs {
+            let (old, new) = (old.backlog_inputs, new.backlog_inputs);
+            self.changes(&about, format!("{old} inputs may wait for a key, and {new} from now on"));
+        }
         for map in &new.maps {
             let about = format!("map {} of table {}", map.name, new.name);
             match (old.map(gristmill_base::ids::MapId(map.id)), old.retired.iter().find(|known| known.id == map.id)) {

@@ -147,6 +147,7 @@ impl Catalog {
                 ttl_micros: table.ttl.map(|ttl| ttl.as_micros() as u64),
                 expired_before: known.is_some_and(Table::grains_expire) && !planted::is(Bug::OldLivesGoOn),
                 retired,
+                backlog_inputs: table.backlog_inputs,
             });
         }
         AppEntry {

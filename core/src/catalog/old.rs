@@ -5,6 +5,7 @@
 use super::{
     AppEntry, Begin, Catalog, Deleted, Exception, Exhausted, HandlerEntry, Map, PastVersion, Subscription, Table, Topic,
 };
+use gristmill_base::limits::KEY_INPUTS_DEFAULT;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -286,6 +287,7 @@ fn table_5(old: TableV5) -> Table {
         ttl_micros: old.ttl_micros,
         expired_before: old.expired_before,
         retired: old.retired,
+        backlog_inputs: KEY_INPUTS_DEFAULT,
     }
 }
 
@@ -336,6 +338,7 @@ mod tests {
             ttl_micros,
             expired_before: false,
             retired: vec![],
+            backlog_inputs: KEY_INPUTS_DEFAULT,
         }
     }
 

@@ -98,6 +98,8 @@ impl Activity {
     pub(super) fn sample_operation(&mut self, operation: &Operation) {
         match operation {
             Operation::Get { table, key }
+            | Operation::GetVersioned { table, key, .. }
+            | Operation::Compare { table, key, .. }
             | Operation::Put { table, key, .. }
             | Operation::Delete { table, key, .. }
             | Operation::MapGet { table, key, .. }

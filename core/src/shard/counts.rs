@@ -26,6 +26,8 @@ pub(super) struct Counts {
     pub(super) timeouts: u64,
     /// Sleeps of runs that were begun.
     pub(super) sleeps: u64,
+    /// Operations of clients that were refused because too much waits for their key.
+    pub(super) key_full: u64,
     /// Payloads that operators put in the place of others.
     pub(super) edited: u64,
     /// Parked grains that an operator lets run again, and inputs that one gave up.

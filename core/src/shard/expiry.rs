@@ -232,6 +232,9 @@ impl Shard {
             Operation::Get { table, key } => (*table, None, key, None),
             Operation::MapGet { table, map, key, entry } => (*table, Some(*map), key, Some(entry)),
             Operation::Range { table, map, key, .. } => (*table, Some(*map), key, None),
+            Operation::GetVersioned { table, key, entry, .. } => {
+                (*table, entry.as_ref().map(|(map, _)| *map), key, entry.as_ref().map(|(_, entry)| entry))
+            }
             _ => return Look::Now,
         };
         let Some((_, table)) = self.catalog.table(table) else { return Look::Now };

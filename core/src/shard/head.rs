@@ -15,6 +15,8 @@ pub(super) enum Head {
     Builtin(usize),
     /// Calls of one handler: this many inputs.
     Call(HandlerId, usize),
+    /// A change under a condition: one input.
+    Compare,
     /// A timer that was set again or cancelled: it is dropped.
     Stale,
     /// Rows of the backlog that have to be read first.
@@ -50,6 +52,9 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most, replay
     if let Some(handler) = work.failing.as_ref().and_then(|failing| failing.call) {
         return Head::Call(handler, 1);
     }
+    if is_compare(work, front) {
+        return Head::Compare;
+    }
     let first = handler_of(state, grain, front);
     let class = work.class_of(front);
     let limit = if class.is_bulk() { limit.min(most.bulk) } else { limit };
@@ -67,6 +72,7 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most, replay
             fits && !matches!(queued, Queued::Rest | Queued::Nothing)
                 && !is_stale(state, grain, queued)
                 && handler_of(state, grain, queued) == first
+                && !is_compare(work, queued)
                 && work.class_of(queued) == class
                 && of_replay(queued) == replayed
         })
@@ -75,6 +81,11 @@ pub(super) fn head(state: &Slot, grain: GrainId, work: &Work, most: Most, replay
         Some(handler) => Head::Call(handler, count.max(1)),
         None => Head::Builtin(count.max(1)),
     }
+}
+
+/// Whether a queued input is a change under a condition.
+fn is_compare(work: &Work, queued: &Queued) -> bool {
+    work.input_of(queued).is_some_and(|input| matches!(input.operation, GrainOperation::Compare(_)))
 }
 
 /// Whether a queued timer was set again, cancelled or fired since.
@@ -95,7 +106,7 @@ pub(super) fn repeat_weight(state: &Slot, grain: GrainId, queued: &Queued) -> us
     repeats.map_or(0, |(row, repeat)| 32 + name.len() + row.payload.len() + repeat.weight())
 }
 
-/// The handler that an input calls; `None` for builtin operations.
+/// The handler that an input calls; `None` for builtin operations and changes under conditions.
 pub(super) fn handler_of(state: &Slot, grain: GrainId, queued: &Queued) -> Option<HandlerId> {
     if let Queued::Timer(name, _) = queued {
         return state.timers.get(&(state.address(grain), name.clone())).map(|row| row.handler);

@@ -135,7 +135,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 36] {
+    fn engine_counts(&self) -> [(&'static str, u64); 37] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -160,6 +160,7 @@ impl Shard {
             ("runs_timed_out", counts.timeouts),
             ("sleeps", counts.sleeps),
             ("computations", self.computing.count),
+            ("key_limit_refused", counts.key_full),
             ("checkpoints", counts.checkpoints),
             ("checkpoint_bytes", counts.checkpoint_bytes),
             ("records_replayed", counts.replayed),

@@ -6,12 +6,14 @@ mod admin;
 mod all_rows;
 mod app_logs;
 mod backlogs;
+mod builtins;
 mod bulk;
 mod catalog;
 mod channels;
 mod checkpoint;
 mod checkpoint_file;
 mod compaction;
+mod compares;
 mod counts;
 mod cut;
 mod cut_content;
@@ -29,6 +31,7 @@ mod groups;
 mod head;
 mod ingest;
 mod items;
+mod key_limits;
 mod lane_reads;
 mod large;
 mod measure;
@@ -63,6 +66,7 @@ mod timers;
 mod traced;
 mod turn;
 mod upkeep;
+mod versioned;
 mod waiting;
 mod warm;
 mod why;
@@ -300,6 +304,8 @@ pub struct Shard {
     settling: settle::Settling,
     next_gather: u64,
     waiting_reads: Vec<(u64, Request)>,
+    /// Reads that wait until events are handled.
+    afters: Vec<versioned::WaitingAfter>,
     /// What clients have read in this turn to the end of a chunk: from one offset to before another.
     passed_reads: Vec<(SlotId, LaneKey, Range<Offset>)>,
     /// Reads of slots that missed, by the ticket of their fetch. Only the simulator makes them miss.
@@ -462,6 +468,7 @@ impl Shard {
             settling: settle::Settling::default(),
             next_gather: 1,
             waiting_reads: Vec::new(),
+            afters: Vec::new(),
             passed_reads: Vec::new(),
             missed_reads: Vec::new(),
             change: None,

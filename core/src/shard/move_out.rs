@@ -266,7 +266,12 @@ impl Shard {
         let (of_slot, others): (Vec<_>, Vec<_>) =
             reads.into_iter().partition(|(_, request)| self.place_of(&request.operation) == Some(slot));
         self.waiting_reads = others;
-        let requests = missed.into_iter().map(|(.., request)| request).chain(of_slot.into_iter().map(|(_, it)| it));
+        let afters = std::mem::take(&mut self.afters);
+        let (waiting, others): (Vec<_>, Vec<_>) =
+            afters.into_iter().partition(|(_, request)| self.place_of(&request.operation) == Some(slot));
+        self.afters = others;
+        let of_slot = of_slot.into_iter().chain(waiting);
+        let requests = missed.into_iter().map(|(.., request)| request).chain(of_slot.map(|(_, it)| it));
         for request in requests.chain(out.waiting.take()) {
             self.request(request);
         }

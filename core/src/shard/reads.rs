@@ -112,6 +112,7 @@ impl Shard {
                 let ask = RangeAsk { map: *map, from: from.clone(), to: to.clone(), limit: *limit, reverse: *reverse };
                 return self.range(slot, request.take(), address, ask);
             }
+            Operation::GetVersioned { .. } => return self.get_versioned(slot, request, files == InFiles::Absent),
             Operation::ShowParked { .. } => return self.show_parked(slot, request.take()),
             Operation::Why { .. } => return self.why(slot, request.take()),
             _ => {}
@@ -130,7 +131,7 @@ impl Shard {
     }
 
     /// What a read depends on: the record that wrote the row, or all that is appended.
-    fn depends_on(&mut self, slot: SlotId, row: Option<Ssn>) -> Lsn {
+    pub(super) fn depends_on(&mut self, slot: SlotId, row: Option<Ssn>) -> Lsn {
         match row {
             _ if planted::is(Bug::ReadBeforeDurable) => Lsn(0),
             Some(ssn) => self.slot_mut(slot).lsn_of(ssn),
@@ -139,7 +140,7 @@ impl Shard {
     }
 
     /// Begins to fetch what a client's read lacks.
-    fn fetch_read(&mut self, slot: SlotId, what: What, then: Then) -> Result<(), Refusal> {
+    pub(super) fn fetch_read(&mut self, slot: SlotId, what: What, then: Then) -> Result<(), Refusal> {
         if self.fetches.is_full() {
             let message = format!("{FETCHES_MAX} reads of the disk are under way; send it again");
             return Err(Refusal::new(Code::Capacity, message));

@@ -68,7 +68,8 @@ impl Shard {
     /// Takes note of a record that was made: its replies wait for it, its cursors are reported after it.
     pub(super) fn committed(&mut self, slot: SlotId, committed: Committed) {
         for (responder, outcome) in committed.replies {
-            self.reply(committed.lsn, responder, answer(outcome));
+            let answer = self.answer(outcome);
+            self.reply(committed.lsn, responder, answer);
         }
         self.after_record(slot, committed.lsn);
     }
@@ -191,14 +192,17 @@ impl Shard {
     }
 }
 
-/// What a client hears of a kept outcome.
-pub(super) fn answer(outcome: Outcome) -> Result<Answer, Refusal> {
-    match outcome {
-        Outcome::Done => Ok(Answer::Done),
-        Outcome::Appended(lane, offset) => Ok(Answer::Appended { lane, offset }),
-        Outcome::Value(value) => Ok(Answer::Value(value)),
-        Outcome::HandlerFailed(message) => Err(Refusal::new(Code::HandlerFailed, message)),
-        Outcome::Parked(message) => Err(Refusal::new(Code::Parked, message)),
-        Outcome::Refused(code, message) => Err(Refusal::new(Code::from_number(code), message)),
+impl Shard {
+    /// What a client hears of a kept outcome.
+    pub(super) fn answer(&self, outcome: Outcome) -> Result<Answer, Refusal> {
+        match outcome {
+            Outcome::Done => Ok(Answer::Done),
+            Outcome::Appended(lane, offset) => Ok(Answer::Appended { lane, offset }),
+            Outcome::Value(value) => Ok(Answer::Value(value)),
+            Outcome::HandlerFailed(message) => Err(Refusal::new(Code::HandlerFailed, message)),
+            Outcome::Parked(message) => Err(Refusal::new(Code::Parked, message)),
+            Outcome::Compared(done, ssn, value) => Ok(self.compared(done, ssn, value)),
+            Outcome::Refused(code, message) => Err(Refusal::new(Code::from_number(code), message)),
+        }
     }
 }

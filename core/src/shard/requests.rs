@@ -98,6 +98,8 @@ impl Shard {
                 (lane.0 < lanes).then(|| lane_home(*topic, *lane, lanes, count))
             }
             Operation::Get { key, .. }
+            | Operation::GetVersioned { key, .. }
+            | Operation::Compare { key, .. }
             | Operation::Put { key, .. }
             | Operation::Delete { key, .. }
             | Operation::MapGet { key, .. }

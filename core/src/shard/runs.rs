@@ -1,6 +1,7 @@
 //! Runs: queued inputs of one grain, through the host, into one commit record.
 
 use super::Shard;
+use super::builtins::builtin;
 use super::expiry::LATE_NANOS;
 use super::failures::{caught, has_more};
 use super::far_reads::FarReads;
@@ -9,7 +10,6 @@ use super::head::{Head, Most, handler_of, head, repeat_weight};
 use super::pending::PendingRun;
 use super::replayed::is_replayed;
 use super::run_inputs::{caused, due_of, response, sdk_input};
-use super::writes::builtin;
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
 use crate::catalog::{Catalog, Table};
 use crate::host::{Called, Started, Target as HostTarget, engine_failed};
@@ -113,6 +113,8 @@ impl Shard {
         match head(state, grain, work, most, catalog.replay_into(table)) {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
+            Head::Compare if table.0 >= to_come => self.wait_for_version(slot, grain),
+            Head::Compare => self.run_compare(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => {
                 if !self.waits_for_worker(slot, grain) {
@@ -196,11 +198,10 @@ impl Shard {
         resumed: Option<(u64, PendingRun)>,
     ) {
         let is_new = resumed.is_none();
-        let (run, mut pending) =
-            resumed.unwrap_or_else(|| {
-                let pending = PendingRun::new(slot, grain, self.engine_micros);
-                (self.next_run, PendingRun { began_nanos: self.now_nanos, ..pending })
-            });
+        let (run, mut pending) = resumed.unwrap_or_else(|| {
+            let pending = PendingRun::new(slot, grain, self.engine_micros);
+            (self.next_run, PendingRun { began_nanos: self.now_nanos, ..pending })
+        });
         self.next_run += u64::from(is_new);
         self.counts.runs += u64::from(is_new);
         let catalog: Arc<Catalog> = self.catalog.clone();

@@ -65,6 +65,18 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
                 put_payload(&mut json, "to", map(id).map(|map| data_type(map.key)), to);
             }
         }
+        GrainOperation::Compare(compare) => {
+            json["operation"] = "compare_set".into();
+            let mut of = entry.and_then(|entry| entry.value).map(data_type);
+            if let Some((id, key)) = &compare.entry {
+                json["map"] = map(id).map(|map| map.name.as_str()).into();
+                put_payload(&mut json, "entry", map(id).map(|map| data_type(map.key)), key);
+                of = map(id).map(|map| data_type(map.value));
+            }
+            if let Some(new) = &compare.new {
+                put_payload(&mut json, "payload", of, new);
+            }
+        }
     }
     json
 }

@@ -58,6 +58,8 @@ impl Shard {
             | Operation::Offsets { topic, .. } => (Some(*topic), None, &[]),
             Operation::Ingest(ingest) => (Some(ingest.topic), None, &[]),
             Operation::Get { table, key, .. }
+            | Operation::GetVersioned { table, key, .. }
+            | Operation::Compare { table, key, .. }
             | Operation::Put { table, key, .. }
             | Operation::Delete { table, key, .. }
             | Operation::MapGet { table, key, .. }

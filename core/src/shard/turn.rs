@@ -153,6 +153,7 @@ impl Shard {
         let shard = self.config.shard;
         let gone = |who: Responder| who.shard == shard && closed.binary_search(&who.conn).is_ok();
         self.waiting_reads.retain(|(_, request)| !gone(request.responder));
+        self.afters.retain(|(_, request)| !gone(request.responder));
         self.expiries.reads.forget(gone);
         self.fetches.forget(gone);
         closed.clear();
@@ -249,7 +250,8 @@ impl Shard {
         let timeout = self.run_timeouts.first().map_or(u64::MAX, |(at, _)| *at);
         // One whose time is up waits for a chunk of its lane to come: the chunk wakes the shard.
         let reads = self.waiting_reads.iter().map(|(at, _)| *at).filter(|at| *at > self.now_nanos);
-        let read = reads.min().unwrap_or(u64::MAX);
+        let afters = self.afters.iter().map(|(at, _)| *at);
+        let read = reads.chain(afters).min().unwrap_or(u64::MAX);
         let timer = self.next_timer_nanos();
         log.min(retry)
             .min(timeout)

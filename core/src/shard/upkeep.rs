@@ -20,6 +20,9 @@ impl Shard {
         if self.waiting_reads.iter().any(|(until, _)| *until <= self.now_nanos) {
             self.retry_reads();
         }
+        if !self.afters.is_empty() {
+            self.retry_afters();
+        }
         if self.now_nanos < self.upkeep_nanos {
             if self.residence.goes_on {
                 self.keep_budget();

@@ -58,6 +58,10 @@ impl Shard {
         let rest = work.rest.as_ref().map_or(0, |rest| rest.count);
         json["queued"] = (work.queue.iter().filter(|it| !matches!(it, Queued::Rest)).count() as u64 + rest).into();
         json["backlog"] = work.backlog_count().into();
+        if let Some((_, entry)) = self.catalog.table(grain.table) {
+            let is_full = work.waiting() >= entry.backlog_inputs;
+            json["limit"] = json!({"waiting": work.waiting(), "allowed": entry.backlog_inputs, "is_full": is_full});
+        }
         json["backlog_in_files"] = rest.into();
         if !work.queue.is_empty() {
             // When something was committed last, or began to wait.

@@ -1,8 +1,8 @@
 //! Sequenced operations of clients: produce, put, delete, map operations, invoke, void.
 
 use super::Shard;
+use super::builtins::{builtin, frees_memory, unbuiltin};
 use super::parked::Decision;
-use super::release::answer;
 use super::requests::Spot;
 use crate::access::Lives;
 use crate::catalog::{Map, Table, Topic, data_type};
@@ -14,11 +14,12 @@ use gristmill_base::limits::{
     EDIT_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX,
 };
 use gristmill_base::placement::lane_of;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_state::batch::{Batch, BatchFormat};
 use gristmill_state::grain::Queued;
 use gristmill_state::input::{GrainAddress, GrainOperation, Input, InputCause, StreamId};
-use gristmill_state::record::{Appended, Event, Mutation, Outcome, PutRow};
+use gristmill_state::record::{Appended, Event, Outcome, PutRow};
 use gristmill_state::session::SessionOffer;
 use gristmill_state::slot::Draft;
 use std::mem::take;
@@ -83,7 +84,8 @@ impl Shard {
                 } else {
                     "retry got the stored reply"
                 });
-                self.reply(lsn, responder, answer(outcome));
+                let answer = self.answer(outcome);
+                self.reply(lsn, responder, answer);
             }
             Some(SessionOffer::Forgotten) => {
                 let message = format!(
@@ -126,10 +128,12 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return Some((refusal.code, refusal.message));
         }
-        if self.lines.is_empty() {
+        let full_key = self.key_refuses(slot, session, sequence, operation);
+        if full_key.is_none() && self.lines.is_empty() {
             return None;
         }
-        self.line_refuses(slot, session, sequence, operation).map(|message| (Code::Capacity, message))
+        let refused = full_key.or_else(|| self.line_refuses(slot, session, sequence, operation));
+        refused.map(|message| (Code::Capacity, message))
     }
 
     /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would
@@ -199,7 +203,8 @@ impl Shard {
     fn refuse_behind(&mut self, lsn: Lsn, (slot, session, pos): (SlotId, SessionId, u64), refusal: Refusal) {
         let outcome = Outcome::Refused(refusal.code.number(), refusal.message);
         if let Some(responder) = self.slot_mut(slot).refuse(session, pos, outcome.clone()) {
-            self.reply(lsn, responder, answer(outcome));
+            let answer = self.answer(outcome);
+            self.reply(lsn, responder, answer);
         }
     }
 
@@ -208,7 +213,7 @@ impl Shard {
         match fit {
             Fit::Void => {
                 if let Some(responder) = self.slot_mut(slot).refuse(session, pos, Outcome::Done) {
-                    self.reply(Lsn(0), responder, answer(Outcome::Done));
+                    self.reply(Lsn(0), responder, Ok(Answer::Done));
                 }
             }
             Fit::Event(lane, lanes, event) => {
@@ -285,7 +290,10 @@ impl Shard {
                 self.committed(slot, committed);
             }
             other => {
-                let operation = other.map_or_else(|operation| operation, unbuiltin);
+                let mut operation = other.map_or_else(|operation| operation, unbuiltin);
+                if planted::is(Bug::ConditionJudgedEarly) {
+                    self.judge_early(slot, address.table, &address.key, &mut operation);
+                }
                 let state = self.slot_mut(slot);
                 let id = state.grains.find_or_make(address.table, &address.key);
                 let input = Input::new(InputCause::Client, operation).of(class);
@@ -423,6 +431,10 @@ impl Shard {
                 check_count("bytes of a bound", from.len().max(to.as_ref().map_or(0, |to| to.len())), KEY_BYTES_MAX)?;
                 let delete = GrainOperation::MapDeleteRange(map, from, to);
                 Fit::Grain(GrainAddress { table, key: key.into() }, delete, false)
+            }
+            Operation::Compare { table, key, entry, condition, new, .. } => {
+                let compare = self.fit_compare(table, &key, entry, condition, new)?;
+                Fit::Grain(GrainAddress { table, key: key.into() }, compare, false)
             }
             Operation::Invoke { table, handler, key, payload, .. } => {
                 let entry = self.table_for(table, &key)?;
@@ -569,38 +581,9 @@ pub(super) fn check_event_value(topic: &Topic, value: &[u8]) -> Result<(), Refus
     check("the event's value", data_type(topic.value), value, VALUE_BYTES_MAX)
 }
 
-/// Whether an operation gives memory back, so that it is taken also where that is short.
-fn frees_memory(operation: &Operation) -> bool {
-    use Operation::{Delete, MapDelete, MapDeleteRange, Retry, Skip, Void};
-    let deletes = matches!(operation, Delete { .. } | MapDelete { .. } | MapDeleteRange { .. });
-    deletes || matches!(operation, Void { .. } | Retry { .. } | Skip { .. })
-}
-
 fn check_count(what: &str, found: usize, allowed: usize) -> Result<(), Refusal> {
     if found > allowed {
         return Err(Refusal::new(Code::TooLarge, format!("{found} {what}; at most {allowed} are allowed")));
     }
     Ok(())
-}
-
-/// The change that an operation makes without a handler; else the operation.
-pub(super) fn builtin(operation: GrainOperation) -> Result<Mutation, GrainOperation> {
-    Ok(match operation {
-        GrainOperation::Put(value) => Mutation::Value(value),
-        GrainOperation::Delete => Mutation::NoGrain,
-        GrainOperation::MapPut(map, key, value) => Mutation::Entry(map, key, value),
-        GrainOperation::MapDelete(map, key) => Mutation::NoEntry(map, key),
-        GrainOperation::MapDeleteRange(map, from, to) => Mutation::NoRange(map, from, to),
-        call @ GrainOperation::Call(..) => return Err(call),
-    })
-}
-
-fn unbuiltin(mutation: Mutation) -> GrainOperation {
-    match mutation {
-        Mutation::Value(value) => GrainOperation::Put(value),
-        Mutation::NoGrain | Mutation::NoValue => GrainOperation::Delete,
-        Mutation::Entry(map, key, value) => GrainOperation::MapPut(map, key, value),
-        Mutation::NoEntry(map, key) => GrainOperation::MapDelete(map, key),
-        Mutation::NoRange(map, from, to) => GrainOperation::MapDeleteRange(map, from, to),
-    }
 }

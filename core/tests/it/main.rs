@@ -7,6 +7,7 @@ mod batches;
 mod bulk;
 mod bulk_elsewhere;
 mod class;
+mod conditions;
 mod context;
 mod crowd;
 mod damage;

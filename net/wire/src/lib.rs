@@ -10,6 +10,7 @@
 mod admin;
 mod answer;
 mod batch;
+mod compare;
 mod deframer;
 mod fields;
 mod frame;
@@ -34,6 +35,7 @@ pub use admin::{
 };
 pub use answer::{Answer, Answers};
 pub use batch::{Append, EventBatch, EventBatchBuf, FetchPage, ReadBatch};
+pub use compare::{After, CompareSet, Compared, Condition, GetVersioned, Versioned};
 pub use deframer::Deframer;
 pub use fields::Sequence;
 pub use frame::{FRAME_HEADER_BYTES, FRAME_VERSION, Frame, FrameError, FrameKind, MAGIC};

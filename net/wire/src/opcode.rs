@@ -101,6 +101,10 @@ opcodes! {
     Why = 42, "why";
     /// Deletes entries of a map of a grain, from a key to before another. Version 2 of the protocol.
     MapDeleteRange = 43, "map_delete_range";
+    /// Changes a value or a map entry if it is as expected. Version 2 of the protocol.
+    CompareSet = 44, "compare_set";
+    /// Reads a value or a map entry with its version, perhaps after an event. Version 2 of the protocol.
+    GetVersioned = 45, "get_versioned";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
@@ -121,7 +125,7 @@ impl OpCode {
             Self::Append | Self::Fetch => 2,
             Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
             Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
-            Self::MapDeleteRange => 2,
+            Self::MapDeleteRange | Self::CompareSet | Self::GetVersioned => 2,
             _ => 1,
         }
     }
@@ -138,6 +142,7 @@ impl OpCode {
                 | Self::MapPut
                 | Self::MapDelete
                 | Self::MapDeleteRange
+                | Self::CompareSet
                 | Self::Invoke
                 | Self::ParkedRetry
                 | Self::ParkedSkip

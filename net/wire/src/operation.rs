@@ -6,6 +6,7 @@ use crate::admin::{
     AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, Describe, MoveSlot, PauseSubscription,
 };
 use crate::batch::Append;
+use crate::compare::{CompareSet, GetVersioned};
 use crate::fields::Sequence;
 use crate::hello::Hello;
 use crate::ingest::Ingest;
@@ -89,6 +90,10 @@ pub enum Operation<'a> {
     ParkedSkip(SkipParked<'a>),
     /// Puts another payload in the place of that of what waits first for a parked grain. Answered by `Reply::Empty`.
     ParkedEdit(EditParked<'a>),
+    /// Changes a row under a condition. Answered by `Reply::Compared`.
+    CompareSet(CompareSet<'a>),
+    /// Reads a row with its version. Answered by `Reply::Versioned`.
+    GetVersioned(GetVersioned<'a>),
     /// Runs a handler. Answered by `Reply::Value`, empty when the handler gave no reply.
     Invoke(Invoke<'a>),
     /// Fills a position. Answered by `Reply::Empty`, or by what the position got when it was taken after all.
@@ -139,6 +144,8 @@ impl<'a> Operation<'a> {
             OpCode::Backup => Self::Backup(Backup::read(&mut from)?),
             OpCode::MoveSlot => Self::MoveSlot(MoveSlot::read(&mut from)?),
             OpCode::Ingest => Self::Ingest(Ingest::read(&mut from)?),
+            OpCode::CompareSet => Self::CompareSet(CompareSet::read(&mut from)?),
+            OpCode::GetVersioned => Self::GetVersioned(GetVersioned::read(&mut from)?),
             OpCode::Invoke => Self::Invoke(Invoke::read(&mut from)?),
             OpCode::Void => Self::Void(Void::read(&mut from)?),
         };
@@ -198,6 +205,8 @@ impl<'a> Operation<'a> {
             Self::ParkedRetry(operation) => operation.write(to),
             Self::ParkedSkip(operation) => operation.write(to),
             Self::ParkedEdit(operation) => operation.write(to),
+            Self::CompareSet(operation) => operation.write(to),
+            Self::GetVersioned(operation) => operation.write(to),
             Self::Invoke(operation) => operation.write(to),
             Self::Void(operation) => operation.write(to),
         }
@@ -243,6 +252,8 @@ impl<'a> Operation<'a> {
             Self::ParkedRetry(_) => OpCode::ParkedRetry,
             Self::ParkedSkip(_) => OpCode::ParkedSkip,
             Self::ParkedEdit(_) => OpCode::ParkedEdit,
+            Self::CompareSet(_) => OpCode::CompareSet,
+            Self::GetVersioned(_) => OpCode::GetVersioned,
             Self::Invoke(_) => OpCode::Invoke,
             Self::Void(_) => OpCode::Void,
         }
@@ -259,6 +270,7 @@ impl<'a> Operation<'a> {
             Self::MapPut(operation) => Some(operation.sequence),
             Self::MapDelete(operation) => Some(operation.sequence),
             Self::MapDeleteRange(operation) => Some(operation.sequence),
+            Self::CompareSet(operation) => Some(operation.sequence),
             Self::Invoke(operation) => Some(operation.sequence),
             Self::ParkedRetry(operation) => Some(operation.sequence),
             Self::ParkedSkip(operation) => Some(operation.sequence),

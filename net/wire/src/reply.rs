@@ -8,6 +8,7 @@ use gristmill_base::ids::{LaneId, Offset};
 use gristmill_base::limits::{FRAME_BYTES_MAX, MESSAGE_BYTES_MAX};
 
 use crate::batch::FetchPage;
+use crate::compare::{Compared, Versioned};
 use crate::fields::{read_value, write_bytes, write_value};
 use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
@@ -53,6 +54,10 @@ pub enum Reply<'a> {
     Offsets(LaneOffsets),
     /// Of get and map get: the value. Of invoke: the handler's reply, empty when it gave none.
     Value(&'a [u8]),
+    /// Of compare set.
+    Compared(Compared<'a>),
+    /// Of get versioned.
+    Versioned(Versioned<'a>),
     /// Of range.
     Range(RangePage<'a>),
     /// Of scan and parked list.
@@ -86,6 +91,8 @@ impl<'a> Reply<'a> {
                 at: Offset(from.u64()?),
             }),
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
+            OpCode::CompareSet => Self::Compared(Compared::read(&mut from)?),
+            OpCode::GetVersioned => Self::Versioned(Versioned::read(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
             OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
             OpCode::Status
@@ -125,6 +132,8 @@ impl<'a> Reply<'a> {
             Self::Fetch(page) => page.write(to),
             Self::Offsets(LaneOffsets { start, end, at }) => [start, end, at].iter().for_each(|at| to.put_u64(at.0)),
             Self::Value(value) => write_value(to, value)?,
+            Self::Compared(compared) => compared.write(to)?,
+            Self::Versioned(row) => row.write(to)?,
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),
             Self::Json(text) => write_bytes(to, "JSON", text.as_bytes(), FRAME_BYTES_MAX)?,

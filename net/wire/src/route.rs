@@ -76,6 +76,8 @@ impl<'a> Operation<'a> {
             Self::MapDelete(operation) => Route::Key(operation.key),
             Self::MapDeleteRange(operation) => Route::Key(operation.key),
             Self::Range(operation) => Route::Key(operation.key),
+            Self::CompareSet(operation) => Route::Key(operation.key),
+            Self::GetVersioned(operation) => Route::Key(operation.key),
             Self::Invoke(operation) => Route::Key(operation.key),
             Self::Void(operation) => Route::Slot(operation.slot),
         }

@@ -45,7 +45,7 @@ pub struct IngestChunk {
     pub records: RecordsBuf,
 }
 
-fn unexpected<R>(reply: &OwnedReply) -> Result<R, Error> {
+pub(crate) fn unexpected<R>(reply: &OwnedReply) -> Result<R, Error> {
     Err(Error::protocol(format!("a reply of another kind came: {reply:?}")))
 }
 
@@ -65,7 +65,7 @@ fn produced(reply: OwnedReply) -> Result<Produced, Error> {
     if let OwnedReply::Produced(produced) = reply { Ok(produced) } else { unexpected(&reply) }
 }
 
-fn found(result: Result<OwnedReply, Error>) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn found(result: Result<OwnedReply, Error>) -> Result<Option<Vec<u8>>, Error> {
     match result {
         Err(error) if error.status() == Some(Status::NotFound) => Ok(None),
         result => result.and_then(value).map(Some),
@@ -124,7 +124,7 @@ impl Client {
 
     /// Calls an operation on a thing of an app. When the server does not know the number, which was remembered from
     /// before the app was deleted and loaded again, the number is asked for once more.
-    fn call_named(
+    pub(crate) fn call_named(
         &mut self,
         path: &str,
         operation: impl Fn(&mut Self) -> Result<OwnedOperation, Error>,

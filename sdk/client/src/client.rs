@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::link::Event;
 use crate::names::AppInfo;
-use crate::operation::OwnedOperation;
+use crate::operation::{OwnedCondition, OwnedOperation};
 use crate::pending::{Ending, Pending};
 use crate::reply::OwnedReply;
 use crate::sequencer::Sequencer;
@@ -327,6 +327,12 @@ impl Client {
             OwnedOperation::MapPut { key: k, entry_key, entry_value: v, .. } => {
                 over("key", k.len(), key).and_then(|()| over("value", v.len(), value))?;
                 over("entry key", entry_key.len(), key)?;
+            }
+            OwnedOperation::CompareSet { key: k, entry, condition, new, .. } => {
+                over("key", k.len(), key)?;
+                over("entry key", entry.as_ref().map_or(0, |(_, entry)| entry.len()), key)?;
+                let expected = if let OwnedCondition::Value(value) = condition { value.len() } else { 0 };
+                over("value", expected.max(new.as_ref().map_or(0, Vec::len)), value)?;
             }
             OwnedOperation::AppLoad { file_name, file, .. } => {
                 over("file name", file_name.len(), NAME_BYTES_MAX)?;

@@ -32,6 +32,7 @@ mod room;
 mod sequencer;
 mod shard;
 mod topology;
+mod versions;
 
 pub use calls::{IngestChunk, Span};
 pub use client::{Client, Ticket};
@@ -41,7 +42,8 @@ pub use error::{Error, ErrorKind};
 pub use gristmill_wire as wire;
 pub use gristmill_wire::Status;
 pub use names::{AppInfo, Handler, Map, Table, Topic};
-pub use operation::OwnedOperation;
+pub use operation::{OwnedCondition, OwnedOperation};
 pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced, Row};
 pub use sequencer::{Refused, Sequencer, ToSend};
 pub use topology::Topology;
+pub use versions::{Compared, Condition, Token, Version};

@@ -42,6 +42,16 @@ pub enum OwnedOperation {
     MapDelete { table: TableId, map: MapId, key: Vec<u8>, entry_key: Vec<u8> },
     /// See [`wire::MapDeleteRange`].
     MapDeleteRange { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>> },
+    /// See [`wire::CompareSet`]. Of version 2 of the protocol.
+    CompareSet {
+        table: TableId,
+        key: Vec<u8>,
+        entry: Option<(MapId, Vec<u8>)>,
+        condition: OwnedCondition,
+        new: Option<Vec<u8>>,
+    },
+    /// See [`wire::GetVersioned`]. Of version 2 of the protocol.
+    GetVersioned { table: TableId, key: Vec<u8>, entry: Option<(MapId, Vec<u8>)>, after: Option<wire::After> },
     /// See [`wire::Range`].
     Range { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>>, reverse: bool, limit: u32 },
     /// See [`wire::Scan`]. The whole table is asked for; the server puts its shards together.
@@ -88,6 +98,15 @@ pub enum OwnedOperation {
     Status,
     /// See [`wire::Operation::Ping`].
     Ping,
+}
+
+/// See [`wire::Condition`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "those of the wire, documented there")]
+pub enum OwnedCondition {
+    Absent,
+    Version(Vec<u8>),
+    Value(Vec<u8>),
 }
 
 impl OwnedOperation {
@@ -138,6 +157,7 @@ impl OwnedOperation {
             | Self::MapDelete { .. }
             | Self::MapDeleteRange { .. }
             | Self::Range { .. } => self.wire_of_map(sequence),
+            Self::CompareSet { .. } | Self::GetVersioned { .. } => self.wire_of_row(sequence),
             Self::Scan { table, prefix, after, limit } => Operation::Scan(wire::Scan {
                 table: *table,
                 prefix,
@@ -232,6 +252,31 @@ impl OwnedOperation {
         }
     }
 
+    /// What is about rows and their versions.
+    fn wire_of_row(&self, sequence: Sequence) -> Operation<'_> {
+        match self {
+            Self::CompareSet { table, key, entry, condition, new } => Operation::CompareSet(wire::CompareSet {
+                table: *table,
+                sequence,
+                key,
+                entry: entry.as_ref().map(|(map, key)| (*map, &key[..])),
+                condition: match condition {
+                    OwnedCondition::Absent => wire::Condition::Absent,
+                    OwnedCondition::Version(version) => wire::Condition::Version(version),
+                    OwnedCondition::Value(value) => wire::Condition::Value(value),
+                },
+                new: new.as_deref(),
+            }),
+            Self::GetVersioned { table, key, entry, after } => Operation::GetVersioned(wire::GetVersioned {
+                table: *table,
+                key,
+                entry: entry.as_ref().map(|(map, key)| (*map, &key[..])),
+                after: *after,
+            }),
+            _ => unreachable!("only operations on rows come here"),
+        }
+    }
+
     /// The slot it belongs to, where there is one.
     pub(crate) fn slot(&self, slot_count: u16) -> Option<SlotId> {
         let lane_count = match self {
@@ -276,6 +321,15 @@ impl OwnedOperation {
             Self::Range { key, from, to, .. } | Self::MapDeleteRange { key, from, to, .. } => {
                 key.len() + from.len() + to.as_ref().map_or(0, Vec::len)
             }
+            Self::GetVersioned { key, entry, .. } => key.len() + entry.as_ref().map_or(0, |(_, key)| key.len()),
+            Self::CompareSet { key, entry, condition, new, .. } => {
+                let condition = match condition {
+                    OwnedCondition::Absent => 0,
+                    OwnedCondition::Version(bytes) | OwnedCondition::Value(bytes) => bytes.len(),
+                };
+                let entry = entry.as_ref().map_or(0, |(_, key)| key.len());
+                key.len() + entry + condition + new.as_ref().map_or(0, Vec::len)
+            }
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
             Self::AppLoad { file, .. } => file.len(),
             Self::Ingest { records, .. } => records.bytes(),
@@ -291,6 +345,7 @@ impl OwnedOperation {
             Self::Read { wait_millis, .. } | Self::Fetch { wait_millis, .. } | Self::AppSettle { wait_millis, .. } => {
                 u64::from(*wait_millis)
             }
+            Self::GetVersioned { after: Some(after), .. } => u64::from(after.wait_millis),
             _ => 0,
         }
     }

@@ -1,11 +1,12 @@
 //! Replies that own what they carry.
 
 use gristmill_base::ids::Offset;
-use gristmill_wire::{OpCode, Reply};
+use gristmill_wire::{OpCode, Reply, Versioned};
 
 pub use gristmill_wire::{LaneOffsets, Produced};
 
 use crate::error::Error;
+use crate::versions::Version;
 
 /// What an operation gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,19 @@ pub enum OwnedReply {
     Offsets(LaneOffsets),
     /// A value, or a handler's reply.
     Value(Vec<u8>),
+    /// How a change under a condition has ended.
+    Compared {
+        /// Whether it was made.
+        done: bool,
+        /// Version of the row as it was left.
+        version: Option<Version>,
+        /// Bytes of a row that was not as expected.
+        value: Option<Vec<u8>>,
+    },
+    /// A row with its version, if there is one.
+    Row(Option<(Version, Vec<u8>)>),
+    /// What was to be handled before the read, and has not come.
+    NotYet(String),
     /// Events of a lane.
     Events(EventPage),
     /// Entries of a map.
@@ -96,6 +110,16 @@ impl OwnedReply {
             Reply::Offsets(offsets) => Self::Offsets(offsets),
             Reply::Value(value) => Self::Value(value.to_vec()),
             Reply::Json(text) => Self::Json(text.into_owned()),
+            Reply::Compared(it) => Self::Compared {
+                done: it.done,
+                version: it.version.map(|bytes| Version(bytes.to_vec())),
+                value: it.value.map(<[u8]>::to_vec),
+            },
+            Reply::Versioned(Versioned::Row { version, value }) => {
+                Self::Row(Some((Version(version.to_vec()), value.to_vec())))
+            }
+            Reply::Versioned(Versioned::Absent) => Self::Row(None),
+            Reply::Versioned(Versioned::NotYet(what)) => Self::NotYet(what.to_owned()),
             Reply::Read(page) => Self::Events(EventPage {
                 end: page.end,
                 next: page.next,

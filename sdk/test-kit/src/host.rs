@@ -159,6 +159,10 @@ pub(crate) fn message(app: &AppEntry, target: &To) -> Message {
                 GrainOperation::MapDeleteRange(map, ..) => {
                     (format!("delete a range of {}", map_name(app, address.table, *map)), Vec::new())
                 }
+                // No message is one.
+                GrainOperation::Compare(compare) => {
+                    (text("compare"), compare.new.clone().map_or_else(Vec::new, Vec::from))
+                }
             };
             Message { to: MessageTo::Grain { table, operation }, key: address.key.to_vec(), payload }
         }

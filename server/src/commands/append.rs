@@ -75,10 +75,12 @@ pub(super) fn run(client: &mut Client, append: &Append, format: Format) -> Resul
     };
     let key = typed::encode("the key", topic.key, append.key.as_deref().unwrap_or_default())?;
     let produced = client.produce(&append.topic, &key, &value).map_err(failed)?;
+    let token = client.token(&append.topic, produced).map_err(failed)?.to_string();
+    let (lane, offset) = (produced.lane.0, produced.offset.0);
     let mut printer = Printer::new();
     match format {
-        Format::Json => printer.json(&json!({"lane": produced.lane.0, "offset": produced.offset.0}))?,
-        Format::Text => printer.line(&format!("lane {} offset {}", produced.lane.0, produced.offset.0))?,
+        Format::Json => printer.json(&json!({"lane": lane, "offset": offset, "token": token}))?,
+        Format::Text => printer.line(&format!("lane {lane} offset {offset} token {token}"))?,
     }
     printer.flush()
 }

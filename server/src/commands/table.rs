@@ -1,11 +1,16 @@
 //! `gristmill table`: read and change grains.
 
+mod condition;
+
 use super::connect::{Server, failed};
 use super::output::{Format, Output, Printer};
 use super::typed;
 use crate::exit::{Exit, Failed};
-use gristmill_client::{Client, Map, Span, Table};
+use condition::{Condition, If, told};
+use gristmill_base::datatype::DataType;
+use gristmill_client::{Client, Map, Span, Table, Token, Version};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Arguments of `table`.
 #[derive(clap::Args)]
@@ -22,6 +27,15 @@ pub struct Arguments {
 enum Action {
     /// Read a grain's value, or entries of one of its maps.
     Get(Get),
+    /// Read the values of many grains at once, in the order of their keys on the command line.
+    GetMany {
+        /// The table.
+        #[arg(value_name = "APP/TABLE")]
+        table: String,
+        /// Keys of the grains.
+        #[arg(value_name = "KEY", required = true, allow_negative_numbers = true)]
+        keys: Vec<String>,
+    },
     /// Set a grain's value. Done when it is durable.
     Put {
         #[command(flatten)]
@@ -29,11 +43,15 @@ enum Action {
         /// The value.
         #[arg(allow_negative_numbers = true)]
         value: String,
+        #[command(flatten)]
+        condition: If,
     },
     /// Delete a grain: its value, maps and timers.
     Delete {
         #[command(flatten)]
         grain: Grain,
+        #[command(flatten)]
+        condition: If,
     },
     /// Read or change one entry of a map of a grain.
     #[command(subcommand)]
@@ -66,6 +84,12 @@ struct Grain {
 struct Get {
     #[command(flatten)]
     grain: Grain,
+    /// Tell the value's version too, for --if-version of put and delete.
+    #[arg(long, conflicts_with = "map")]
+    version: bool,
+    /// Only once the grain has handled this event, as `topic append` tells it: what the event has done to the grain is seen.
+    #[arg(long, value_name = "TOKEN")]
+    after: Option<Token>,
     /// Entries of this map instead of the value, in byte order of their keys.
     #[arg(long, value_name = "NAME")]
     map: Option<String>,
@@ -119,6 +143,12 @@ enum OnMap {
     Get {
         #[command(flatten)]
         entry: Entry,
+        /// Tell the entry's version too, for --if-version of put and delete.
+        #[arg(long)]
+        version: bool,
+        /// Only once the grain has handled this event, as `topic append` tells it.
+        #[arg(long, value_name = "TOKEN")]
+        after: Option<Token>,
     },
     /// Set an entry. Done when it is durable.
     Put {
@@ -127,11 +157,15 @@ enum OnMap {
         /// The value.
         #[arg(allow_negative_numbers = true)]
         value: String,
+        #[command(flatten)]
+        condition: If,
     },
     /// Delete an entry.
     Delete {
         #[command(flatten)]
         entry: Entry,
+        #[command(flatten)]
+        condition: If,
     },
     /// Delete the entries from one key to before another, however many they are.
     DeleteRange(DeleteRange),
@@ -142,15 +176,20 @@ enum OnMap {
 /// # Errors
 /// As the server says; a name that does not exist; a key or value that is not of its type.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
-    let mut at = At { client: arguments.server.connect()?, format: arguments.output.output, printer: Printer::new() };
+    let mut at = At {
+        client: arguments.server.connect()?,
+        format: arguments.output.output,
+        printer: Printer::new(),
+        wait: arguments.server.timeout(),
+    };
     match &arguments.action {
-        Action::Get(get) if get.map.is_some() => at.range(get)?,
-        Action::Get(get) => at.get(&get.grain)?,
-        Action::Put { grain, value } => at.put(grain, value)?,
-        Action::Delete { grain } => at.delete(grain)?,
-        Action::Map(OnMap::Get { entry }) => at.map_get(entry)?,
-        Action::Map(OnMap::Put { entry, value }) => at.map_put(entry, value)?,
-        Action::Map(OnMap::Delete { entry }) => at.map_delete(entry)?,
+        Action::Get(get) => at.read(get)?,
+        Action::GetMany { table, keys } => at.get_many(table, keys)?,
+        Action::Put { grain, value, condition } => at.put(grain, value, condition)?,
+        Action::Delete { grain, condition } => at.delete(grain, condition)?,
+        Action::Map(OnMap::Get { entry, version, after }) => at.map_get(entry, *version, after.as_ref())?,
+        Action::Map(OnMap::Put { entry, value, condition }) => at.map_put(entry, value, condition)?,
+        Action::Map(OnMap::Delete { entry, condition }) => at.map_delete(entry, condition)?,
         Action::Map(OnMap::DeleteRange(delete)) => at.map_delete_range(delete)?,
         Action::Scan { table, prefix, limit } => at.scan(table, prefix, *limit)?,
     }
@@ -162,6 +201,8 @@ struct At {
     client: Client,
     format: Format,
     printer: Printer,
+    /// How long a read may wait for an event.
+    wait: Duration,
 }
 
 /// An answer that is no.
@@ -198,7 +239,15 @@ impl At {
         Ok((map, key, entry_key))
     }
 
-    fn get(&mut self, grain: &Grain) -> Result<(), Failed> {
+    fn read(&mut self, get: &Get) -> Result<(), Failed> {
+        if let Some(token) = &get.after {
+            let key = self.grain(&get.grain)?.1;
+            self.client.wait_after(&get.grain.table, &key, token, self.wait).map_err(failed)?;
+        }
+        if get.map.is_some() { self.range(get) } else { self.get(&get.grain, get.version) }
+    }
+
+    fn get(&mut self, grain: &Grain, with_version: bool) -> Result<(), Failed> {
         let (table, key) = self.grain(grain)?;
         let Some(of) = table.value else {
             let maps: Vec<&str> = table.maps.iter().map(|map| map.name.as_str()).collect();
@@ -206,15 +255,53 @@ impl At {
                 format!("grains of {} have no value, only maps: say --map {}", grain.table, maps.join(" or --map "));
             return Err(Failed::new(Exit::Usage, message));
         };
-        let value = self.client.get(&grain.table, &key).map_err(failed)?;
-        let value = value.ok_or_else(|| no(format!("{} has no grain {:?} with a value", grain.table, grain.key)))?;
+        let found = match with_version {
+            true => self.client.get_versioned(&grain.table, &key).map_err(failed)?.map(|(v, value)| (Some(v), value)),
+            false => self.client.get(&grain.table, &key).map_err(failed)?.map(|value| (None, value)),
+        };
+        let found = found.ok_or_else(|| no(format!("{} has no grain {:?} with a value", grain.table, grain.key)))?;
+        self.tell((table.key, &key), of, found)
+    }
+
+    /// Prints a row, with its version if that is wanted.
+    fn tell(
+        &mut self,
+        (key_type, key): (DataType, &[u8]),
+        of: DataType,
+        (version, value): (Option<Version>, Vec<u8>),
+    ) -> Result<(), Failed> {
         match self.format {
-            Format::Text => self.printer.line(&of.decode_text(&value)),
+            Format::Text => {
+                let version = version.map_or_else(String::new, |version| format!("\t{version}"));
+                self.printer.line(&format!("{}{version}", of.decode_text(&value)))
+            }
             Format::Json => {
-                let key = typed::to_json(table.key, &key);
-                self.printer.json(&json!({"key": key, "value": typed::to_json(of, &value)}))
+                let mut row = json!({"key": typed::to_json(key_type, key), "value": typed::to_json(of, &value)});
+                if let Some(version) = version {
+                    row["version"] = version.to_string().into();
+                }
+                self.printer.json(&row)
             }
         }
+    }
+
+    fn get_many(&mut self, name: &str, keys: &[String]) -> Result<(), Failed> {
+        let table = self.client.table(name).map_err(failed)?;
+        let Some(of) = table.value else {
+            return Err(Failed::new(Exit::Usage, format!("grains of {name} have no value, only maps")));
+        };
+        let encode = |key: &String| typed::encode(&format!("the key of {name}"), table.key, key);
+        let keys: Vec<Vec<u8>> = keys.iter().map(encode).collect::<Result<_, _>>()?;
+        let wanted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let rows = self.client.get_many(name, &wanted).map_err(failed)?;
+        for (key, value) in keys.iter().zip(rows) {
+            let text = value.as_ref().map_or_else(String::new, |value| of.decode_text(value));
+            self.row((table.key.decode_text(key), text), || {
+                let shown = value.as_ref().map_or(Value::Null, |value| typed::to_json(of, value));
+                json!({"key": typed::to_json(table.key, key), "found": value.is_some(), "value": shown})
+            })?;
+        }
+        Ok(())
     }
 
     fn range(&mut self, get: &Get) -> Result<(), Failed> {
@@ -251,45 +338,88 @@ impl At {
         }
     }
 
-    fn put(&mut self, grain: &Grain, value: &str) -> Result<(), Failed> {
+    fn put(&mut self, grain: &Grain, value: &str, condition: &If) -> Result<(), Failed> {
         let (table, key) = self.grain(grain)?;
         let Some(of) = table.value else {
             return Err(Failed::new(Exit::Usage, format!("grains of {} have no value, only maps", grain.table)));
         };
         let value = typed::encode(&format!("the value of {}", grain.table), of, value)?;
-        self.client.put(&grain.table, &key, &value).map_err(failed)
-    }
-
-    fn delete(&mut self, grain: &Grain) -> Result<(), Failed> {
-        let (_, key) = self.grain(grain)?;
-        self.client.delete(&grain.table, &key).map_err(failed)
-    }
-
-    fn map_get(&mut self, entry: &Entry) -> Result<(), Failed> {
-        let (map, key, entry_key) = self.entry(entry)?;
-        let grain = &entry.grain;
-        let value = self.client.map_get(&grain.table, &key, &entry.map, &entry_key).map_err(failed)?;
-        let value = value.ok_or_else(|| {
-            no(format!("map {} of grain {:?} of {} has no entry {:?}", entry.map, grain.key, grain.table, entry.entry))
-        })?;
-        match self.format {
-            Format::Text => self.printer.line(&map.value.decode_text(&value)),
-            Format::Json => {
-                let entry_key = typed::to_json(map.key, &entry_key);
-                self.printer.json(&json!({"key": entry_key, "value": typed::to_json(map.value, &value)}))
-            }
+        match condition.of(of)? {
+            None => self.client.put(&grain.table, &key, &value).map_err(failed),
+            Some(condition) => self.compare(grain, &key, of, &condition, Some(&value)),
         }
     }
 
-    fn map_put(&mut self, entry: &Entry, value: &str) -> Result<(), Failed> {
-        let (map, key, entry_key) = self.entry(entry)?;
-        let value = typed::encode(&format!("the value of map {}", entry.map), map.value, value)?;
-        self.client.map_put(&entry.grain.table, &key, &entry.map, &entry_key, &value).map_err(failed)
+    fn compare(
+        &mut self,
+        grain: &Grain,
+        key: &[u8],
+        of: DataType,
+        condition: &Condition,
+        new: Option<&[u8]>,
+    ) -> Result<(), Failed> {
+        let compared = self.client.compare_and_set(&grain.table, key, &condition.as_client(), new).map_err(failed)?;
+        told(compared, of, self.format, &mut self.printer)
     }
 
-    fn map_delete(&mut self, entry: &Entry) -> Result<(), Failed> {
-        let (_, key, entry_key) = self.entry(entry)?;
-        self.client.map_delete(&entry.grain.table, &key, &entry.map, &entry_key).map_err(failed)
+    fn delete(&mut self, grain: &Grain, condition: &If) -> Result<(), Failed> {
+        let (table, key) = self.grain(grain)?;
+        let of = table.value.unwrap_or(DataType::Bytes);
+        match condition.of(of)? {
+            None => self.client.delete(&grain.table, &key).map_err(failed),
+            Some(condition) => self.compare(grain, &key, of, &condition, None),
+        }
+    }
+
+    fn map_get(&mut self, entry: &Entry, with_version: bool, after: Option<&Token>) -> Result<(), Failed> {
+        let (map, key, entry_key) = self.entry(entry)?;
+        let (grain, name) = (&entry.grain, &entry.map);
+        if let Some(token) = after {
+            self.client.wait_after(&grain.table, &key, token, self.wait).map_err(failed)?;
+        }
+        let found = match with_version {
+            true => {
+                let found = self.client.map_get_versioned(&grain.table, &key, name, &entry_key).map_err(failed)?;
+                found.map(|(version, value)| (Some(version), value))
+            }
+            false => {
+                let found = self.client.map_get(&grain.table, &key, name, &entry_key).map_err(failed)?;
+                found.map(|value| (None, value))
+            }
+        };
+        let found = found.ok_or_else(|| {
+            no(format!("map {name} of grain {:?} of {} has no entry {:?}", grain.key, grain.table, entry.entry))
+        })?;
+        self.tell((map.key, &entry_key), map.value, found)
+    }
+
+    fn map_put(&mut self, entry: &Entry, value: &str, condition: &If) -> Result<(), Failed> {
+        let (map, key, entry_key) = self.entry(entry)?;
+        let value = typed::encode(&format!("the value of map {}", entry.map), map.value, value)?;
+        match condition.of(map.value)? {
+            None => self.client.map_put(&entry.grain.table, &key, &entry.map, &entry_key, &value).map_err(failed),
+            Some(condition) => self.map_compare(entry, (&map, &key, &entry_key), &condition, Some(&value)),
+        }
+    }
+
+    fn map_compare(
+        &mut self,
+        entry: &Entry,
+        (map, key, entry_key): (&Map, &[u8], &[u8]),
+        condition: &Condition,
+        new: Option<&[u8]>,
+    ) -> Result<(), Failed> {
+        let (table, place) = (&entry.grain.table, (entry.map.as_str(), entry_key));
+        let compared = self.client.map_compare_and_set(table, key, place, &condition.as_client(), new);
+        told(compared.map_err(failed)?, map.value, self.format, &mut self.printer)
+    }
+
+    fn map_delete(&mut self, entry: &Entry, condition: &If) -> Result<(), Failed> {
+        let (map, key, entry_key) = self.entry(entry)?;
+        match condition.of(map.value)? {
+            None => self.client.map_delete(&entry.grain.table, &key, &entry.map, &entry_key).map_err(failed),
+            Some(condition) => self.map_compare(entry, (&map, &key, &entry_key), &condition, None),
+        }
     }
 
     fn map_delete_range(&mut self, delete: &DeleteRange) -> Result<(), Failed> {

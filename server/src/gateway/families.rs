@@ -27,6 +27,7 @@ pub(super) const COUNTERS: &[Family] = &[
     ("runs_timed_out", "Runs that were given up because their time was over"),
     ("sleeps", "Sleeps of runs that were begun"),
     ("computations", "Computations that were made for runs"),
+    ("key_limit_refused", "Operations of clients that were refused because too many inputs wait for their key"),
     ("checkpoints", "Checkpoints of slots"),
     ("checkpoint_bytes", "Bytes of them: what belongs to a slot as a whole, without rows"),
     ("store_row_bytes", "Bytes of keys and values that changed and were handed to flushes"),

@@ -32,6 +32,7 @@ impl Auditor {
             counts: then.counts.clone(),
             moment: self.moment,
             cells: self.cells.iter().map(cell).collect(),
+            versions: then.versions.clone(),
             lives: self.lives.since(&then.lives),
             reads: 0,
         }

@@ -3,11 +3,14 @@
 
 use gristmill_base::event_batch::{BatchEvent, check_batch};
 use gristmill_base::ids::Offset;
-use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
+use gristmill_core::request::{
+    Answer, BatchFormat, BatchView, Code, Condition, EventView, Operation, Refusal, RowVersion, Sequence,
+};
 use gristmill_wire::{
-    Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete,
-    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked,
-    Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
+    After, Append, CompareSet, Condition as WireCondition, Delete, EditParked, EventBatchBuf, Failure, Get,
+    GetVersioned, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapDeleteRange, MapGet, MapPut, OpCode,
+    Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
+    ShowParked, SkipParked, Status, Versioned, Void, Why,
 };
 
 fn sequence(of: Sequence) -> WireSequence {
@@ -21,6 +24,10 @@ fn sequence(of: Sequence) -> WireSequence {
 pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperation<'_>) -> T) -> T {
     let mut buf = HeadersBuf::default();
     let mut events = EventBatchBuf::default();
+    let version = match operation {
+        Operation::Compare { condition: Condition::Version(version), .. } => version.to_bytes(),
+        _ => [0; RowVersion::BYTES],
+    };
     then(match operation {
         Operation::Produce { topic, sequence: at, key, value, headers, event_micros } => {
             for (name, value) in headers {
@@ -63,6 +70,7 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
             WireOperation::Fetch(Read { topic, lane, from, max_records, max_bytes, wait_millis })
         }
         Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
+        Operation::Compare { .. } => compare(operation, &version),
         other => of_table(other),
     })
 }
@@ -125,11 +133,41 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
         Operation::Edit { table, sequence: at, key, payload, expect } => {
             WireOperation::ParkedEdit(EditParked { table: *table, sequence: sequence(*at), key, expect, payload })
         }
+        Operation::GetVersioned { table, key, entry, after } => WireOperation::GetVersioned(GetVersioned {
+            table: *table,
+            key,
+            entry: entry.as_ref().map(|(map, entry)| (*map, &**entry)),
+            after: after.map(|it| After {
+                topic: it.topic,
+                lane: it.lane,
+                offset: it.offset,
+                wait_millis: it.wait_millis,
+            }),
+        }),
         Operation::Invoke { table, handler, sequence: at, key, payload } => {
             WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })
         }
         other => unreachable!("no client sends {other:?}"),
     }
+}
+
+/// A change under a condition; `version` are the bytes of its version.
+fn compare<'a>(operation: &'a Operation, version: &'a [u8]) -> WireOperation<'a> {
+    let Operation::Compare { table, sequence: at, key, entry, condition, new } = operation else {
+        unreachable!("only changes under conditions come here")
+    };
+    WireOperation::CompareSet(CompareSet {
+        table: *table,
+        sequence: sequence(*at),
+        key,
+        entry: entry.as_ref().map(|(map, entry)| (*map, &**entry)),
+        condition: match condition {
+            Condition::Absent => WireCondition::Absent,
+            Condition::Version(_) => WireCondition::Version(version),
+            Condition::Value(value) => WireCondition::Value(value),
+        },
+        new: new.as_deref(),
+    })
 }
 
 /// What a result says, as the shard said it.
@@ -182,6 +220,17 @@ pub(super) fn from_wire(
         },
         Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),
+        Reply::Compared(it) => Answer::Compared {
+            done: it.done,
+            version: it.version.and_then(RowVersion::from_bytes),
+            value: it.value.map(Into::into),
+        },
+        Reply::Versioned(Versioned::Row { version, value }) => {
+            let version = RowVersion::from_bytes(version).ok_or("net: a version that no shard gave out")?;
+            Answer::Row(Some((version, value.into())))
+        }
+        Reply::Versioned(Versioned::Absent) => Answer::Row(None),
+        Reply::Versioned(Versioned::NotYet(what)) => Answer::NotYet(what.to_owned()),
         other @ (Reply::Hello(_) | Reply::Ingested(_)) => return Err(format!("net: {code:?} was answered {other:?}")),
     }))
 }

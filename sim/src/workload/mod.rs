@@ -7,6 +7,7 @@ pub mod fails;
 pub mod lives;
 pub mod replay;
 pub mod stuck;
+pub mod swaps;
 pub mod transfers;
 pub mod versions;
 pub mod words;
@@ -21,7 +22,7 @@ use gristmill_base::event_batch::put_event;
 use gristmill_base::ids::{HandlerId, LaneId, LaneKey, MapId, Offset, SlotId, SubscriptionId, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};
 use gristmill_core::catalog::{AppEntry, Subscription, Table, Topic};
-use gristmill_core::request::{Batch, BatchFormat, Operation, Sequence};
+use gristmill_core::request::{After, Answer, Batch, BatchFormat, Condition, Operation, Sequence};
 use gristmill_sdk::App;
 use gristmill_state::grain::Work;
 use gristmill_state::input::StreamId;
@@ -43,6 +44,10 @@ pub enum Act {
     MapPut(&'static str, &'static str, String, String, Vec<u8>),
     /// Delete the entries of a map from one to before another: table, map, key, from, to.
     MapDeleteRange(&'static str, &'static str, String, String, Option<String>),
+    /// Set a row, which others change too: where, value.
+    Set(swaps::Place, Vec<u8>),
+    /// Set or delete a row if it is as named.
+    Compare(swaps::Place, swaps::Named, Option<Vec<u8>>),
     /// Let a parked grain run again: table, key.
     Retry(&'static str, String),
     /// Skip what waits first for a parked grain, and perhaps let it run again: table, key.
@@ -54,6 +59,11 @@ pub enum Act {
     SkipNamed(&'static str, String, String),
     /// Read a value: table, key.
     Get(&'static str, String),
+    /// Read a row with its version.
+    GetVersioned(swaps::Place),
+    /// Read what a grain has noted of an event, once it has handled it: table, key, number of the event, its topic, lane and offset,
+    /// milliseconds to wait.
+    GetAfter(&'static str, String, u64, (&'static str, u16, u64), u32),
     /// Read a map entry: table, map, key, entry.
     MapGet(&'static str, &'static str, String, String),
     /// Read a whole map: table, map, key.
@@ -68,7 +78,9 @@ impl Act {
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
+        let of_versions = matches!(self, Self::GetVersioned(_) | Self::GetAfter(..));
+        of_versions
+            || matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
     }
 }
 
@@ -267,6 +279,20 @@ impl Names {
                 let (key, from, to) = (bytes(key).into(), bytes(from), to.as_deref().map(bytes));
                 (slot, Operation::MapDeleteRange { table: id, map, sequence, key, from, to })
             }
+            Act::Set((name, key, None), value) => self.operation(&Act::Put(name, key.clone(), value.clone()), sequence),
+            Act::Set((name, key, Some((map, entry))), value) => {
+                self.operation(&Act::MapPut(name, map, key.clone(), entry.clone(), value.clone()), sequence)
+            }
+            Act::Compare((name, key, at), named, new) => {
+                let condition = match named {
+                    swaps::Named::Absent => Condition::Absent,
+                    swaps::Named::Version(version, _) => Condition::Version(*version),
+                    swaps::Named::Value(value) => Condition::Value(value.as_slice().into()),
+                };
+                let (table, slot, entry) = (table(name), self.slot(key), self.entry(name, at));
+                let (key, new) = (bytes(key).into(), new.as_deref().map(Into::into));
+                (slot, Operation::Compare { table, sequence, key, entry, condition, new })
+            }
             Act::Retry(name, key) => {
                 (self.slot(key), Operation::Retry { table: table(name), sequence, key: bytes(key).into() })
             }
@@ -295,11 +321,26 @@ impl Names {
         }
     }
 
+    fn entry(&self, table: &str, at: &swaps::At) -> Option<(MapId, Box<[u8]>)> {
+        at.as_ref().map(|(map, entry)| (self.map(table, map), entry.as_bytes().into()))
+    }
+
     fn read(&self, act: &Act) -> (SlotId, Operation) {
         let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
         let table = |name: &str| TableId(self.table(name).id);
         match act {
             Act::Get(name, key) => (self.slot(key), Operation::Get { table: table(name), key: bytes(key).into() }),
+            Act::GetVersioned((name, key, at)) => {
+                let (table, slot, entry) = (table(name), self.slot(key), self.entry(name, at));
+                (slot, Operation::GetVersioned { table, key: bytes(key).into(), entry, after: None })
+            }
+            Act::GetAfter(name, key, id, (topic, lane, offset), wait_millis) => {
+                let (table, slot, topic) = (table(name), self.slot(key), self.topic(topic).0);
+                let (lane, offset, wait_millis) = (LaneId(*lane), Offset(*offset), *wait_millis);
+                let after = Some(After { topic, lane, offset, wait_millis });
+                let entry = Some((self.map(name, "seen"), bytes(&format!("x{id}"))));
+                (slot, Operation::GetVersioned { table, key: bytes(key).into(), entry, after })
+            }
             Act::MapGet(name, map, key, entry) => {
                 let (id, map) = (table(name), self.map(name, map));
                 (self.slot(key), Operation::MapGet { table: id, map, key: bytes(key).into(), entry: bytes(entry) })
@@ -405,6 +446,9 @@ pub trait Workload {
     /// The next thing that a client does. `id` is a number that nothing else has; of one client they grow.
     fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act;
 
+    /// A client has heard the answer to what it did; `id` is its number.
+    fn heard(&mut self, _id: u64, _act: &Act, _answer: &Answer) {}
+
     /// The highest count that a read of an entry of a map may show at this time.
     fn most(&self, map: &MapKey, entry: &[u8]) -> u64;
 
@@ -441,6 +485,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "hard" => Some(Box::new(bank::Bank::hard())),
         "facts" => Some(Box::<facts::Facts>::default()),
         "ttl" => Some(Box::<lives::Lives>::default()),
+        "swaps" => Some(Box::<swaps::Swaps>::default()),
         "stuck" => Some(Box::<stuck::Stuck>::default()),
         "fails" => Some(Box::<fails::Fails>::default()),
         "versions" => Some(Box::<versions::Versions>::default()),
@@ -452,5 +497,18 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 12] =
-    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context", "replay"];
+pub const NAMES: [&str; 13] = [
+    "bank",
+    "words",
+    "kept",
+    "hard",
+    "facts",
+    "ttl",
+    "stuck",
+    "fails",
+    "versions",
+    "transfers",
+    "context",
+    "replay",
+    "swaps",
+];

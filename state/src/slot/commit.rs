@@ -10,7 +10,7 @@ use crate::record::{
     RecordKind, Sent, StoredReply, TimerChange,
 };
 use crate::stream::Offered;
-use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId};
+use gristmill_base::ids::{LaneKey, Lsn, Offset, SessionId, SlotId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use std::collections::BTreeMap;
 
@@ -168,6 +168,11 @@ impl Slot {
             commit.consumed.clear();
         }
         let (ssn, lsn) = self.write(journal, kind, |out| commit.encode(out));
+        for reply in &commit.replies {
+            if let Outcome::Compared(true, told, _) = reply.outcome {
+                assert!(told == Ssn(0) || told == ssn, "record {ssn} tells a client of the version {told}");
+            }
+        }
         let replies: Vec<(SessionId, u64)> = commit.replies.iter().map(|reply| (reply.session, reply.pos)).collect();
         let outcomes: Vec<Outcome> = commit.replies.iter().map(|reply| reply.outcome.clone()).collect();
         self.apply_commit(kind, commit, ssn, lsn);

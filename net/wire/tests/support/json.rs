@@ -2,8 +2,8 @@
 
 use gristmill_base::limits::{FRAME_BYTES_BEFORE_HELLO, FRAME_BYTES_MAX};
 use gristmill_wire::{
-    Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, ReplayFrom, ReplayStep, Reply, Sequence,
-    Status,
+    Condition, Deframer, Failure, FrameKind, Headers, HelloReply, OpCode, Operation, ReplayFrom, ReplayStep, Reply,
+    Sequence, Status, Versioned,
 };
 use serde_json::{Value, json};
 
@@ -156,9 +156,36 @@ fn fields(operation: &Operation<'_>) -> Value {
             "table": o.table.0, "handler": o.handler.0, "key": bytes(o.key), "payload": bytes(o.payload),
         }),
         Operation::Void(o) => json!({ "slot": o.slot.0 }),
+        Operation::CompareSet(_) | Operation::GetVersioned(_) => version_fields(operation),
         _ => map_fields(operation),
     };
     operation.sequence().map_or(value.clone(), |sequence| sequenced(value, sequence))
+}
+
+fn version_fields(operation: &Operation<'_>) -> Value {
+    let entry = |entry: Option<(gristmill_base::ids::MapId, &[u8])>| {
+        entry.map(|(map, key)| json!({ "map": map.0, "entry_key": bytes(key) }))
+    };
+    match operation {
+        Operation::CompareSet(o) => {
+            let condition = match o.condition {
+                Condition::Absent => json!("absent"),
+                Condition::Version(version) => json!({ "version": bytes(version) }),
+                Condition::Value(value) => json!({ "value": bytes(value) }),
+            };
+            json!({
+                "table": o.table.0, "key": bytes(o.key), "entry": entry(o.entry), "condition": condition,
+                "new": o.new.map(bytes),
+            })
+        }
+        Operation::GetVersioned(o) => {
+            let after = o.after.map(|it| {
+                json!({ "topic": it.topic.0, "lane": it.lane.0, "offset": it.offset.0, "wait_millis": it.wait_millis })
+            });
+            json!({ "table": o.table.0, "key": bytes(o.key), "entry": entry(o.entry), "after": after })
+        }
+        other => panic!("{other:?} is about no version"),
+    }
 }
 
 fn map_fields(operation: &Operation<'_>) -> Value {
@@ -203,6 +230,14 @@ fn replied(reply: &Reply<'_>) -> Value {
         Reply::Ingested(received) => json!({ "received": received }),
         Reply::Offsets(it) => json!({ "start": it.start.0, "end": it.end.0, "at": it.at.0 }),
         Reply::Value(value) => bytes(value),
+        Reply::Compared(it) => {
+            json!({ "done": it.done, "version": it.version.map(bytes), "value": it.value.map(bytes) })
+        }
+        Reply::Versioned(Versioned::Row { version, value }) => {
+            json!({ "version": bytes(version), "value": bytes(value) })
+        }
+        Reply::Versioned(Versioned::Absent) => json!("absent"),
+        Reply::Versioned(Versioned::NotYet(what)) => json!({ "not_yet": what }),
         Reply::Json(text) => json!({ "json": serde_json::from_str::<Value>(text).expect("JSON") }),
         Reply::Read(page) => {
             let events: Value = page

@@ -4,10 +4,10 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 use gristmill_wire::{
-    AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get,
-    Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation,
-    PauseSubscription, Produce, Put, Range, Read, RecordsBuf, ReplayFrom, ReplayStep, RetryParked, Scan, Sequence,
-    ShowParked, SkipParked, Void, Why,
+    After, AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, CompareSet, Condition, Delete,
+    Describe, EditParked, Get, GetVersioned, Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut,
+    MoveSlot, Offsets, OpCode, Operation, PauseSubscription, Produce, Put, Range, Read, RecordsBuf, ReplayFrom,
+    ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
@@ -25,6 +25,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(topics());
     all.extend(tables());
     all.extend(maps());
+    all.extend(versions());
     all.extend(parked());
     all.push(many());
     all
@@ -216,6 +217,43 @@ fn tables() -> Vec<Sample> {
                 sequence: at(3, 2),
                 key: b"foobar",
                 payload: b"5",
+            }),
+        ),
+    ]
+}
+
+fn versions() -> Vec<Sample> {
+    let (sequence, key, entry) = (at(8, 7), b"foobar", Some((MAP, &b"the"[..])));
+    let compare = CompareSet {
+        table: TABLE,
+        sequence,
+        key,
+        entry: None,
+        condition: Condition::Version(b"v1"),
+        new: Some(b"two"),
+    };
+    let (topic, lane, offset) = (TopicId(1), LaneId(62), Offset(1_000_000));
+    let get = GetVersioned { table: TABLE, key, entry: None, after: None };
+    vec![
+        request("compare-set", "a value, if it still has a version", Operation::CompareSet(compare)),
+        request(
+            "compare-set-absent",
+            "a map entry, if there is none",
+            Operation::CompareSet(CompareSet { entry, condition: Condition::Absent, ..compare }),
+        ),
+        request(
+            "compare-set-delete",
+            "a map entry is deleted, if it has a value",
+            Operation::CompareSet(CompareSet { entry, condition: Condition::Value(b"one"), new: None, ..compare }),
+        ),
+        request("get-versioned", "a value and its version", Operation::GetVersioned(get)),
+        request(
+            "get-versioned-after",
+            "a map entry, once an event was handled; at most half a second is waited",
+            Operation::GetVersioned(GetVersioned {
+                entry,
+                after: Some(After { topic, lane, offset, wait_millis: 500 }),
+                ..get
             }),
         ),
     ]
