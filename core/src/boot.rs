@@ -36,7 +36,7 @@ use gristmill_base::files::Files;
 use gristmill_base::ids::{Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
-    SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
+    SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN, WATCH_BYTES_DEFAULT, WATCH_RECOVERED_BYTES,
 };
 use gristmill_base::placement::Owners;
 use gristmill_base::planted::{self, Bug};
@@ -78,6 +78,10 @@ pub struct BootConfig {
     pub store_files_max: usize,
     /// See [`ShardConfig::queued_bytes_max`].
     pub queued_bytes_max: usize,
+    /// See [`ShardConfig::watch_bytes`].
+    pub watch_bytes: usize,
+    /// See [`ShardConfig::watch_always`].
+    pub watch_always: bool,
     /// See [`ShardConfig::session_idle_micros`].
     pub session_idle_micros: u64,
 }
@@ -96,6 +100,8 @@ impl Default for BootConfig {
             cache_bytes: STORE_CACHE_BYTES_DEFAULT,
             store_files_max: STORE_READ_FILES_MIN,
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
+            watch_bytes: WATCH_BYTES_DEFAULT,
+            watch_always: false,
             session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
     }
@@ -351,7 +357,11 @@ fn read_log(
     let here: Vec<SlotId> = owners.slots_of(shard).collect();
     let mut slots = BTreeMap::new();
     for slot in &here {
-        slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
+        let mut loaded = load_slot(files, identity, *slot, &content, now)?;
+        if config.watch_bytes > 0 {
+            loaded.begin_replayed_tail(config.watch_bytes.min(WATCH_RECOVERED_BYTES));
+        }
+        slots.insert(*slot, loaded);
     }
     match &content.manifest {
         Some(manifest) => {
@@ -400,6 +410,7 @@ fn read_log(
         warm::warm(&slots, records);
         records.iter().for_each(|record| each(record, &mut slots));
     })?;
+    slots.values_mut().for_each(Slot::end_replayed_tail);
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });
     }

@@ -1,8 +1,10 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 mod refusal;
+mod watch;
 
 pub use refusal::{Code, Refusal};
+pub use watch::{ChangeView, Changes, RowChange, Watch};
 
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
@@ -228,6 +230,8 @@ pub enum Operation {
         /// Only parked grains; of each comes, as JSON, why it is parked and how much waits, in the place of its value.
         parked: bool,
     },
+    /// Changes of a table's grains. Answered by [`Answer::Changes`].
+    Watch(Box<Watch>),
     /// Why a grain is parked, and the first inputs that wait for it. Answered by [`Answer::Json`].
     ShowParked {
         /// Table.
@@ -493,6 +497,8 @@ pub enum Answer {
         /// Whether there are more.
         more: bool,
     },
+    /// What has changed, and where the watch is now.
+    Changes(Box<Changes>),
     /// A JSON text.
     Json(String),
 }
@@ -507,6 +513,7 @@ impl Operation {
             }
             Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
             Self::Append { batch, .. } => batch.bytes.len(),
+            Self::Watch(watch) => watch.keys.bytes().len(),
             Self::Get { key, .. }
             | Self::Delete { key, .. }
             | Self::ShowParked { key, .. }
@@ -540,6 +547,7 @@ impl Answer {
             Self::Rows { rows, .. } => {
                 rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
             }
+            Self::Changes(changes) => changes.weight(),
             Self::Json(text) => text.len(),
         }
     }

@@ -22,4 +22,5 @@ pub mod sessions;
 pub mod slot;
 pub mod store;
 pub mod stream;
+pub mod tail;
 pub mod timers;

@@ -53,6 +53,7 @@ pub mod settle;
 mod shared_files;
 mod shown;
 mod status;
+mod tails;
 mod store_damage;
 mod store_reads;
 mod timers;
@@ -60,6 +61,7 @@ mod traced;
 mod turn;
 mod upkeep;
 mod warm;
+mod watches;
 mod why;
 mod work;
 mod writes;
@@ -180,6 +182,10 @@ pub struct ShardConfig {
     pub store_files_max: usize,
     /// Bytes of queued inputs at which dispatch stops and new operations are refused for capacity.
     pub queued_bytes_max: usize,
+    /// Memory of recent changes, for those who watch, bytes; 0: nobody may.
+    pub watch_bytes: usize,
+    /// Whether changes are kept also while nobody watches.
+    pub watch_always: bool,
     /// Microseconds after which an idle session expires.
     pub session_idle_micros: u64,
     /// Engine time from which session ids of this start count; the same for all shards.
@@ -304,6 +310,7 @@ pub struct Shard {
     lines: large::Lines,
     app_logs: app_logs::AppLogs,
     far: far_reads::FarWaiting,
+    watches: watches::Watches,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -458,6 +465,7 @@ impl Shard {
             lines: large::Lines::default(),
             app_logs: app_logs::AppLogs::default(),
             far: far_reads::FarWaiting::default(),
+            watches: watches::Watches::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,

@@ -76,6 +76,7 @@ impl Slot {
         note: impl FnOnce(&Record),
     ) -> Result<bool, ReplayError> {
         if ssn <= self.last_ssn {
+            self.note_replayed(kind, term, ssn, body);
             return Ok(false);
         }
         if ssn != self.last_ssn.next() {
@@ -86,6 +87,7 @@ impl Slot {
         }
         let record = Record::decode(kind, body).map_err(ReplayError::Body)?;
         note(&record);
+        self.note_replayed(kind, term, ssn, body);
         self.term = term;
         self.last_ssn = ssn;
         match record {
