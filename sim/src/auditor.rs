@@ -7,6 +7,7 @@ pub mod lives;
 mod shown;
 mod starts;
 mod times;
+pub mod watched;
 
 pub use batches::events_of_batches;
 

@@ -8,6 +8,7 @@ mod parked;
 mod pauses;
 mod settled;
 mod versions;
+mod watches;
 
 use crate::aim::aim;
 use crate::auditor::Auditor;
@@ -17,6 +18,7 @@ use crate::ingester::Ingester;
 use crate::link::Links;
 use crate::machine::{Knobs, Machine, Rot};
 use crate::rng::SimRng;
+use crate::watcher::Watcher;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::env::DiskErrorKind;
 use gristmill_base::ids::ConnId;
@@ -108,6 +110,7 @@ struct Run {
     auditor: Auditor,
     clients: Vec<Client>,
     ingesters: Vec<Ingester>,
+    watchers: Vec<Watcher>,
     /// When it is asked under load whether the app has settled, and how often still.
     questions: (SimRng, u32),
     backups: backup::Backups,
@@ -180,6 +183,7 @@ impl Run {
             auditor,
             clients,
             ingesters,
+            watchers: watches::draw(options),
             questions,
             backups,
             moves,
@@ -340,6 +344,7 @@ impl Run {
         if with_clients {
             next = self.clients.iter().map(Client::due).fold(next, u64::min);
             next = self.ingesters.iter().map(Ingester::due).fold(next, u64::min);
+            next = self.watchers.iter().map(Watcher::due).fold(next, u64::min);
             next = self.machine.links.as_ref().map_or(next, |links| next.min(links.due()));
             next = self.network.keys().next().map_or(next, |(due, _)| next.min(*due));
         }
@@ -384,6 +389,11 @@ impl Run {
                 ingester.hear(&reply, &mut world)?;
                 continue;
             }
+            if let Some(at) = self.watchers.iter().position(|watcher| watcher.hears(&reply)) {
+                let (watcher, mut world) = self.watcher(at);
+                watcher.hear(reply, &mut world)?;
+                continue;
+            }
             let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
             let (client, mut world) = self.client(at);
             client.hear(reply, &mut world)?;
@@ -421,6 +431,10 @@ impl Run {
         for at in 0..self.ingesters.len() {
             let (ingester, mut world) = self.ingester(at);
             ingester.act(&mut world);
+        }
+        for at in 0..self.watchers.len() {
+            let (watcher, mut world) = self.watcher(at);
+            watcher.act(&mut world);
         }
         self.step(true)?;
         self.auditor.lives.tell(self.machine.clock.nanos(), self.machine.engine_times());
@@ -545,6 +559,7 @@ impl Run {
             self.machine.jump_clock();
         }
         self.ingesters.iter_mut().for_each(Ingester::forget);
+        self.watchers.iter_mut().for_each(Watcher::cut);
         self.machine.rot_image()?;
         self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
@@ -588,6 +603,7 @@ impl Run {
             return Err(format!("P2: {what}"));
         }
         Ingester::check_order(&self.auditor)?;
-        self.workload.check(&self.machine, names, &self.auditor)
+        self.workload.check(&self.machine, names, &self.auditor)?;
+        self.check_watches()
     }
 }

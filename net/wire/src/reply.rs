@@ -13,6 +13,7 @@ use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
 use crate::page::{RangePage, ReadPage, ScanPage};
 use crate::status::Status;
+use crate::watch::WatchPage;
 
 /// Where an event went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum Reply<'a> {
     Range(RangePage<'a>),
     /// Of scan and parked list.
     Scan(ScanPage<'a>),
+    /// Of watch.
+    Watch(WatchPage<'a>),
     /// Of status, describe, parked show, why and the operations on apps, subscriptions and topics: one JSON value.
     Json(Cow<'a, str>),
 }
@@ -88,6 +91,7 @@ impl<'a> Reply<'a> {
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
             OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
+            OpCode::Watch => Self::Watch(WatchPage::read(&mut from)?),
             OpCode::Status
             | OpCode::Describe
             | OpCode::AppLoad
@@ -126,6 +130,7 @@ impl<'a> Reply<'a> {
             Self::Value(value) => write_value(to, value)?,
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),
+            Self::Watch(page) => page.write(to),
             Self::Json(text) => write_bytes(to, "JSON", text.as_bytes(), FRAME_BYTES_MAX)?,
         }
         Ok(())

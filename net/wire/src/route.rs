@@ -77,6 +77,7 @@ impl<'a> Operation<'a> {
             Self::MapDeleteRange(operation) => Route::Key(operation.key),
             Self::Range(operation) => Route::Key(operation.key),
             Self::Invoke(operation) => Route::Key(operation.key),
+            Self::Watch(operation) => Route::Slot(operation.slot()),
             Self::Void(operation) => Route::Slot(operation.slot),
         }
     }

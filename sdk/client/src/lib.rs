@@ -32,6 +32,7 @@ mod room;
 mod sequencer;
 mod shard;
 mod topology;
+mod watch;
 
 pub use calls::{IngestChunk, Span};
 pub use client::{Client, Ticket};
@@ -45,3 +46,6 @@ pub use operation::OwnedOperation;
 pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced, Row};
 pub use sequencer::{Refused, Sequencer, ToSend};
 pub use topology::Topology;
+pub use watch::{
+    Behind, Change, ChangePage, RowChange, TokenError, Watch, WatchFrom, WatchKeys, WatchPosition, WatchToken, Watched,
+};

@@ -1,6 +1,7 @@
 //! Replies that own what they carry.
 
 use gristmill_base::ids::Offset;
+use crate::watch::ChangePage;
 use gristmill_wire::{OpCode, Reply};
 
 pub use gristmill_wire::{LaneOffsets, Produced};
@@ -26,6 +27,8 @@ pub enum OwnedReply {
     Entries(Page<Entry>),
     /// Grains of a table.
     Rows(Page<Row>),
+    /// Changes of grains, and where the watch is.
+    Changes(ChangePage),
     /// A JSON text.
     Json(String),
 }
@@ -96,6 +99,7 @@ impl OwnedReply {
             Reply::Offsets(offsets) => Self::Offsets(offsets),
             Reply::Value(value) => Self::Value(value.to_vec()),
             Reply::Json(text) => Self::Json(text.into_owned()),
+            Reply::Watch(page) => Self::Changes(ChangePage::from(&page)),
             Reply::Read(page) => Self::Events(EventPage {
                 end: page.end,
                 next: page.next,

@@ -8,6 +8,7 @@ pub mod lives;
 pub mod stuck;
 pub mod transfers;
 pub mod versions;
+pub mod watched;
 pub mod words;
 
 use crate::auditor::lives::Ttl;
@@ -440,10 +441,11 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "versions" => Some(Box::<versions::Versions>::default()),
         "transfers" => Some(Box::<transfers::Transfers>::default()),
         "context" => Some(Box::<context::Contexts>::default()),
+        "watch" => Some(Box::<watched::Watched>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 11] =
-    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context"];
+pub const NAMES: [&str; 12] =
+    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context", "watch"];
