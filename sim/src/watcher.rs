@@ -53,6 +53,7 @@ impl Watcher {
             rng,
             conn: CONNS + (number << 32),
             table,
+            line: Line::new(table, keys.clone()),
             keys,
             app: 0,
             id: TableId(0),
@@ -61,7 +62,6 @@ impl Watcher {
             asked: BTreeMap::new(),
             next_tag: 1,
             wake: 0,
-            line: Line::new(table),
             past: Vec::new(),
             was_cut: false,
         }
@@ -104,7 +104,7 @@ impl Watcher {
             WatchKeys::Prefix(_) => (0..slot_count).map(SlotId).collect(),
         };
         self.positions = slots.into_iter().map(|slot| (slot, None)).collect();
-        self.line = Line::new(self.table);
+        self.line = Line::new(self.table, self.keys.clone());
         self.was_cut = false;
     }
 
@@ -186,7 +186,7 @@ impl Watcher {
     }
 
     fn end_line(&mut self, slot_count: u16) {
-        let mut line = std::mem::replace(&mut self.line, Line::new(self.table));
+        let mut line = std::mem::replace(&mut self.line, Line::new(self.table, self.keys.clone()));
         line.is_gone = true;
         self.past.push(line);
         self.begin(slot_count);

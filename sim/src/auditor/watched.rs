@@ -6,6 +6,7 @@ use super::{Auditor, Fate};
 use crate::workload::watched::SINGLE;
 use crate::workload::{Act, Names};
 use gristmill_base::ids::{MapId, SlotId, Ssn};
+use gristmill_base::watch::WatchKeys;
 use gristmill_core::request::{ChangeView, Code, RowChange};
 use gristmill_state::input::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ pub struct Began {
 pub struct Line {
     /// Table.
     pub table: &'static str,
+    keys: WatchKeys,
     /// When it began in each slot.
     pub began: BTreeMap<SlotId, Began>,
     grains: BTreeMap<(SlotId, String), Vec<(Ssn, RowChange)>>,
@@ -70,8 +72,8 @@ fn number_of(value: &[u8]) -> Option<u64> {
 impl Line {
     /// One that begins.
     #[must_use]
-    pub fn new(table: &'static str) -> Self {
-        Self { table, began: BTreeMap::new(), grains: BTreeMap::new(), is_gone: false }
+    pub fn new(table: &'static str, keys: WatchKeys) -> Self {
+        Self { table, keys, began: BTreeMap::new(), grains: BTreeMap::new(), is_gone: false }
     }
 
     /// Takes changes that were shown. Those of a slot must go on behind the last ones.
@@ -158,14 +160,13 @@ impl Line {
     fn check_single(&self, auditor: &Auditor, names: &Names, is_at_end: bool) -> Result<(), String> {
         let mut by_grain: BTreeMap<&str, Vec<(u64, RowChange, &Fate)>> = BTreeMap::new();
         for (id, issued) in &auditor.operations {
-            if let Some((table, key, change)) = change_of(&issued.act).filter(|(table, ..)| *table == self.table) {
-                let _ = table;
+            if let Some((_, key, change)) = change_of(&issued.act).filter(|(table, ..)| *table == self.table) {
                 by_grain.entry(key).or_default().push((*id, change, &issued.fate));
             }
         }
         let shown = self.grains.keys().map(|(_, key)| key.as_str());
         let keys: BTreeSet<&str> = by_grain.keys().copied().chain(shown).collect();
-        for key in keys {
+        for key in keys.into_iter().filter(|key| self.keys.covers(key.as_bytes())) {
             let slot = names.slot(key);
             let Some(began) = self.began.get(&slot) else { continue };
             let operations = by_grain.get(key).map_or(&[][..], Vec::as_slice);
