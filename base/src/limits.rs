@@ -206,6 +206,8 @@ pub const UNREAD_SECONDS_MAX: u64 = 60;
 pub const FRAME_SECONDS_MAX: u64 = 30;
 /// Memory of one shard's recent changes, kept for those who watch, where nothing else is configured.
 pub const WATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Most that may be configured: beyond it other stores are for what happened long ago.
+pub const WATCH_BYTES_MAX: usize = 16 << 30;
 /// The part of that which a slot has after a restart, from its log, at most.
 pub const WATCH_RECOVERED_BYTES: usize = 256 << 10;
 /// Watches that wait in one shard: each is looked at when a slot of it has changed.

@@ -228,7 +228,7 @@ pub enum Bug {
     WatchPagePassed = 216,
     /// Changes are given up without a note that they are.
     WatchTrimForgotten = 217,
-    /// "From now on" is a position that is told before it is durable.
+    /// "From now on" is a position that is told before it is durable, and its term is not compared.
     WatchNowBeforeDurable = 218,
     /// A watch passes changes that are not durable yet.
     WatchPassesUndurable = 219,

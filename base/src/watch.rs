@@ -229,9 +229,7 @@ mod tests {
         let text = token().to_text();
         assert_eq!(
             text,
-            "gmw1-01303132333435363738396162636465660200000000026162020100010\
-             3f0a20400ff000087d3bfda"
-                .replace("             ", "")
+            "gmw1-013031323334353637383961626364656602000000000261620201000103f0a20400ff000022d89955"
         );
         assert_eq!(WatchToken::from_text(&text), Ok(token()));
         assert_eq!(WatchToken::from_text(&format!(" {text}\n")), Ok(token()));

@@ -35,8 +35,8 @@ pub(super) struct Watches {
     waiting: BTreeMap<u64, Waiting>,
     at_slot: BTreeMap<SlotId, BTreeSet<u64>>,
     until: BTreeSet<(u64, u64)>,
-    /// Those to be looked at again.
-    due: BTreeSet<u64>,
+    /// Those to be looked at again, for these slots of theirs.
+    due: BTreeMap<u64, BTreeSet<SlotId>>,
     next: u64,
     /// Positions of those that wait.
     positions: usize,
@@ -124,8 +124,8 @@ impl Watches {
 
     /// Those that wait for changes of a slot are looked at again.
     pub(super) fn wake(&mut self, slot: SlotId) {
-        if let Some(numbers) = self.at_slot.get(&slot) {
-            self.due.extend(numbers);
+        for number in self.at_slot.get(&slot).into_iter().flatten() {
+            self.due.entry(*number).or_default().insert(slot);
         }
     }
 
@@ -136,7 +136,9 @@ impl Watches {
 
     /// All are looked at again: a table may be gone.
     pub(super) fn all_are_due(&mut self) {
-        self.due.extend(self.waiting.keys());
+        for number in self.waiting.keys() {
+            self.due.entry(*number).or_default();
+        }
     }
 }
 
@@ -220,7 +222,7 @@ impl Shard {
             }
         }
         let wait_millis = watch.wait_millis.min(WATCH_WAIT_MILLIS_MAX);
-        let found = self.look_for(&mut watch, wait_millis == 0);
+        let found = self.look_for(&mut watch, wait_millis == 0, None);
         if !matches!(found, Found::Nothing) {
             return self.answer_watch(responder, found);
         }
@@ -270,7 +272,8 @@ impl Shard {
     }
 
     /// Looks for what a watch may be told; `must` tells its positions also with nothing. They go on in any case.
-    fn look_for(&mut self, watch: &mut Watch, must: bool) -> Found {
+    /// Only `slots` are looked at, if they are known: the others have not changed.
+    fn look_for(&mut self, watch: &mut Watch, must: bool, slots: Option<&BTreeSet<SlotId>>) -> Found {
         if self.catalog.table(watch.table).is_none() {
             return Found::Refused(self.unknown("table", watch.table.0));
         }
@@ -278,10 +281,7 @@ impl Shard {
         let shown = if appended { Durable(self.log.0.appended().0) } else { self.visible() };
         let mut page = Page::of(watch);
         let (mut lsn, mut elsewhere, mut begins) = (Lsn(0), Vec::new(), false);
-        let count = watch.positions.len();
-        self.watches.round = self.watches.round.wrapping_add(1);
-        let first = self.watches.round % count;
-        for at in (first..count).chain(0..first) {
+        for at in self.in_turn(watch, slots) {
             let WatchPosition { slot, behind } = watch.positions[at];
             let Some(state) = self.slots[usize::from(slot.0)].as_deref_mut() else {
                 let owner = self.owner(slot);
@@ -321,6 +321,19 @@ impl Shard {
         Found::Answer(lsn, Box::new(Changes { positions, elsewhere, more, changes }))
     }
 
+    /// Places of the positions that are looked at, beginning with another one each time, so that none comes last for ever.
+    fn in_turn(&mut self, watch: &Watch, slots: Option<&BTreeSet<SlotId>>) -> Vec<usize> {
+        let place = |slot: &SlotId| watch.positions.binary_search_by_key(slot, |position| position.slot).ok();
+        let mut places: Vec<usize> = match slots {
+            Some(slots) => slots.iter().filter_map(place).collect(),
+            None => (0..watch.positions.len()).collect(),
+        };
+        self.watches.round = self.watches.round.wrapping_add(1);
+        let count = places.len().max(1);
+        places.rotate_left(self.watches.round % count);
+        places
+    }
+
     /// Goes on with watches that wait: those whose slots have changed, and those that have waited for long enough.
     pub(super) fn watch_step(&mut self) {
         let shown = self.visible();
@@ -331,15 +344,17 @@ impl Shard {
             for (slot, numbers) in &watches.at_slot {
                 let tail = slots[usize::from(slot.0)].as_deref_mut().and_then(Slot::tail_mut);
                 if tail.is_some_and(|tail| tail.tell(is_durable)) {
-                    watches.due.extend(numbers);
+                    for number in numbers {
+                        watches.due.entry(*number).or_default().insert(*slot);
+                    }
                 }
             }
         }
         let mut bytes = 0;
-        while let Some(number) = self.watches.due.pop_first() {
+        while let Some((number, fresh)) = self.watches.due.pop_first() {
             let Some(waiting) = self.watches.waiting.get_mut(&number) else { continue };
             let mut watch = std::mem::replace(&mut waiting.watch, Box::new(Watch::nothing()));
-            let found = self.look_for(&mut watch, false);
+            let found = self.look_for(&mut watch, false, Some(&fresh));
             if let Found::Answer(_, changes) = &found {
                 bytes += changes.weight() + VIEW_BYTES;
             }
@@ -358,7 +373,7 @@ impl Shard {
                 break;
             }
             let Some(mut waiting) = self.watches.take(number) else { break };
-            let found = self.look_for(&mut waiting.watch, true);
+            let found = self.look_for(&mut waiting.watch, true, None);
             self.answer_watch(waiting.responder, found);
         }
     }
