@@ -227,10 +227,7 @@ mod tests {
     #[test]
     fn a_token_comes_back_and_its_text_does_not_change() {
         let text = token().to_text();
-        assert_eq!(
-            text,
-            "gmw1-013031323334353637383961626364656602000000000261620201000103f0a20400ff000022d89955"
-        );
+        assert_eq!(text, "gmw1-013031323334353637383961626364656602000000000261620201000103f0a20400ff000022d89955");
         assert_eq!(WatchToken::from_text(&text), Ok(token()));
         assert_eq!(WatchToken::from_text(&format!(" {text}\n")), Ok(token()));
     }

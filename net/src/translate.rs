@@ -12,8 +12,8 @@ use gristmill_core::request::{
 };
 use gristmill_wire::{
     Change, Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
-    Operation as WireOperation, Produced, Reply, ResultWriter, Row, RowChange as WireChange, Scan, Sequence as WireSequence, Status,
-    Watch as WireWatch,
+    Operation as WireOperation, Produced, Reply, ResultWriter, Row, RowChange as WireChange, Scan,
+    Sequence as WireSequence, Status, Watch as WireWatch,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:

@@ -85,12 +85,8 @@ impl Watcher {
         self.asked.clear();
         self.was_cut = !self.line.is_empty();
         let positions = self.positions.iter().map(|(slot, behind)| WatchPosition { slot: *slot, behind: *behind });
-        let token = WatchToken {
-            directory: [7; 16],
-            table: self.id,
-            keys: self.keys.clone(),
-            positions: positions.collect(),
-        };
+        let token =
+            WatchToken { directory: [7; 16], table: self.id, keys: self.keys.clone(), positions: positions.collect() };
         let read = WatchToken::from_text(&token.to_text()).expect("a token comes back");
         self.positions = read.positions.into_iter().map(|it| (it.slot, it.behind)).collect();
     }

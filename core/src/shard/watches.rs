@@ -5,8 +5,8 @@ use super::Shard;
 use crate::request::{Answer, ChangeView, Changes, Code, Refusal, Responder, RowChange, Watch};
 use gristmill_base::ids::{Lsn, SlotId, Ssn};
 use gristmill_base::limits::{
-    PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, WATCH_LINGER_NANOS, WATCH_LOOKS_MAX, WATCH_POSITIONS_WAITING_MAX, WATCH_TURN_BYTES,
-    WATCH_WAIT_MILLIS_MAX, WATCHES_WAITING_MAX,
+    PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, WATCH_LINGER_NANOS, WATCH_LOOKS_MAX, WATCH_POSITIONS_WAITING_MAX,
+    WATCH_TURN_BYTES, WATCH_WAIT_MILLIS_MAX, WATCHES_WAITING_MAX,
 };
 use gristmill_base::placement::slot_of;
 use gristmill_base::planted::{self, Bug};
@@ -397,8 +397,7 @@ fn position_is_gone(slot: SlotId, Behind { term, ssn, .. }: Behind, gone: Gone) 
         Gone::Forgotten(start) => format!("changes are kept behind record {start}"),
         Gone::Foreign => "the slot has not been there".to_owned(),
     };
-    let message = format!(
-        "position is gone, read anew: the watch is at record {ssn} of slot {slot} in term {term}; {why}"
-    );
+    let message =
+        format!("position is gone, read anew: the watch is at record {ssn} of slot {slot} in term {term}; {why}");
     Refusal::new(Code::Gone, message)
 }

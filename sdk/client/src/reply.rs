@@ -1,7 +1,7 @@
 //! Replies that own what they carry.
 
-use gristmill_base::ids::Offset;
 use crate::watch::ChangePage;
+use gristmill_base::ids::Offset;
 use gristmill_wire::{OpCode, Reply};
 
 pub use gristmill_wire::{LaneOffsets, Produced};

@@ -113,14 +113,21 @@ impl Shown {
                 let line = ("map_is", self.entry(map, &entry.key, Some(&entry.value)));
                 self.line(&key, line, &[])
             }
-            Watched::SnapshotEnd => match self.format {
-                Format::Text => self.printer.line("snapshot_end"),
-                Format::Json => self.printer.json(&json!({"change": "snapshot_end"})),
-            },
+            Watched::SnapshotEnd => {
+                self.left = self.left.saturating_sub(1);
+                match self.format {
+                    Format::Text => self.printer.line("snapshot_end"),
+                    Format::Json => self.printer.json(&json!({"change": "snapshot_end"})),
+                }
+            }
             Watched::Step(changes) => {
                 for Change { slot, ssn, time, key, change } in changes {
                     let line = self.change(&change);
-                    self.line(&key, line, &[("time_micros", json!(time)), ("slot", json!(slot.0)), ("ssn", json!(ssn.0))])?;
+                    self.line(
+                        &key,
+                        line,
+                        &[("time_micros", json!(time)), ("slot", json!(slot.0)), ("ssn", json!(ssn.0))],
+                    )?;
                 }
                 Ok(())
             }

@@ -182,7 +182,9 @@ pub(super) fn from_wire(
         },
         Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),
-        other @ (Reply::Hello(_) | Reply::Ingested(_) | Reply::Watch(_)) => return Err(format!("net: {code:?} was answered {other:?}")),
+        other @ (Reply::Hello(_) | Reply::Ingested(_) | Reply::Watch(_)) => {
+            return Err(format!("net: {code:?} was answered {other:?}"));
+        }
     }))
 }
 

@@ -21,7 +21,8 @@ impl Slot {
 
     /// Keeps changes from now on, with what is kept already.
     pub fn begin_tail(&mut self, bytes_max: usize) -> &mut Tail {
-        let (last, tail) = (self.last_ssn, self.tail.get_or_insert_with(|| Box::new(Tail::new(self.last_ssn, bytes_max))));
+        let (last, tail) =
+            (self.last_ssn, self.tail.get_or_insert_with(|| Box::new(Tail::new(self.last_ssn, bytes_max))));
         if tail.end() != last {
             **tail = Tail::new(last, bytes_max);
         }

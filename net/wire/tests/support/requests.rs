@@ -7,7 +7,8 @@ use gristmill_base::watch::{Behind, WatchPosition};
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
     Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
-    PositionsBuf, Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Watch, Why,
+    PositionsBuf, Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void,
+    Watch, Why,
 };
 
 use super::{Content, Sample, request};
@@ -265,8 +266,7 @@ fn parked() -> Vec<Sample> {
 
 fn watch_positions() -> gristmill_wire::Positions<'static> {
     let behind = Some(Behind { term: Term(3), ssn: Ssn(300), skip: 0 });
-    let positions =
-        [WatchPosition { slot: SlotId(1), behind }, WatchPosition { slot: SlotId(94), behind: None }];
+    let positions = [WatchPosition { slot: SlotId(1), behind }, WatchPosition { slot: SlotId(94), behind: None }];
     Box::leak(Box::new(PositionsBuf::new(&positions))).as_positions()
 }
 
