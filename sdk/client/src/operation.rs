@@ -146,17 +146,7 @@ impl OwnedOperation {
             | Self::MapDelete { .. }
             | Self::MapDeleteRange { .. }
             | Self::Range { .. } => self.wire_of_map(sequence),
-            Self::Watch { table, is_key, key, max_changes, max_bytes, wait_millis, positions } => {
-                Operation::Watch(wire::Watch {
-                    table: *table,
-                    is_key: *is_key,
-                    key,
-                    max_changes: *max_changes,
-                    max_bytes: *max_bytes,
-                    wait_millis: *wait_millis,
-                    positions: positions.as_positions(),
-                })
-            }
+            Self::Watch { .. } => self.wire_of_watch(),
             Self::Scan { table, prefix, after, limit } => Operation::Scan(wire::Scan {
                 table: *table,
                 prefix,
@@ -248,6 +238,21 @@ impl OwnedOperation {
             }),
             _ => unreachable!("only operations on maps come here"),
         }
+    }
+
+    fn wire_of_watch(&self) -> Operation<'_> {
+        let Self::Watch { table, is_key, key, max_changes, max_bytes, wait_millis, positions } = self else {
+            unreachable!("only watches come here")
+        };
+        Operation::Watch(wire::Watch {
+            table: *table,
+            is_key: *is_key,
+            key,
+            max_changes: *max_changes,
+            max_bytes: *max_bytes,
+            wait_millis: *wait_millis,
+            positions: positions.as_positions(),
+        })
     }
 
     /// The slot it belongs to, where there is one.
