@@ -1,9 +1,11 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 mod refusal;
+mod view;
 mod watch;
 
 pub use refusal::{Code, Refusal};
+pub use view::{BatchView, EventView};
 pub use watch::{ChangeView, Changes, RowChange, Watch};
 
 use gristmill_base::class::InputClass;
@@ -11,7 +13,6 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
-use gristmill_base::shared::SharedBytes;
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
@@ -404,38 +405,6 @@ pub struct Ingest {
     pub prev: u64,
     /// Positions, keys and values; positions ascend from behind `prev`.
     pub records: Vec<(u64, Bytes, Bytes)>,
-}
-
-/// One event of a topic as a reader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventView {
-    /// Its position.
-    pub offset: Offset,
-    /// When it happened, microseconds since 1970.
-    pub event_micros: u64,
-    /// When it was appended, microseconds since 1970, by the engine's clock.
-    pub append_micros: u64,
-    /// Key.
-    pub key: Bytes,
-    /// Value.
-    pub value: Bytes,
-    /// Headers.
-    pub headers: Vec<(Bytes, Bytes)>,
-}
-
-/// A batch of a lane as a reader gets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchView {
-    /// How its bytes are to be read.
-    pub format: BatchFormat,
-    /// Position of its first event; the others follow.
-    pub first: Offset,
-    /// When it was appended, microseconds since 1970, by the engine's clock.
-    pub append_micros: u64,
-    /// Number of its events.
-    pub count: u32,
-    /// Its bytes.
-    pub bytes: SharedBytes,
 }
 
 /// What a client gets.

@@ -310,15 +310,6 @@ impl Run {
         Err(format!("the app was not deleted in {TRIES_MAX} tries"))
     }
 
-    fn wait_a_little(&mut self) -> Result<(), String> {
-        let until = self.machine.clock.nanos() + 50_000_000;
-        while self.machine.clock.nanos() < until && !self.machine.disk.is_down() {
-            self.machine.make_room();
-            self.go_round()?;
-        }
-        if self.machine.disk.needs_restart() && !self.machine.disk.is_down() { self.restart() } else { Ok(()) }
-    }
-
     /// A round, with clients once there is an app.
     fn go_round(&mut self) -> Result<(), String> {
         if self.names.is_some() {
@@ -389,11 +380,7 @@ impl Run {
                 ingester.hear(&reply, &mut world)?;
                 continue;
             }
-            if let Some(at) = self.watchers.iter().position(|watcher| watcher.hears(&reply)) {
-                let (watcher, mut world) = self.watcher(at);
-                watcher.hear(reply, &mut world)?;
-                continue;
-            }
+            let Some(reply) = self.to_watcher(reply)? else { continue };
             let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
             let (client, mut world) = self.client(at);
             client.hear(reply, &mut world)?;
@@ -432,10 +419,7 @@ impl Run {
             let (ingester, mut world) = self.ingester(at);
             ingester.act(&mut world);
         }
-        for at in 0..self.watchers.len() {
-            let (watcher, mut world) = self.watcher(at);
-            watcher.act(&mut world);
-        }
+        self.watchers_act();
         self.step(true)?;
         self.auditor.lives.tell(self.machine.clock.nanos(), self.machine.engine_times());
         for reply in std::mem::take(&mut self.machine.replies) {

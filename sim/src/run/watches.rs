@@ -6,6 +6,7 @@ use crate::rng::SimRng;
 use crate::watcher::Watcher;
 use gristmill_base::ids::{MapId, SessionId};
 use gristmill_base::sometimes::reached;
+use gristmill_core::request::Reply;
 use gristmill_state::input::Bytes;
 use std::collections::BTreeMap;
 
@@ -23,7 +24,22 @@ pub(super) fn draw(options: &Options) -> Vec<Watcher> {
 }
 
 impl Run {
-    pub(super) fn watcher(&mut self, at: usize) -> (&mut Watcher, World<'_>) {
+    /// Watchers ask, now and then.
+    pub(super) fn watchers_act(&mut self) {
+        for at in 0..self.watchers.len() {
+            let (watcher, mut world) = self.watcher(at);
+            watcher.act(&mut world);
+        }
+    }
+
+    /// A reply, unless it was for a watcher, who has it then.
+    pub(super) fn to_watcher(&mut self, reply: Reply) -> Result<Option<Reply>, String> {
+        let Some(at) = self.watchers.iter().position(|watcher| watcher.hears(&reply)) else { return Ok(Some(reply)) };
+        let (watcher, mut world) = self.watcher(at);
+        watcher.hear(reply, &mut world).map(|()| None)
+    }
+
+    fn watcher(&mut self, at: usize) -> (&mut Watcher, World<'_>) {
         let names = self.names.as_ref().expect("watchers begin once the app is loaded");
         let world =
             World { machine: &mut self.machine, names, auditor: &mut self.auditor, workload: self.workload.as_mut() };
