@@ -22,3 +22,4 @@ pub mod shared;
 pub mod sometimes;
 pub mod tuning;
 pub mod units;
+pub mod watch;

@@ -204,6 +204,26 @@ pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 pub const UNREAD_SECONDS_MAX: u64 = 60;
 /// Seconds within which a started frame must be complete.
 pub const FRAME_SECONDS_MAX: u64 = 30;
+/// Memory of one shard's recent changes, kept for those who watch, where nothing else is configured.
+pub const WATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Most that may be configured: beyond it other stores are for what happened long ago.
+pub const WATCH_BYTES_MAX: usize = 16 << 30;
+/// The part of that which a slot has after a restart, from its log, at most.
+pub const WATCH_RECOVERED_BYTES: usize = 256 << 10;
+/// Watches that wait in one shard: each is looked at when a slot of it has changed.
+pub const WATCHES_WAITING_MAX: usize = 4_096;
+/// Their positions, about 32 bytes each.
+pub const WATCH_POSITIONS_WAITING_MAX: usize = 1 << 18;
+/// Longest time that a watch waits for changes, milliseconds; it is answered with its positions then.
+pub const WATCH_WAIT_MILLIS_MAX: u32 = 30_000;
+/// Records that one look for a watch takes into account at most: what is about other grains costs time too.
+pub const WATCH_LOOKS_MAX: usize = 16_384;
+/// Bytes of changes that one turn gives to those who wait; further ones get theirs in the next turns.
+pub const WATCH_TURN_BYTES: usize = 4 << 20;
+/// Changes of a slot are kept for so long after the last one who watched it, nanoseconds: who comes back within finds them.
+pub const WATCH_LINGER_NANOS: u64 = 600_000_000_000;
+/// And what recovery found for so long after a start, if nobody comes.
+pub const WATCH_RECOVERED_LINGER_NANOS: u64 = 60_000_000_000;
 /// Entries that one page of a range, scan or read returns at most.
 pub const PAGE_ENTRIES_MAX: u32 = 10_000;
 /// Bytes that one page of a range, scan or read returns at most (one entry is always returned).

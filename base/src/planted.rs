@@ -268,11 +268,31 @@ pub enum Bug {
     TokenBeforeDurable = 196,
     /// What of a key's backlog lies in files alone does not count for its limit.
     KeyLimitByMemory = 197,
+    /// Changes are shown to whoever watches before their record is durable.
+    WatchBeforeDurable = 210,
+    /// A watch whose position is not kept any more goes on with what is.
+    WatchSkipsGone = 211,
+    /// A watch that goes on shows the record of its position again.
+    WatchShowsAgain = 212,
+    /// A slot that has moved keeps no changes of before, and says that it has them.
+    WatchMoveForgets = 213,
+    /// What goes because its time is over is no change.
+    WatchForgetsExpiry = 214,
+    /// After a restart all changes count as kept that the log has no more.
+    WatchRecoversTooMuch = 215,
+    /// Of what does not fit a page the position goes past.
+    WatchPagePassed = 216,
+    /// Changes are given up without a note that they are.
+    WatchTrimForgotten = 217,
+    /// "From now on" is a position that is told before it is durable, and its term is not compared.
+    WatchNowBeforeDurable = 218,
+    /// A watch passes changes that are not durable yet.
+    WatchPassesUndurable = 219,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 125] = [
+    pub const ALL: [Bug; 135] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -398,6 +418,16 @@ impl Bug {
         Bug::TokenByGrainAlone,
         Bug::TokenBeforeDurable,
         Bug::KeyLimitByMemory,
+        Bug::WatchBeforeDurable,
+        Bug::WatchSkipsGone,
+        Bug::WatchShowsAgain,
+        Bug::WatchMoveForgets,
+        Bug::WatchForgetsExpiry,
+        Bug::WatchRecoversTooMuch,
+        Bug::WatchPagePassed,
+        Bug::WatchTrimForgotten,
+        Bug::WatchNowBeforeDurable,
+        Bug::WatchPassesUndurable,
     ];
 }
 

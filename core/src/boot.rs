@@ -37,6 +37,7 @@ use gristmill_base::ids::{Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, COMPUTATIONS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT,
     SESSION_IDLE_SECONDS_DEFAULT, SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
+    WATCH_BYTES_DEFAULT, WATCH_RECOVERED_BYTES,
 };
 use gristmill_base::placement::Owners;
 use gristmill_base::planted::{self, Bug};
@@ -80,6 +81,10 @@ pub struct BootConfig {
     pub queued_bytes_max: usize,
     /// See [`ShardConfig::computations_max`].
     pub computations_max: usize,
+    /// See [`ShardConfig::watch_bytes`].
+    pub watch_bytes: usize,
+    /// See [`ShardConfig::watch_always`].
+    pub watch_always: bool,
     /// See [`ShardConfig::session_idle_micros`].
     pub session_idle_micros: u64,
 }
@@ -99,6 +104,8 @@ impl Default for BootConfig {
             store_files_max: STORE_READ_FILES_MIN,
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
             computations_max: COMPUTATIONS_DEFAULT,
+            watch_bytes: WATCH_BYTES_DEFAULT,
+            watch_always: false,
             session_idle_micros: SESSION_IDLE_SECONDS_DEFAULT * 1_000_000,
         }
     }
@@ -354,7 +361,11 @@ fn read_log(
     let here: Vec<SlotId> = owners.slots_of(shard).collect();
     let mut slots = BTreeMap::new();
     for slot in &here {
-        slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
+        let mut loaded = load_slot(files, identity, *slot, &content, now)?;
+        if config.watch_bytes > 0 {
+            loaded.begin_replayed_tail(config.watch_bytes.min(WATCH_RECOVERED_BYTES));
+        }
+        slots.insert(*slot, loaded);
     }
     match &content.manifest {
         Some(manifest) => {
@@ -408,6 +419,7 @@ fn read_log(
     })?;
     let numbers = (0..identity.slot_count).map(SlotId);
     let first = numbers.zip(firsts).filter_map(|(slot, first)| first.map(|lsn| (slot, lsn))).collect();
+    slots.values_mut().for_each(Slot::end_replayed_tail);
     if let Some(what) = wrong {
         return Err(BootError::Damage { file: log.dir.clone(), what });
     }

@@ -3,9 +3,13 @@
 mod measure;
 mod refusal;
 mod version;
+mod view;
+mod watch;
 
 pub use refusal::{Code, Refusal};
 pub use version::RowVersion;
+pub use view::{BatchView, EventView};
+pub use watch::{ChangeView, Changes, RowChange, Watch};
 
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{
@@ -14,7 +18,6 @@ use gristmill_base::ids::{
 
 pub use crate::catalog::Begin;
 pub use crate::shard::ReplayAct;
-use gristmill_base::shared::SharedBytes;
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
@@ -260,6 +263,8 @@ pub enum Operation {
         /// Only parked grains; of each comes, as JSON, why it is parked and how much waits, in the place of its value.
         parked: bool,
     },
+    /// Changes of a table's grains. Answered by [`Answer::Changes`].
+    Watch(Box<Watch>),
     /// Why a grain is parked, and the first inputs that wait for it. Answered by [`Answer::Json`].
     ShowParked {
         /// Table.
@@ -432,6 +437,7 @@ impl Operation {
             | Self::Compare { table, .. }
             | Self::GetVersioned { table, .. }
             | Self::Invoke { table, .. } => Some(table),
+            Self::Watch(watch) => Some(&mut watch.table),
             _ => None,
         }
     }
@@ -489,38 +495,6 @@ pub struct Ingest {
     pub prev: u64,
     /// Positions, keys and values; positions ascend from behind `prev`.
     pub records: Vec<(u64, Bytes, Bytes)>,
-}
-
-/// One event of a topic as a reader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventView {
-    /// Its position.
-    pub offset: Offset,
-    /// When it happened, microseconds since 1970.
-    pub event_micros: u64,
-    /// When it was appended, microseconds since 1970, by the engine's clock.
-    pub append_micros: u64,
-    /// Key.
-    pub key: Bytes,
-    /// Value.
-    pub value: Bytes,
-    /// Headers.
-    pub headers: Vec<(Bytes, Bytes)>,
-}
-
-/// A batch of a lane as a reader gets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchView {
-    /// How its bytes are to be read.
-    pub format: BatchFormat,
-    /// Position of its first event; the others follow.
-    pub first: Offset,
-    /// When it was appended, microseconds since 1970, by the engine's clock.
-    pub append_micros: u64,
-    /// Number of its events.
-    pub count: u32,
-    /// Its bytes.
-    pub bytes: SharedBytes,
 }
 
 /// What a client gets.
@@ -595,6 +569,8 @@ pub enum Answer {
         /// Whether there are more.
         more: bool,
     },
+    /// What has changed, and where the watch is now.
+    Changes(Box<Changes>),
     /// A JSON text.
     Json(String),
 }

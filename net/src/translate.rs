@@ -5,14 +5,15 @@ use gristmill_base::class::InputClass;
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::Offset;
 use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX};
+use gristmill_base::watch::WatchKeys;
 use gristmill_core::request::{
-    After, Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, Code, Condition, EventView, Ingest, Operation,
-    Refusal, ReplayAct, RowVersion, Sequence,
+    After, Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, ChangeView, Code, Condition, EventView, Ingest,
+    Operation, Refusal, ReplayAct, RowChange, RowVersion, Sequence, Watch,
 };
 use gristmill_wire::{
-    Common, CompareSet, Compared, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf,
-    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan,
-    Sequence as WireSequence, Status, Versioned,
+    Change, Common, CompareSet, Compared, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf,
+    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row,
+    RowChange as WireChange, Scan, Sequence as WireSequence, Status, Versioned, Watch as WireWatch,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -205,6 +206,7 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             reverse: it.reverse,
         },
         WireOperation::Scan(it) => scan(it, false),
+        WireOperation::Watch(it) => Operation::Watch(Box::new(watch(it))),
         WireOperation::Invoke(it) => Operation::Invoke {
             table: it.table,
             handler: it.handler,
@@ -287,6 +289,31 @@ fn scan(wire: &Scan<'_>, parked: bool) -> Operation {
     }
 }
 
+fn watch(wire: &WireWatch<'_>) -> Watch {
+    Watch {
+        table: wire.table,
+        keys: if wire.is_key { WatchKeys::Key(wire.key.into()) } else { WatchKeys::Prefix(wire.key.into()) },
+        positions: wire.positions.to_vec(),
+        max_changes: limit(wire.max_changes, PAGE_ENTRIES_MAX),
+        max_bytes: limit(wire.max_bytes, PAGE_BYTES_MAX as u32),
+        wait_millis: wire.wait_millis,
+    }
+}
+
+fn wire_change(view: &ChangeView) -> Change<'_> {
+    let change = match &view.change {
+        RowChange::Value(value) => WireChange::Value(value),
+        RowChange::NoValue => WireChange::NoValue,
+        RowChange::Entry(map, key, value) => WireChange::Entry(*map, key, value),
+        RowChange::NoEntry(map, key) => WireChange::NoEntry(*map, key),
+        RowChange::NoRange(map, from, to) => WireChange::NoRange(*map, from, to.as_deref()),
+        RowChange::NoGrain => WireChange::NoGrain,
+        RowChange::GrainExpired => WireChange::GrainExpired,
+        RowChange::EntryExpired(map, key) => WireChange::EntryExpired(*map, key),
+    };
+    Change { slot: view.slot, ssn: view.ssn, time: view.micros.cast_signed(), key: &view.key, change }
+}
+
 fn owned(bytes: &[u8]) -> Bytes {
     bytes.into()
 }
@@ -352,6 +379,7 @@ pub fn answer_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::Value(Some(value)) | Answer::Row(Some((_, value))) => value.len(),
         Answer::Json(text) => text.len(),
+        Answer::Changes(changes) => changes.weight(),
         Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
         Answer::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
         Answer::Entries { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
@@ -422,6 +450,10 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         }
         Answer::Entries { entries, more } => {
             return writer.range(correlation, *more, entries.iter().map(|(key, value)| Entry { key, value }));
+        }
+        Answer::Changes(it) => {
+            let changes = it.changes.iter().map(wire_change);
+            return writer.watch(correlation, it.more, &it.positions, &it.elsewhere, changes);
         }
         Answer::Rows { rows, more } => {
             let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });

@@ -71,6 +71,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug if is_of_replay(bug) => aim_at_replay(bug, knobs),
         bug if is_of_versions(bug) => aim_at_versions(bug, knobs),
+        bug if is_of_watches(bug) => aim_at_watches(bug, knobs),
         bug => aim_at_moves(bug, knobs),
     }
 }
@@ -202,6 +203,37 @@ fn aim_at_replay(bug: Bug, knobs: &mut Knobs) {
     if matches!(bug, Bug::SwitchForgetsDone | Bug::FlipBeforeHandled) {
         // Runs out of order, and a crash before the rest has ended.
         (knobs.pending, knobs.pending_nanos) = (300_000, 300_000_000);
+    }
+}
+
+/// Whether a bug is one of watches.
+#[must_use]
+pub fn is_of_watches(bug: Bug) -> bool {
+    use Bug::{
+        WatchBeforeDurable, WatchForgetsExpiry, WatchMoveForgets, WatchNowBeforeDurable, WatchPagePassed,
+        WatchPassesUndurable, WatchRecoversTooMuch, WatchShowsAgain, WatchSkipsGone, WatchTrimForgotten,
+    };
+    let of_durability = [WatchBeforeDurable, WatchNowBeforeDurable, WatchPassesUndurable].contains(&bug);
+    let of_tails = [WatchSkipsGone, WatchMoveForgets, WatchRecoversTooMuch, WatchTrimForgotten].contains(&bug);
+    of_durability || of_tails || [WatchShowsAgain, WatchForgetsExpiry, WatchPagePassed].contains(&bug)
+}
+
+/// A long time between append and flush that ends in crashes, much that moves, or little that is kept.
+fn aim_at_watches(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    match bug {
+        Bug::WatchBeforeDurable | Bug::WatchNowBeforeDurable | Bug::WatchPassesUndurable => {
+            knobs.boot.flush_spacing_nanos = 20_000_000;
+            (knobs.crash_turns, knobs.crashes) = (150, 30);
+        }
+        Bug::WatchMoveForgets => knobs.boot.shard_count = knobs.boot.shard_count.max(3),
+        Bug::WatchSkipsGone | Bug::WatchTrimForgotten => knobs.boot.watch_bytes = 1_500,
+        Bug::WatchRecoversTooMuch => {
+            checkpoint_often(knobs);
+            (knobs.crash_turns, knobs.crashes) = (300, 12);
+            knobs.padding = 1_500;
+        }
+        _ => {}
     }
 }
 

@@ -8,6 +8,7 @@ mod shown;
 mod starts;
 mod times;
 mod versions;
+pub mod watched;
 
 pub use batches::events_of_batches;
 

@@ -26,4 +26,5 @@ pub mod rng;
 pub mod rows;
 pub mod run;
 pub mod trace;
+pub mod watcher;
 pub mod workload;

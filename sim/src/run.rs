@@ -9,6 +9,7 @@ mod pauses;
 mod replays;
 mod settled;
 mod versions;
+mod watches;
 
 use crate::aim::aim;
 use crate::auditor::Auditor;
@@ -18,6 +19,7 @@ use crate::ingester::Ingester;
 use crate::link::Links;
 use crate::machine::{Knobs, Machine, Rot};
 use crate::rng::SimRng;
+use crate::watcher::Watcher;
 use crate::workload::{Names, Workload, by_name};
 use gristmill_base::env::DiskErrorKind;
 use gristmill_base::ids::ConnId;
@@ -110,6 +112,7 @@ struct Run {
     auditor: Auditor,
     clients: Vec<Client>,
     ingesters: Vec<Ingester>,
+    watchers: Vec<Watcher>,
     /// When it is asked under load whether the app has settled, and how often still.
     questions: (SimRng, u32),
     backups: backup::Backups,
@@ -183,6 +186,7 @@ impl Run {
             auditor,
             clients,
             ingesters,
+            watchers: watches::draw(options),
             questions,
             backups,
             moves,
@@ -311,15 +315,6 @@ impl Run {
         Err(format!("the app was not deleted in {TRIES_MAX} tries"))
     }
 
-    fn wait_a_little(&mut self) -> Result<(), String> {
-        let until = self.machine.clock.nanos() + 50_000_000;
-        while self.machine.clock.nanos() < until && !self.machine.disk.is_down() {
-            self.machine.make_room();
-            self.go_round()?;
-        }
-        if self.machine.disk.needs_restart() && !self.machine.disk.is_down() { self.restart() } else { Ok(()) }
-    }
-
     /// A round, with clients once there is an app.
     fn go_round(&mut self) -> Result<(), String> {
         if self.names.is_some() {
@@ -345,6 +340,7 @@ impl Run {
         if with_clients {
             next = self.clients.iter().map(Client::due).fold(next, u64::min);
             next = self.ingesters.iter().map(Ingester::due).fold(next, u64::min);
+            next = self.watchers.iter().map(Watcher::due).fold(next, u64::min);
             next = self.machine.links.as_ref().map_or(next, |links| next.min(links.due()));
             next = self.network.keys().next().map_or(next, |(due, _)| next.min(*due));
         }
@@ -389,6 +385,7 @@ impl Run {
                 ingester.hear(&reply, &mut world)?;
                 continue;
             }
+            let Some(reply) = self.to_watcher(reply)? else { continue };
             let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
             let (client, mut world) = self.client(at);
             client.hear(reply, &mut world)?;
@@ -427,6 +424,7 @@ impl Run {
             let (ingester, mut world) = self.ingester(at);
             ingester.act(&mut world);
         }
+        self.watchers_act();
         self.step(true)?;
         self.auditor.lives.tell(self.machine.clock.nanos(), self.machine.engine_times());
         for reply in std::mem::take(&mut self.machine.replies) {
@@ -557,6 +555,7 @@ impl Run {
             self.machine.jump_clock();
         }
         self.ingesters.iter_mut().for_each(Ingester::forget);
+        self.watchers.iter_mut().for_each(Watcher::cut);
         self.machine.rot_image()?;
         self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
@@ -604,6 +603,7 @@ impl Run {
             return Err(format!("P2: {what}"));
         }
         Ingester::check_order(&self.auditor)?;
-        self.workload.check(&self.machine, names, &self.auditor)
+        self.workload.check(&self.machine, names, &self.auditor)?;
+        self.check_watches()
     }
 }

@@ -188,6 +188,12 @@ interleavings! {
     a_client_is_refused_for_its_key: "client refused because too much waits for its key", "swaps", 1;
     a_run_waits_for_several_rows: "run waits for several rows at once", "context", 1;
     a_run_reads_another_grain: "run reads another grain from elsewhere", "context", 1;
+    /// Watches: one goes on behind a crash, is told that its position is gone, and where a slot is that has moved.
+    a_watch_goes_on_behind_a_crash: "watch goes on behind a crash", "watch", 1;
+    a_position_is_gone: "watch told that its position is gone", "watch", 1;
+    a_slot_is_elsewhere: "watch told that a slot is elsewhere", "watch", 1;
+    a_page_ends_within_a_record: "page of a watch ends within a record", "watch", 1;
+    a_line_is_held_to_all_that_was_acked: "line of a watch held against all that was acked", "watch", 1;
     /// In the end nothing is parked.
     all_parked_grains_are_freed: "all parked grains freed", "stuck", 1;
     /// Several operations of a client come in one frame.

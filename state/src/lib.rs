@@ -22,5 +22,6 @@ pub mod sessions;
 pub mod slot;
 pub mod store;
 pub mod stream;
+pub mod tail;
 pub mod timers;
 pub mod waits;

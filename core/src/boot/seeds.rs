@@ -77,6 +77,8 @@ pub(super) fn seeds(
                     store_files_max: config.store_files_max,
                     queued_bytes_max: config.queued_bytes_max,
                     computations_max: config.computations_max,
+                    watch_bytes: config.watch_bytes,
+                    watch_always: config.watch_always,
                     session_idle_micros: config.session_idle_micros,
                     session_base_micros: engine_micros,
                     session_secret: secret.clone(),

@@ -12,6 +12,7 @@ impl Operation {
             }
             Self::Ingest(ingest) => ingest.records.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
             Self::Append { batch, .. } => batch.bytes.len(),
+            Self::Watch(watch) => watch.keys.bytes().len(),
             Self::Get { key, .. }
             | Self::Delete { key, .. }
             | Self::ShowParked { key, .. }
@@ -86,6 +87,7 @@ impl Answer {
             Self::Rows { rows, .. } => {
                 rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
             }
+            Self::Changes(changes) => changes.weight(),
             Self::Json(text) => text.len(),
         }
     }

@@ -185,6 +185,7 @@ impl Shard {
             self.bury_deleted(old.deleted.len());
             self.drop_dead_feeds();
             self.resume_feeds(&old);
+            self.watches.all_are_due();
         }
         self.say(from, Item::CatalogUsed(version));
     }

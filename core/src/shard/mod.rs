@@ -62,6 +62,7 @@ mod status;
 mod store_damage;
 mod store_reads;
 mod suspects;
+mod tails;
 mod timers;
 mod traced;
 mod turn;
@@ -69,6 +70,7 @@ mod upkeep;
 mod versioned;
 mod waiting;
 mod warm;
+mod watches;
 mod why;
 mod work;
 mod writes;
@@ -195,6 +197,10 @@ pub struct ShardConfig {
     pub queued_bytes_max: usize,
     /// Computations of runs that may be under way at once; further runs wait.
     pub computations_max: usize,
+    /// Memory of recent changes, for those who watch, bytes; 0: nobody may.
+    pub watch_bytes: usize,
+    /// Whether changes are kept also while nobody watches.
+    pub watch_always: bool,
     /// Microseconds after which an idle session expires.
     pub session_idle_micros: u64,
     /// Engine time from which session ids of this start count; the same for all shards.
@@ -326,6 +332,7 @@ pub struct Shard {
     app_numbers: measure::AppNumbersTold,
     far: far_reads::FarWaiting,
     replays: replays::Replays,
+    watches: watches::Watches,
     /// Lines for the operator that nobody has taken yet.
     notices: Vec<String>,
     segment_wanted: Option<ReadySegment>,
@@ -486,6 +493,7 @@ impl Shard {
             app_numbers: measure::AppNumbersTold::default(),
             far: far_reads::FarWaiting::default(),
             replays: replays::Replays::default(),
+            watches: watches::Watches::default(),
             notices: Vec::new(),
             segment_wanted: None,
             segment_opening: false,

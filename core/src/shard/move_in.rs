@@ -231,6 +231,8 @@ impl Shard {
         self.raise_engine_time(export.engine_micros);
         state.take_over(term, self.now_nanos, self.engine_micros);
         state.restart_channels(|_| 0);
+        state.take_tail(export.tail);
+        self.watched_slot_came(slot);
         if planted::is(Bug::MoveForgetsSessions) {
             state.forget_sessions();
         }

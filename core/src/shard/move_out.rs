@@ -192,6 +192,7 @@ impl Shard {
             waiting,
             engine_micros: self.engine_micros,
             hops: hops.max(self.settling.hops),
+            tail: self.slot(*slot).and_then(Slot::tail_to_move),
         };
         self.say_move(to, MoveItem::Slot(number, Box::new(export)));
     }
@@ -260,6 +261,7 @@ impl Shard {
         }
         self.forget_suspects(slot);
         self.drop_feeds_of(slot);
+        self.watched_slot_left(slot);
         self.note_timers();
         let missed: Vec<_> = self.missed_reads.extract_if(.., |(_, at, _)| *at == slot).collect();
         let reads = std::mem::take(&mut self.waiting_reads);

@@ -24,6 +24,7 @@ use gristmill_base::placement::{Moved, Owners, slot_group};
 use gristmill_base::sometimes::reached;
 use gristmill_io::root::RootFile;
 use gristmill_state::store::Group;
+use gristmill_state::tail::Tail;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -84,6 +85,8 @@ pub struct Export {
     pub(super) engine_micros: u64,
     /// Most hops of its messages.
     pub(super) hops: u8,
+    /// Its recent changes, if somebody watches.
+    pub(super) tail: Option<Box<Tail>>,
 }
 
 /// How far a move is.

@@ -116,6 +116,7 @@ impl Shard {
             Operation::Ingest(ingest) => {
                 (ingest.slot.0 < count && self.catalog.topic(ingest.topic).is_some()).then_some(ingest.slot)
             }
+            Operation::Watch(watch) => watch.first_slot().filter(|slot| slot.0 < count),
             Operation::Void { slot, .. } => (slot.0 < count).then_some(*slot),
             _ => None,
         }
@@ -131,6 +132,10 @@ impl Shard {
             let Request { responder, class, operation, .. } = request.take();
             let Operation::Ingest(ingest) = operation else { unreachable!("it was just looked at") };
             self.ingest(responder, class, ingest);
+        } else if let Operation::Watch(_) = request.operation {
+            let Request { responder, operation, .. } = request.take();
+            let Operation::Watch(watch) = operation else { unreachable!("it was just looked at") };
+            self.watch(responder, watch);
         } else {
             self.read(spot, request);
         }
@@ -160,6 +165,7 @@ impl Shard {
                 );
             }
             Operation::Ingest(ingest) => self.refuse_ingest(responder, &ingest),
+            Operation::Watch(watch) => self.watch(responder, watch),
             Operation::Settle { name, wait_millis } => self.settle(responder, &name, wait_millis),
             Operation::Produce { topic, .. } => {
                 let refusal = self.unknown("topic", topic.0);

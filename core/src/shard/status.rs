@@ -57,6 +57,7 @@ impl Shard {
             "damaged": self.damage_json(),
             "skipped": self.skipped_json(),
             "moves": self.moves_json(),
+            "watches": {"waiting": self.watches.count(), "bytes": self.tail_bytes()},
             "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
             "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
             "parks": counts.parks, "checkpoints": counts.checkpoints, "replayed": counts.replayed,

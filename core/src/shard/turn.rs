@@ -156,6 +156,7 @@ impl Shard {
         self.afters.retain(|(_, request)| !gone(request.responder));
         self.expiries.reads.forget(gone);
         self.fetches.forget(gone);
+        self.watches.forget(gone);
         closed.clear();
     }
 
@@ -166,6 +167,9 @@ impl Shard {
         self.resume_fetches();
         if self.far.has_answers() {
             self.take_far_answers();
+        }
+        if self.watches.is_used() {
+            self.watch_step();
         }
         if self.log.0.failed().is_none() {
             self.pump_feeds();
@@ -240,6 +244,7 @@ impl Shard {
             || self.residence.discards
             || self.far.has_answers()
             || self.elsewhere.has_news() && self.has_room()
+            || self.watches.has_more()
             || !self.local.is_empty()
             || !self.home.is_empty();
         if busy && self.log.0.failed().is_none() {
@@ -263,6 +268,7 @@ impl Shard {
             .min(self.checkpoints.cuts.deadline())
             .min(self.lines.deadline())
             .min(self.moves.deadline())
+            .min(self.watches.deadline())
             .min(self.upkeep_nanos)
     }
 }

@@ -35,6 +35,7 @@ impl Shard {
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
         self.discard();
         self.shelve_backlogs();
+        self.trim_tails();
         self.keep_budget();
         self.read_timers();
         self.read_backlogs();
@@ -55,6 +56,7 @@ impl Shard {
             self.record_moved_cursors();
             self.spill_stuck();
             self.expire_idle();
+            self.tend_tails();
         }
         self.retain();
     }

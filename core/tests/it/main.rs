@@ -27,6 +27,7 @@ mod timers;
 mod traced;
 mod typed;
 mod waits;
+mod watch;
 
 use gristmill_base::ids::{HandlerId, LaneId, MapId, SessionId, SessionKey, TableId, TopicId};
 use gristmill_base::placement::{lane_home, lane_of, slot_of};

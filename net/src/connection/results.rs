@@ -50,7 +50,8 @@ impl Desk {
             Ok(answer) => {
                 let bytes = translate::answer_bytes(answer);
                 if unread + bytes > output_max
-                    && (is_read(tag.code) || matches!(tag.code, OpCode::Read | OpCode::Fetch | OpCode::GetVersioned))
+                    && (is_read(tag.code)
+                        || matches!(tag.code, OpCode::Read | OpCode::Fetch | OpCode::GetVersioned | OpCode::Watch))
                 {
                     counters.unread_refused += 1;
                     let message = format!(

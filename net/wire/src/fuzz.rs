@@ -126,6 +126,13 @@ fn check_reply(code: OpCode, body: &[u8]) -> bool {
             assert_eq!(page.entries.iter().next().is_none(), page.entries.is_empty(), "no entry is lost");
         }
         Reply::Scan(page) => assert_eq!(page.rows.iter().next().is_none(), page.rows.is_empty(), "no row is lost"),
+        Reply::Watch(page) => {
+            let positions = page.positions.to_vec();
+            assert!(
+                positions.len() + page.changes().count() + page.elsewhere().count() <= body.len(),
+                "lists are as long as what came"
+            );
+        }
         _ => {}
     }
     let mut again = Vec::new();

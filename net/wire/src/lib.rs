@@ -27,6 +27,7 @@ mod route;
 mod status;
 mod table;
 mod topic;
+mod watch;
 mod writer;
 
 pub use admin::{
@@ -52,4 +53,5 @@ pub use route::Route;
 pub use status::{Position, Retry, Status};
 pub use table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 pub use topic::{Headers, HeadersBuf, Offsets, Produce, Read};
+pub use watch::{Change, Positions, PositionsBuf, RowChange, Watch, WatchPage};
 pub use writer::{OpenFrame, RESULT_HEADER_BYTES, RequestWriter, ResultWriter};

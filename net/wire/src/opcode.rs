@@ -105,6 +105,8 @@ opcodes! {
     CompareSet = 44, "compare_set";
     /// Reads a value or a map entry with its version, perhaps after an event. Version 2 of the protocol.
     GetVersioned = 45, "get_versioned";
+    /// Waits for changes of grains of a table. Version 2 of the protocol.
+    Watch = 47, "watch";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
@@ -125,7 +127,7 @@ impl OpCode {
             Self::Append | Self::Fetch => 2,
             Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
             Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
-            Self::MapDeleteRange | Self::CompareSet | Self::GetVersioned => 2,
+            Self::MapDeleteRange | Self::CompareSet | Self::GetVersioned | Self::Watch => 2,
             _ => 1,
         }
     }

@@ -14,6 +14,7 @@ use crate::opcode::OpCode;
 use crate::parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
 use crate::table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
+use crate::watch::Watch;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub enum Operation<'a> {
     Range(Range<'a>),
     /// Reads grains. Answered by `Reply::Scan`.
     Scan(Scan<'a>),
+    /// Waits for changes of grains. Answered by `Reply::Watch`.
+    Watch(Watch<'a>),
     /// Lists parked grains. Answered by `Reply::Scan`, with JSON in the place of values.
     ParkedList(Scan<'a>),
     /// Why a grain is parked. Answered by `Reply::Json`.
@@ -130,6 +133,7 @@ impl<'a> Operation<'a> {
             OpCode::MapDeleteRange => Self::MapDeleteRange(MapDeleteRange::read(&mut from)?),
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
+            OpCode::Watch => Self::Watch(Watch::read(&mut from)?),
             OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
             OpCode::ParkedShow => Self::ParkedShow(ShowParked::read(&mut from)?),
             OpCode::Why => Self::Why(Why::read(&mut from)?),
@@ -196,6 +200,7 @@ impl<'a> Operation<'a> {
             Self::MapPut(operation) => operation.write(to),
             Self::MapDelete(operation) => operation.write(to),
             Self::MapDeleteRange(operation) => operation.write(to),
+            Self::Watch(operation) => operation.write(to),
             Self::Range(operation) => operation.write(to),
             Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
             Self::ParkedShow(operation) => operation.write(to),
@@ -242,6 +247,7 @@ impl<'a> Operation<'a> {
             Self::MapPut(_) => OpCode::MapPut,
             Self::MapDelete(_) => OpCode::MapDelete,
             Self::MapDeleteRange(_) => OpCode::MapDeleteRange,
+            Self::Watch(_) => OpCode::Watch,
             Self::Range(_) => OpCode::Range,
             Self::Scan(_) => OpCode::Scan,
             Self::ParkedList(_) => OpCode::ParkedList,

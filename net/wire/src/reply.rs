@@ -14,6 +14,7 @@ use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
 use crate::page::{RangePage, ReadPage, ScanPage};
 use crate::status::Status;
+use crate::watch::WatchPage;
 
 /// Where an event went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum Reply<'a> {
     Range(RangePage<'a>),
     /// Of scan and parked list.
     Scan(ScanPage<'a>),
+    /// Of watch.
+    Watch(WatchPage<'a>),
     /// Of status, describe, parked show, why and the operations on apps, subscriptions and topics: one JSON value.
     Json(Cow<'a, str>),
 }
@@ -95,6 +98,7 @@ impl<'a> Reply<'a> {
             OpCode::GetVersioned => Self::Versioned(Versioned::read(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
             OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
+            OpCode::Watch => Self::Watch(WatchPage::read(&mut from)?),
             OpCode::Status
             | OpCode::Describe
             | OpCode::AppLoad
@@ -136,6 +140,7 @@ impl<'a> Reply<'a> {
             Self::Versioned(row) => row.write(to)?,
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),
+            Self::Watch(page) => page.write(to),
             Self::Json(text) => write_bytes(to, "JSON", text.as_bytes(), FRAME_BYTES_MAX)?,
         }
         Ok(())

@@ -79,6 +79,7 @@ impl<'a> Operation<'a> {
             Self::CompareSet(operation) => Route::Key(operation.key),
             Self::GetVersioned(operation) => Route::Key(operation.key),
             Self::Invoke(operation) => Route::Key(operation.key),
+            Self::Watch(operation) => Route::Slot(operation.slot()),
             Self::Void(operation) => Route::Slot(operation.slot),
         }
     }

@@ -12,6 +12,9 @@ use crate::page::{Entry, Event, Row, write_items, write_read_head};
 use crate::reply::{Failure, Reply};
 use crate::request::{BULK_CODE, CORRELATION_NONE};
 use crate::status::Status;
+use crate::watch::{Change, write_watch_head};
+use gristmill_base::ids::{ShardId, SlotId};
+use gristmill_base::watch::WatchPosition;
 
 /// Bytes before the body of a result: correlation, status, length.
 pub const RESULT_HEADER_BYTES: usize = 10;
@@ -297,6 +300,24 @@ impl<'v> ResultWriter<'v> {
         self.ok(correlation, |out| {
             out.put_u8(u8::from(more));
             write_items(out, rows)
+        })
+    }
+
+    /// Adds a reply to watch from changes that lie elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn watch<'i>(
+        &mut self,
+        correlation: u32,
+        more: bool,
+        positions: &[WatchPosition],
+        elsewhere: &[(SlotId, ShardId)],
+        changes: impl IntoIterator<Item = Change<'i>>,
+    ) -> Result<(), DecodeError> {
+        self.ok(correlation, |out| {
+            write_watch_head(out, more, positions, elsewhere);
+            write_items(out, changes)
         })
     }
 

@@ -33,6 +33,7 @@ mod sequencer;
 mod shard;
 mod topology;
 mod versions;
+mod watch;
 
 pub use calls::{IngestChunk, Span};
 pub use client::{Client, Ticket};
@@ -47,3 +48,6 @@ pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced
 pub use sequencer::{Refused, Sequencer, ToSend};
 pub use topology::Topology;
 pub use versions::{Compared, Condition, Token, Version};
+pub use watch::{
+    Behind, Change, ChangePage, RowChange, TokenError, Watch, WatchFrom, WatchKeys, WatchPosition, WatchToken, Watched,
+};

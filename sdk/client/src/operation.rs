@@ -56,6 +56,16 @@ pub enum OwnedOperation {
     Range { table: TableId, map: MapId, key: Vec<u8>, from: Vec<u8>, to: Option<Vec<u8>>, reverse: bool, limit: u32 },
     /// See [`wire::Scan`]. The whole table is asked for; the server puts its shards together.
     Scan { table: TableId, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32 },
+    /// See [`wire::Watch`]. Of version 2 of the protocol.
+    Watch {
+        table: TableId,
+        is_key: bool,
+        key: Vec<u8>,
+        max_changes: u32,
+        max_bytes: u32,
+        wait_millis: u32,
+        positions: wire::PositionsBuf,
+    },
     /// See [`wire::Operation::ParkedList`]. The whole table is asked for. Of version 2 of the protocol, as all of these.
     ParkedList { table: TableId, after: Option<Vec<u8>>, limit: u32 },
     /// See [`wire::ShowParked`].
@@ -158,6 +168,7 @@ impl OwnedOperation {
             | Self::MapDeleteRange { .. }
             | Self::Range { .. } => self.wire_of_map(sequence),
             Self::CompareSet { .. } | Self::GetVersioned { .. } => self.wire_of_row(sequence),
+            Self::Watch { .. } => self.wire_of_watch(),
             Self::Scan { table, prefix, after, limit } => Operation::Scan(wire::Scan {
                 table: *table,
                 prefix,
@@ -277,6 +288,21 @@ impl OwnedOperation {
         }
     }
 
+    fn wire_of_watch(&self) -> Operation<'_> {
+        let Self::Watch { table, is_key, key, max_changes, max_bytes, wait_millis, positions } = self else {
+            unreachable!("only watches come here")
+        };
+        Operation::Watch(wire::Watch {
+            table: *table,
+            is_key: *is_key,
+            key,
+            max_changes: *max_changes,
+            max_bytes: *max_bytes,
+            wait_millis: *wait_millis,
+            positions: positions.as_positions(),
+        })
+    }
+
     /// The slot it belongs to, where there is one.
     pub(crate) fn slot(&self, slot_count: u16) -> Option<SlotId> {
         let lane_count = match self {
@@ -330,6 +356,7 @@ impl OwnedOperation {
                 let entry = entry.as_ref().map_or(0, |(_, key)| key.len());
                 key.len() + entry + condition + new.as_ref().map_or(0, Vec::len)
             }
+            Self::Watch { key, positions, .. } => key.len() + positions.bytes(),
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
             Self::AppLoad { file, .. } => file.len(),
             Self::Ingest { records, .. } => records.bytes(),
@@ -342,6 +369,7 @@ impl OwnedOperation {
     /// The time that it may wait at the server by its own wish, in milliseconds.
     pub(crate) fn wait_millis(&self) -> u64 {
         match self {
+            Self::Watch { wait_millis, .. } => u64::from(*wait_millis),
             Self::Read { wait_millis, .. } | Self::Fetch { wait_millis, .. } | Self::AppSettle { wait_millis, .. } => {
                 u64::from(*wait_millis)
             }

@@ -1,5 +1,6 @@
 //! Replies that own what they carry.
 
+use crate::watch::ChangePage;
 use gristmill_base::ids::Offset;
 use gristmill_wire::{OpCode, Reply, Versioned};
 
@@ -40,6 +41,8 @@ pub enum OwnedReply {
     Entries(Page<Entry>),
     /// Grains of a table.
     Rows(Page<Row>),
+    /// Changes of grains, and where the watch is.
+    Changes(ChangePage),
     /// A JSON text.
     Json(String),
 }
@@ -120,6 +123,7 @@ impl OwnedReply {
             }
             Reply::Versioned(Versioned::Absent) => Self::Row(None),
             Reply::Versioned(Versioned::NotYet(what)) => Self::NotYet(what.to_owned()),
+            Reply::Watch(page) => Self::Changes(ChangePage::from(&page)),
             Reply::Read(page) => Self::Events(EventPage {
                 end: page.end,
                 next: page.next,

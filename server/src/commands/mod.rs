@@ -21,6 +21,7 @@ mod skipped;
 mod status;
 mod subscription;
 mod table;
+mod table_watch;
 mod top;
 mod topic;
 mod trace;

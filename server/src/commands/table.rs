@@ -4,7 +4,7 @@ mod condition;
 
 use super::connect::{Server, failed};
 use super::output::{Format, Output, Printer};
-use super::typed;
+use super::{table_watch, typed};
 use crate::exit::{Exit, Failed};
 use condition::{Condition, If, told};
 use gristmill_base::datatype::DataType;
@@ -68,6 +68,8 @@ enum Action {
         #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
         limit: u64,
     },
+    /// Follow what changes in a table, as it becomes durable, until Ctrl-C; then print the token to go on with.
+    Watch(table_watch::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -176,6 +178,10 @@ enum OnMap {
 /// # Errors
 /// As the server says; a name that does not exist; a key or value that is not of its type.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    if let Action::Watch(watch) = &arguments.action {
+        let client = arguments.server.connect()?;
+        return table_watch::run(client, arguments.output.output, Printer::new(), watch);
+    }
     let mut at = At {
         client: arguments.server.connect()?,
         format: arguments.output.output,
@@ -192,6 +198,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Action::Map(OnMap::Delete { entry, condition }) => at.map_delete(entry, condition)?,
         Action::Map(OnMap::DeleteRange(delete)) => at.map_delete_range(delete)?,
         Action::Scan { table, prefix, limit } => at.scan(table, prefix, *limit)?,
+        Action::Watch(_) => {}
     }
     at.printer.flush()
 }

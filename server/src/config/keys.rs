@@ -5,7 +5,7 @@ use super::Config;
 use gristmill_base::limits::{
     BLOCK_BYTES, CHECKPOINT_BYTES_MIN, COMPUTATION_THREADS_MAX, COMPUTATIONS_MAX, FLUSH_SPACING_MICROS_MAX,
     HANDLER_STALL_LIMIT_SECONDS_MAX, HTTP_NAME_CHARS_MAX, HTTP_NAMES_MAX, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
-    MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX, SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX,
+    MEMORY_BUDGET_BYTES_MIN, SESSION_IDLE_SECONDS_MAX, SESSION_IDLE_SECONDS_MIN, SHARD_COUNT_MAX, WATCH_BYTES_MAX,
 };
 use gristmill_base::units::bytes;
 use gristmill_io::placement::parse_cpus;
@@ -134,6 +134,27 @@ pub(crate) const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| shown(config.memory.budget_bytes.as_ref()),
+    },
+    Key {
+        section: "memory",
+        name: "watch_bytes",
+        flag: "watch-memory",
+        value: "BYTES",
+        help: "Memory of recent changes that each shard keeps for those who watch tables; 0: nobody may watch",
+        set: |config, text| {
+            config.memory.watch_bytes = bytes_within(text, 0..=WATCH_BYTES_MAX as u64)?;
+            Ok(())
+        },
+        get: |config| Some(config.memory.watch_bytes.to_string()),
+    },
+    Key {
+        section: "memory",
+        name: "watch_always",
+        flag: "watch-always",
+        value: "",
+        help: "Keep recent changes also while nobody watches, so that whoever comes with an old token finds more",
+        set: |config, text| put(&mut config.memory.watch_always, text, "true or false"),
+        get: |config| Some(config.memory.watch_always.to_string()),
     },
     Key {
         section: "log",

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failed};
 use crate::text_file;
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, COMPUTATIONS_DEFAULT, CONFIG_FILE_BYTES_MAX, HANDLER_STALL_LIMIT_SECONDS_DEFAULT,
-    LOG_SEGMENT_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT,
+    LOG_SEGMENT_BYTES_DEFAULT, SESSION_IDLE_SECONDS_DEFAULT, WATCH_BYTES_DEFAULT,
 };
 use gristmill_base::nearest::nearest;
 use keys::KEYS;
@@ -75,10 +75,14 @@ pub struct Shards {
 }
 
 /// Section `[memory]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes that the process may use. A share of what there is if not set.
     pub budget_bytes: Option<u64>,
+    /// Bytes of recent changes that each shard keeps for those who watch; 0: nobody may watch.
+    pub watch_bytes: u64,
+    /// Changes are kept also while nobody watches.
+    pub watch_always: bool,
 }
 
 /// Section `[log]`.
@@ -157,7 +161,7 @@ impl Default for Config {
                 insecure: false,
             },
             shards: Shards::default(),
-            memory: Memory::default(),
+            memory: Memory { budget_bytes: None, watch_bytes: WATCH_BYTES_DEFAULT as u64, watch_always: false },
             log: Log {
                 segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
                 checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,

@@ -64,6 +64,8 @@ pub(crate) struct Sizes {
     pub(crate) cache_bytes: usize,
     /// Log of one shard after which slots are checkpointed at the latest: changed rows stay in memory until then.
     pub(crate) checkpoint_bytes: u64,
+    /// Recent changes that one shard keeps for those who watch.
+    pub(crate) watch_bytes: usize,
     /// Inputs that wait in one shard, beyond which it takes no more work.
     pub(crate) queued_bytes: usize,
     /// What all connections of one shard may hold.
@@ -81,6 +83,7 @@ impl Sizes {
                 resident_bytes: usize::MAX,
                 cache_bytes: STORE_CACHE_BYTES_DEFAULT,
                 checkpoint_bytes: config.log.checkpoint_bytes,
+                watch_bytes: usize::try_from(config.memory.watch_bytes).unwrap_or(usize::MAX),
                 queued_bytes: QUEUED_BYTES_DEFAULT,
                 doors: Shares::default(),
             };
@@ -92,6 +95,8 @@ impl Sizes {
             cache_bytes: share / 10,
             // A flush copies what has changed, and sorts the copy.
             checkpoint_bytes: config.log.checkpoint_bytes.min(share as u64 / 8).max(CHECKPOINT_BYTES_MIN),
+            // Of rows' half of the share.
+            watch_bytes: usize::try_from(config.memory.watch_bytes).unwrap_or(usize::MAX).min(share / 8),
             queued_bytes: (share / 16).clamp(QUEUED_BYTES_MIN, QUEUED_BYTES_DEFAULT),
             doors: Shares {
                 input: (share / 16).clamp(SHARD_INPUT_BYTES_MIN, SHARD_INPUT_BYTES_MAX),

@@ -52,6 +52,8 @@ impl Recovered {
             flush_spacing_nanos: writing.flush_spacing_micros * 1_000,
             queued_bytes_max: sizes.queued_bytes,
             computations_max: config.server.computations_per_shard,
+            watch_bytes: sizes.watch_bytes,
+            watch_always: config.memory.watch_always,
             session_idle_micros: config.sessions.idle_seconds * 1_000_000,
             ..BootConfig::default()
         };

@@ -231,7 +231,9 @@ pub(super) fn from_wire(
         }
         Reply::Versioned(Versioned::Absent) => Answer::Row(None),
         Reply::Versioned(Versioned::NotYet(what)) => Answer::NotYet(what.to_owned()),
-        other @ (Reply::Hello(_) | Reply::Ingested(_)) => return Err(format!("net: {code:?} was answered {other:?}")),
+        other @ (Reply::Hello(_) | Reply::Ingested(_) | Reply::Watch(_)) => {
+            return Err(format!("net: {code:?} was answered {other:?}"));
+        }
     }))
 }
 

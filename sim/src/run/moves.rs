@@ -46,7 +46,7 @@ impl SlotMoves {
     pub(super) fn draw(options: &Options, knobs: &mut Knobs) -> Self {
         let mut rng = SimRng::new(options.seed ^ 0x6d6f_7665);
         let drawn = [400, 2_000, 10_000][rng.below(3) as usize];
-        let is_aimed = is_of_moves(options.aim);
+        let is_aimed = is_of_moves(options.aim) || options.aim == Some(Bug::WatchMoveForgets);
         let some = is_aimed || options.seed % 2 == 1;
         if !some {
             return Self { rng, per_million: 0, favourites: Vec::new(), crash_of: 0 };

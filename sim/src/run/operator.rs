@@ -54,4 +54,14 @@ impl Run {
         }
         Err(format!("{operation:?} was refused {TRIES_MAX} times"))
     }
+
+    /// Time passes until another try may be of use.
+    pub(super) fn wait_a_little(&mut self) -> Result<(), String> {
+        let until = self.machine.clock.nanos() + 50_000_000;
+        while self.machine.clock.nanos() < until && !self.machine.disk.is_down() {
+            self.machine.make_room();
+            self.go_round()?;
+        }
+        if self.machine.disk.needs_restart() && !self.machine.disk.is_down() { self.restart() } else { Ok(()) }
+    }
 }

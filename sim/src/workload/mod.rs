@@ -10,6 +10,7 @@ pub mod stuck;
 pub mod swaps;
 pub mod transfers;
 pub mod versions;
+pub mod watched;
 pub mod words;
 
 use crate::auditor::lives::Ttl;
@@ -492,12 +493,13 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "transfers" => Some(Box::<transfers::Transfers>::default()),
         "replay" => Some(Box::<replay::Replay>::default()),
         "context" => Some(Box::<context::Contexts>::default()),
+        "watch" => Some(Box::<watched::Watched>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "bank",
     "words",
     "kept",
@@ -511,4 +513,5 @@ pub const NAMES: [&str; 13] = [
     "context",
     "replay",
     "swaps",
+    "watch",
 ];

@@ -80,6 +80,7 @@ impl Slot {
         note: impl FnOnce(&Record),
     ) -> Result<bool, ReplayError> {
         if ssn <= self.last_ssn {
+            self.note_replayed(kind, term, ssn, body);
             return Ok(false);
         }
         if ssn != self.last_ssn.next() {
@@ -93,6 +94,7 @@ impl Slot {
             self.check_append(append).map_err(ReplayError::Append)?;
         }
         note(&record);
+        self.note_replayed(kind, term, ssn, body);
         self.term = term;
         self.last_ssn = ssn;
         match record {

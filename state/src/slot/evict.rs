@@ -8,6 +8,7 @@ use super::Slot;
 use crate::grain::{GrainId, Row, allocated};
 use crate::input::Bytes;
 use crate::store::{Memory, RowKey};
+use crate::tail::Tail;
 use gristmill_base::ids::{MapId, Ssn};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
@@ -59,7 +60,11 @@ impl Slot {
     /// Memory of rows and grains, of what is noted for flushes and taken by one, bytes, about.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        self.row_bytes() + self.waiting_bytes() + self.grains.slab_bytes() + self.note_bytes()
+        self.row_bytes()
+            + self.waiting_bytes()
+            + self.grains.slab_bytes()
+            + self.note_bytes()
+            + self.tail().map_or(0, Tail::bytes)
     }
 
     /// The part of it that are rows, beside their grains, and timers.

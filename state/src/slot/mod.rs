@@ -19,6 +19,7 @@ mod shelving;
 mod skipped;
 mod spill;
 mod switches;
+mod tailed;
 mod work_rows;
 
 pub use accept::Acceptance;
@@ -41,6 +42,7 @@ use crate::outbox::Channel;
 use crate::record::{Journal, Mutation, RecordKind};
 use crate::sessions::Sessions;
 use crate::stream::Stream;
+use crate::tail::Tail;
 use crate::timers::Timers;
 use ahash::AHashMap;
 use gristmill_base::class::InputClass;
@@ -153,6 +155,8 @@ pub struct Slot {
     moved: Vec<StreamId>,
     /// Volatile: streams of slots and topics whose cursor a record has moved since the shard last asked.
     touched: Vec<StreamId>,
+    /// Volatile: what has changed lately, while somebody wants to know.
+    tail: Option<Box<Tail>>,
 }
 
 /// Bulk inputs of streams that wait in queues; those in backlogs do not count.
@@ -219,6 +223,7 @@ impl Slot {
             outbox_rows: 0,
             moved: Vec::new(),
             touched: Vec::new(),
+            tail: None,
         }
     }
 
@@ -303,7 +308,10 @@ impl Slot {
     /// Appends a record whose body `body` adds to the log's buffer, and says its numbers.
     fn write(&mut self, journal: &mut impl Journal, kind: RecordKind, body: impl FnOnce(&mut Vec<u8>)) -> (Ssn, Lsn) {
         let ssn = self.last_ssn.next();
-        let lsn = journal.append(kind, self.id, self.term, ssn, body);
+        let lsn = match self.tail {
+            None => journal.append(kind, self.id, self.term, ssn, body),
+            Some(_) => self.write_noted(journal, kind, ssn, body),
+        };
         assert!(lsn > self.last_lsn, "positions of a log ascend");
         self.last_ssn = ssn;
         self.last_lsn = lsn;

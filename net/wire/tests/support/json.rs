@@ -203,6 +203,10 @@ fn map_fields(operation: &Operation<'_>) -> Value {
         Operation::MapDeleteRange(o) => json!({
             "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "from": bytes(o.from), "to": o.to.map(bytes),
         }),
+        Operation::Watch(o) => json!({
+            "table": o.table.0, "is_key": o.is_key, "key": bytes(o.key), "max_changes": o.max_changes,
+            "max_bytes": o.max_bytes, "wait_millis": o.wait_millis, "positions": positions(&o.positions),
+        }),
         Operation::Range(o) => json!({
             "table": o.table.0, "map": o.map.0, "key": bytes(o.key), "from": bytes(o.from), "to": o.to.map(bytes),
             "reverse": o.reverse, "limit": o.limit,
@@ -261,6 +265,11 @@ fn replied(reply: &Reply<'_>) -> Value {
             };
             json!({ "end": page.end.0, "next": page.next.0, "batches": page.batches().map(batch).collect::<Value>() })
         }
+        Reply::Watch(page) => {
+            let elsewhere: Value = page.elsewhere().map(|(slot, shard)| json!([slot.0, shard.0])).collect();
+            let changes: Value = page.changes().map(|change| change_json(&change)).collect();
+            json!({ "more": page.more, "positions": positions(&page.positions), "elsewhere": elsewhere, "changes": changes })
+        }
         Reply::Range(page) => {
             let entries: Value =
                 page.entries.iter().map(|entry| json!([bytes(entry.key), bytes(entry.value)])).collect();
@@ -272,6 +281,33 @@ fn replied(reply: &Reply<'_>) -> Value {
         }
     };
     json!({ "status": "ok", "reply": value })
+}
+
+fn positions(positions: &gristmill_wire::Positions<'_>) -> Value {
+    let one = |position: &gristmill_base::watch::WatchPosition| {
+        let behind = position.behind.map(|it| json!({ "term": it.term.0, "ssn": it.ssn.0, "skip": it.skip }));
+        json!({ "slot": position.slot.0, "behind": behind })
+    };
+    positions.to_vec().iter().map(one).collect()
+}
+
+fn change_json(it: &gristmill_wire::Change<'_>) -> Value {
+    use gristmill_wire::RowChange;
+    let what = match it.change {
+        RowChange::Value(value) => json!({ "value": bytes(value) }),
+        RowChange::NoValue => json!({ "no_value": true }),
+        RowChange::Entry(map, key, value) => {
+            json!({ "map": map.0, "entry_key": bytes(key), "entry_value": bytes(value) })
+        }
+        RowChange::NoEntry(map, key) => json!({ "map": map.0, "no_entry": bytes(key) }),
+        RowChange::NoRange(map, from, to) => {
+            json!({ "map": map.0, "no_entries_from": bytes(from), "to": to.map(bytes) })
+        }
+        RowChange::NoGrain => json!({ "no_grain": true }),
+        RowChange::GrainExpired => json!({ "grain_expired": true }),
+        RowChange::EntryExpired(map, key) => json!({ "map": map.0, "entry_expired": bytes(key) }),
+    };
+    json!({ "slot": it.slot.0, "ssn": it.ssn.0, "time": it.time, "key": bytes(it.key), "change": what })
 }
 
 fn greeted(hello: &HelloReply) -> Value {

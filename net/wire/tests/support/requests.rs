@@ -1,13 +1,14 @@
 //! One of every operation.
 
 use gristmill_base::ids::{
-    HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
+    HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, Ssn, TableId, TaskId, Term, TopicId,
 };
+use gristmill_base::watch::{Behind, WatchPosition};
 use gristmill_wire::{
     After, AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, CompareSet, Condition, Delete,
     Describe, EditParked, Get, GetVersioned, Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut,
-    MoveSlot, Offsets, OpCode, Operation, PauseSubscription, Produce, Put, Range, Read, RecordsBuf, ReplayFrom,
-    ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    MoveSlot, Offsets, OpCode, Operation, PauseSubscription, PositionsBuf, Produce, Put, Range, Read, RecordsBuf,
+    ReplayFrom, ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Watch, Why,
 };
 
 use super::{Content, Sample, request};
@@ -310,6 +311,12 @@ fn parked() -> Vec<Sample> {
     ]
 }
 
+fn watch_positions() -> gristmill_wire::Positions<'static> {
+    let behind = Some(Behind { term: Term(3), ssn: Ssn(300), skip: 0 });
+    let positions = [WatchPosition { slot: SlotId(1), behind }, WatchPosition { slot: SlotId(94), behind: None }];
+    Box::leak(Box::new(PositionsBuf::new(&positions))).as_positions()
+}
+
 fn maps() -> Vec<Sample> {
     let range = Range { table: TABLE, map: MAP, key: b"t", from: b"", to: None, reverse: false, limit: 0 };
     vec![
@@ -363,6 +370,19 @@ fn maps() -> Vec<Sample> {
                 key: b"t",
                 from: b"",
                 to: None,
+            }),
+        ),
+        request(
+            "watch",
+            "all grains whose keys begin with ab: of slot 1 behind record 300, of slot 94 from now on",
+            Operation::Watch(Watch {
+                table: TABLE,
+                is_key: false,
+                key: b"ab",
+                max_changes: 0,
+                max_bytes: 0,
+                wait_millis: 10_000,
+                positions: watch_positions(),
             }),
         ),
         request("range", "a whole map", Operation::Range(range)),

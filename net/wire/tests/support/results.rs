@@ -106,6 +106,16 @@ fn pages() -> Vec<Sample> {
     const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
     const PARKED: &[u8] =
         b"\x00\x01k\x01\x4c{\"attempts\":2,\"reason\":\"out of stock\",\"since_micros\":1753900000,\"waiting\":3}";
+    const WATCHED: &[u8] = b"\x01\x01\x01\0\x01\x03\xac\x02\0\x01\x5e\0\x01\0\
+        \x01\0\xa5\x02\x07\0\0\0\0\0\0\0\x01k\x01\x01v\
+        \x01\0\xa6\x02\x07\0\0\0\0\0\0\0\x01k\x02\
+        \x01\0\xa7\x02\x07\0\0\0\0\0\0\0\x01k\x03\x02\0\x01a\x011\
+        \x01\0\xa7\x02\x07\0\0\0\0\0\0\0\x01k\x04\x02\0\x01a\
+        \x01\0\xa8\x02\x07\0\0\0\0\0\0\0\x01k\x05\x02\0\x01a\x01c\
+        \x01\0\xa9\x02\x07\0\0\0\0\0\0\0\x01k\x06\x02\0\0\
+        \x01\0\xaa\x02\x07\0\0\0\0\0\0\0\x01k\x07\
+        \x01\0\xab\x02\x07\0\0\0\0\0\0\0\x01k\x08\
+        \x01\0\xac\x02\x07\0\0\0\0\0\0\0\x01k\x09\x02\0\x01a";
     let page = |name, about, code, body| reply(name, about, code, Reply::decode(code, body).expect("a good body"));
     let mut batches = b"\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\x28".to_vec();
     batches.extend_from_slice(b"\0\0\0\0\0\0\0\0\x06foobar\x011\0\x05\0\0\0\0\0\0\0\x06foobar\x012\x01\x01h\x01x");
@@ -114,6 +124,7 @@ fn pages() -> Vec<Sample> {
         page("ok-read", "one event, and one more behind it", OpCode::Read, EVENTS),
         page("ok-read-empty", "an empty lane", OpCode::Read, NO_EVENTS),
         page("ok-range", "two entries, and more behind them", OpCode::Range, ENTRIES),
+        page("ok-watch", "changes of every kind, slot 94 is at shard 1, and there is more", OpCode::Watch, WATCHED),
         page("ok-parked-list", "one parked grain, and no more", OpCode::ParkedList, PARKED),
         page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
     ]
