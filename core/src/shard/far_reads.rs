@@ -39,7 +39,17 @@ pub(super) struct FarReads<'a> {
     pub(super) missed: Vec<FarKey>,
 }
 
-impl FarReads<'_> {
+impl<'a> FarReads<'a> {
+    /// Over these slots, of a log that is durable and appended up to there.
+    pub(super) fn new(
+        slots: &'a [Option<Box<Slot>>],
+        (durable, appended): (Durable, Lsn),
+        late: &'a BTreeSet<SlotId>,
+        fetched: Option<&'a Fetched>,
+    ) -> Self {
+        Self { slots, durable, appended, late, fetched, missed: Vec::new() }
+    }
+
     /// What lies on this shard and may be shown; `None` if it has to be asked for.
     fn near(&self, key: &FarKey) -> Option<Option<Bytes>> {
         let slot = slot_of(&key.grain.key, self.slots.len() as u16);

@@ -112,7 +112,11 @@ impl Shard {
             Head::Builtin(_) if table.0 >= to_come => self.wait_for_version(slot, grain),
             Head::Call(handler, _) if table.0.max(handler.0) >= to_come => self.wait_for_version(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
-            Head::Call(handler, count) => self.run_call(slot, grain, handler, count),
+            Head::Call(handler, count) => {
+                if let Some(count) = self.may_call(slot, grain, handler, count) {
+                    self.run_call(slot, grain, handler, count);
+                }
+            }
             Head::Rest => self.read_backlog(slot, grain),
             Head::Stale | Head::Nothing => {
                 reached("stale timer dropped");
@@ -175,15 +179,6 @@ impl Shard {
         let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
             return self.no_handler(slot, grain, handler, count);
         };
-        if here.work().is_some_and(|work| work.fetched.is_some())
-            && self.has_waited_too_long(slot, grain, count, entry.timeout_nanos)
-        {
-            return;
-        }
-        let count = if self.suspects.is_empty() { Some(count) } else { self.careful(slot, grain, count) };
-        let Some(count) = count else { return };
-        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
-        let here = state.grains.get(grain);
         self.activity.ran(handler, count);
         if self.activity.is_sampled() {
             self.activity.sample(here.table, &here.key, count as u32);
@@ -202,14 +197,8 @@ impl Shard {
             let due = due_of(state, grain, queued);
             seed_of(directory ^ attempt, (here.table.0, &here.key), work, queued, due)
         };
-        let mut far = FarReads {
-            slots: &self.slots,
-            durable: self.log.0.durable(),
-            appended: self.log.0.appended().0,
-            late: self.expiries.late(),
-            fetched: work.fetched.as_deref(),
-            missed: Vec::new(),
-        };
+        let log = (self.log.0.durable(), self.log.0.appended().0);
+        let mut far = FarReads::new(&self.slots, log, self.expiries.late(), work.fetched.as_deref());
         let place = RunPlace {
             elsewhere: &mut far,
             handler: entry,
