@@ -46,7 +46,17 @@ fn too_many_bytes() -> Failure {
     Failure::new(format!("the run reads more than {most} bytes of other grains; read less in one run"))
 }
 
-impl FarReads<'_> {
+impl<'a> FarReads<'a> {
+    /// Over these slots, of a log that is durable and appended up to there.
+    pub(super) fn new(
+        slots: &'a [Option<Box<Slot>>],
+        (durable, appended): (Durable, Lsn),
+        late: &'a BTreeSet<SlotId>,
+        fetched: Option<&'a Fetched>,
+    ) -> Self {
+        Self { slots, durable, appended, late, fetched, missed: Vec::new(), bytes: 0 }
+    }
+
     /// Gives a row to the run. The bound is the same wherever rows lie.
     fn give(&mut self, value: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
         self.bytes += value.as_ref().map_or(0, Vec::len);

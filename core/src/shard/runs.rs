@@ -117,7 +117,9 @@ impl Shard {
             Head::Compare => self.run_compare(slot, grain),
             Head::Builtin(count) => self.run_builtin(slot, grain, count),
             Head::Call(handler, count) => {
-                if !self.waits_for_worker(slot, grain) {
+                if !self.waits_for_worker(slot, grain)
+                    && let Some(count) = self.may_call(slot, grain, handler, count)
+                {
                     self.run_call(slot, grain, (handler, count), None);
                 }
             }
@@ -215,17 +217,6 @@ impl Shard {
             }
             return self.no_handler(slot, grain, handler, count);
         };
-        if is_new
-            && here.work().is_some_and(|work| work.fetched.is_some())
-            && self.has_waited_too_long(slot, grain, count, entry.timeout_nanos)
-        {
-            return;
-        }
-        let is_careful = is_new && !self.suspects.is_empty();
-        let count = if is_careful { self.careful(slot, grain, count) } else { Some(count) };
-        let Some(count) = count else { return };
-        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
-        let here = state.grains.get(grain);
         if is_new {
             self.activity.ran(handler, count);
         }
@@ -249,15 +240,8 @@ impl Shard {
             let due = due_of(state, grain, queued);
             seed_of(directory ^ attempt, (here.table.0, &here.key), work, queued, due)
         };
-        let mut far = FarReads {
-            slots: &self.slots,
-            durable: self.log.0.durable(),
-            appended: self.log.0.appended().0,
-            late: self.expiries.late(),
-            fetched: work.fetched.as_deref(),
-            missed: Vec::new(),
-            bytes: 0,
-        };
+        let log = (self.log.0.durable(), self.log.0.appended().0);
+        let mut far = FarReads::new(&self.slots, log, self.expiries.late(), work.fetched.as_deref());
         let replay = catalog.replay_into(here.table);
         let front = work.queue.front().expect("a ready grain has inputs");
         let is_replay = replay.is_some_and(|replay| is_replayed(replay, state, work, front));

@@ -5,7 +5,7 @@ use super::Shard;
 use super::pending::PendingRun;
 use crate::access::{Computation, Effects, Wait, WaitFor};
 use crate::jobs::Job;
-use gristmill_base::ids::SlotId;
+use gristmill_base::ids::{HandlerId, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_sdk::{Failed, kinds};
@@ -78,6 +78,8 @@ impl Shard {
         }
         let until = match fetched.waits.current() {
             Some(Waited::Time(until)) => *until,
+            // It came while the run was under way.
+            Some(waited) if waited.is_over(now) => now,
             Some(Waited::Result { .. }) => now + LOOK_NANOS,
             None => now,
         };
@@ -157,6 +159,19 @@ impl Shard {
         self.retries.remove(&(listed_at, slot, grain.0));
         self.slot_mut(slot).list(grain);
         self.mark_ready(slot);
+    }
+
+    /// Before a call of a handler with so many inputs: how many of them it may be called with, if it may.
+    pub(super) fn may_call(&mut self, slot: SlotId, grain: GrainId, handler: HandlerId, count: usize) -> Option<usize> {
+        let here = self.slot_mut(slot).grains.get(grain);
+        let (table, has_fetched) = (here.table, here.work().is_some_and(|work| work.fetched.is_some()));
+        if has_fetched {
+            let timeout = self.catalog.handler(table, handler).and_then(|(_, _, entry)| entry.timeout_nanos);
+            if self.has_waited_too_long(slot, grain, count, timeout) {
+                return None;
+            }
+        }
+        if self.suspects.is_empty() { Some(count) } else { self.careful(slot, grain, count) }
     }
 
     /// A run is about to be made again that has waited: whether its time is over, so that it has failed instead.
