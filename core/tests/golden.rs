@@ -193,7 +193,7 @@ fn forged(kind: &str) -> Folder {
                 }
             }),
             "checkpoint" if path.ends_with(".ckpt") => forge(&folder.0, &path, |bytes| {
-                bytes[38] = 9;
+                bytes[38] = 99;
                 let end = 38 + u64::from_le_bytes(bytes[30..38].try_into().unwrap()) as usize;
                 let sum = crc32c(&bytes[..end]);
                 set(bytes, end, sum);
