@@ -181,7 +181,7 @@ fn what_has_state_from_elsewhere_is_refused_with_the_reason() {
     world.replay("sums", Begin::First).unwrap();
     let refused = world.invoke(0).unwrap_err();
     assert!(refused.message.contains("table sums is being replayed"), "{}", refused.message);
-    let text = FILE.replace("name: plain", "name: plainer").into_bytes().into();
+    let text = format!("{FILE}# otherwise\n").into_bytes().into();
     let refused = world.json(Operation::AppLoad { text, force: true, dry_run: true }).unwrap_err();
     assert!(refused.message.contains("a replay of sums of app sums is under way"), "{}", refused.message);
     let (app, name) = ("sums".to_owned(), "ins".to_owned());
