@@ -70,7 +70,7 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
             WireOperation::Fetch(Read { topic, lane, from, max_records, max_bytes, wait_millis })
         }
         Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
-        Operation::Compare { .. } => compare(operation, &version),
+        Operation::Compare { .. } | Operation::GetVersioned { .. } => of_row(operation, &version),
         other => of_table(other),
     })
 }
@@ -133,6 +133,15 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
         Operation::Edit { table, sequence: at, key, payload, expect } => {
             WireOperation::ParkedEdit(EditParked { table: *table, sequence: sequence(*at), key, expect, payload })
         }
+        Operation::Invoke { table, handler, sequence: at, key, payload } => {
+            WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })
+        }
+        other => unreachable!("no client sends {other:?}"),
+    }
+}
+
+fn get_versioned(operation: &Operation) -> WireOperation<'_> {
+    match operation {
         Operation::GetVersioned { table, key, entry, after } => WireOperation::GetVersioned(GetVersioned {
             table: *table,
             key,
@@ -144,17 +153,14 @@ fn of_table(operation: &Operation) -> WireOperation<'_> {
                 wait_millis: it.wait_millis,
             }),
         }),
-        Operation::Invoke { table, handler, sequence: at, key, payload } => {
-            WireOperation::Invoke(Invoke { table: *table, handler: *handler, sequence: sequence(*at), key, payload })
-        }
-        other => unreachable!("no client sends {other:?}"),
+        other => unreachable!("{other:?} is about no version"),
     }
 }
 
-/// A change under a condition; `version` are the bytes of its version.
-fn compare<'a>(operation: &'a Operation, version: &'a [u8]) -> WireOperation<'a> {
+/// What is about versions; `version` are the bytes of that of a condition.
+fn of_row<'a>(operation: &'a Operation, version: &'a [u8]) -> WireOperation<'a> {
     let Operation::Compare { table, sequence: at, key, entry, condition, new } = operation else {
-        unreachable!("only changes under conditions come here")
+        return get_versioned(operation);
     };
     WireOperation::CompareSet(CompareSet {
         table: *table,

@@ -280,20 +280,7 @@ impl Names {
                 let (key, from, to) = (bytes(key).into(), bytes(from), to.as_deref().map(bytes));
                 (slot, Operation::MapDeleteRange { table: id, map, sequence, key, from, to })
             }
-            Act::Set((name, key, None), value) => self.operation(&Act::Put(name, key.clone(), value.clone()), sequence),
-            Act::Set((name, key, Some((map, entry))), value) => {
-                self.operation(&Act::MapPut(name, map, key.clone(), entry.clone(), value.clone()), sequence)
-            }
-            Act::Compare((name, key, at), named, new) => {
-                let condition = match named {
-                    swaps::Named::Absent => Condition::Absent,
-                    swaps::Named::Version(version, _) => Condition::Version(*version),
-                    swaps::Named::Value(value) => Condition::Value(value.as_slice().into()),
-                };
-                let (table, slot, entry) = (table(name), self.slot(key), self.entry(name, at));
-                let (key, new) = (bytes(key).into(), new.as_deref().map(Into::into));
-                (slot, Operation::Compare { table, sequence, key, entry, condition, new })
-            }
+            Act::Set(..) | Act::Compare(..) => self.swap(act, sequence),
             Act::Retry(name, key) => {
                 (self.slot(key), Operation::Retry { table: table(name), sequence, key: bytes(key).into() })
             }
@@ -319,6 +306,27 @@ impl Names {
                 (self.slot(key), edit)
             }
             read => self.read(read),
+        }
+    }
+
+    /// A change of a row that others change too.
+    fn swap(&self, act: &Act, sequence: Sequence) -> (SlotId, Operation) {
+        match act {
+            Act::Set((name, key, None), value) => self.operation(&Act::Put(name, key.clone(), value.clone()), sequence),
+            Act::Set((name, key, Some((map, entry))), value) => {
+                self.operation(&Act::MapPut(name, map, key.clone(), entry.clone(), value.clone()), sequence)
+            }
+            Act::Compare((name, key, at), named, new) => {
+                let condition = match named {
+                    swaps::Named::Absent => Condition::Absent,
+                    swaps::Named::Version(version, _) => Condition::Version(*version),
+                    swaps::Named::Value(value) => Condition::Value(value.as_slice().into()),
+                };
+                let (table, slot, entry) = (TableId(self.table(name).id), self.slot(key), self.entry(name, at));
+                let (key, new) = (key.as_bytes().into(), new.as_deref().map(Into::into));
+                (slot, Operation::Compare { table, sequence, key, entry, condition, new })
+            }
+            other => unreachable!("{other:?} changes no such row"),
         }
     }
 

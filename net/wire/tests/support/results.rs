@@ -10,11 +10,48 @@ use super::{Content, Sample, json_reply, reply};
 /// All of them.
 pub fn samples() -> Vec<Sample> {
     let mut all = replies();
+    all.extend(versions());
     all.extend(pages());
     all.extend(documents());
     all.extend(failures());
     all.push(several());
     all
+}
+
+fn versions() -> Vec<Sample> {
+    vec![
+        reply(
+            "ok-compare-set",
+            "it was made",
+            OpCode::CompareSet,
+            Reply::Compared(Compared { done: true, version: Some(b"v2"), value: None }),
+        ),
+        reply(
+            "ok-compare-set-conflict",
+            "the condition did not hold",
+            OpCode::CompareSet,
+            Reply::Compared(Compared { done: false, version: Some(b"v2"), value: Some(b"two") }),
+        ),
+        reply(
+            "ok-compare-set-none",
+            "the condition did not hold, and there is no such row",
+            OpCode::CompareSet,
+            Reply::Compared(Compared { done: false, version: None, value: None }),
+        ),
+        reply(
+            "ok-get-versioned",
+            "a value with its version",
+            OpCode::GetVersioned,
+            Reply::Versioned(Versioned::Row { version: b"v2", value: b"two" }),
+        ),
+        reply("ok-get-versioned-none", "no such row", OpCode::GetVersioned, Reply::Versioned(Versioned::Absent)),
+        reply(
+            "ok-get-versioned-not-yet",
+            "the event was not handled in time",
+            OpCode::GetVersioned,
+            Reply::Versioned(Versioned::NotYet("event 9 waits")),
+        ),
+    ]
 }
 
 fn replies() -> Vec<Sample> {
@@ -54,37 +91,6 @@ fn replies() -> Vec<Sample> {
         reply("ok-map-get", "a value: the u64 7", OpCode::MapGet, Reply::Value(&[0, 0, 0, 0, 0, 0, 0, 7])),
         reply("ok-map-put", "no body", OpCode::MapPut, Reply::Empty),
         reply("ok-map-delete", "no body", OpCode::MapDelete, Reply::Empty),
-        reply(
-            "ok-compare-set",
-            "it was made",
-            OpCode::CompareSet,
-            Reply::Compared(Compared { done: true, version: Some(b"v2"), value: None }),
-        ),
-        reply(
-            "ok-compare-set-conflict",
-            "the condition did not hold",
-            OpCode::CompareSet,
-            Reply::Compared(Compared { done: false, version: Some(b"v2"), value: Some(b"two") }),
-        ),
-        reply(
-            "ok-compare-set-none",
-            "the condition did not hold, and there is no such row",
-            OpCode::CompareSet,
-            Reply::Compared(Compared { done: false, version: None, value: None }),
-        ),
-        reply(
-            "ok-get-versioned",
-            "a value with its version",
-            OpCode::GetVersioned,
-            Reply::Versioned(Versioned::Row { version: b"v2", value: b"two" }),
-        ),
-        reply("ok-get-versioned-none", "no such row", OpCode::GetVersioned, Reply::Versioned(Versioned::Absent)),
-        reply(
-            "ok-get-versioned-not-yet",
-            "the event was not handled in time",
-            OpCode::GetVersioned,
-            Reply::Versioned(Versioned::NotYet("event 9 waits")),
-        ),
         reply("ok-map-delete-range", "no body", OpCode::MapDeleteRange, Reply::Empty),
         reply("ok-invoke", "a handler's reply", OpCode::Invoke, Reply::Value(b"15")),
         reply("ok-invoke-silent", "the handler gave no reply", OpCode::Invoke, Reply::Value(b"")),
