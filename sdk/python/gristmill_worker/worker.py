@@ -78,9 +78,10 @@ class Worker:
     def _turn(self) -> None:
         while not self._runs:
             self._take_in()
-        ended = []
-        # What has come in together goes back together.
-        while self._runs and len(ended) < 64:
+        ended: list[bytes] = []
+        # What has come in together goes back together, unless it takes long.
+        until = time.monotonic() + 0.005
+        while self._runs and len(ended) < 64 and (not ended or time.monotonic() < until):
             ended.append(self._call(self._runs.popleft()))
         self._send(wire.verdicts(self._lease, ended))
 
@@ -115,7 +116,7 @@ class Worker:
             result = wire.deferred([], deferred.wait_micros)
         except Failed as failed:
             result = wire.failed(0, failed.kind, str(failed), failed.retry_micros, failed.retry)
-        except (Gone, OSError):
+        except Gone:
             raise
         except Exception as error:  # noqa: BLE001: whatever a handler raises is a failure of its input
             traceback.print_exc()
@@ -126,12 +127,15 @@ class Worker:
         while not stop.wait(seconds):
             try:
                 self._send(wire.beat(lease))
-            except OSError:
+            except Gone:
                 return
 
     def _send(self, frame: bytes) -> None:
-        with self._lock:
-            self._connection.sendall(frame)
+        try:
+            with self._lock:
+                self._connection.sendall(frame)
+        except OSError as error:
+            raise Gone(f"the server cannot be told anything: {error}") from error
 
     def _receive(self) -> tuple[int, wire.Reader]:
         head = self._exactly(4)
@@ -141,7 +145,10 @@ class Worker:
     def _exactly(self, count: int) -> bytes:
         parts, missing = [self._rest], count - len(self._rest)
         while missing > 0:
-            part = self._connection.recv(max(missing, 65536))
+            try:
+                part = self._connection.recv(max(missing, 65536))
+            except OSError as error:
+                raise Gone(f"the server cannot be heard: {error}") from error
             if not part:
                 raise Gone("the server has closed the connection")
             parts.append(part)
