@@ -212,11 +212,19 @@ pub enum Bug {
     FailedRepeatEnds = 158,
     /// A run reads of another grain what is appended and not durable.
     FarReadBeforeDurable = 159,
+    /// A query shows what is not durable.
+    QueryBeforeDurable = 200,
+    /// A query shows a value of files that a newer one in memory, which does not match, has replaced.
+    QueryShowsOldValue = 201,
+    /// A page of a query ends where its last slot was left, and not its first one.
+    QueryLeavesSlots = 202,
+    /// A query shows parts of shards that did not own the same slots.
+    QueryForgetsMoves = 203,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 99] = [
+    pub const ALL: [Bug; 103] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -316,6 +324,10 @@ impl Bug {
         Bug::MissedFireToo,
         Bug::FailedRepeatEnds,
         Bug::FarReadBeforeDurable,
+        Bug::QueryBeforeDurable,
+        Bug::QueryShowsOldValue,
+        Bug::QueryLeavesSlots,
+        Bug::QueryForgetsMoves,
     ];
 }
 

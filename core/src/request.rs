@@ -9,7 +9,10 @@ use gristmill_base::ids::{
     HandlerId, LaneId, MapId, Offset, SessionId, SessionKey, ShardId, SlotId, TableId, TaskId, TopicId,
 };
 
+use gristmill_base::query::Filter;
 use gristmill_base::shared::SharedBytes;
+use std::sync::Arc;
+
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
@@ -227,6 +230,23 @@ pub enum Operation {
         local: bool,
         /// Only parked grains; of each comes, as JSON, why it is parked and how much waits, in the place of its value.
         parked: bool,
+    },
+    /// Grains of a table whose JSON values match, in byte-wise key order. Answered by [`Answer::Found`].
+    Query {
+        /// Table.
+        table: TableId,
+        /// Only keys that start so.
+        prefix: Bytes,
+        /// Only keys after this one; `None` = from the start.
+        after: Option<Bytes>,
+        /// At most so many.
+        limit: u32,
+        /// Only this shard's grains; else all shards are asked and their answers merged.
+        local: bool,
+        /// Also if every grain has to be looked at.
+        scan: bool,
+        /// What must be so.
+        filter: Arc<Filter>,
     },
     /// Why a grain is parked, and the first inputs that wait for it. Answered by [`Answer::Json`].
     ShowParked {
@@ -493,6 +513,15 @@ pub enum Answer {
         /// Whether there are more.
         more: bool,
     },
+    /// Grains of a table that match a filter.
+    Found {
+        /// Key and value, in byte-wise key order.
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        /// Where to go on; `None` if there are no more.
+        next: Option<Bytes>,
+        /// Grains that were looked at.
+        looked: u64,
+    },
     /// A JSON text.
     Json(String),
 }
@@ -537,7 +566,7 @@ impl Answer {
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
-            Self::Rows { rows, .. } => {
+            Self::Rows { rows, .. } | Self::Found { rows, .. } => {
                 rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
             }
             Self::Json(text) => text.len(),

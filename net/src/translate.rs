@@ -8,9 +8,11 @@ use gristmill_base::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PARKED_INPUTS_MAX
 use gristmill_core::request::{
     Answer, BackupStep, Batch, BatchFormat, Bytes, Code, EventView, Ingest, Operation, Refusal, Sequence,
 };
+use std::sync::Arc;
+
 use gristmill_wire::{
     Common, Entry, Event, Failure, Headers, HeadersBuf, Ingest as WireIngest, LaneOffsets, OpCode,
-    Operation as WireOperation, Produced, Reply, ResultWriter, Row, Scan, Sequence as WireSequence, Status,
+    Operation as WireOperation, Produced, Query, Reply, ResultWriter, Row, Scan, Sequence as WireSequence, Status,
 };
 
 /// What a connection must know of an operation in flight, packed into the number that comes back with its reply:
@@ -189,6 +191,7 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
             reverse: it.reverse,
         },
         WireOperation::Scan(it) => scan(it, false),
+        WireOperation::Query(it) => query(it)?,
         WireOperation::Invoke(it) => Operation::Invoke {
             table: it.table,
             handler: it.handler,
@@ -240,6 +243,19 @@ fn scan(wire: &Scan<'_>, parked: bool) -> Operation {
         local: wire.shard_local,
         parked,
     }
+}
+
+/// `None` if its filter is none, which decoding does not let through.
+fn query(wire: &Query<'_>) -> Option<Operation> {
+    Some(Operation::Query {
+        table: wire.table,
+        prefix: owned(wire.prefix),
+        after: wire.after.map(owned),
+        limit: limit(wire.limit, PAGE_ENTRIES_MAX),
+        local: wire.shard_local,
+        scan: wire.scan,
+        filter: Arc::new(wire.filter().ok()?),
+    })
 }
 
 fn owned(bytes: &[u8]) -> Bytes {
@@ -295,6 +311,7 @@ pub(crate) fn is_read(code: OpCode) -> bool {
             | OpCode::MapGet
             | OpCode::Range
             | OpCode::Scan
+            | OpCode::Query
             | OpCode::ParkedList
             | OpCode::ParkedShow
             | OpCode::Why
@@ -310,7 +327,7 @@ pub fn answer_bytes(answer: &Answer) -> usize {
         Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
         Answer::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
         Answer::Entries { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
-        Answer::Rows { rows, .. } => {
+        Answer::Rows { rows, .. } | Answer::Found { rows, .. } => {
             rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |it| it.len())).sum()
         }
         _ => 0,
@@ -369,6 +386,10 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::Rows { rows, more } => {
             let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
             return writer.scan(correlation, *more, rows);
+        }
+        Answer::Found { rows, next, looked } => {
+            let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
+            return writer.query(correlation, next.as_deref(), *looked, rows);
         }
     };
     writer.reply(correlation, &reply)

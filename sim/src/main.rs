@@ -1,7 +1,7 @@
 //! The simulator's command line. See `gristmill-sim --help`.
 
 use gristmill_base::planted::Bug;
-use gristmill_sim::aim::{is_of_context, is_of_expiry, is_of_failures};
+use gristmill_sim::aim::{is_of_context, is_of_expiry, is_of_failures, is_of_queries};
 use gristmill_sim::run::{Options, Report, quiet_panics, run};
 use gristmill_sim::workload::NAMES;
 use std::collections::BTreeMap;
@@ -199,6 +199,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             | Bug::BatchBeforeDurable => "facts",
             bug if is_of_expiry(bug) => "ttl",
             bug if is_of_context(bug) => "context",
+            bug if is_of_queries(bug) => "queries",
             Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => "stuck",
             Bug::EditNotDumped | Bug::SkipUnnamed => "stuck",
             Bug::PausedNotKept => "kept",

@@ -126,6 +126,7 @@ fn check_reply(code: OpCode, body: &[u8]) -> bool {
             assert_eq!(page.entries.iter().next().is_none(), page.entries.is_empty(), "no entry is lost");
         }
         Reply::Scan(page) => assert_eq!(page.rows.iter().next().is_none(), page.rows.is_empty(), "no row is lost"),
+        Reply::Query(page) => assert_eq!(page.rows.iter().next().is_none(), page.rows.is_empty(), "no row is lost"),
         _ => {}
     }
     let mut again = Vec::new();

@@ -99,6 +99,8 @@ opcodes! {
     Why = 42, "why";
     /// Deletes entries of a map of a grain, from a key to before another. Version 2 of the protocol.
     MapDeleteRange = 43, "map_delete_range";
+    /// Reads the grains of a table whose JSON values match a filter, in key order. Version 2 of the protocol.
+    Query = 46, "query";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
@@ -119,7 +121,7 @@ impl OpCode {
             Self::Append | Self::Fetch => 2,
             Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
             Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
-            Self::MapDeleteRange => 2,
+            Self::MapDeleteRange | Self::Query => 2,
             _ => 1,
         }
     }

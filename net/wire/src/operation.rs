@@ -9,6 +9,7 @@ use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
 use crate::parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
+use crate::query::Query;
 use crate::table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
 
@@ -69,6 +70,8 @@ pub enum Operation<'a> {
     Range(Range<'a>),
     /// Reads grains. Answered by `Reply::Scan`.
     Scan(Scan<'a>),
+    /// Reads grains by fields of their values. Answered by `Reply::Query`.
+    Query(Query<'a>),
     /// Lists parked grains. Answered by `Reply::Scan`, with JSON in the place of values.
     ParkedList(Scan<'a>),
     /// Why a grain is parked. Answered by `Reply::Json`.
@@ -121,6 +124,7 @@ impl<'a> Operation<'a> {
             OpCode::MapDeleteRange => Self::MapDeleteRange(MapDeleteRange::read(&mut from)?),
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
+            OpCode::Query => Self::Query(Query::read(&mut from)?),
             OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
             OpCode::ParkedShow => Self::ParkedShow(ShowParked::read(&mut from)?),
             OpCode::Why => Self::Why(Why::read(&mut from)?),
@@ -185,6 +189,7 @@ impl<'a> Operation<'a> {
             Self::MapDeleteRange(operation) => operation.write(to),
             Self::Range(operation) => operation.write(to),
             Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
+            Self::Query(operation) => operation.write(to),
             Self::ParkedShow(operation) => operation.write(to),
             Self::Why(operation) => operation.write(to),
             Self::SubscriptionPause(operation) => operation.write(to),
@@ -228,6 +233,7 @@ impl<'a> Operation<'a> {
             Self::MapDeleteRange(_) => OpCode::MapDeleteRange,
             Self::Range(_) => OpCode::Range,
             Self::Scan(_) => OpCode::Scan,
+            Self::Query(_) => OpCode::Query,
             Self::ParkedList(_) => OpCode::ParkedList,
             Self::ParkedShow(_) => OpCode::ParkedShow,
             Self::Why(_) => OpCode::Why,

@@ -11,7 +11,7 @@ use crate::batch::FetchPage;
 use crate::fields::{read_value, write_bytes, write_value};
 use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
-use crate::page::{RangePage, ReadPage, ScanPage};
+use crate::page::{QueryPage, RangePage, ReadPage, ScanPage};
 use crate::status::Status;
 
 /// Where an event went.
@@ -57,6 +57,8 @@ pub enum Reply<'a> {
     Range(RangePage<'a>),
     /// Of scan and parked list.
     Scan(ScanPage<'a>),
+    /// Of query.
+    Query(QueryPage<'a>),
     /// Of status, describe, parked show, why and the operations on apps, subscriptions and topics: one JSON value.
     Json(Cow<'a, str>),
 }
@@ -87,6 +89,7 @@ impl<'a> Reply<'a> {
             }),
             OpCode::Get | OpCode::MapGet | OpCode::Invoke => Self::Value(read_value(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
+            OpCode::Query => Self::Query(QueryPage::read(&mut from)?),
             OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
             OpCode::Status
             | OpCode::Describe
@@ -126,6 +129,7 @@ impl<'a> Reply<'a> {
             Self::Value(value) => write_value(to, value)?,
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),
+            Self::Query(page) => page.write(to)?,
             Self::Json(text) => write_bytes(to, "JSON", text.as_bytes(), FRAME_BYTES_MAX)?,
         }
         Ok(())

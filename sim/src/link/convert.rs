@@ -6,7 +6,7 @@ use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
     Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete,
-    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked,
+    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Query, Range, Read, Reply, RetryParked,
     Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
 };
 
@@ -21,6 +21,7 @@ fn sequence(of: Sequence) -> WireSequence {
 pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperation<'_>) -> T) -> T {
     let mut buf = HeadersBuf::default();
     let mut events = EventBatchBuf::default();
+    let mut filter_bytes = Vec::new();
     then(match operation {
         Operation::Produce { topic, sequence: at, key, value, headers, event_micros } => {
             for (name, value) in headers {
@@ -63,6 +64,18 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
             WireOperation::Fetch(Read { topic, lane, from, max_records, max_bytes, wait_millis })
         }
         Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
+        Operation::Query { table, prefix, after, limit, local, scan, filter } => {
+            filter.encode(&mut filter_bytes);
+            WireOperation::Query(Query {
+                table: *table,
+                prefix,
+                after: after.as_deref(),
+                shard_local: *local,
+                scan: *scan,
+                limit: *limit,
+                filter: &filter_bytes,
+            })
+        }
         other => of_table(other),
     })
 }
@@ -179,6 +192,11 @@ pub(super) fn from_wire(
         Reply::Scan(page) => Answer::Rows {
             rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
             more: page.more,
+        },
+        Reply::Query(page) => Answer::Found {
+            rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
+            next: page.next.map(Into::into),
+            looked: page.looked,
         },
         Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),

@@ -6,7 +6,7 @@ use gristmill_base::ids::{
 use gristmill_wire::{
     AppDelete, AppLoad, AppSettle, AppVersions, Backup, BackupStep, Delete, Describe, EditParked, Get, Headers, Hello,
     Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, MoveSlot, Offsets, OpCode, Operation, PauseSubscription,
-    Produce, Put, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
+    Produce, Put, Query, Range, Read, RecordsBuf, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Why,
 };
 
 use super::{Content, Sample, request};
@@ -196,6 +196,19 @@ fn tables() -> Vec<Sample> {
             "scan-on",
             "the next page of a prefix, of this shard only",
             Operation::Scan(Scan { prefix: b"foo", after: Some(b"foobar"), shard_local: true, limit: 10, ..scan }),
+        ),
+        request(
+            "query",
+            "two grains at most of those with city = \"Bern\", whatever has to be looked at",
+            Operation::Query(Query {
+                table: TABLE,
+                prefix: b"",
+                after: Some(b"foobar"),
+                shard_local: false,
+                scan: true,
+                limit: 2,
+                filter: b"\x01\x04city\x01\x01\x06\"Bern\"",
+            }),
         ),
         request(
             "invoke",

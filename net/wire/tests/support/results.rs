@@ -71,6 +71,7 @@ fn pages() -> Vec<Sample> {
     const NO_EVENTS: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
     const ENTRIES: &[u8] = b"\x01\x01a\x011\x02bc\x00";
     const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
+    const FOUND: &[u8] = b"\x01\x01b\x09\x01a\x01\x02{}";
     const PARKED: &[u8] =
         b"\x00\x01k\x01\x4c{\"attempts\":2,\"reason\":\"out of stock\",\"since_micros\":1753900000,\"waiting\":3}";
     let page = |name, about, code, body| reply(name, about, code, Reply::decode(code, body).expect("a good body"));
@@ -82,6 +83,7 @@ fn pages() -> Vec<Sample> {
         page("ok-read-empty", "an empty lane", OpCode::Read, NO_EVENTS),
         page("ok-range", "two entries, and more behind them", OpCode::Range, ENTRIES),
         page("ok-parked-list", "one parked grain, and no more", OpCode::ParkedList, PARKED),
+        page("ok-query", "one grain of nine that were looked at, and perhaps more", OpCode::Query, FOUND),
         page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
     ]
 }
