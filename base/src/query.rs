@@ -260,7 +260,9 @@ mod tests {
         assert!(matches("a.b = 1", r#"{"x":"}{\"a\":{","a":{"y":[{"b":2}],"b":1}}"#));
         let deep = format!("{}{}", "{\"a\":".repeat(100_000), "1");
         assert!(!matches("a.a.a = 1", &deep));
-        for text in ["", "{", "{\"a\"", "{\"a\":", "{\"a\":\"", "{\"a\":\"\\", "{\"a\":nan", "[", "\"a", "{\"a\":1e}", "{a:1}"] {
+        for text in
+            ["", "{", "{\"a\"", "{\"a\":", "{\"a\":\"", "{\"a\":\"\\", "{\"a\":nan", "[", "\"a", "{\"a\":1e}", "{a:1}"]
+        {
             let _ = matches("a = 1", text);
         }
         let long = format!("{{\"b\":\"{}\",\"a\":1}}", "x".repeat(1 << 20));

@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn any_text_is_taken_or_refused() {
-        let alphabet = ["a", "\"", "\\", "é", " ", "=", "<", "in", "(", ")", ",", ".", "1", "-", "and", "\0", "prefix", "😀"];
+        let alphabet =
+            ["a", "\"", "\\", "é", " ", "=", "<", "in", "(", ")", ",", ".", "1", "-", "and", "\0", "prefix", "😀"];
         let mut state = 1_u64;
         for _ in 0..20_000 {
             let mut text = String::new();

@@ -273,7 +273,8 @@ impl Shard {
             Some(Some(DataType::Json)) => {}
             Some(value) => {
                 let what = value.map_or_else(|| "no values".to_owned(), |of| format!("values of type {of}"));
-                let message = format!("table {} has {what}; queries are for tables with values of type json", ask.table);
+                let message =
+                    format!("table {} has {what}; queries are for tables with values of type json", ask.table);
                 return self.refuse(responder, Code::WrongType, message);
             }
         }

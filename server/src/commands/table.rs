@@ -353,8 +353,7 @@ impl At {
         let (mut after, mut left): (Option<Vec<u8>>, u64) = (None, query.limit);
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(0);
-            let from =
-                QueryFrom { prefix: query.prefix.as_bytes(), after: after.as_deref(), scan: query.scan, limit };
+            let from = QueryFrom { prefix: query.prefix.as_bytes(), after: after.as_deref(), scan: query.scan, limit };
             let page = self.client.query(&query.table, &filter, &from).map_err(failed)?;
             self.rows(&table, &page.items, left)?;
             left = left.saturating_sub(page.items.len() as u64);

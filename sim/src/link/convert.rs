@@ -6,8 +6,8 @@ use gristmill_base::ids::Offset;
 use gristmill_core::request::{Answer, BatchFormat, BatchView, Code, EventView, Operation, Refusal, Sequence};
 use gristmill_wire::{
     Append, Delete, EditParked, EventBatchBuf, Failure, Get, HeadersBuf, Invoke, LaneOffsets, MapDelete,
-    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Query, Range, Read, Reply, RetryParked,
-    Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
+    MapDeleteRange, MapGet, MapPut, OpCode, Operation as WireOperation, Produce, Put, Query, Range, Read, Reply,
+    RetryParked, Scan, Sequence as WireSequence, ShowParked, SkipParked, Status, Void, Why,
 };
 
 fn sequence(of: Sequence) -> WireSequence {

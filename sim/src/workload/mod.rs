@@ -459,6 +459,5 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 12] = [
-    "bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context", "queries",
-];
+pub const NAMES: [&str; 12] =
+    ["bank", "words", "kept", "hard", "facts", "ttl", "stuck", "fails", "versions", "transfers", "context", "queries"];

@@ -86,7 +86,9 @@ fn value(id: u64, padding: usize, rng: &mut SimRng) -> Vec<u8> {
         // Of a name that occurs twice the last one counts.
         0 => format!(r#"{{"n":"{n}","pad":"{pad}","n":{n},"address":{{"city":"{city}"}},"id":{id}}}"#),
         1 => format!(r#"{{"id":{id},"pad":"{pad}","n":{n}e0,"address":[{{"city":"{city}"}}]}}"#),
-        2 => format!(r#"{{"id":{id},"pad":["{pad}"],"n":null,"address":{{"street":{{"city":1}},"city":"B\u0065rn"}}}}"#),
+        2 => {
+            format!(r#"{{"id":{id},"pad":["{pad}"],"n":null,"address":{{"street":{{"city":1}},"city":"B\u0065rn"}}}}"#)
+        }
         3 => format!(r#"[{id},"{pad}"]"#),
         _ => format!(r#" {{ "id":{id}, "pad":"{pad}", "n": {n}.00, "address":{{"city":"{city}"}} }} "#),
     };
@@ -108,7 +110,8 @@ impl Workload for Queries {
 
     fn act(&mut self, client: usize, id: u64, padding: usize, rng: &mut SimRng) -> Act {
         let own = format!("c{client}-{}", rng.below(6));
-        let prefix = [String::new(), String::new(), format!("c{client}"), "c1-".to_owned()][rng.below(4) as usize].clone();
+        let prefix =
+            [String::new(), String::new(), format!("c{client}"), "c1-".to_owned()][rng.below(4) as usize].clone();
         match rng.below(100) {
             0..=54 => Act::Put("docs", own, value(id, padding, rng)),
             55..=62 => Act::Delete("docs", own),
