@@ -213,6 +213,8 @@ pub enum DecodeError {
     },
     /// Text that is not UTF-8.
     NotUtf8(&'static str),
+    /// Something that is not allowed.
+    Invalid(&'static str),
 }
 
 impl fmt::Display for DecodeError {
@@ -224,6 +226,7 @@ impl fmt::Display for DecodeError {
             Self::Unknown { what, found } => write!(f, "{found} is no known {what}"),
             Self::TooLarge { what, found, allowed } => write!(f, "{what} of {found}, at most {allowed} allowed"),
             Self::NotUtf8(what) => write!(f, "{what} is not UTF-8"),
+            Self::Invalid(what) => write!(f, "not allowed: {what}"),
         }
     }
 }

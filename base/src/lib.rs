@@ -17,6 +17,7 @@ pub mod nearest;
 pub mod placement;
 pub mod planted;
 pub mod position;
+pub mod query;
 pub mod series;
 pub mod shared;
 pub mod sometimes;

@@ -237,6 +237,22 @@ pub const TURN_SCANS_MAX: u32 = 4;
 /// Whole-table scans that one shard puts together at a time; further ones are refused for capacity.
 pub const SCANS_UNDER_WAY_MAX: usize = 32;
 
+/// Conditions of one query.
+pub const QUERY_CONDITIONS_MAX: usize = 16;
+/// Values of which a field of a query may be one.
+pub const QUERY_VALUES_MAX: usize = 100;
+/// Bytes of a field of a query, with the dots.
+pub const QUERY_FIELD_BYTES_MAX: usize = 256;
+/// Names of a field of a query, each within the object before: each is another walk over a part of the value.
+pub const QUERY_FIELD_NAMES_MAX: usize = 8;
+/// Bytes of a value that a query compares with, as JSON: what people and programs look for, far below a frame.
+pub const QUERY_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a query as an expression: one that people write and programs generate, far below a frame.
+pub const QUERY_EXPRESSION_BYTES_MAX: usize = 64 << 10;
+/// Grains that a query looks at in a slot before its page ends, if as many are there: so many values are taken apart in a turn
+/// without a pause.
+pub const QUERY_LOOKED_MAX: usize = 1_000;
+
 /// Pending and done positions that one stream may hold before its grains spill.
 pub const STREAM_WINDOW_MAX: usize = 8_192;
 /// Positions after which cursors that moved without a commit are recorded.

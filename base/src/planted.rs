@@ -288,11 +288,19 @@ pub enum Bug {
     WatchNowBeforeDurable = 218,
     /// A watch passes changes that are not durable yet.
     WatchPassesUndurable = 219,
+    /// A query shows what is not durable.
+    QueryBeforeDurable = 200,
+    /// A query shows a value of files that a newer one in memory, which does not match, has replaced.
+    QueryShowsOldValue = 201,
+    /// A page of a query ends where its last slot was left, and not its first one.
+    QueryLeavesSlots = 202,
+    /// A query shows parts of shards that did not own the same slots.
+    QueryForgetsMoves = 203,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 135] = [
+    pub const ALL: [Bug; 139] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -428,6 +436,10 @@ impl Bug {
         Bug::WatchTrimForgotten,
         Bug::WatchNowBeforeDurable,
         Bug::WatchPassesUndurable,
+        Bug::QueryBeforeDurable,
+        Bug::QueryShowsOldValue,
+        Bug::QueryLeavesSlots,
+        Bug::QueryForgetsMoves,
     ];
 }
 

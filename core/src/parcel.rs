@@ -6,6 +6,7 @@ use crate::request::{Refusal, Reply, Request};
 use crate::shard::settle::{Drained, Need, RoundKey};
 use crate::shard::{MoveItem, ReplayParts};
 use gristmill_base::ids::{ShardId, SlotId, TableId, Term};
+use gristmill_base::query::Filter;
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;
 
@@ -112,6 +113,8 @@ pub enum Item {
         limit: u32,
         /// Only parked grains.
         parked: bool,
+        /// Only grains whose values match.
+        filter: Option<Arc<Filter>>,
     },
     /// A part of a scan: rows in key order, and whether there are more.
     ScanPart {
@@ -119,8 +122,10 @@ pub enum Item {
         gather: u64,
         /// Key and value.
         rows: Vec<(Bytes, Option<Bytes>)>,
-        /// Whether this shard has more.
-        more: bool,
+        /// The key up to which the part is all there is; `None` if it is the shard's last.
+        end: Option<Bytes>,
+        /// Grains that were looked at.
+        looked: u64,
         /// By which owners of slots it chose its own.
         term: Term,
     },

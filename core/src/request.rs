@@ -18,6 +18,9 @@ use gristmill_base::ids::{
 
 pub use crate::catalog::Begin;
 pub use crate::shard::ReplayAct;
+use gristmill_base::query::Filter;
+use std::sync::Arc;
+
 pub use gristmill_state::batch::{Batch, BatchFormat};
 pub use gristmill_state::input::{Bytes, Responder};
 pub use gristmill_state::key::Key;
@@ -265,6 +268,23 @@ pub enum Operation {
     },
     /// Changes of a table's grains. Answered by [`Answer::Changes`].
     Watch(Box<Watch>),
+    /// Grains of a table whose JSON values match, in byte-wise key order. Answered by [`Answer::Found`].
+    Query {
+        /// Table.
+        table: TableId,
+        /// Only keys that start so.
+        prefix: Bytes,
+        /// Only keys after this one; `None` = from the start.
+        after: Option<Bytes>,
+        /// At most so many.
+        limit: u32,
+        /// Only this shard's grains; else all shards are asked and their answers merged.
+        local: bool,
+        /// Also if every grain has to be looked at.
+        scan: bool,
+        /// What must be so.
+        filter: Arc<Filter>,
+    },
     /// Why a grain is parked, and the first inputs that wait for it. Answered by [`Answer::Json`].
     ShowParked {
         /// Table.
@@ -429,6 +449,7 @@ impl Operation {
             | Self::MapDeleteRange { table, .. }
             | Self::Range { table, .. }
             | Self::Scan { table, .. }
+            | Self::Query { table, .. }
             | Self::ShowParked { table, .. }
             | Self::Why { table, .. }
             | Self::Retry { table, .. }
@@ -571,6 +592,15 @@ pub enum Answer {
     },
     /// What has changed, and where the watch is now.
     Changes(Box<Changes>),
+    /// Grains of a table that match a filter.
+    Found {
+        /// Key and value, in byte-wise key order.
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        /// Where to go on; `None` if there are no more.
+        next: Option<Bytes>,
+        /// Grains that were looked at.
+        looked: u64,
+    },
     /// A JSON text.
     Json(String),
 }

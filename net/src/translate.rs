@@ -10,9 +10,11 @@ use gristmill_core::request::{
     After, Answer, BackupStep, Batch, BatchFormat, Begin, Bytes, ChangeView, Code, Condition, EventView, Ingest,
     Operation, Refusal, ReplayAct, RowChange, RowVersion, Sequence, Watch,
 };
+use std::sync::Arc;
+
 use gristmill_wire::{
     Change, Common, CompareSet, Compared, Condition as WireCondition, Entry, Event, Failure, Headers, HeadersBuf,
-    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Reply, ResultWriter, Row,
+    Ingest as WireIngest, LaneOffsets, OpCode, Operation as WireOperation, Produced, Query, Reply, ResultWriter, Row,
     RowChange as WireChange, Scan, Sequence as WireSequence, Status, Versioned, Watch as WireWatch,
 };
 
@@ -207,6 +209,7 @@ fn table_operation(wire: &WireOperation<'_>) -> Option<Operation> {
         },
         WireOperation::Scan(it) => scan(it, false),
         WireOperation::Watch(it) => Operation::Watch(Box::new(watch(it))),
+        WireOperation::Query(it) => query(it)?,
         WireOperation::Invoke(it) => Operation::Invoke {
             table: it.table,
             handler: it.handler,
@@ -314,6 +317,19 @@ fn wire_change(view: &ChangeView) -> Change<'_> {
     Change { slot: view.slot, ssn: view.ssn, time: view.micros.cast_signed(), key: &view.key, change }
 }
 
+/// `None` if its filter is none, which decoding does not let through.
+fn query(wire: &Query<'_>) -> Option<Operation> {
+    Some(Operation::Query {
+        table: wire.table,
+        prefix: owned(wire.prefix),
+        after: wire.after.map(owned),
+        limit: limit(wire.limit, PAGE_ENTRIES_MAX),
+        local: wire.shard_local,
+        scan: wire.scan,
+        filter: Arc::new(wire.filter().ok()?),
+    })
+}
+
 fn owned(bytes: &[u8]) -> Bytes {
     bytes.into()
 }
@@ -367,6 +383,7 @@ pub(crate) fn is_read(code: OpCode) -> bool {
             | OpCode::MapGet
             | OpCode::Range
             | OpCode::Scan
+            | OpCode::Query
             | OpCode::ParkedList
             | OpCode::ParkedShow
             | OpCode::Why
@@ -383,7 +400,7 @@ pub fn answer_bytes(answer: &Answer) -> usize {
         Answer::Events { events, .. } => events.iter().map(|it| it.key.len() + it.value.len()).sum(),
         Answer::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
         Answer::Entries { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
-        Answer::Rows { rows, .. } => {
+        Answer::Rows { rows, .. } | Answer::Found { rows, .. } => {
             rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |it| it.len())).sum()
         }
         _ => 0,
@@ -458,6 +475,10 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
         Answer::Rows { rows, more } => {
             let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
             return writer.scan(correlation, *more, rows);
+        }
+        Answer::Found { rows, next, looked } => {
+            let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
+            return writer.query(correlation, next.as_deref(), *looked, rows);
         }
     };
     writer.reply(correlation, &reply)

@@ -68,6 +68,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         }
         bug if is_of_expiry(bug) => aim_at_expiry(bug, knobs),
         bug if is_of_large(bug) => aim_at_large(bug, knobs),
+        bug if is_of_queries(bug) => aim_at_queries(bug, knobs),
         bug if is_of_context(bug) => aim_at_context(bug, knobs),
         bug if is_of_replay(bug) => aim_at_replay(bug, knobs),
         bug if is_of_versions(bug) => aim_at_versions(bug, knobs),
@@ -234,6 +235,35 @@ fn aim_at_watches(bug: Bug, knobs: &mut Knobs) {
             knobs.padding = 1_500;
         }
         _ => {}
+    }
+}
+
+/// Whether a bug is one of queries.
+#[must_use]
+pub fn is_of_queries(bug: Bug) -> bool {
+    use Bug::{QueryBeforeDurable, QueryForgetsMoves, QueryLeavesSlots, QueryShowsOldValue};
+    [QueryBeforeDurable, QueryForgetsMoves, QueryLeavesSlots, QueryShowsOldValue].contains(&bug)
+}
+
+/// Flushes that take long, little in memory, small pages, moves.
+fn aim_at_queries(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    match bug {
+        Bug::QueryBeforeDurable => {
+            knobs.boot.flush_spacing_nanos = 20_000_000;
+            (knobs.crash_turns, knobs.crashes) = (150, 30);
+        }
+        Bug::QueryShowsOldValue => {
+            checkpoint_often(knobs);
+            knobs.padding = 1_500;
+            knobs.job_nanos = 100_000;
+            knobs.boot.resident_bytes_max = 0;
+        }
+        Bug::QueryLeavesSlots => knobs.tuning.page_bytes = 1,
+        _ => {
+            knobs.boot.shard_count = knobs.boot.shard_count.max(3);
+            aim_at_moves(bug, knobs);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod batches;
 mod earlier;
 mod holes;
 pub mod lives;
+mod queried;
 mod shown;
 mod starts;
 mod times;
@@ -290,6 +291,9 @@ impl Auditor {
                 }
             }
             (Act::Scan(table, prefix), Answer::Rows { rows, more }) => self.scanned(table, prefix, since, rows, *more),
+            (Act::Query(table, prefix, wanted), Answer::Found { rows, next, .. }) => {
+                self.queried((table, prefix, wanted), since, rows, next.as_deref())
+            }
             (Act::Read(topic, lane, from), Answer::Events { events, end, .. }) => {
                 self.events_read(topic, *lane, *from, since, events)?;
                 let known = self.ends.get(&(*topic, *lane)).map_or(0, |floor| floor.at(since));

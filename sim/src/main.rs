@@ -1,7 +1,9 @@
 //! The simulator's command line. See `gristmill-sim --help`.
 
 use gristmill_base::planted::Bug;
-use gristmill_sim::aim::{is_of_context, is_of_expiry, is_of_failures, is_of_replay, is_of_versions, is_of_watches};
+use gristmill_sim::aim::{
+    is_of_context, is_of_expiry, is_of_failures, is_of_queries, is_of_replay, is_of_versions, is_of_watches,
+};
 use gristmill_sim::run::{Options, Report, quiet_panics, run};
 use gristmill_sim::workload::NAMES;
 use std::collections::BTreeMap;
@@ -12,8 +14,8 @@ const HELP: &str = "gristmill-sim: runs the engine on a simulated machine, from 
 
   --seed N            one seed; its last line is `ok seed=N events=E crashes=C trace=HEX`
   --seeds A..B        many seeds, B not included
-  --workload NAME     bank, words, kept, hard, facts, ttl, stuck, fails, versions, transfers, context, replay, swaps or watch; all of them in
-                      turn if it is left out
+  --workload NAME     bank, words, kept, hard, facts, ttl, stuck, fails, versions, transfers, context, replay, swaps, watch or queries; all of
+                      them in turn if it is left out
   --cores N           shards at the first start, 1 to 4; drawn if it is left out
   --planted NAME|all  plants a known bug, or each that whole runs can find, and looks for it; NAME as in base/src/planted.rs.
                       odd, even: every other one of all, for two processes beside each other
@@ -202,6 +204,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             bug if is_of_context(bug) => "context",
             bug if is_of_replay(bug) => "replay",
             bug if is_of_watches(bug) => "watch",
+            bug if is_of_queries(bug) => "queries",
             Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => "stuck",
             Bug::EditNotDumped | Bug::SkipUnnamed => "stuck",
             Bug::PausedNotKept => "kept",

@@ -84,7 +84,7 @@ impl Answer {
             Self::Events { events, .. } => events.iter().map(|event| event.key.len() + event.value.len()).sum(),
             Self::Batches { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
             Self::Entries { entries, .. } => entries.iter().map(pair).sum(),
-            Self::Rows { rows, .. } => {
+            Self::Rows { rows, .. } | Self::Found { rows, .. } => {
                 rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
             }
             Self::Changes(changes) => changes.weight(),

@@ -1,7 +1,7 @@
 //! What other shards, and this one, say to this shard.
 
 use super::Shard;
-use super::scans::{ScanAsk, ScanTo};
+use super::scans::{Found, ScanAsk, ScanTo};
 use crate::parcel::Item;
 use gristmill_base::ids::{LaneKey, Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::OUTBOX_ROWS_MAX;
@@ -37,11 +37,13 @@ impl Shard {
             }
             Item::Expected { stream, at, received } => self.rewind(stream, at, received),
             Item::Report { stream, at, cursor } => self.reported(stream, at, cursor),
-            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit, parked } => {
-                let ask = ScanAsk { table, prefix, after, limit: limit as usize, parked };
+            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit, parked, filter } => {
+                let ask = ScanAsk { table, prefix, after, limit: limit as usize, parked, filter };
                 self.scan_own(ask, ScanTo::Shard(asker, gather));
             }
-            Item::ScanPart { gather, rows, more, term } => self.scan_part(gather, rows, more, term),
+            Item::ScanPart { gather, rows, end, looked, term } => {
+                self.scan_part(gather, Found { rows, end, looked }, term);
+            }
             Item::ScanAgain { gather } => self.scan_again(gather),
             Item::ScanFailed { gather, why } => self.scan_failed(gather, *why),
             Item::StatusAsk { from: (asker, gather) } => {

@@ -10,6 +10,7 @@ use crate::catalog::data_type;
 use crate::jobs::Job;
 
 use crate::request::{Answer, Bytes, Code, Operation, Refusal, Request, Responder};
+use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{LaneId, Lsn, MapId, SlotId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
@@ -273,6 +274,31 @@ impl Shard {
             return self.scan_own(ask, ScanTo::Client(responder));
         }
         self.gather_scan(responder, ask, 0);
+    }
+
+    /// Grains of a table whose values match. No field is indexed, so each grain is looked at, which the client has to allow.
+    pub(super) fn query(&mut self, responder: Responder, ask: ScanAsk, local: bool, scan: bool) {
+        let value = self.catalog.table(ask.table).map(|(_, table)| table.value.map(data_type));
+        match value {
+            // Said there.
+            None => {}
+            Some(Some(DataType::Json)) if !scan => {
+                let fields = ask.filter.as_deref().map(|filter| filter.fields().collect::<Vec<_>>().join(", "));
+                let message = format!(
+                    "no field of the filter ({}) is indexed: every grain has to be looked at, which a query must allow (scan)",
+                    fields.unwrap_or_default()
+                );
+                return self.refuse(responder, Code::BadRequest, message);
+            }
+            Some(Some(DataType::Json)) => {}
+            Some(value) => {
+                let what = value.map_or_else(|| "no values".to_owned(), |of| format!("values of type {of}"));
+                let message =
+                    format!("table {} has {what}; queries are for tables with values of type json", ask.table);
+                return self.refuse(responder, Code::WrongType, message);
+            }
+        }
+        self.scan(responder, ask, local);
     }
 
     /// The slot that homes a lane.

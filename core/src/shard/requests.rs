@@ -146,7 +146,12 @@ impl Shard {
         match operation {
             Operation::OpenSession { key } => self.open_session(responder, session, &key),
             Operation::Scan { table, prefix, after, limit, local, parked } => {
-                self.scan(responder, ScanAsk { table, prefix, after, limit: limit as usize, parked }, local)
+                let limit = limit as usize;
+                self.scan(responder, ScanAsk { table, prefix, after, limit, parked, filter: None }, local)
+            }
+            Operation::Query { table, prefix, after, limit, local, scan, filter } => {
+                let (limit, filter) = (limit as usize, Some(filter));
+                self.query(responder, ScanAsk { table, prefix, after, limit, parked: false, filter }, local, scan);
             }
             Operation::Status => self.status(responder),
             Operation::Append { topic, .. } if self.catalog.topic(topic).is_none() => {

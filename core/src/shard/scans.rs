@@ -5,13 +5,19 @@ use super::fetches::{Fetch, Then, What, slots_move};
 use super::reads::cut_page;
 use crate::parcel::Item;
 use crate::request::{Answer, Bytes, Refusal, Responder};
-use gristmill_base::ids::{ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn, TableId, Term};
+use gristmill_base::limits::QUERY_LOOKED_MAX;
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::query::Filter;
 use gristmill_base::sometimes::reached;
 use gristmill_base::tuning::tuning;
 use gristmill_state::slot::Slot;
 use gristmill_state::store::{Blocks, Damage, Direction, KeyRange, RangeRead, RowKey, Stop, View, prefix_end};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Grains after which a query makes room for others.
+const LOOKED_AT_ONCE: u64 = 64;
 
 /// Rows of a scan: key, and value if there is one.
 pub(super) type Rows = Vec<(Bytes, Option<Bytes>)>;
@@ -37,6 +43,48 @@ pub(super) struct ScanAsk {
     pub(super) limit: usize,
     /// Only parked grains: what is told of each is in memory.
     pub(super) parked: bool,
+    /// Only grains whose values match.
+    pub(super) filter: Option<Arc<Filter>>,
+}
+
+impl ScanAsk {
+    /// Rows that are looked at in a slot before it is left.
+    fn looks(&self) -> usize {
+        if self.filter.is_some() { self.limit.max(QUERY_LOOKED_MAX) } else { self.limit }
+    }
+
+    fn is_wanted(&self, value: Option<&[u8]>) -> bool {
+        self.filter.as_deref().is_none_or(|filter| value.is_some_and(|value| filter.matches(value)))
+    }
+}
+
+/// What a scan has found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) rows: Rows,
+    /// The key up to which these are all there are, if they are not to the end.
+    pub(super) end: Option<Bytes>,
+    /// Grains that were looked at.
+    pub(super) looked: u64,
+}
+
+impl Found {
+    /// One page of it, in the order of keys.
+    fn page(mut self, limit: usize) -> Self {
+        self.rows.retain(|(key, _)| self.end.as_ref().is_none_or(|end| key <= end));
+        let (rows, is_cut) = cut_page(self.rows, limit);
+        let last = rows.last().filter(|_| is_cut).map(|(key, _)| key.clone());
+        Self { rows, end: last.or(self.end), looked: self.looked }
+    }
+}
+
+/// What a client hears of a scan.
+pub(super) fn answer_of(ask: &ScanAsk, found: Found) -> Answer {
+    let Found { rows, end, looked } = found.page(ask.limit);
+    match ask.filter {
+        Some(_) => Answer::Found { rows, next: end, looked },
+        None => Answer::Rows { rows, more: end.is_some() },
+    }
 }
 
 /// A shard's part of a scan on its way.
@@ -48,8 +96,10 @@ pub(super) struct Scan {
     /// Slots whose turn has not come.
     slots: VecDeque<SlotId>,
     part: Part,
-    /// Rows and bytes that the slot in hand has given.
+    /// Rows and bytes that the slot in hand has given, also those that do not match.
     of_slot: (usize, usize),
+    /// Grains that were looked at, and how many of them when it last made room for others.
+    looked: (u64, u64),
     /// The smallest rows so far, one more than fit a page.
     rows: Rows,
     /// Their bytes.
@@ -101,7 +151,7 @@ impl FilePart {
         let read = |key: &dyn Fn(&[u8]) -> Vec<u8>| {
             let to = prefix_end(&key(&ask.prefix)).expect("a slot's number is below 0xffff");
             let range = KeyRange { from: key(first), to };
-            RangeRead::new(range, Direction::Forward, ask.limit + 1, tuning().page_bytes).may_be_short()
+            RangeRead::new(range, Direction::Forward, ask.looks() + 1, tuning().page_bytes).may_be_short()
         };
         Self {
             generation: None,
@@ -186,12 +236,16 @@ impl Part {
             rows.extend(values.map(|(key, value)| (key, Some(value))));
             end = files.end();
         }
-        let found = slot.grains.scan(ask.table, &ask.prefix, self.after.as_deref(), ask.limit + 1);
-        if let Some((last, _)) = found.get(ask.limit) {
+        let found = slot.grains.scan(ask.table, &ask.prefix, self.after.as_deref(), ask.looks() + 1);
+        if let Some((last, _)) = found.get(ask.looks()) {
             end = Some(end.map_or(&**last, |end| end.min(last)));
         }
         for (_, id) in &found {
             let grain = slot.grains.get(*id);
+            let value = grain.value.as_ref().map(|row| &*row.bytes);
+            if planted::is(Bug::QueryShowsOldValue) && !ask.is_wanted(value) {
+                continue;
+            }
             match &grain.value {
                 Some(row) => drop(rows.insert(&grain.key, Some(&row.bytes))),
                 // There by its entries; its value may be in files.
@@ -247,6 +301,8 @@ impl Scan {
     fn take(&mut self, mut rows: Rows, end: Option<Bytes>) -> Option<Bytes> {
         self.of_slot.0 += rows.len();
         self.of_slot.1 += rows.iter().map(row_bytes).sum::<usize>();
+        self.looked.0 += rows.len() as u64;
+        rows.retain(|(_, value)| self.ask.is_wanted(value.as_deref()));
         self.rows.append(&mut rows);
         self.rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         // Rows of other slots may take the place of these: only so many can be in the page.
@@ -261,11 +317,21 @@ impl Scan {
         self.rows.truncate(fits);
         self.rows_bytes = self.rows.iter().map(row_bytes).sum();
         let end = end?;
-        if self.of_slot.0 <= self.ask.limit && self.of_slot.1 <= tuning().page_bytes {
+        if self.of_slot.0 <= self.ask.looks() && self.of_slot.1 <= tuning().page_bytes {
             return Some(end);
         }
-        self.last = Some(self.last.take().map_or_else(|| end.clone(), |last| last.min(end.clone())));
+        let last = self.last.take().filter(|_| self.ask.filter.is_none() || !planted::is(Bug::QueryLeavesSlots));
+        self.last = Some(last.map_or_else(|| end.clone(), |last| last.min(end.clone())));
         None
+    }
+
+    /// Whether it has looked at so much that the rest is for the next turn.
+    fn has_had_enough(&mut self) -> bool {
+        let had = self.ask.filter.is_some() && self.looked.0 > self.looked.1 + LOOKED_AT_ONCE;
+        if had {
+            self.looked.1 = self.looked.0;
+        }
+        had
     }
 }
 
@@ -280,12 +346,16 @@ impl Shard {
         let Some(ask) = self.newest_scan(ask, to) else { return };
         if ask.parked {
             let (rows, more) = self.parked_grains(&ask);
-            return self.scanned(to, rows, more, term);
+            let end = rows.last().filter(|_| more).map(|(key, _)| key.clone());
+            return self.scanned(to, &ask, Found { rows, end, looked: 0 }, term);
         }
         let mut slots: VecDeque<SlotId> = self.all_slots().map(|slot| slot.id).collect();
-        let Some(first) = slots.pop_front() else { return self.scanned(to, Rows::new(), false, term) };
+        let Some(first) = slots.pop_front() else {
+            return self.scanned(to, &ask, Found { rows: Rows::new(), end: None, looked: 0 }, term);
+        };
         let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());
-        let scan = Scan { ask, term, slots, part, of_slot: (0, 0), rows: Rows::new(), rows_bytes: 0, last: None };
+        let (of_slot, looked, rows) = ((0, 0), (0, 0), Rows::new());
+        let scan = Scan { ask, term, slots, part, of_slot, looked, rows, rows_bytes: 0, last: None };
         self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
     }
 
@@ -311,18 +381,16 @@ impl Shard {
                     Part::new(self.slot_mut(next), &scan.ask, scan.ask.after.clone())
                 }
                 None => {
-                    let Scan { mut rows, last, ask, term, .. } = *scan;
-                    rows.retain(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
-                    let (rows, is_cut) = cut_page(rows, ask.limit);
-                    self.scanned(to, rows, is_cut || last.is_some(), term);
+                    let Scan { rows, last: end, ask, term, looked: (looked, _), .. } = *scan;
+                    self.scanned(to, &ask, Found { rows, end, looked }, term);
                     return None;
                 }
             },
         };
         let slot = scan.part.slot;
-        let is_whole = scan.part.files.is_none();
+        let goes_on = scan.part.files.is_none() && !scan.has_had_enough();
         let next = Fetch { slot, what: What::Scan(scan), then: Then::Scan(to) };
-        if is_whole {
+        if goes_on {
             return Some(next);
         }
         // Even where all blocks are cached a slot costs more than a row does: the next one is for the next turn.
@@ -348,11 +416,15 @@ impl Shard {
         }
     }
 
-    fn scanned(&mut self, to: ScanTo, rows: Rows, more: bool, term: Term) {
-        let lsn = self.log.0.appended().0;
+    fn scanned(&mut self, to: ScanTo, ask: &ScanAsk, found: Found, term: Term) {
+        let early = ask.filter.is_some() && planted::is(Bug::QueryBeforeDurable);
+        let lsn = if early { Lsn(0) } else { self.log.0.appended().0 };
         match to {
-            ScanTo::Client(responder) => self.reply(lsn, responder, Ok(Answer::Rows { rows, more })),
-            ScanTo::Shard(asker, gather) => self.say_after(lsn, asker, Item::ScanPart { gather, rows, more, term }),
+            ScanTo::Client(responder) => self.reply(lsn, responder, Ok(answer_of(ask, found))),
+            ScanTo::Shard(asker, gather) => {
+                let Found { rows, end, looked } = found.page(ask.limit);
+                self.say_after(lsn, asker, Item::ScanPart { gather, rows, end, looked, term });
+            }
         }
     }
 

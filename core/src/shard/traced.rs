@@ -73,7 +73,9 @@ impl Shard {
             | Operation::Skip { table, key, .. }
             | Operation::Edit { table, key, .. }
             | Operation::Invoke { table, key, .. } => (None, Some(*table), key),
-            Operation::Scan { table, prefix, .. } => (None, Some(*table), prefix),
+            Operation::Scan { table, prefix, .. } | Operation::Query { table, prefix, .. } => {
+                (None, Some(*table), prefix)
+            }
             Operation::AppDelete { name }
             | Operation::AppVersions { name, .. }
             | Operation::Describe { name }

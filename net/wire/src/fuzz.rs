@@ -133,6 +133,7 @@ fn check_reply(code: OpCode, body: &[u8]) -> bool {
                 "lists are as long as what came"
             );
         }
+        Reply::Query(page) => assert_eq!(page.rows.iter().next().is_none(), page.rows.is_empty(), "no row is lost"),
         _ => {}
     }
     let mut again = Vec::new();

@@ -21,6 +21,7 @@ mod opcode;
 mod operation;
 mod page;
 mod parked;
+mod query;
 mod reply;
 mod request;
 mod route;
@@ -45,8 +46,9 @@ pub use hello::{CredentialsMechanism, Hello, HelloReply, PROTOCOL_VERSION, PROTO
 pub use ingest::{Ingest, Record, Records, RecordsBuf};
 pub use opcode::OpCode;
 pub use operation::Operation;
-pub use page::{Entries, Entry, Event, Events, RangePage, ReadPage, Row, Rows, ScanPage};
+pub use page::{Entries, Entry, Event, Events, QueryPage, RangePage, ReadPage, Row, Rows, ScanPage};
 pub use parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
+pub use query::Query;
 pub use reply::{Failure, LaneOffsets, Produced, Reply};
 pub use request::{BULK_CODE, CORRELATION_NONE, Common, OPERATION_HEADER_BYTES, Refusal, Request, Requests};
 pub use route::Route;

@@ -107,6 +107,8 @@ opcodes! {
     GetVersioned = 45, "get_versioned";
     /// Waits for changes of grains of a table. Version 2 of the protocol.
     Watch = 47, "watch";
+    /// Reads the grains of a table whose JSON values match a filter, in key order. Version 2 of the protocol.
+    Query = 46, "query";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
@@ -127,7 +129,7 @@ impl OpCode {
             Self::Append | Self::Fetch => 2,
             Self::ParkedList | Self::ParkedShow | Self::ParkedRetry | Self::ParkedSkip | Self::ParkedEdit => 2,
             Self::Why | Self::SubscriptionPause | Self::SubscriptionList => 2,
-            Self::MapDeleteRange | Self::CompareSet | Self::GetVersioned | Self::Watch => 2,
+            Self::MapDeleteRange | Self::CompareSet | Self::GetVersioned | Self::Query | Self::Watch => 2,
             _ => 1,
         }
     }

@@ -12,6 +12,7 @@ use crate::hello::Hello;
 use crate::ingest::Ingest;
 use crate::opcode::OpCode;
 use crate::parked::{EditParked, RetryParked, ShowParked, SkipParked, Why};
+use crate::query::Query;
 use crate::table::{Delete, Get, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut, Put, Range, Scan, Void};
 use crate::topic::{Offsets, Produce, Read};
 use crate::watch::Watch;
@@ -77,6 +78,8 @@ pub enum Operation<'a> {
     Scan(Scan<'a>),
     /// Waits for changes of grains. Answered by `Reply::Watch`.
     Watch(Watch<'a>),
+    /// Reads grains by fields of their values. Answered by `Reply::Query`.
+    Query(Query<'a>),
     /// Lists parked grains. Answered by `Reply::Scan`, with JSON in the place of values.
     ParkedList(Scan<'a>),
     /// Why a grain is parked. Answered by `Reply::Json`.
@@ -134,6 +137,7 @@ impl<'a> Operation<'a> {
             OpCode::Range => Self::Range(Range::read(&mut from)?),
             OpCode::Scan => Self::Scan(Scan::read(&mut from)?),
             OpCode::Watch => Self::Watch(Watch::read(&mut from)?),
+            OpCode::Query => Self::Query(Query::read(&mut from)?),
             OpCode::ParkedList => Self::ParkedList(Scan::read(&mut from)?),
             OpCode::ParkedShow => Self::ParkedShow(ShowParked::read(&mut from)?),
             OpCode::Why => Self::Why(Why::read(&mut from)?),
@@ -203,6 +207,7 @@ impl<'a> Operation<'a> {
             Self::Watch(operation) => operation.write(to),
             Self::Range(operation) => operation.write(to),
             Self::Scan(operation) | Self::ParkedList(operation) => operation.write(to),
+            Self::Query(operation) => operation.write(to),
             Self::ParkedShow(operation) => operation.write(to),
             Self::Why(operation) => operation.write(to),
             Self::SubscriptionPause(operation) => operation.write(to),
@@ -250,6 +255,7 @@ impl<'a> Operation<'a> {
             Self::Watch(_) => OpCode::Watch,
             Self::Range(_) => OpCode::Range,
             Self::Scan(_) => OpCode::Scan,
+            Self::Query(_) => OpCode::Query,
             Self::ParkedList(_) => OpCode::ParkedList,
             Self::ParkedShow(_) => OpCode::ParkedShow,
             Self::Why(_) => OpCode::Why,

@@ -207,6 +207,40 @@ impl<'a> ScanPage<'a> {
     }
 }
 
+/// What query gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryPage<'a> {
+    /// Where to go on, as `after` of the next query; none if there are no more.
+    pub next: Option<&'a [u8]>,
+    /// Grains that were looked at.
+    pub looked: u64,
+    /// The grains that match.
+    pub rows: Rows<'a>,
+}
+
+impl<'a> QueryPage<'a> {
+    pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let next = if read_bool(from, "more mark")? { Some(read_key(from)?) } else { None };
+        let looked = from.varint()?;
+        Ok(Self { next, looked, rows: Rows { bytes: checked::<Row<'_>>(from)? } })
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
+        write_query_head(to, self.next, self.looked)?;
+        to.extend_from_slice(self.rows.bytes);
+        Ok(())
+    }
+}
+
+pub(crate) fn write_query_head(to: &mut Vec<u8>, next: Option<&[u8]>, looked: u64) -> Result<(), DecodeError> {
+    to.put_u8(u8::from(next.is_some()));
+    if let Some(next) = next {
+        write_key(to, next)?;
+    }
+    to.put_varint(looked);
+    Ok(())
+}
+
 pub(crate) fn write_read_head(to: &mut Vec<u8>, end: Offset, next: Offset) {
     to.put_u64(end.0);
     to.put_u64(next.0);

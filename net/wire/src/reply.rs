@@ -12,7 +12,7 @@ use crate::compare::{Compared, Versioned};
 use crate::fields::{read_value, write_bytes, write_value};
 use crate::hello::{HelloReply, PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST};
 use crate::opcode::OpCode;
-use crate::page::{RangePage, ReadPage, ScanPage};
+use crate::page::{QueryPage, RangePage, ReadPage, ScanPage};
 use crate::status::Status;
 use crate::watch::WatchPage;
 
@@ -65,6 +65,8 @@ pub enum Reply<'a> {
     Scan(ScanPage<'a>),
     /// Of watch.
     Watch(WatchPage<'a>),
+    /// Of query.
+    Query(QueryPage<'a>),
     /// Of status, describe, parked show, why and the operations on apps, subscriptions and topics: one JSON value.
     Json(Cow<'a, str>),
 }
@@ -97,6 +99,7 @@ impl<'a> Reply<'a> {
             OpCode::CompareSet => Self::Compared(Compared::read(&mut from)?),
             OpCode::GetVersioned => Self::Versioned(Versioned::read(&mut from)?),
             OpCode::Range => Self::Range(RangePage::read(&mut from)?),
+            OpCode::Query => Self::Query(QueryPage::read(&mut from)?),
             OpCode::Scan | OpCode::ParkedList => Self::Scan(ScanPage::read(&mut from)?),
             OpCode::Watch => Self::Watch(WatchPage::read(&mut from)?),
             OpCode::Status
@@ -141,6 +144,7 @@ impl<'a> Reply<'a> {
             Self::Range(page) => page.write(to),
             Self::Scan(page) => page.write(to),
             Self::Watch(page) => page.write(to),
+            Self::Query(page) => page.write(to)?,
             Self::Json(text) => write_bytes(to, "JSON", text.as_bytes(), FRAME_BYTES_MAX)?,
         }
         Ok(())

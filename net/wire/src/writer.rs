@@ -8,7 +8,7 @@ use gristmill_base::limits::{FRAME_BYTES_MAX, FRAME_OPERATIONS_MAX, VALUE_BYTES_
 use crate::batch::write_batch;
 use crate::frame::{FRAME_HEADER_BYTES, FrameKind, seal};
 use crate::operation::Operation;
-use crate::page::{Entry, Event, Row, write_items, write_read_head};
+use crate::page::{Entry, Event, Row, write_items, write_query_head, write_read_head};
 use crate::reply::{Failure, Reply};
 use crate::request::{BULK_CODE, CORRELATION_NONE};
 use crate::status::Status;
@@ -318,6 +318,23 @@ impl<'v> ResultWriter<'v> {
         self.ok(correlation, |out| {
             write_watch_head(out, more, positions, elsewhere);
             write_items(out, changes)
+        })
+    }
+
+    /// Adds a reply to query from grains that lie elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn query<'i>(
+        &mut self,
+        correlation: u32,
+        next: Option<&[u8]>,
+        looked: u64,
+        rows: impl IntoIterator<Item = Row<'i>>,
+    ) -> Result<(), DecodeError> {
+        self.ok(correlation, |out| {
+            write_query_head(out, next, looked)?;
+            write_items(out, rows)
         })
     }
 

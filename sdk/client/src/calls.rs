@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gristmill_base::ids::{LaneId, Offset, SlotId, TaskId, TopicId};
+use gristmill_base::query::Filter;
 use gristmill_wire::{EventBatchBuf, Headers, LaneOffsets, OpCode, RecordsBuf, Status};
 
 use crate::client::{Client, Ticket};
 use crate::error::Error;
 use crate::names::{AppInfo, Table, Topic, split};
 use crate::operation::OwnedOperation;
-use crate::reply::{Entry, EventPage, OwnedReply, Page, Produced, Row};
+use crate::reply::{Entry, EventPage, OwnedReply, Page, Produced, QueryPage, Row};
 
 /// Reads of so many events or more fetch batches: one has ten times as many at most.
 const BATCHES_FROM_RECORDS: u32 = 1_000;
@@ -25,6 +26,19 @@ pub struct Span<'a> {
     /// Last key first.
     pub reverse: bool,
     /// Most entries; 0 leaves it to the server.
+    pub limit: u32,
+}
+
+/// Which page of a query is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueryFrom<'a> {
+    /// Only grains whose key starts so; empty for all.
+    pub prefix: &'a [u8],
+    /// The `next` of the page before; none for the first page.
+    pub after: Option<&'a [u8]>,
+    /// Every grain may be looked at.
+    pub scan: bool,
+    /// Most grains; 0 leaves it to the server.
     pub limit: u32,
 }
 
@@ -394,6 +408,29 @@ impl Client {
             Ok(OwnedOperation::Scan { table, prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit })
         })?;
         if let OwnedReply::Rows(page) = reply { Ok(page) } else { unexpected(&reply) }
+    }
+
+    /// Grains of a whole table whose JSON values match `filter`, in byte order of their keys, one page. A limit of 0 leaves it to
+    /// the server. A page may end before it has found as many, or any: `next` says where to go on. Because no field is indexed, every grain is
+    /// looked at, which `scan` allows.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; an unknown name; a table whose values are no JSON (status `wrong_type`); `scan` is false (status
+    /// `bad_request`); a server of an older version (status `unsupported`).
+    pub fn query(&mut self, table: &str, filter: &Filter, page: &QueryFrom<'_>) -> Result<QueryPage, Error> {
+        let mut bytes = Vec::new();
+        filter.encode(&mut bytes);
+        let reply = self.call_named(table, |client| {
+            Ok(OwnedOperation::Query {
+                table: client.table(table)?.id,
+                prefix: page.prefix.to_vec(),
+                after: page.after.map(<[u8]>::to_vec),
+                scan: page.scan,
+                limit: page.limit,
+                filter: bytes.clone(),
+            })
+        })?;
+        if let OwnedReply::Found(page) = reply { Ok(page) } else { unexpected(&reply) }
     }
 
     /// Parked grains of a whole table in byte order of their keys, those that come after `after`, one page: each with a JSON

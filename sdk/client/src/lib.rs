@@ -35,7 +35,7 @@ mod topology;
 mod versions;
 mod watch;
 
-pub use calls::{IngestChunk, Span};
+pub use calls::{IngestChunk, QueryFrom, Span};
 pub use client::{Client, Ticket};
 pub use config::Config;
 pub use connection::Connection;
@@ -44,7 +44,7 @@ pub use gristmill_wire as wire;
 pub use gristmill_wire::Status;
 pub use names::{AppInfo, Handler, Map, Table, Topic};
 pub use operation::{OwnedCondition, OwnedOperation};
-pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced, Row};
+pub use reply::{Entry, Event, EventPage, LaneOffsets, OwnedReply, Page, Produced, QueryPage, Row};
 pub use sequencer::{Refused, Sequencer, ToSend};
 pub use topology::Topology;
 pub use versions::{Compared, Condition, Token, Version};

@@ -66,6 +66,8 @@ pub enum OwnedOperation {
         wait_millis: u32,
         positions: wire::PositionsBuf,
     },
+    /// See [`wire::Query`]. The whole table is asked for. Of version 2 of the protocol.
+    Query { table: TableId, prefix: Vec<u8>, after: Option<Vec<u8>>, scan: bool, limit: u32, filter: Vec<u8> },
     /// See [`wire::Operation::ParkedList`]. The whole table is asked for. Of version 2 of the protocol, as all of these.
     ParkedList { table: TableId, after: Option<Vec<u8>>, limit: u32 },
     /// See [`wire::ShowParked`].
@@ -175,6 +177,15 @@ impl OwnedOperation {
                 after: after.as_deref(),
                 shard_local: false,
                 limit: *limit,
+            }),
+            Self::Query { table, prefix, after, scan, limit, filter } => Operation::Query(wire::Query {
+                table: *table,
+                prefix,
+                after: after.as_deref(),
+                shard_local: false,
+                scan: *scan,
+                limit: *limit,
+                filter,
             }),
             Self::ParkedList { table, after, limit } => Operation::ParkedList(wire::Scan {
                 table: *table,
@@ -358,6 +369,9 @@ impl OwnedOperation {
             }
             Self::Watch { key, positions, .. } => key.len() + positions.bytes(),
             Self::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Vec::len),
+            Self::Query { prefix, after, filter, .. } => {
+                prefix.len() + after.as_ref().map_or(0, Vec::len) + filter.len()
+            }
             Self::AppLoad { file, .. } => file.len(),
             Self::Ingest { records, .. } => records.bytes(),
             Self::Append { events, .. } => events.bytes(),

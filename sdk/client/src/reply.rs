@@ -43,6 +43,8 @@ pub enum OwnedReply {
     Rows(Page<Row>),
     /// Changes of grains, and where the watch is.
     Changes(ChangePage),
+    /// Grains of a table that match a filter.
+    Found(QueryPage),
     /// A JSON text.
     Json(String),
 }
@@ -82,6 +84,17 @@ pub struct Page<I> {
     pub more: bool,
     /// What was asked for.
     pub items: Vec<I>,
+}
+
+/// Grains that match a filter, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryPage {
+    /// Where to go on; none if there are no more.
+    pub next: Option<Vec<u8>>,
+    /// Grains that were looked at.
+    pub looked: u64,
+    /// Those that match. There may be none, and more behind `next`.
+    pub items: Vec<Row>,
 }
 
 /// An entry of a map.
@@ -142,16 +155,18 @@ impl OwnedReply {
                     .map(|entry| Entry { key: entry.key.to_vec(), value: entry.value.to_vec() })
                     .collect(),
             }),
-            Reply::Scan(page) => Self::Rows(Page {
-                more: page.more,
-                items: page
-                    .rows
-                    .iter()
-                    .map(|row| Row { key: row.key.to_vec(), value: row.value.map(<[u8]>::to_vec) })
-                    .collect(),
+            Reply::Scan(page) => Self::Rows(Page { more: page.more, items: rows(&page.rows) }),
+            Reply::Query(page) => Self::Found(QueryPage {
+                next: page.next.map(<[u8]>::to_vec),
+                looked: page.looked,
+                items: rows(&page.rows),
             }),
         })
     }
+}
+
+fn rows(rows: &gristmill_wire::Rows<'_>) -> Vec<Row> {
+    rows.iter().map(|row| Row { key: row.key.to_vec(), value: row.value.map(<[u8]>::to_vec) }).collect()
 }
 
 impl From<&gristmill_wire::Event<'_>> for Event {

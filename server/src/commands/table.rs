@@ -8,7 +8,7 @@ use super::{table_watch, typed};
 use crate::exit::{Exit, Failed};
 use condition::{Condition, If, told};
 use gristmill_base::datatype::DataType;
-use gristmill_client::{Client, Map, Span, Table, Token, Version};
+use gristmill_client::{Client, Map, QueryFrom, Row, Span, Table, Token, Version};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -70,6 +70,28 @@ enum Action {
     },
     /// Follow what changes in a table, as it becomes durable, until Ctrl-C; then print the token to go on with.
     Watch(table_watch::Arguments),
+    /// List the grains of a table whose JSON values match, in byte order of their keys.
+    Query(Query),
+}
+
+#[derive(clap::Args)]
+struct Query {
+    /// The table.
+    #[arg(value_name = "APP/TABLE")]
+    table: String,
+    /// What must be so, like: city = "Bern" and age >= 18. Fields within objects have dots: address.zip prefix "30". Also: <, <=,
+    /// >, and in ("a", "b").
+    #[arg(value_name = "EXPRESSION")]
+    expression: String,
+    /// Only grains whose key starts with this.
+    #[arg(long, value_name = "P", default_value = "")]
+    prefix: String,
+    /// Stop after so many grains.
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    limit: u64,
+    /// Look at every grain.
+    #[arg(long)]
+    scan: bool,
 }
 
 #[derive(clap::Args)]
@@ -199,6 +221,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Action::Map(OnMap::DeleteRange(delete)) => at.map_delete_range(delete)?,
         Action::Scan { table, prefix, limit } => at.scan(table, prefix, *limit)?,
         Action::Watch(_) => {}
+        Action::Query(query) => at.query(query)?,
     }
     at.printer.flush()
 }
@@ -436,30 +459,55 @@ impl At {
         self.client.map_delete_range(table, &key, &delete.map, &from, to.as_deref()).map_err(failed)
     }
 
-    fn scan(&mut self, name: &str, prefix: &str, limit: u64) -> Result<(), Failed> {
+    /// The table, whose keys may start with that.
+    fn prefixed(&mut self, name: &str, prefix: &str) -> Result<Table, Failed> {
         let table = self.client.table(name).map_err(failed)?;
         // A prefix of a number would be a prefix of its encoding, which nobody means.
-        if !prefix.is_empty()
-            && !matches!(
-                table.key,
-                gristmill_base::datatype::DataType::String | gristmill_base::datatype::DataType::Bytes
-            )
-        {
+        if !prefix.is_empty() && !matches!(table.key, DataType::String | DataType::Bytes) {
             let message = format!("--prefix is for keys of text; those of {name} have type {}", table.key);
             return Err(Failed::new(Exit::Usage, message));
         }
+        Ok(table)
+    }
+
+    fn rows(&mut self, table: &Table, rows: &[Row], most: u64) -> Result<(), Failed> {
+        for row in rows.iter().take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            let value = row.value.as_ref().zip(table.value);
+            let text = value.map_or_else(String::new, |(bytes, of)| of.decode_text(bytes));
+            self.row((table.key.decode_text(&row.key), text), || {
+                let value = value.map_or(Value::Null, |(bytes, of)| typed::to_json(of, bytes));
+                json!({"key": typed::to_json(table.key, &row.key), "value": value})
+            })?;
+        }
+        Ok(())
+    }
+
+    fn query(&mut self, query: &Query) -> Result<(), Failed> {
+        let filter = gristmill_base::query::parse(&query.expression)
+            .map_err(|error| Failed::new(Exit::Usage, format!("the expression is wrong {error}")))?;
+        let table = self.prefixed(&query.table, &query.prefix)?;
+        let (mut after, mut left): (Option<Vec<u8>>, u64) = (None, query.limit);
+        while left > 0 {
+            let limit = u32::try_from(left).unwrap_or(0);
+            let from = QueryFrom { prefix: query.prefix.as_bytes(), after: after.as_deref(), scan: query.scan, limit };
+            let page = self.client.query(&query.table, &filter, &from).map_err(failed)?;
+            self.rows(&table, &page.items, left)?;
+            left = left.saturating_sub(page.items.len() as u64);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, name: &str, prefix: &str, limit: u64) -> Result<(), Failed> {
+        let table = self.prefixed(name, prefix)?;
         let (mut after, mut left): (Option<Vec<u8>>, u64) = (None, limit);
         while left > 0 {
             let wanted = u32::try_from(left).unwrap_or(0);
             let page = self.client.scan(name, prefix.as_bytes(), after.as_deref(), wanted).map_err(failed)?;
-            for row in page.items.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                let value = row.value.as_ref().zip(table.value);
-                let text = value.map_or_else(String::new, |(bytes, of)| of.decode_text(bytes));
-                self.row((table.key.decode_text(&row.key), text), || {
-                    let value = value.map_or(Value::Null, |(bytes, of)| typed::to_json(of, bytes));
-                    json!({"key": typed::to_json(table.key, &row.key), "value": value})
-                })?;
-            }
+            self.rows(&table, &page.items, left)?;
             left = left.saturating_sub(page.items.len() as u64);
             let Some(last) = page.items.last().filter(|_| page.more) else { break };
             after = Some(last.key.clone());

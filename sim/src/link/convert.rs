@@ -9,7 +9,7 @@ use gristmill_core::request::{
 use gristmill_wire::{
     After, Append, CompareSet, Condition as WireCondition, Delete, EditParked, EventBatchBuf, Failure, Get,
     GetVersioned, HeadersBuf, Invoke, LaneOffsets, MapDelete, MapDeleteRange, MapGet, MapPut, OpCode,
-    Operation as WireOperation, Produce, Put, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
+    Operation as WireOperation, Produce, Put, Query, Range, Read, Reply, RetryParked, Scan, Sequence as WireSequence,
     ShowParked, SkipParked, Status, Versioned, Void, Why,
 };
 
@@ -28,6 +28,7 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
         Operation::Compare { condition: Condition::Version(version), .. } => version.to_bytes(),
         _ => [0; RowVersion::BYTES],
     };
+    let mut filter_bytes = Vec::new();
     then(match operation {
         Operation::Produce { topic, sequence: at, key, value, headers, event_micros } => {
             for (name, value) in headers {
@@ -71,6 +72,18 @@ pub(super) fn with_wire<T>(operation: &Operation, then: impl FnOnce(WireOperatio
         }
         Operation::Void { slot, sequence: at } => WireOperation::Void(Void { slot: *slot, sequence: sequence(*at) }),
         Operation::Compare { .. } | Operation::GetVersioned { .. } => of_row(operation, &version),
+        Operation::Query { table, prefix, after, limit, local, scan, filter } => {
+            filter.encode(&mut filter_bytes);
+            WireOperation::Query(Query {
+                table: *table,
+                prefix,
+                after: after.as_deref(),
+                shard_local: *local,
+                scan: *scan,
+                limit: *limit,
+                filter: &filter_bytes,
+            })
+        }
         other => of_table(other),
     })
 }
@@ -223,6 +236,11 @@ pub(super) fn from_wire(
         Reply::Scan(page) => Answer::Rows {
             rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
             more: page.more,
+        },
+        Reply::Query(page) => Answer::Found {
+            rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
+            next: page.next.map(Into::into),
+            looked: page.looked,
         },
         Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),

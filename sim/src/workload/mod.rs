@@ -5,6 +5,7 @@ pub mod context;
 pub mod facts;
 pub mod fails;
 pub mod lives;
+pub mod queries;
 pub mod replay;
 pub mod stuck;
 pub mod swaps;
@@ -29,6 +30,7 @@ use gristmill_state::grain::Work;
 use gristmill_state::input::StreamId;
 use gristmill_state::lane::Keep;
 use gristmill_state::slot::Slot;
+use std::sync::Arc;
 
 /// Something that a client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub enum Act {
     Range(&'static str, &'static str, String),
     /// Read all grains whose keys begin so: table, prefix.
     Scan(&'static str, String),
+    /// Read the grains whose keys begin so and whose values are wanted: table, prefix.
+    Query(&'static str, String, queries::Wanted),
     /// Read a lane from an offset: topic, lane.
     Read(&'static str, u16, u64),
 }
@@ -81,7 +85,10 @@ impl Act {
     pub fn is_read(&self) -> bool {
         let of_versions = matches!(self, Self::GetVersioned(_) | Self::GetAfter(..));
         of_versions
-            || matches!(self, Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Read(..))
+            || matches!(
+                self,
+                Self::Get(..) | Self::MapGet(..) | Self::Range(..) | Self::Scan(..) | Self::Query(..) | Self::Read(..)
+            )
     }
 }
 
@@ -372,6 +379,12 @@ impl Names {
                 let (table, prefix) = (table(name), bytes(prefix));
                 (SlotId(0), Operation::Scan { table, prefix, after: None, limit: 10_000, local: false, parked: false })
             }
+            Act::Query(name, prefix, wanted) => {
+                let (table, prefix, filter) = (table(name), bytes(prefix), Arc::new(wanted.filter()));
+                let after = (!wanted.after.is_empty()).then(|| bytes(&wanted.after));
+                let limit = wanted.limit;
+                (SlotId(0), Operation::Query { table, prefix, after, limit, local: false, scan: true, filter })
+            }
             Act::Read(topic, lane, from) => {
                 let (home, lane) = self.home(topic, *lane);
                 if from % 3 == 2 {
@@ -500,6 +513,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "versions" => Some(Box::<versions::Versions>::default()),
         "transfers" => Some(Box::<transfers::Transfers>::default()),
         "replay" => Some(Box::<replay::Replay>::default()),
+        "queries" => Some(Box::<queries::Queries>::default()),
         "context" => Some(Box::<context::Contexts>::default()),
         "watch" => Some(Box::<watched::Watched>::default()),
         _ => None,
@@ -507,7 +521,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "bank",
     "words",
     "kept",
@@ -522,4 +536,5 @@ pub const NAMES: [&str; 14] = [
     "replay",
     "swaps",
     "watch",
+    "queries",
 ];

@@ -152,6 +152,10 @@ fn fields(operation: &Operation<'_>) -> Value {
             "table": o.table.0, "prefix": bytes(o.prefix), "after": o.after.map(bytes), "shard_local": o.shard_local,
             "limit": o.limit,
         }),
+        Operation::Query(o) => json!({
+            "table": o.table.0, "prefix": bytes(o.prefix), "after": o.after.map(bytes), "shard_local": o.shard_local,
+            "scan": o.scan, "limit": o.limit, "filter": hex(o.filter),
+        }),
         Operation::Invoke(o) => json!({
             "table": o.table.0, "handler": o.handler.0, "key": bytes(o.key), "payload": bytes(o.payload),
         }),
@@ -278,6 +282,10 @@ fn replied(reply: &Reply<'_>) -> Value {
         Reply::Scan(page) => {
             let rows: Value = page.rows.iter().map(|row| json!([bytes(row.key), row.value.map(bytes)])).collect();
             json!({ "more": page.more, "rows": rows })
+        }
+        Reply::Query(page) => {
+            let rows: Value = page.rows.iter().map(|row| json!([bytes(row.key), row.value.map(bytes)])).collect();
+            json!({ "next": page.next.map(bytes), "looked": page.looked, "rows": rows })
         }
     };
     json!({ "status": "ok", "reply": value })

@@ -7,8 +7,8 @@ use gristmill_base::watch::{Behind, WatchPosition};
 use gristmill_wire::{
     After, AppDelete, AppLoad, AppReplay, AppSettle, AppVersions, Backup, BackupStep, CompareSet, Condition, Delete,
     Describe, EditParked, Get, GetVersioned, Headers, Hello, Ingest, Invoke, MapDelete, MapDeleteRange, MapGet, MapPut,
-    MoveSlot, Offsets, OpCode, Operation, PauseSubscription, PositionsBuf, Produce, Put, Range, Read, RecordsBuf,
-    ReplayFrom, ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Watch, Why,
+    MoveSlot, Offsets, OpCode, Operation, PauseSubscription, PositionsBuf, Produce, Put, Query, Range, Read,
+    RecordsBuf, ReplayFrom, ReplayStep, RetryParked, Scan, Sequence, ShowParked, SkipParked, Void, Watch, Why,
 };
 
 use super::{Content, Sample, request};
@@ -208,6 +208,19 @@ fn tables() -> Vec<Sample> {
             "scan-on",
             "the next page of a prefix, of this shard only",
             Operation::Scan(Scan { prefix: b"foo", after: Some(b"foobar"), shard_local: true, limit: 10, ..scan }),
+        ),
+        request(
+            "query",
+            "two grains at most of those with city = \"Bern\", whatever has to be looked at",
+            Operation::Query(Query {
+                table: TABLE,
+                prefix: b"",
+                after: Some(b"foobar"),
+                shard_local: false,
+                scan: true,
+                limit: 2,
+                filter: b"\x01\x04city\x01\x01\x06\"Bern\"",
+            }),
         ),
         request(
             "invoke",
