@@ -133,9 +133,11 @@ impl RunPage {
 
     fn length(&self, at: usize) -> &AtomicU32 {
         assert!(at + HEAD_BYTES <= PAGE_BYTES && at.is_multiple_of(4), "an area is in the page");
-        // SAFETY: within the mapping, which starts at a page and lives as long as this value; nobody but this value's owner, and
+        // SAFETY: the place is within the mapping.
+        let place = unsafe { self.start.as_ptr().add(at) };
+        // SAFETY: aligned, since the mapping starts at a page, and there as long as this value; nobody but this value's owner, and
         // after the end of the process a reader, looks at it.
-        unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(at).cast()) }
+        unsafe { AtomicU32::from_ptr(place.cast()) }
     }
 
     /// Empty first, the length last: whenever the process ends, an area is whole or nothing.
@@ -144,10 +146,10 @@ impl RunPage {
         if bytes.len() > end - at - HEAD_BYTES {
             return;
         }
-        // SAFETY: the bytes fit behind the head of the area, which is within the mapping; `bytes` is not part of it.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(at + HEAD_BYTES), bytes.len());
-        }
+        // SAFETY: the head of the area is within the mapping.
+        let place = unsafe { self.start.as_ptr().add(at + HEAD_BYTES) };
+        // SAFETY: the bytes fit behind the head; they are not part of the mapping.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) }
         self.length(at + 4).store(crc32c(bytes).to_le(), Ordering::Release);
         self.length(at).store((bytes.len() as u32).to_le(), Ordering::Release);
     }

@@ -187,6 +187,16 @@ impl OwnedOperation {
                 limit: *limit,
                 filter,
             }),
+            Self::Invoke { table, handler, key, payload } => {
+                Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
+            }
+            other => other.wire_of_parked(sequence),
+        }
+    }
+
+    /// What is about parked grains.
+    fn wire_of_parked(&self, sequence: Sequence) -> Operation<'_> {
+        match self {
             Self::ParkedList { table, after, limit } => Operation::ParkedList(wire::Scan {
                 table: *table,
                 prefix: b"",
@@ -207,9 +217,6 @@ impl OwnedOperation {
             }
             Self::ParkedEdit { table, key, expect, payload } => {
                 Operation::ParkedEdit(wire::EditParked { table: *table, sequence, key, expect, payload })
-            }
-            Self::Invoke { table, handler, key, payload } => {
-                Operation::Invoke(wire::Invoke { table: *table, handler: *handler, sequence, key, payload })
             }
             other => other.wire_of_app(),
         }
