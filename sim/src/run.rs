@@ -385,7 +385,7 @@ impl Run {
                 ingester.hear(&reply, &mut world)?;
                 continue;
             }
-            let Some(reply) = self.to_watcher(reply)? else { continue };
+            let Some(reply) = self.unless_of_watcher(reply)? else { continue };
             let Some(at) = self.clients.iter().position(|client| client.hears(&reply)) else { continue };
             let (client, mut world) = self.client(at);
             client.hear(reply, &mut world)?;

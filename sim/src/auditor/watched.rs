@@ -20,6 +20,9 @@ pub struct Began {
     pub maybe: BTreeSet<u64>,
 }
 
+/// What is stored of a grain: its value is that of `None`, the others are entries of its map.
+pub type Rows = BTreeMap<Option<Bytes>, Bytes>;
+
 /// What one token line has shown, from its beginning to where it ended.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -131,7 +134,7 @@ impl Line {
         auditor: &Auditor,
         names: &Names,
         is_at_end: bool,
-        stored: &dyn Fn(&str) -> Result<BTreeMap<Option<Bytes>, Bytes>, String>,
+        stored: &dyn Fn(&str) -> Result<Rows, String>,
     ) -> Result<(), String> {
         if SINGLE.contains(&self.table) {
             self.check_single(auditor, names, is_at_end)?;
@@ -225,8 +228,8 @@ fn explain(
     for (nth, change) in changes.iter().enumerate() {
         let mut next = BTreeSet::new();
         for from in &last {
-            for at in *from..operations.len() {
-                if operations[at].1 == **change && may(at) {
+            for (at, (_, made, _)) in operations.iter().enumerate().skip(*from) {
+                if made == *change && may(at) {
                     next.insert(at + 1);
                 }
                 if must(at) {

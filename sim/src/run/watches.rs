@@ -1,14 +1,13 @@
 //! Those who watch tables: how many there are in a run, and what is held against what they saw at its end.
 
 use super::{Options, Run};
+use crate::auditor::watched::Rows;
 use crate::client::World;
 use crate::rng::SimRng;
 use crate::watcher::Watcher;
 use gristmill_base::ids::{MapId, SessionId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::request::Reply;
-use gristmill_state::input::Bytes;
-use std::collections::BTreeMap;
 
 /// Answers that one slot may take at the end.
 const ANSWERS_MAX: u32 = 20_000;
@@ -33,7 +32,7 @@ impl Run {
     }
 
     /// A reply, unless it was for a watcher, who has it then.
-    pub(super) fn to_watcher(&mut self, reply: Reply) -> Result<Option<Reply>, String> {
+    pub(super) fn unless_of_watcher(&mut self, reply: Reply) -> Result<Option<Reply>, String> {
         let Some(at) = self.watchers.iter().position(|watcher| watcher.hears(&reply)) else { return Ok(Some(reply)) };
         let (watcher, mut world) = self.watcher(at);
         watcher.hear(reply, &mut world).map(|()| None)
@@ -71,8 +70,8 @@ impl Run {
     fn check_lines(&self, at: usize) -> Result<(), String> {
         let names = self.names.as_ref().expect("the app is loaded");
         for line in self.watchers[at].lines() {
-            let stored = |key: &str| -> Result<BTreeMap<Option<Bytes>, Bytes>, String> {
-                let Some(grain) = self.machine.grain(names, line.table, key)? else { return Ok(BTreeMap::new()) };
+            let stored = |key: &str| -> Result<Rows, String> {
+                let Some(grain) = self.machine.grain(names, line.table, key)? else { return Ok(Rows::new()) };
                 let entries = grain.maps.get(&MapId(0)).into_iter().flatten();
                 let entries = entries.map(|(entry, row)| (Some(entry.as_slice().into()), row.bytes.clone()));
                 Ok(entries.chain(grain.value.as_ref().map(|row| (None, row.bytes.clone()))).collect())
