@@ -60,7 +60,8 @@ impl Shard {
         let Operation::GetVersioned { table, key, entry, after } = &request.operation else {
             unreachable!("only reads with a version come here")
         };
-        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        // One that leaves for another shard serves the reads that came before.
+        let state = self.slot(slot).expect("a slot of this shard, or one that leaves it");
         let id = state.grains.find(*table, key);
         let held = match entry {
             None => state.value(id),
@@ -100,7 +101,8 @@ impl Shard {
         if mine.peek().is_none() {
             return Err(Refusal::new(Code::BadRequest, self.no_subscription(table, &entry.name, &from.name)));
         }
-        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        // One that leaves for another shard serves the reads that came before.
+        let state = self.slot(slot).expect("a slot of this shard, or one that leaves it");
         let work = state.grains.find(table, key).and_then(|id| state.grains.get(id).work());
         for subscription in mine {
             let stream = Slot::topic_stream(SubscriptionId(subscription.id), LaneKey { topic, lane });

@@ -217,8 +217,11 @@ fn clients_are_refused_where_too_much_waits_for_a_key() {
     let tag = rig.send(0, session, again);
     rig.settle();
     assert_eq!(rig.take(tag), None);
-    let (table, handler, sequence) = (stock, client.sell, client.sequence(slot_of(b"l", 16).0));
-    let (key, payload) = (b"l".as_slice().into(), b"x".as_slice().into());
+    // In its own slot, whose positions go on.
+    let is_elsewhere = |key: &String| !client.next.contains_key(&slot_of(key.as_bytes(), 16).0);
+    let other = (0..).map(|n| format!("l{n}")).find(is_elsewhere).unwrap();
+    let (table, handler, sequence) = (stock, client.sell, client.sequence(slot_of(other.as_bytes(), 16).0));
+    let (key, payload) = (other.as_bytes().into(), b"x".as_slice().into());
     let invoke = Operation::Invoke { table, handler, sequence, key, payload };
     assert!(rig.ask(0, session, invoke).is_ok());
 }
