@@ -95,6 +95,8 @@ impl Crew {
         news: &mut Vec<News>,
         running: &mut BTreeSet<Grain>,
     ) -> Result<(), String> {
+        // What was decided before comes first: it may hand a run to who dies now.
+        self.decide(now, news, running);
         self.come_and_go(now, calm);
         self.decide(now, news, running);
         let (due, later) = std::mem::take(&mut self.works).into_iter().partition(|work: &Work| work.due <= now);

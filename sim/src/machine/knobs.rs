@@ -153,7 +153,6 @@ impl Knobs {
             batches: 0,
         };
         knobs.calibrate();
-        knobs.workers = knobs.operations % 3 == 1;
         knobs.boot.lane_sizes = knobs.lane_sizes();
         knobs
     }
