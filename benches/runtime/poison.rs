@@ -49,9 +49,9 @@ fn is_poison(number: u64) -> bool {
     number.is_multiple_of(POISON_ONE_IN)
 }
 
-/// Says what is not measured, loudly: `ctx.sleep` does not exist.
+/// Says what is not measured, loudly.
 pub(crate) fn sleeping(bench: &mut Bench) {
-    let note = "NOT MEASURED: a handler cannot sleep in this version, and one that blocks its core is another matter";
+    let note = "NOT MEASURED: no load here uses `Context::sleep` yet, and one that blocks its core is another matter";
     bench.report.row("1 % of keys sleep 60 s: p99 of the others, with / without", "x").note(note);
 }
 

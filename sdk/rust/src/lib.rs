@@ -2,7 +2,8 @@
 //!
 //! A handler gets inputs of one grain and a [`Context`] on that grain, which nobody else touches meanwhile. What it
 //! does through the context (state, messages, timers, counters) becomes durable together with the consumption of its
-//! inputs, or not at all. Handlers must not block, sleep or read clocks: time comes from the context.
+//! inputs, or not at all. Handlers must not block, sleep or read clocks by themselves: time comes from the context,
+//! and so do sleep and long computation, which do not hold the core.
 
 mod app;
 mod context;
