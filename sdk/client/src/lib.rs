@@ -40,6 +40,7 @@ pub use client::{Client, Ticket};
 pub use config::Config;
 pub use connection::Connection;
 pub use error::{Error, ErrorKind};
+pub use gristmill_base::query;
 pub use gristmill_wire as wire;
 pub use gristmill_wire::Status;
 pub use names::{AppInfo, Handler, Map, Table, Topic};
