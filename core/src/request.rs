@@ -1,6 +1,7 @@
 //! What the doors speak to the shard: decoded requests in, replies out. Knows no bytes of any protocol.
 
 mod refusal;
+mod table;
 
 pub use refusal::{Code, Refusal};
 
@@ -379,30 +380,6 @@ pub enum Operation {
         /// How long.
         wait_millis: u32,
     },
-}
-
-impl Operation {
-    /// The table that it is about.
-    pub(crate) fn table_mut(&mut self) -> Option<&mut TableId> {
-        match self {
-            Self::Get { table, .. }
-            | Self::Put { table, .. }
-            | Self::Delete { table, .. }
-            | Self::MapGet { table, .. }
-            | Self::MapPut { table, .. }
-            | Self::MapDelete { table, .. }
-            | Self::MapDeleteRange { table, .. }
-            | Self::Range { table, .. }
-            | Self::Scan { table, .. }
-            | Self::ShowParked { table, .. }
-            | Self::Why { table, .. }
-            | Self::Retry { table, .. }
-            | Self::Skip { table, .. }
-            | Self::Edit { table, .. }
-            | Self::Invoke { table, .. } => Some(table),
-            _ => None,
-        }
-    }
 }
 
 /// What whoever copies a data directory asks of its server.

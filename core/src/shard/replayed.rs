@@ -2,6 +2,7 @@
 
 use super::Shard;
 use crate::catalog::{Catalog, Replay};
+use crate::request::{Operation, Refusal};
 use gristmill_base::ids::SlotId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::grain::{GrainId, Queued, Work};
@@ -74,6 +75,20 @@ impl Shard {
             }
         }
         None
+    }
+
+    /// Refuses what clients write to a table that is being replayed.
+    ///
+    /// # Errors
+    /// It is.
+    pub(super) fn takes_writes(&self, operation: &Operation) -> Result<(), Refusal> {
+        use Operation::{Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
+        let table = match operation {
+            Put { table, .. } | Delete { table, .. } | MapPut { table, .. } | MapDelete { table, .. } => *table,
+            MapDeleteRange { table, .. } | Invoke { table, .. } => *table,
+            _ => return Ok(()),
+        };
+        self.catalog.closed_for(table).map_or(Ok(()), Err)
     }
 
     /// Takes note that a commit may have moved a replay: see [`super::replays::Part::activity`].
