@@ -2,6 +2,7 @@
 
 mod measure;
 mod refusal;
+mod table;
 mod version;
 mod view;
 mod watch;
@@ -434,34 +435,6 @@ pub enum Operation {
         /// How long.
         wait_millis: u32,
     },
-}
-
-impl Operation {
-    /// The table that it is about.
-    pub(crate) fn table_mut(&mut self) -> Option<&mut TableId> {
-        match self {
-            Self::Get { table, .. }
-            | Self::Put { table, .. }
-            | Self::Delete { table, .. }
-            | Self::MapGet { table, .. }
-            | Self::MapPut { table, .. }
-            | Self::MapDelete { table, .. }
-            | Self::MapDeleteRange { table, .. }
-            | Self::Range { table, .. }
-            | Self::Scan { table, .. }
-            | Self::Query { table, .. }
-            | Self::ShowParked { table, .. }
-            | Self::Why { table, .. }
-            | Self::Retry { table, .. }
-            | Self::Skip { table, .. }
-            | Self::Edit { table, .. }
-            | Self::Compare { table, .. }
-            | Self::GetVersioned { table, .. }
-            | Self::Invoke { table, .. } => Some(table),
-            Self::Watch(watch) => Some(&mut watch.table),
-            _ => None,
-        }
-    }
 }
 
 /// What a row must be so that it is changed.

@@ -560,10 +560,7 @@ impl Run {
         self.machine.hold_lane_files()?;
         self.machine.start(self.faults)?;
         self.auditor.lives.restarted(self.machine.clock.nanos(), self.machine.engine_times());
-        if self.names.is_some() {
-            self.replays.forget();
-            self.names_after_replay();
-        }
+        self.names_after_restart();
         match &self.names {
             Some(names) => {
                 self.auditor.check_recovered(&self.machine, names)?;

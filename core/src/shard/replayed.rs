@@ -1,7 +1,8 @@
 //! Which inputs are those of a replay: what their runs do outside the tables that are rebuilt is suppressed.
 
 use super::Shard;
-use crate::catalog::Replay;
+use crate::catalog::{Catalog, Replay};
+use crate::request::{Operation, Refusal};
 use gristmill_base::ids::SlotId;
 use gristmill_base::planted::{self, Bug};
 use gristmill_state::grain::{GrainId, Queued, Work};
@@ -29,6 +30,14 @@ pub(super) fn is_replayed(replay: &Replay, state: &Slot, work: &Work, queued: &Q
     state.end_of(old, lane).is_none_or(|end| pos <= end)
 }
 
+/// The replay that builds the table of a grain that is about to run, and whether the run is one of it.
+pub(super) fn replay_of_run<'a>(catalog: &'a Catalog, state: &Slot, grain: GrainId) -> (Option<&'a Replay>, bool) {
+    let here = state.grains.get(grain);
+    let Some(replay) = catalog.replay_into(here.table) else { return (None, false) };
+    let front = here.work().and_then(|work| Some((work, work.queue.front()?)));
+    (Some(replay), front.is_some_and(|(work, queued)| is_replayed(replay, state, work, queued)))
+}
+
 /// Whether a slot has switched to what a replay builds.
 pub(super) fn has_switched(replay: &Replay, state: &Slot) -> bool {
     replay.subscriptions.first().is_some_and(|it| state.has_switched_from(gristmill_base::ids::SubscriptionId(it.old)))
@@ -37,11 +46,7 @@ pub(super) fn has_switched(replay: &Replay, state: &Slot) -> bool {
 impl Shard {
     /// Whether the first input of a grain is one of a replay.
     pub(super) fn head_is_replayed(&self, slot: SlotId, grain: GrainId) -> bool {
-        let Some(state) = self.slot(slot) else { return false };
-        let here = state.grains.get(grain);
-        let Some(replay) = self.catalog.replay_into(here.table) else { return false };
-        let front = here.work().and_then(|work| work.queue.front().map(|queued| (work, queued)));
-        front.is_some_and(|(work, queued)| is_replayed(replay, state, work, queued))
+        self.slot(slot).is_some_and(|state| replay_of_run(&self.catalog, state, grain).1)
     }
 
     /// Whether a grain's first input is one of a replay, and what it sends outside is not sent.
@@ -70,6 +75,20 @@ impl Shard {
             }
         }
         None
+    }
+
+    /// Refuses what clients write to a table that is being replayed.
+    ///
+    /// # Errors
+    /// It is.
+    pub(super) fn takes_writes(&self, operation: &Operation) -> Result<(), Refusal> {
+        use Operation::{Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
+        let table = match operation {
+            Put { table, .. } | Delete { table, .. } | MapPut { table, .. } | MapDelete { table, .. } => *table,
+            MapDeleteRange { table, .. } | Invoke { table, .. } => *table,
+            _ => return Ok(()),
+        };
+        self.catalog.closed_for(table).map_or(Ok(()), Err)
     }
 
     /// Takes note that a commit may have moved a replay: see [`super::replays::Part::activity`].

@@ -8,7 +8,7 @@ use super::far_reads::FarReads;
 use super::grain_files::{GrainFiles, Missed};
 use super::head::{Head, Most, handler_of, head, repeat_weight};
 use super::pending::PendingRun;
-use super::replayed::is_replayed;
+use super::replayed::replay_of_run;
 use super::run_inputs::{caused, due_of, response, sdk_input};
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
 use crate::catalog::{Catalog, Table};
@@ -242,9 +242,7 @@ impl Shard {
         };
         let log = (self.log.0.durable(), self.log.0.appended().0);
         let mut far = FarReads::new(&self.slots, log, self.expiries.late(), work.fetched.as_deref());
-        let replay = catalog.replay_into(here.table);
-        let front = work.queue.front().expect("a ready grain has inputs");
-        let is_replay = replay.is_some_and(|replay| is_replayed(replay, state, work, front));
+        let (replay, is_replay) = replay_of_run(&catalog, state, grain);
         let place = RunPlace {
             replay,
             is_replay,

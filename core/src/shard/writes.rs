@@ -465,20 +465,6 @@ impl Shard {
         })
     }
 
-    /// Refuses what clients write to a table that is being replayed.
-    ///
-    /// # Errors
-    /// It is.
-    fn takes_writes(&self, operation: &Operation) -> Result<(), Refusal> {
-        use Operation::{Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
-        let table = match operation {
-            Put { table, .. } | Delete { table, .. } | MapPut { table, .. } | MapDelete { table, .. } => *table,
-            MapDeleteRange { table, .. } | Invoke { table, .. } => *table,
-            _ => return Ok(()),
-        };
-        self.catalog.closed_for(table).map_or(Ok(()), Err)
-    }
-
     /// Looks at every event of a batch, once: after that its bytes stay as they are.
     fn fit_batch(&self, class: InputClass, lane: LaneKey, batch: Batch) -> Result<Fit, Refusal> {
         let (_, entry) = self.catalog.topic(lane.topic).ok_or_else(|| self.unknown("topic", lane.topic.0))?;

@@ -3,12 +3,13 @@
 use super::app::{cell, report};
 use super::connect::{Server, failed};
 use super::output::{Format, Printer};
+use super::parked::now_micros;
 use super::topic::When;
 use crate::exit::{Exit, Failed};
 use gristmill_client::Client;
 use gristmill_client::wire::ReplayFrom;
 use serde_json::Value;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Time between two looks at a replay.
 const LOOK: Duration = Duration::from_millis(250);
@@ -63,7 +64,7 @@ impl From {
         match self {
             Self::Wire(from) => from,
             Self::Ago(when) => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+                let now = i64::try_from(now_micros()).unwrap_or(i64::MAX);
                 ReplayFrom::Time(u64::try_from(when.micros(now)).unwrap_or(0))
             }
         }
@@ -123,8 +124,9 @@ fn json(reply: &str) -> Result<Value, Failed> {
 
 /// Tells how far a replay is until it has ended.
 fn follow(client: &mut Client, app: &str, id: &Value, format: Format) -> Result<(), Failed> {
-    let began = Instant::now();
-    let (mut told, mut first) = (None::<Instant>, None::<u64>);
+    let began = now_micros();
+    let since = |micros: u64| Duration::from_micros(now_micros().saturating_sub(micros));
+    let (mut told, mut first) = (None::<u64>, None::<u64>);
     loop {
         let all = json(&client.app_replays(app).map_err(failed)?)?;
         let of = |list: &str| all[list].as_array().and_then(|list| list.iter().find(|it| it["id"] == *id).cloned());
@@ -139,18 +141,18 @@ fn follow(client: &mut Client, app: &str, id: &Value, format: Format) -> Result<
             return report(
                 format,
                 &reply,
-                &format!("done in {:.1} s: the new tables serve", began.elapsed().as_secs_f64()),
+                &format!("done in {:.1} s: the new tables serve", since(began).as_secs_f64()),
             );
         };
         let done = now["events"]["done"].as_u64().unwrap_or(0);
         let first = *first.get_or_insert(done);
-        if told.is_none_or(|told| told.elapsed() >= TELL) {
-            told = Some(Instant::now());
+        if told.is_none_or(|told| since(told) >= TELL) {
+            told = Some(now_micros());
             let mut printer = Printer::new();
             if format == Format::Json {
                 printer.json(&now)?;
             } else {
-                printer.line(&line(&now, rate(done - first.min(done), began.elapsed())))?;
+                printer.line(&line(&now, rate(done - first.min(done), since(began))))?;
             }
             printer.flush()?;
         }

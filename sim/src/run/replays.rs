@@ -24,11 +24,6 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    /// The machine has started again.
-    pub(super) fn forget(&mut self) {
-        self.known = 0;
-    }
-
     pub(super) fn draw(seed: u64, aim: Option<Bug>) -> Self {
         let mut rng = SimRng::new(seed.rotate_left(8) ^ 0x7265_706c);
         let left = if aim.is_some() { 6 } else { rng.between(1, 4) as u32 };
@@ -61,6 +56,12 @@ impl Run {
         self.replays.cancels = self.replays.rng.below(4) == 0;
         let set = *self.replays.rng.pick(sets).expect("there are some");
         self.begin_replay(set)
+    }
+
+    /// The machine may have come up with others.
+    pub(super) fn names_after_restart(&mut self) {
+        self.replays.known = 0;
+        self.names_after_replay();
     }
 
     /// Tables that were built anew have other numbers.

@@ -215,31 +215,7 @@ impl Slot {
             let lane = Lane::stored(from, of)?;
             slot.lanes.insert(lane.key, lane);
         }
-        if version > VERSION_8 {
-            slot.metrics = Metrics::decode(from)?;
-        } else {
-            for _ in 0..from.count(1)? {
-                // Nobody wrote down which app had bumped it.
-                let series = from.text("counter", NAME_BYTES_MAX)?.into();
-                slot.metrics.keep_old(series, from.u64()?.cast_signed());
-            }
-        }
-        if version > VERSION_2 {
-            for _ in 0..from.count(1)? {
-                slot.buried.insert(TableId(from.varint_as("table")?));
-            }
-        }
-        if version > VERSION_3 {
-            for _ in 0..from.count(1)? {
-                let stream = StreamId::decode(from)?;
-                slot.skipped.insert(stream, super::Skipped::decode(from)?);
-            }
-        }
-        if version > VERSION_8 {
-            slot.load_switches(from)?;
-        } else {
-            slot.sources.is_of_older_data();
-        }
+        slot.load_notes(from, version)?;
         reader.end()?;
         slot.is_replaying = true;
         slot.dirty.since = slot.last_ssn;
@@ -255,6 +231,36 @@ impl Slot {
             _ => (slot.backlog_taken, slot.backlog_filed) = (slot.next_backlog, slot.next_backlog),
         }
         Ok(slot)
+    }
+
+    /// What the slot has noted beside its data: metrics, buried tables, what was skipped, switches and sources.
+    fn load_notes(&mut self, from: &mut Reader<'_>, version: u16) -> Result<(), DecodeError> {
+        if version > VERSION_8 {
+            self.metrics = Metrics::decode(from)?;
+        } else {
+            for _ in 0..from.count(1)? {
+                // Nobody wrote down which app had bumped it.
+                let series = from.text("counter", NAME_BYTES_MAX)?.into();
+                self.metrics.keep_old(series, from.u64()?.cast_signed());
+            }
+        }
+        if version > VERSION_2 {
+            for _ in 0..from.count(1)? {
+                self.buried.insert(TableId(from.varint_as("table")?));
+            }
+        }
+        if version > VERSION_3 {
+            for _ in 0..from.count(1)? {
+                let stream = StreamId::decode(from)?;
+                self.skipped.insert(stream, super::Skipped::decode(from)?);
+            }
+        }
+        if version > VERSION_8 {
+            self.load_switches(from)?;
+        } else {
+            self.sources.is_of_older_data();
+        }
+        Ok(())
     }
 
     /// What the slot knows of channels, parked grains and backlogs; their rows lie in files.

@@ -86,6 +86,16 @@ fn sequenced(mut fields: Value, sequence: Sequence) -> Value {
     fields
 }
 
+fn step_of(step: ReplayStep) -> (u8, u64) {
+    match step {
+        ReplayStep::Begin(ReplayFrom::Beginning) => (1, 0),
+        ReplayStep::Begin(ReplayFrom::Offset(offset)) => (2, offset),
+        ReplayStep::Begin(ReplayFrom::Time(micros)) => (3, micros),
+        ReplayStep::Status => (4, 0),
+        ReplayStep::Cancel => (5, 0),
+    }
+}
+
 fn fields(operation: &Operation<'_>) -> Value {
     let value = match operation {
         Operation::Ping | Operation::Status | Operation::AppList | Operation::TopicList => json!({}),
@@ -108,13 +118,7 @@ fn fields(operation: &Operation<'_>) -> Value {
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
         Operation::AppReplay(o) => {
-            let (step, number) = match o.step {
-                ReplayStep::Begin(ReplayFrom::Beginning) => (1, 0),
-                ReplayStep::Begin(ReplayFrom::Offset(offset)) => (2, offset),
-                ReplayStep::Begin(ReplayFrom::Time(micros)) => (3, micros),
-                ReplayStep::Status => (4, 0),
-                ReplayStep::Cancel => (5, 0),
-            };
+            let (step, number) = step_of(o.step);
             json!({ "app": o.app, "step": step, "number": number, "tables": o.tables })
         }
         Operation::AppVersions(o) => json!({ "app": o.app, "version": o.version }),
