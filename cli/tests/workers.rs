@@ -3,13 +3,13 @@
 mod support;
 
 use gristmill_base::codec::Put;
-use gristmill_base::datatype::decode_u64;
+use gristmill_base::datatype::{decode_u64, encode_u64};
 use gristmill_client::{Client, Config, Ticket};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::{Folder, Server};
 
 const APP: &str = include_str!("../../examples/counter-py/app.yaml");
@@ -62,10 +62,12 @@ fn count(client: &mut Client, key: &[u8]) -> u64 {
 }
 
 fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut left = PATIENCE;
     while !is() {
-        assert!(Instant::now() < end, "{what} does not come about");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(!left.is_zero(), "{what} does not come about");
+        std::thread::sleep(PAUSE);
+        left = left.saturating_sub(PAUSE);
     }
 }
 
@@ -114,16 +116,16 @@ fn counts_are_exact_over_kills_of_the_worker_and_of_the_server() {
         }
     }
     assert!(caught > 0, "no kill fell into the runs");
-    for at in 0..KEYS {
-        until(&format!("the count of key {at}"), || count(&mut client, &key(at)) >= expected[at]);
+    for (at, expected) in expected.iter().enumerate() {
+        until(&format!("the count of key {at}"), || count(&mut client, &key(at)) >= *expected);
     }
     std::thread::sleep(Duration::from_millis(300));
-    for at in 0..KEYS {
-        assert_eq!(count(&mut client, &key(at)), expected[at], "key {at}");
+    for (at, expected) in expected.iter().enumerate() {
+        assert_eq!(count(&mut client, &key(at)), *expected, "key {at}");
         let seen = [&b"first"[..], b"a", b"b", b"c"]
             .map(|what| client.map_get(COUNTS, &key(at), "seen", what).expect("a read"));
         let seen: u64 = seen.into_iter().flatten().map(|it| decode_u64(it.try_into().expect("8 bytes"))).sum();
-        assert_eq!(seen, expected[at], "entries of key {at}");
+        assert_eq!(seen, *expected, "entries of key {at}");
     }
     worker.kill();
     server.signal("TERM");
@@ -167,7 +169,7 @@ fn verdict(run: &[u8], effects: &[Vec<u8>]) -> Vec<u8> {
 
 fn set_value(value: u64) -> Vec<u8> {
     let mut bytes = vec![0, 1];
-    bytes.put_bytes(&value.to_be_bytes());
+    bytes.put_bytes(&encode_u64(value));
     bytes
 }
 
@@ -216,7 +218,7 @@ impl Liar {
     }
 
     /// It is cut off, and told why.
-    fn is_cut(mut self, why: &str) {
+    fn expect_cut(mut self, why: &str) {
         let mut said = String::new();
         while let Some((kind, body)) = self.receive() {
             if kind == 4 {
@@ -225,6 +227,22 @@ impl Liar {
         }
         assert!(said.contains(why), "it was told {said:?}, not {why:?}");
     }
+}
+
+/// A wrong token, another protocol, and lengths that nothing has.
+fn frames_that_are_none(data: &Path) {
+    let mut liar = Liar::raw(data);
+    liar.send(&hello(b"guess"));
+    liar.expect_cut("token");
+    let mut liar = Liar::raw(data);
+    liar.send(b"GET / HTTP/1.1\r\n\r\n");
+    liar.expect_cut("a frame of");
+    let mut liar = Liar::raw(data);
+    liar.send(&[0xff, 0xff, 0xff, 0xff, 16]);
+    liar.expect_cut("4294967295");
+    let mut liar = Liar::new(data);
+    liar.send(&[0xff, 0xff, 0xff, 0xff, 17]);
+    liar.expect_cut("4294967295");
 }
 
 #[test]
@@ -244,18 +262,7 @@ fn a_worker_that_lies_harms_nothing_but_its_own_runs() {
         assert_eq!(decode_u64(found.try_into().expect("8 bytes")), neighbours);
     };
 
-    let mut liar = Liar::raw(&data);
-    liar.send(&hello(b"guess"));
-    liar.is_cut("token");
-    let mut liar = Liar::raw(&data);
-    liar.send(b"GET / HTTP/1.1\r\n\r\n");
-    liar.is_cut("a frame of");
-    let mut liar = Liar::raw(&data);
-    liar.send(&[0xff, 0xff, 0xff, 0xff, 16]);
-    liar.is_cut("4294967295");
-    let mut liar = Liar::new(&data);
-    liar.send(&[0xff, 0xff, 0xff, 0xff, 17]);
-    liar.is_cut("4294967295");
+    frames_that_are_none(&data);
     neighbour(&mut client);
 
     client.produce("counter-py/hits", b"k", b"x").expect("it is taken");
@@ -263,7 +270,7 @@ fn a_worker_that_lies_harms_nothing_but_its_own_runs() {
     let mut liar = Liar::new(&data);
     let run = liar.run();
     liar.verdicts(liar.lease - 1, &[verdict(&run, &[set_value(99)])]);
-    liar.is_cut("it speaks under lease");
+    liar.expect_cut("it speaks under lease");
     neighbour(&mut client);
     assert_eq!(count(&mut client, b"k"), 0);
 
@@ -282,14 +289,14 @@ fn a_worker_that_lies_harms_nothing_but_its_own_runs() {
     assert_ne!(next, run);
     assert_eq!(count(&mut client, b"k"), 0);
     liar.verdicts(liar.lease, &[verdict(&run, &[set_value(97)])]);
-    liar.is_cut("which is not with it");
+    liar.expect_cut("which is not with it");
     neighbour(&mut client);
 
     // Two verdicts for one run: the first counts.
     let mut liar = Liar::new(&data);
     let run = liar.run();
     liar.verdicts(liar.lease, &[verdict(&run, &[set_value(1)]), verdict(&run, &[set_value(96)])]);
-    liar.is_cut("which is not with it");
+    liar.expect_cut("which is not with it");
     until("the first verdict", || count(&mut client, b"k") == 1);
 
     // Lives, and never answers.
@@ -302,7 +309,7 @@ fn a_worker_that_lies_harms_nothing_but_its_own_runs() {
         std::thread::sleep(Duration::from_millis(100));
         neighbour(&mut client);
     }
-    liar.is_cut("was not over in its time");
+    liar.expect_cut("was not over in its time");
     assert_eq!(count(&mut client, b"k"), 1);
 
     let mut worker = Worker::start(&data);

@@ -1,6 +1,7 @@
 //! One simulated run of a seed: load under faults and crashes, then full service demanded, then the final check, twice.
 
 mod backup;
+mod crashes;
 mod lanes;
 pub(crate) mod moves;
 mod operator;
@@ -510,26 +511,6 @@ impl Run {
         // Shards that find the machine down are no shards that failed.
         let Some(why) = failed.into_iter().find(|why| why.kind != DiskErrorKind::Crashed) else { return Ok(()) };
         Err(format!("P9: a log failed although the disk was at most full: {why}"))
-    }
-
-    fn draw_reload(&mut self) {
-        self.next_reload = self.machine.turns + self.rng.between(500, 6_000);
-    }
-
-    fn draw_crash(&mut self) {
-        let about = self.machine.knobs.crash_turns;
-        self.next_crash = self.machine.turns + self.rng.between(about / 2, about * 2);
-    }
-
-    fn crash_soon(&mut self) {
-        self.crashes_left -= 1;
-        self.draw_crash();
-        if self.rng.below(2) == 0 {
-            self.machine.disk.power_off();
-        } else {
-            let op = self.machine.disk.ops() + self.rng.between(1, 50);
-            self.machine.disk.crash_at_op(op);
-        }
     }
 
     fn restart(&mut self) -> Result<(), String> {

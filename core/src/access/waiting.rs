@@ -64,7 +64,6 @@ pub(crate) enum WaitFor {
 
 impl Computation {
     /// Computes. A panic is a failure.
-    #[must_use]
     pub fn run(&self) -> Computed {
         let name = &self.name;
         let failed = |message: String| Err(("failed".to_owned(), message));

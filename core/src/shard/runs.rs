@@ -206,29 +206,39 @@ impl Shard {
         });
         self.next_run += u64::from(is_new);
         self.counts.runs += u64::from(is_new);
-        let catalog: Arc<Catalog> = self.catalog.clone();
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
-        let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
+        if self.catalog.handler(here.table, handler).is_none() {
             if !is_new {
                 self.host.give_up(run);
                 self.begin_anew(run, &pending);
                 return;
             }
             return self.no_handler(slot, grain, handler, count);
-        };
+        }
         if is_new {
             self.activity.ran(handler, count);
+            if self.activity.is_sampled() {
+                self.activity.sample(here.table, &here.key, count as u32);
+            }
+            let waits = here.work().and_then(|work| work.fetched.as_deref()).map(|fetched| &fetched.waits);
+            if let Some(began) = waits.and_then(Waits::began) {
+                (pending.time_micros, pending.began_nanos) = began;
+            }
         }
-        if is_new && self.activity.is_sampled() {
-            self.activity.sample(here.table, &here.key, count as u32);
-        }
+        self.make_run(run, pending, is_new, (handler, count));
+    }
+
+    /// Calls a handler that there is.
+    fn make_run(&mut self, run: u64, mut pending: PendingRun, is_new: bool, (handler, count): (HandlerId, usize)) {
+        let (slot, grain) = (pending.slot, pending.grain);
+        let catalog: Arc<Catalog> = self.catalog.clone();
+        let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
+        let here = state.grains.get(grain);
+        let (app, table, entry) = catalog.handler(here.table, handler).expect("there is a handler that is called");
         let work = here.work().expect("a ready grain has work");
         let caught = caught(work);
         let waits = work.fetched.as_deref().map(|fetched| &fetched.waits).filter(|waits| !waits.is_empty());
-        if is_new && let Some(began) = waits.and_then(Waits::began) {
-            (pending.time_micros, pending.began_nanos) = began;
-        }
         let time_micros = pending.time_micros;
         let inputs: Vec<gristmill_sdk::Input<'_>> =
             work.queue.iter().take(count).map(|queued| sdk_input(state, grain, work, queued, time_micros)).collect();

@@ -6,10 +6,10 @@ use super::parked::Decision;
 use super::requests::Spot;
 use crate::access::Lives;
 use crate::catalog::{Map, Table, Topic, data_type};
-use crate::request::{Answer, Code, Operation, Refusal, Request, Responder, Sequence};
+use crate::request::{Answer, Bytes, Code, Key, Operation, Refusal, Request, Responder, Sequence};
 use gristmill_base::class::InputClass;
 use gristmill_base::datatype::DataType;
-use gristmill_base::ids::{LaneKey, Lsn, MapId, SessionId, SlotId, TableId};
+use gristmill_base::ids::{HandlerId, LaneKey, Lsn, MapId, SessionId, SlotId, TableId};
 use gristmill_base::limits::{
     EDIT_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, OUTBOX_ROWS_MAX, SLOT_SESSIONS_MAX, VALUE_BYTES_MAX,
 };
@@ -436,18 +436,7 @@ impl Shard {
                 let compare = self.fit_compare(table, &key, entry, condition, new)?;
                 Fit::Grain(GrainAddress { table, key: key.into() }, compare, false)
             }
-            Operation::Invoke { table, handler, key, payload, .. } => {
-                let entry = self.table_for(table, &key)?;
-                if entry.handlers.iter().all(|known| known.id != handler.0) {
-                    let known: Vec<String> =
-                        entry.handlers.iter().map(|known| format!("{} ({})", known.name, known.id)).collect();
-                    let message =
-                        format!("table {} has no handler {handler}; its handlers: {}", entry.name, known.join(", "));
-                    return Err(Refusal::new(Code::UnknownName, message));
-                }
-                check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
-                Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload), false)
-            }
+            Operation::Invoke { table, handler, key, payload, .. } => self.fit_invoke(table, handler, key, payload)?,
             Operation::Retry { table, key, .. } => {
                 self.table_for(table, &key)?;
                 Fit::Parked(GrainAddress { table, key: key.into() }, Decision::Retry)
@@ -463,6 +452,18 @@ impl Shard {
             }
             other => return Err(Refusal::new(Code::Internal, format!("{other:?} is not sequenced"))),
         })
+    }
+
+    fn fit_invoke(&self, table: TableId, handler: HandlerId, key: Key, payload: Bytes) -> Result<Fit, Refusal> {
+        let entry = self.table_for(table, &key)?;
+        if entry.handlers.iter().all(|known| known.id != handler.0) {
+            let known: Vec<String> =
+                entry.handlers.iter().map(|known| format!("{} ({})", known.name, known.id)).collect();
+            let message = format!("table {} has no handler {handler}; its handlers: {}", entry.name, known.join(", "));
+            return Err(Refusal::new(Code::UnknownName, message));
+        }
+        check_count("bytes of payload", payload.len(), VALUE_BYTES_MAX)?;
+        Ok(Fit::Grain(GrainAddress { table, key: key.into() }, GrainOperation::Call(handler, payload), false))
     }
 
     /// Looks at every event of a batch, once: after that its bytes stay as they are.

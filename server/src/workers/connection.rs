@@ -23,10 +23,7 @@ pub(super) enum Heard {
 
 /// Reads until the connection is over.
 pub(super) async fn read(id: u64, stream: Arc<UnixStream>, heard: Sender<Heard>) {
-    let over = match frames(id, &stream, &heard).await {
-        Ok(()) => None,
-        Err(why) => Some(why),
-    };
+    let over = frames(id, &stream, &heard).await.err();
     // The door is gone only when the server ends.
     let _ = heard.send(Heard::Over(id, over)).await;
 }

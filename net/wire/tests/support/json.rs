@@ -98,16 +98,6 @@ fn step_of(step: ReplayStep) -> (u8, u64) {
 
 fn fields(operation: &Operation<'_>) -> Value {
     let value = match operation {
-        Operation::Ping | Operation::Status | Operation::AppList | Operation::TopicList => json!({}),
-        Operation::Hello(o) => json!({
-            "version_min": o.version_min, "version_max": o.version_max, "session": o.session.0, "key": hex(&o.key.0), "client": o.client,
-            "mechanism": o.mechanism, "credentials": bytes(o.credentials),
-        }),
-        Operation::Describe(o) => json!({ "app": o.app }),
-        Operation::AppDelete(o) => json!({ "app": o.app }),
-        Operation::AppLoad(o) => {
-            json!({ "force": o.force, "dry_run": o.dry_run, "file_name": o.file_name, "file": o.file })
-        }
         Operation::Produce(o) => json!({
             "topic": o.topic.0, "event_time": o.event_time, "key": bytes(o.key), "value": bytes(o.value),
             "headers": headers(&o.headers),
@@ -117,12 +107,6 @@ fn fields(operation: &Operation<'_>) -> Value {
         }),
         Operation::Backup(o) => json!({ "step": o.step as u8, "cut": o.cut }),
         Operation::MoveSlot(o) => json!({ "slot": o.slot.0, "to": o.to.0 }),
-        Operation::AppReplay(o) => {
-            let (step, number) = step_of(o.step);
-            json!({ "app": o.app, "step": step, "number": number, "tables": o.tables })
-        }
-        Operation::AppVersions(o) => json!({ "app": o.app, "version": o.version }),
-        Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
         Operation::Ingest(o) => json!({
             "topic": o.topic.0, "input": o.input.0, "slot": o.slot.0, "end": o.end, "prev": o.prev,
             "records": o.records.iter()
@@ -165,9 +149,37 @@ fn fields(operation: &Operation<'_>) -> Value {
         }),
         Operation::Void(o) => json!({ "slot": o.slot.0 }),
         Operation::CompareSet(_) | Operation::GetVersioned(_) => version_fields(operation),
-        _ => map_fields(operation),
+        Operation::MapGet(_)
+        | Operation::MapPut(_)
+        | Operation::MapDelete(_)
+        | Operation::MapDeleteRange(_)
+        | Operation::Range(_)
+        | Operation::Watch(_) => map_fields(operation),
+        _ => app_fields(operation),
     };
     operation.sequence().map_or(value.clone(), |sequence| sequenced(value, sequence))
+}
+
+fn app_fields(operation: &Operation<'_>) -> Value {
+    match operation {
+        Operation::Ping | Operation::Status | Operation::AppList | Operation::TopicList => json!({}),
+        Operation::Hello(o) => json!({
+            "version_min": o.version_min, "version_max": o.version_max, "session": o.session.0, "key": hex(&o.key.0), "client": o.client,
+            "mechanism": o.mechanism, "credentials": bytes(o.credentials),
+        }),
+        Operation::Describe(o) => json!({ "app": o.app }),
+        Operation::AppDelete(o) => json!({ "app": o.app }),
+        Operation::AppLoad(o) => {
+            json!({ "force": o.force, "dry_run": o.dry_run, "file_name": o.file_name, "file": o.file })
+        }
+        Operation::AppReplay(o) => {
+            let (step, number) = step_of(o.step);
+            json!({ "app": o.app, "step": step, "number": number, "tables": o.tables })
+        }
+        Operation::AppVersions(o) => json!({ "app": o.app, "version": o.version }),
+        Operation::AppSettle(o) => json!({ "app": o.app, "wait_millis": o.wait_millis }),
+        other => panic!("{other:?} is about no app"),
+    }
 }
 
 fn version_fields(operation: &Operation<'_>) -> Value {

@@ -26,6 +26,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(topics());
     all.extend(tables());
     all.extend(maps());
+    all.extend(watches());
     all.extend(versions());
     all.extend(parked());
     all.push(many());
@@ -330,6 +331,22 @@ fn watch_positions() -> gristmill_wire::Positions<'static> {
     Box::leak(Box::new(PositionsBuf::new(&positions))).as_positions()
 }
 
+fn watches() -> Vec<Sample> {
+    vec![request(
+        "watch",
+        "all grains whose keys begin with ab: of slot 1 behind record 300, of slot 94 from now on",
+        Operation::Watch(Watch {
+            table: TABLE,
+            is_key: false,
+            key: b"ab",
+            max_changes: 0,
+            max_bytes: 0,
+            wait_millis: 10_000,
+            positions: watch_positions(),
+        }),
+    )]
+}
+
 fn maps() -> Vec<Sample> {
     let range = Range { table: TABLE, map: MAP, key: b"t", from: b"", to: None, reverse: false, limit: 0 };
     vec![
@@ -383,19 +400,6 @@ fn maps() -> Vec<Sample> {
                 key: b"t",
                 from: b"",
                 to: None,
-            }),
-        ),
-        request(
-            "watch",
-            "all grains whose keys begin with ab: of slot 1 behind record 300, of slot 94 from now on",
-            Operation::Watch(Watch {
-                table: TABLE,
-                is_key: false,
-                key: b"ab",
-                max_changes: 0,
-                max_bytes: 0,
-                wait_millis: 10_000,
-                positions: watch_positions(),
             }),
         ),
         request("range", "a whole map", Operation::Range(range)),
