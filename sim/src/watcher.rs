@@ -213,6 +213,12 @@ impl Watcher {
         self.line.take(changes)
     }
 
+    /// Whether it has watched a table of this app, and not only of one that was deleted.
+    #[must_use]
+    pub fn is_of(&self, app: u32) -> bool {
+        self.app == app
+    }
+
     /// At the end: what it asks for next in each slot, alone.
     pub fn last_asks(&mut self, app: u32, slot_count: u16) -> Vec<(SlotId, Operation)> {
         self.conn += 1;

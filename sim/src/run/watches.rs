@@ -50,6 +50,10 @@ impl Run {
     pub(super) fn check_watches(&mut self) -> Result<(), String> {
         for at in 0..self.watchers.len() {
             let app = self.names.as_ref().map_or(0, |names| names.app_id());
+            if !self.watchers[at].is_of(app) {
+                // Nobody knows any more what it saw.
+                continue;
+            }
             let slots = self.machine.knobs.boot.slot_count;
             for (slot, _) in self.watchers[at].last_asks(app, slots) {
                 for _ in 0..ANSWERS_MAX {
