@@ -92,15 +92,20 @@ fn counts_are_exact_over_kills_of_the_worker_and_of_the_server() {
     for round in 0..ROUNDS {
         let before: u64 = (0..KEYS).map(|at| count(&mut client, &key(at))).sum();
         let mut tickets: Vec<Ticket> = Vec::new();
-        for at in 0..WAVE {
-            let at = (at * 7 + round) % KEYS;
-            tickets.push(client.submit_produce(&topic, key(at), vec![b'a' + (at % 3) as u8]).expect("there is room"));
-            expected[at] += 1;
-        }
-        client.flush();
-        // Some runs of the wave are over, and others are not.
+        let mut wave = |client: &mut Client| {
+            for at in 0..WAVE {
+                let at = (at * 7 + round) % KEYS;
+                let value = vec![b'a' + (at % 3) as u8];
+                tickets.push(client.submit_produce(&topic, key(at), value).expect("there is room"));
+                expected[at] += 1;
+            }
+            client.flush();
+        };
+        wave(&mut client);
         until("that something is handled", || (0..KEYS).map(|at| count(&mut client, &key(at))).sum::<u64>() > before);
-        std::thread::sleep(Duration::from_millis(round as u64 * 5));
+        // Some runs of these are over, and others are not.
+        wave(&mut client);
+        std::thread::sleep(Duration::from_millis(round as u64));
         worker.kill();
         let handled: u64 = (0..KEYS).map(|at| count(&mut client, &key(at))).sum();
         caught += u64::from(handled < expected.iter().sum());

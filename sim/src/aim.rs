@@ -275,6 +275,7 @@ fn aim_at_context(bug: Bug, knobs: &mut Knobs) {
         knobs.boot.shard_count = knobs.boot.shard_count.max(3);
         knobs.boot.flush_spacing_nanos = 20_000_000;
         (knobs.crash_turns, knobs.crashes) = (150, 30);
+        knobs.operations = knobs.operations.max(300);
     }
     if bug == Bug::DeletedMetricsStay {
         knobs.reloads = 2;

@@ -46,7 +46,7 @@ impl Shop {
     }
 
     fn sequence(&mut self, key: &str) -> Sequence {
-        let seq = self.sent.entry(slot_of(key.as_bytes(), 256)).or_default();
+        let seq = self.sent.entry(slot_of(key.as_bytes(), 16)).or_default();
         *seq += 1;
         Sequence { seq: *seq, ack: *seq - 1 }
     }
@@ -80,7 +80,7 @@ fn key(key: &str) -> WatchKeys {
 }
 
 fn now(name: &str) -> Vec<WatchPosition> {
-    vec![WatchPosition { slot: slot_of(name.as_bytes(), 256), behind: None }]
+    vec![WatchPosition { slot: slot_of(name.as_bytes(), 16), behind: None }]
 }
 
 fn shown(changes: &Changes) -> Vec<RowChange> {
@@ -144,10 +144,10 @@ fn one_that_waits_is_answered_when_something_changes_or_when_its_time_is_over() 
 fn a_restart_keeps_what_the_log_holds_and_what_is_gone_is_said() {
     let folder = Folder::new("watch-restart");
     let mut shop = Shop::start(&folder, &config(1));
-    let all: Vec<WatchPosition> = (0..256).map(|slot| WatchPosition { slot: SlotId(slot), behind: None }).collect();
+    let all: Vec<WatchPosition> = (0..16).map(|slot| WatchPosition { slot: SlotId(slot), behind: None }).collect();
     let prefix = WatchKeys::Prefix(Box::default());
     let at = shop.ask(prefix.clone(), all).unwrap();
-    assert_eq!(at.positions.len(), 256);
+    assert_eq!(at.positions.len(), 16);
     for number in 0..20 {
         shop.put(&format!("k{number}"), "1");
     }
@@ -168,7 +168,7 @@ fn a_restart_keeps_what_the_log_holds_and_what_is_gone_is_said() {
     let mut keys: Vec<Box<[u8]>> = (0..20).map(|number| format!("k{number}").into_bytes().into()).collect();
     keys.sort();
     assert_eq!(found, keys);
-    let slot = slot_of(b"k0", 256);
+    let slot = slot_of(b"k0", 16);
     let own = positions.iter().find(|it| it.slot == slot).unwrap().behind.unwrap();
     let ahead = WatchPosition { slot, behind: Some(Behind { ssn: own.ssn.next(), ..own }) };
     let refusal = shop.ask(key("k0"), vec![ahead]).unwrap_err();
@@ -197,9 +197,9 @@ fn bad_watches_are_refused() {
     let at = |slot: u16| WatchPosition { slot: SlotId(slot), behind: None };
     let prefix = || WatchKeys::Prefix(Box::default());
     assert_eq!(shop.ask(prefix(), Vec::new()).unwrap_err().code, Code::BadRequest);
-    assert_eq!(shop.ask(prefix(), vec![at(256)]).unwrap_err().code, Code::BadRequest);
+    assert_eq!(shop.ask(prefix(), vec![at(16)]).unwrap_err().code, Code::BadRequest);
     assert_eq!(shop.ask(prefix(), vec![at(2), at(1)]).unwrap_err().code, Code::BadRequest);
-    assert_eq!(shop.ask(key("a"), vec![at(slot_of(b"a", 256).0 ^ 1)]).unwrap_err().code, Code::BadRequest);
+    assert_eq!(shop.ask(key("a"), vec![at(slot_of(b"a", 16).0 ^ 1)]).unwrap_err().code, Code::BadRequest);
     shop.table = TableId(77);
     assert_eq!(shop.ask(prefix(), vec![at(1)]).unwrap_err().code, Code::UnknownName);
 }

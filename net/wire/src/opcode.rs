@@ -105,10 +105,10 @@ opcodes! {
     CompareSet = 44, "compare_set";
     /// Reads a value or a map entry with its version, perhaps after an event. Version 2 of the protocol.
     GetVersioned = 45, "get_versioned";
-    /// Waits for changes of grains of a table. Version 2 of the protocol.
-    Watch = 47, "watch";
     /// Reads the grains of a table whose JSON values match a filter, in key order. Version 2 of the protocol.
     Query = 46, "query";
+    /// Waits for changes of grains of a table. Version 2 of the protocol.
+    Watch = 47, "watch";
     /// Runs a handler of a grain and waits for its reply.
     Invoke = 48, "invoke";
     /// Lets a parked grain run again. Version 2 of the protocol.
