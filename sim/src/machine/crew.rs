@@ -184,7 +184,13 @@ impl Crew {
             match act {
                 Act::Run(lease, (_, run), ()) => {
                     let due = now + self.rng.between(1_000, self.run_nanos);
-                    self.works.push(Work { due, lease, run, has_asked: false });
+                    let work = Work { due, lease, run, has_asked: false };
+                    // One that came and died at once has it all the same.
+                    if self.workers.contains(&lease) {
+                        self.works.push(work)
+                    } else {
+                        self.late.push(work)
+                    }
                     news.push(News::Run(run, Said::Begun));
                 }
                 Act::Lost((_, run)) => {
