@@ -102,7 +102,7 @@ impl Decimal {
         };
         let size =
             exponent.bytes().fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(i64::from(digit) - 48));
-        let exponent = if sinks { -size } else { size };
+        let exponent = if sinks { size.saturating_neg() } else { size };
         let point = whole.len() as i64 - zeros as i64;
         (is_negative, Self { power: exponent.saturating_add(point), digits })
     }
