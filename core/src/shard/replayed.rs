@@ -82,10 +82,10 @@ impl Shard {
     /// # Errors
     /// It is.
     pub(super) fn takes_writes(&self, operation: &Operation) -> Result<(), Refusal> {
-        use Operation::{Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
+        use Operation::{Compare, Delete, Invoke, MapDelete, MapDeleteRange, MapPut, Put};
         let table = match operation {
             Put { table, .. } | Delete { table, .. } | MapPut { table, .. } | MapDelete { table, .. } => *table,
-            MapDeleteRange { table, .. } | Invoke { table, .. } => *table,
+            MapDeleteRange { table, .. } | Compare { table, .. } | Invoke { table, .. } => *table,
             _ => return Ok(()),
         };
         self.catalog.closed_for(table).map_or(Ok(()), Err)

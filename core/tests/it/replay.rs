@@ -3,7 +3,7 @@
 
 use crate::rig::{Folder, Rig, config};
 use gristmill_base::ids::{HandlerId, SessionId, TableId, TopicId};
-use gristmill_core::request::{Answer, Begin, Code, Operation, Refusal, ReplayAct, Sequence};
+use gristmill_core::request::{Answer, Begin, Code, Condition, Operation, Refusal, ReplayAct, Sequence};
 use gristmill_sdk::{App, Context, Failure, Input, Reply};
 use serde_json::Value;
 
@@ -87,6 +87,13 @@ impl World {
         let handler = HandlerId(self.loaded["tables"][table]["handlers"][0]["id"].as_u64().unwrap() as u32);
         let (table, key, payload) = (TableId(self.id("tables", table)), b"k"[..].into(), b"!"[..].into());
         self.rig.ask(0, self.session, Operation::Invoke { table, handler, sequence, key, payload })
+    }
+
+    fn change(&mut self, table: usize) -> Result<Answer, Refusal> {
+        let sequence = self.sequence(gristmill_base::placement::slot_of(b"k", 16).0);
+        let (table, key, condition) = (TableId(self.id("tables", table)), b"k"[..].into(), Condition::Absent);
+        let compare = Operation::Compare { table, sequence, key, entry: None, condition, new: Some(b"x"[..].into()) };
+        self.rig.ask(0, self.session, compare)
     }
 
     fn value(&mut self, table: usize) -> String {
@@ -180,6 +187,8 @@ fn what_has_state_from_elsewhere_is_refused_with_the_reason() {
     // Meanwhile the table takes no writes, the app no other version, and the subscription no pause.
     world.replay("sums", Begin::First).unwrap();
     let refused = world.invoke(0).unwrap_err();
+    assert!(refused.message.contains("table sums is being replayed"), "{}", refused.message);
+    let refused = world.change(0).unwrap_err();
     assert!(refused.message.contains("table sums is being replayed"), "{}", refused.message);
     let text = format!("{FILE}# otherwise\n").into_bytes().into();
     let refused = world.json(Operation::AppLoad { text, force: true, dry_run: true }).unwrap_err();
