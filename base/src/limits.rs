@@ -464,6 +464,8 @@ pub const WORKER_BYTES_MAX: usize = 8 << 20;
 pub const WORKER_CREDITS_MAX: usize = 256;
 /// Rows and ranges that one run may ask for: each question is a turn of the shard.
 pub const WORKER_READS_MAX: usize = 4_096;
+/// Effects and replies in one frame of a worker: each takes a byte there at least, and many in memory.
+pub const WORKER_ITEMS_MAX: usize = 1 << 18;
 /// How long a run at a worker may take where the app file does not say, nanoseconds.
 pub const WORKER_RUN_NANOS: u64 = 60_000_000_000;
 /// How often in a row the runs of a grain may be lost with their workers before that is a failure of its input: it may be what

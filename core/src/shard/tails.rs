@@ -30,11 +30,14 @@ impl Shard {
         let mut tails: Vec<&mut Tail> = self.slots.iter_mut().flatten().filter_map(|slot| slot.tail_mut()).collect();
         let mut over = tails.iter().map(|tail| tail.bytes()).sum::<usize>().saturating_sub(budget);
         while over > 0 {
-            let Some(most) = tails.iter_mut().max_by_key(|tail| tail.bytes()) else { return };
+            let Some(at) = (0..tails.len()).max_by_key(|at| tails[*at].bytes()) else { return };
+            let most = &mut tails[at];
             // Half of it at most, before others are looked at.
             let freed = most.forget(over.min(most.bytes() / 2 + 1), |lsn: Lsn| durable.covers(lsn));
             if freed == 0 {
-                return;
+                // Its oldest changes are not durable yet; those of others may be.
+                tails.swap_remove(at);
+                continue;
             }
             over = over.saturating_sub(freed);
         }

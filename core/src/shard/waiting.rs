@@ -11,7 +11,7 @@ use gristmill_base::sometimes::reached;
 use gristmill_sdk::{Failed, kinds};
 use gristmill_state::grain::GrainId;
 use gristmill_state::waits::{Computed, Waited};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// After how long a run that waits for a computation is made again at the latest, to see whether it still does.
 const LOOK_NANOS: u64 = 60_000_000_000;
@@ -22,18 +22,32 @@ pub(super) struct Computing {
     next: u64,
     /// Who waits for which.
     handed: BTreeMap<u64, (SlotId, GrainId)>,
+    /// In the order in which they came; those that stand in line are in `in_line`, each once.
     waiting: VecDeque<(SlotId, GrainId)>,
+    in_line: BTreeSet<(SlotId, u32)>,
     /// Results that came.
     pub(super) count: u64,
 }
 
 impl Default for Computing {
     fn default() -> Self {
-        Self { next: 1, handed: BTreeMap::new(), waiting: VecDeque::new(), count: 0 }
+        Self { next: 1, handed: BTreeMap::new(), waiting: VecDeque::new(), in_line: BTreeSet::new(), count: 0 }
     }
 }
 
 impl Computing {
+    fn stand_in_line(&mut self, slot: SlotId, grain: GrainId) {
+        if self.in_line.insert((slot, grain.0)) {
+            self.waiting.push_back((slot, grain));
+        }
+    }
+
+    fn next_in_line(&mut self) -> Option<(SlotId, GrainId)> {
+        let (slot, grain) = self.waiting.pop_front()?;
+        self.in_line.remove(&(slot, grain.0));
+        Some((slot, grain))
+    }
+
     /// How many were handed over and have not come back, and how many runs wait for room.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.handed.len(), self.waiting.len())
@@ -59,7 +73,7 @@ impl Shard {
                     if self.computing.handed.len() < most { self.hand_over(slot, grain, computation) } else { 0 };
                 if ticket == 0 {
                     reached("run waits for room among computations");
-                    self.computing.waiting.push_back((slot, grain));
+                    self.computing.stand_in_line(slot, grain);
                 }
                 Some(Waited::Result { digest, ticket, computed: None })
             }
@@ -132,11 +146,13 @@ impl Shard {
         } else {
             reached("result that nobody waits for any more");
         }
-        while self.computing.handed.len() < self.config.computations_max {
-            let Some((slot, grain)) = self.computing.waiting.pop_front() else { break };
+        // As many as there is room for: one that is woken may have nothing computed any more.
+        let mut room = self.config.computations_max.saturating_sub(self.computing.handed.len());
+        while room > 0 {
+            let Some((slot, grain)) = self.computing.next_in_line() else { break };
             if let Some(Waited::Result { ticket: 0, .. }) = self.current_wait(slot, grain) {
                 self.wake(slot, grain);
-                break;
+                room -= 1;
             }
         }
     }

@@ -3,7 +3,9 @@
 use super::{VERSION, kinds};
 use gristmill_base::codec::{DecodeError, Reader};
 use gristmill_base::ids::ShardId;
-use gristmill_base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, WORKER_FRAME_BYTES_MAX, WORKER_READS_MAX};
+use gristmill_base::limits::{
+    KEY_BYTES_MAX, NAME_BYTES_MAX, WORKER_FRAME_BYTES_MAX, WORKER_ITEMS_MAX, WORKER_READS_MAX,
+};
 use gristmill_core::worker::{Effect, Ended, Outcome, Read, RunKey};
 use gristmill_sdk::{Callback, LogLevel, MapName, MessageOperation, MessageTarget, Retry, Send};
 use std::time::Duration;
@@ -48,9 +50,9 @@ pub fn parse(frame: &[u8]) -> Result<FromWorker, DecodeError> {
         kinds::VERDICTS => {
             let lease = from.u64()?;
             let count = from.count(13)?;
-            let mut verdicts = Vec::new();
+            let (mut verdicts, mut items) = (Vec::new(), 0);
             for _ in 0..count {
-                verdicts.push((key(&mut from)?, Box::new(ended(&mut from)?)));
+                verdicts.push((key(&mut from)?, Box::new(ended(&mut from, &mut items)?)));
             }
             FromWorker::Verdicts(lease, verdicts)
         }
@@ -131,9 +133,20 @@ fn read(from: &mut Reader<'_>) -> Result<Read, DecodeError> {
     })
 }
 
-fn ended(from: &mut Reader<'_>) -> Result<Ended, DecodeError> {
-    let outcome = outcome(from)?;
+/// How many effects or replies follow; `items` is the sum of those of the frame. One is a byte there and many in memory.
+fn count(from: &mut Reader<'_>, items: &mut usize) -> Result<usize, DecodeError> {
     let count = from.count(1)?;
+    *items = items.saturating_add(count);
+    if *items > WORKER_ITEMS_MAX {
+        let (found, allowed) = (*items as u64, WORKER_ITEMS_MAX as u64);
+        return Err(DecodeError::TooLarge { what: "effects and replies of a frame", found, allowed });
+    }
+    Ok(count)
+}
+
+fn ended(from: &mut Reader<'_>, items: &mut usize) -> Result<Ended, DecodeError> {
+    let outcome = outcome(from, items)?;
+    let count = count(from, items)?;
     let mut effects = Vec::new();
     for _ in 0..count {
         effects.push(effect(from)?);
@@ -141,16 +154,16 @@ fn ended(from: &mut Reader<'_>) -> Result<Ended, DecodeError> {
     Ok(Ended { outcome, effects })
 }
 
-fn replies(from: &mut Reader<'_>) -> Result<Vec<Option<Vec<u8>>>, DecodeError> {
-    let count = from.count(1)?;
+fn replies(from: &mut Reader<'_>, items: &mut usize) -> Result<Vec<Option<Vec<u8>>>, DecodeError> {
+    let count = count(from, items)?;
     (0..count).map(|_| option(from)).collect()
 }
 
-fn outcome(from: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
+fn outcome(from: &mut Reader<'_>, items: &mut usize) -> Result<Outcome, DecodeError> {
     Ok(match from.u8()? {
-        0 => Outcome::Done(replies(from)?),
+        0 => Outcome::Done(replies(from, items)?),
         1 => {
-            let replies = replies(from)?;
+            let replies = replies(from, items)?;
             let wait = choice(from, "choice of a time")?.then(|| from.varint()).transpose()?;
             Outcome::Deferred(replies, wait)
         }

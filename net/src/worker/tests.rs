@@ -1,7 +1,9 @@
 //! The vectors of the protocol, which the worker in Python is held to as well, and what no frame may do.
 
-use super::{FromWorker, bye, parse, rows, runs, welcome};
+use super::{FromWorker, bye, kinds, parse, rows, runs, welcome};
+use gristmill_base::codec::{DecodeError, Put};
 use gristmill_base::ids::ShardId;
+use gristmill_base::limits::WORKER_ITEMS_MAX;
 use gristmill_core::worker::{Eager, Effect, Found, Order, OrderCause, OrderInput, Outcome};
 use gristmill_sdk::{MessageOperation, MessageTarget};
 use std::collections::BTreeMap;
@@ -114,4 +116,29 @@ fn no_frame_makes_it_panic_or_grow() {
     lie.extend_from_slice(&7_u64.to_le_bytes());
     lie.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
     assert!(parse(&lie).is_err());
+}
+
+#[test]
+fn many_small_effects_are_not_believed_to_be_small() {
+    let frame = |count: usize, each: usize| {
+        let mut bytes = vec![kinds::VERDICTS];
+        bytes.put_u64(1);
+        bytes.put_varint(each as u64);
+        for run in 0..each as u64 {
+            bytes.put_u16(0);
+            bytes.put_u64(run);
+            bytes.extend_from_slice(&[0, 0]);
+            bytes.put_varint(count as u64);
+            // No grain any more: one byte each.
+            bytes.extend(std::iter::repeat_n(5, count));
+        }
+        bytes
+    };
+    let most = WORKER_ITEMS_MAX / 2;
+    let refused = parse(&frame(most + 1, 2)).unwrap_err();
+    assert!(
+        matches!(refused, DecodeError::TooLarge { allowed, .. } if allowed == WORKER_ITEMS_MAX as u64),
+        "{refused}"
+    );
+    assert!(parse(&frame(most, 2)).is_ok());
 }
