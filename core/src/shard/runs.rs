@@ -206,16 +206,17 @@ impl Shard {
         });
         self.next_run += u64::from(is_new);
         self.counts.runs += u64::from(is_new);
+        let catalog: Arc<Catalog> = self.catalog.clone();
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
-        if self.catalog.handler(here.table, handler).is_none() {
+        let Some((app, table, entry)) = catalog.handler(here.table, handler) else {
             if !is_new {
                 self.host.give_up(run);
                 self.begin_anew(run, &pending);
                 return;
             }
             return self.no_handler(slot, grain, handler, count);
-        }
+        };
         if is_new {
             self.activity.ran(handler, count);
             if self.activity.is_sampled() {
@@ -226,16 +227,23 @@ impl Shard {
                 (pending.time_micros, pending.began_nanos) = began;
             }
         }
-        self.make_run(run, pending, is_new, (handler, count));
+        self.make_run(run, pending, is_new, count, &catalog, HostTarget { app, table, handler: entry });
     }
 
-    /// Calls a handler that there is.
-    fn make_run(&mut self, run: u64, mut pending: PendingRun, is_new: bool, (handler, count): (HandlerId, usize)) {
+    /// Calls a handler that there is, in this catalog.
+    fn make_run(
+        &mut self,
+        run: u64,
+        mut pending: PendingRun,
+        is_new: bool,
+        count: usize,
+        catalog: &Catalog,
+        target: HostTarget<'_>,
+    ) {
         let (slot, grain) = (pending.slot, pending.grain);
-        let catalog: Arc<Catalog> = self.catalog.clone();
+        let HostTarget { app, table, handler: entry } = target;
         let state = self.slots[usize::from(slot.0)].as_deref().expect("a slot of this shard");
         let here = state.grains.get(grain);
-        let (app, table, entry) = catalog.handler(here.table, handler).expect("there is a handler that is called");
         let work = here.work().expect("a ready grain has work");
         let caught = caught(work);
         let waits = work.fetched.as_deref().map(|fetched| &fetched.waits).filter(|waits| !waits.is_empty());
@@ -252,7 +260,7 @@ impl Shard {
         };
         let log = (self.log.0.durable(), self.log.0.appended().0);
         let mut far = FarReads::new(&self.slots, log, self.expiries.late(), work.fetched.as_deref());
-        let (replay, is_replay) = replay_of_run(&catalog, state, grain);
+        let (replay, is_replay) = replay_of_run(catalog, state, grain);
         let place = RunPlace {
             replay,
             is_replay,
@@ -260,7 +268,7 @@ impl Shard {
             handler: entry,
             seed: &seed,
             grain: here,
-            catalog: &catalog,
+            catalog,
             app,
             table,
             slot_count: self.config.slot_count,
@@ -279,8 +287,8 @@ impl Shard {
             None => RunAccess::new(place, None, stored),
         };
         let timeout = entry.timeout_nanos;
-        self.suspects.run_begins(slot, here, handler, count);
-        let started = self.host.start(run, HostTarget { app, table, handler: entry }, &inputs, &mut access);
+        self.suspects.run_begins(slot, here, HandlerId(entry.id), count);
+        let started = self.host.start(run, target, &inputs, &mut access);
         self.suspects.run_ended();
         let effects = access.effects;
         drop(inputs);
