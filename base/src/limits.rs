@@ -39,6 +39,14 @@ pub const LOG_IDLE_MARK_NANOS: u64 = 10_000_000;
 pub const CHECKPOINT_BYTES_DEFAULT: u64 = 512 << 20;
 /// Least of them: two segments of the smallest size.
 pub const CHECKPOINT_BYTES_MIN: u64 = 2 * LOG_SEGMENT_BYTES_MIN;
+/// Where more log is kept than checkpoints free, writers have so much for each such time, nanoseconds: what one of them
+/// writes comes that much later, mostly.
+pub const LOG_YIELD_PERIOD_NANOS: u64 = 10_000_000;
+/// Most that they leave of what they wrote before, in thousandths: a tenth is always theirs.
+pub const LOG_YIELD_MOST: u64 = 900;
+/// What they wrote before is taken for so many bytes of a period at least, 100 MB in a second: who has written little must
+/// not have a tenth of that.
+pub const LOG_YIELD_BYTES_LEAST: u64 = 1 << 20;
 /// Body of a chunk of a lane, bytes: reading one event back reads all of its chunk.
 pub const LANE_CHUNK_BYTES: usize = 4 << 20;
 /// Bytes of a lane's file, after which the next one is begun: retention takes whole files, and every lane has one that is
@@ -210,6 +218,9 @@ pub const WATCH_BYTES_DEFAULT: usize = 16 << 20;
 pub const WATCH_BYTES_MAX: usize = 16 << 30;
 /// The part of that which a slot has after a restart, from its log, at most.
 pub const WATCH_RECOVERED_BYTES: usize = 256 << 10;
+/// The end of a log from which that is taken, bytes: each slot's share of it and some more. The rest of a long log is
+/// replayed faster for it.
+pub const WATCH_RECOVERED_LOG_BYTES: u64 = 256 << 20;
 /// Watches that wait in one shard: each is looked at when a slot of it has changed.
 pub const WATCHES_WAITING_MAX: usize = 4_096;
 /// Their positions, about 32 bytes each.

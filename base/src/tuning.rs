@@ -46,6 +46,8 @@ pub struct Tuning {
     pub large_batch: usize,
     /// See [`LANE_LINE_APPENDS_MAX`](crate::limits::LANE_LINE_APPENDS_MAX).
     pub line_appends: usize,
+    /// See [`LOG_YIELD_BYTES_LEAST`](crate::limits::LOG_YIELD_BYTES_LEAST).
+    pub yield_bytes: u64,
 }
 
 impl Tuning {
@@ -71,6 +73,7 @@ impl Tuning {
         turn_expiries: crate::limits::TURN_EXPIRIES_MAX,
         large_batch: crate::limits::LARGE_BATCH_BYTES,
         line_appends: crate::limits::LANE_LINE_APPENDS_MAX,
+        yield_bytes: crate::limits::LOG_YIELD_BYTES_LEAST,
     };
 }
 

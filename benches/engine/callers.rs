@@ -132,7 +132,8 @@ impl Callers {
                 return Ok(ended as f64 * 1e9 / nanos as f64);
             }
             self.ask_again(core);
-            if counted.is_none() {
+            let held = op != Op::Get && now < core.outbox.writes_not_before_nanos;
+            if counted.is_none() && !held {
                 for _ in 0..TURN_REQUESTS_MAX.min(self.free.len()) {
                     if asked == count {
                         break;
@@ -146,7 +147,8 @@ impl Callers {
             }
             let deadline = core.step();
             ended += self.take(core, |_| {})?;
-            let is_going_on = counted.is_none() && asked < count && !self.free.is_empty() && self.again.is_empty();
+            let is_going_on =
+                counted.is_none() && asked < count && !self.free.is_empty() && self.again.is_empty() && !held;
             core.rest(if is_going_on { 0 } else { deadline.min(self.pause()) });
         }
     }

@@ -37,7 +37,7 @@ use gristmill_base::ids::{Lsn, ShardId, SlotId, TopicId};
 use gristmill_base::limits::{
     CHECKPOINT_BYTES_DEFAULT, COMPUTATIONS_DEFAULT, LOG_SEGMENT_BYTES_DEFAULT, QUEUED_BYTES_DEFAULT,
     SESSION_IDLE_SECONDS_DEFAULT, SLOT_COUNT_DEFAULT, STORE_CACHE_BYTES_DEFAULT, STORE_READ_FILES_MIN,
-    WATCH_BYTES_DEFAULT, WATCH_RECOVERED_BYTES,
+    WATCH_BYTES_DEFAULT, WATCH_RECOVERED_BYTES, WATCH_RECOVERED_LOG_BYTES,
 };
 use gristmill_base::placement::Owners;
 use gristmill_base::planted::{self, Bug};
@@ -361,11 +361,7 @@ fn read_log(
     let here: Vec<SlotId> = owners.slots_of(shard).collect();
     let mut slots = BTreeMap::new();
     for slot in &here {
-        let mut loaded = load_slot(files, identity, *slot, &content, now)?;
-        if config.watch_bytes > 0 {
-            loaded.begin_replayed_tail(config.watch_bytes.min(WATCH_RECOVERED_BYTES));
-        }
-        slots.insert(*slot, loaded);
+        slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
     }
     match &content.manifest {
         Some(manifest) => {
@@ -387,7 +383,7 @@ fn read_log(
     // By number: each record asks for its slot several times.
     let mut numbered: Vec<Option<&mut Slot>> = (0..identity.slot_count).map(|_| None).collect();
     slots.iter_mut().for_each(|(id, slot)| numbered[usize::from(id.0)] = Some(slot));
-    let mut each = |&Scanned { lsn, head, body }: &Scanned<'_>, slots: &mut [Option<&mut Slot>]| {
+    let mut each = |&Scanned { lsn, head, body, .. }: &Scanned<'_>, slots: &mut [Option<&mut Slot>]| {
         let Some(slot) = slots.get_mut(usize::from(head.slot.0)).and_then(Option::as_mut) else {
             // From before the slot was moved away: the checkpoint with which it was moved holds that.
             let moved = (head.slot.0 < identity.slot_count).then(|| owners.moved(head.slot)).flatten();
@@ -413,7 +409,14 @@ fn read_log(
             }
         }
     };
+    let mut has_tails = config.watch_bytes == 0;
     let mut scan = scan_groups(files, &log, content.log_from, &mut |records| {
+        // What the end of the log would push out of the tails again need not go in.
+        if !has_tails && records.iter().any(|record| record.bytes_behind <= WATCH_RECOVERED_LOG_BYTES) {
+            has_tails = true;
+            let bytes = config.watch_bytes.min(WATCH_RECOVERED_BYTES);
+            numbered.iter_mut().flatten().for_each(|slot| slot.begin_replayed_tail(bytes));
+        }
         warm::warm(&numbered, records);
         records.iter().for_each(|record| each(record, &mut numbered));
     })?;

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::greeting::{Greeting, beyond_version, refuse_hello};
 use crate::phase::Phase;
 use crate::queued::Queued;
-use crate::translate::{self, Tag, is_read};
+use crate::translate::{self, Tag, is_read, is_write};
 use gristmill_base::codec::DecodeError;
 use gristmill_base::ids::{ConnId, SessionId, ShardId};
 use gristmill_base::limits::{
@@ -31,6 +31,20 @@ const FRAME_NANOS_MAX: u64 = FRAME_SECONDS_MAX * 1_000_000_000;
 /// A client that has been told why it is closed has this long to take it.
 const CLOSING_NANOS: u64 = 5_000_000_000;
 
+/// What may be taken of connections now.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// So many inputs of bulk, give or take one operation.
+    pub bulk: usize,
+    /// Whether operations that write are taken at all.
+    pub writes: bool,
+}
+
+impl Room {
+    /// For everything.
+    pub const ALL: Self = Self { bulk: usize::MAX, writes: true };
+}
+
 /// Why no more of a frame was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FrameEnd {
@@ -40,6 +54,8 @@ enum FrameEnd {
     Waits,
     /// It is bulk, and it is enough for this turn.
     Enough,
+    /// It writes, and the shard takes no writes now.
+    Held,
 }
 
 /// What the owner of the socket has to do for a connection.
@@ -108,6 +124,8 @@ struct Desk {
     stuck_since: Option<u64>,
     /// What the owner of the socket was told last.
     paused: bool,
+    /// The last look ended at an operation that writes, when none were taken.
+    is_held: bool,
 }
 
 impl Connection {
@@ -134,9 +152,16 @@ impl Connection {
             since: Some(now),
             stuck_since: None,
             paused: false,
+            is_held: false,
         };
         let input = Deframer::new(FrameKind::Requests);
         Self { input, rest: Vec::new(), rest_taken: 0, partial: true, is_active: true, desk }
+    }
+
+    /// Whether it has an operation that writes and was left here, because none were taken when it was looked at last.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.desk.is_held
     }
 
     /// Takes in received bytes.
@@ -149,16 +174,17 @@ impl Connection {
     }
 
     /// Takes one frame, or the rest of one, if one is there and the credit is not used up, and adds its operations to
-    /// `requests`. A frame is taken in part where its client must first take results, and where there is
-    /// `room` for no further input of bulk; the rest waits here. Whether another look is worth it.
+    /// `requests`. A frame is taken in part where its client must first take results, and where there is no `room` for its
+    /// next operation; the rest waits here. Whether another look is worth it.
     pub fn take_frame(
         &mut self,
         now: u64,
-        room: &mut usize,
+        room: &mut Room,
         requests: &mut Vec<Request>,
         counters: &mut Counters,
     ) -> bool {
         let Self { input, rest, rest_taken, partial, desk, .. } = self;
+        desk.is_held = false;
         if !desk.is_reading() {
             return false;
         }
@@ -171,12 +197,13 @@ impl Connection {
             let frame = Frame { kind: FrameKind::Requests, body: &rest[*rest_taken..] };
             let Ok((bytes, end)) = desk.take_operations(frame, now, room, requests, counters) else { return false };
             *rest_taken += bytes;
+            desk.is_held = end == FrameEnd::Held;
             if end == FrameEnd::Whole {
                 *rest = Vec::new();
                 *rest_taken = 0;
                 desk.since = (input.waiting() > 0).then_some(now);
             }
-            return end != FrameEnd::Waits;
+            return matches!(end, FrameEnd::Whole | FrameEnd::Enough);
         }
         let taken = match input.next_frame() {
             Ok(Some(frame)) => {
@@ -190,6 +217,7 @@ impl Connection {
                     }
                     *rest = frame.body[bytes..].to_vec();
                     desk.since = None;
+                    desk.is_held = end == FrameEnd::Held;
                     return end == FrameEnd::Enough;
                 }
                 true
@@ -449,7 +477,7 @@ impl Desk {
         &mut self,
         frame: Frame<'_>,
         now: u64,
-        room: &mut usize,
+        room: &mut Room,
         requests: &mut Vec<Request>,
         counters: &mut Counters,
     ) -> Result<(usize, FrameEnd), ()> {
@@ -461,14 +489,17 @@ impl Desk {
                     if read && self.is_out_of_room() {
                         return Ok((bytes, FrameEnd::Waits));
                     }
-                    if request.class.is_bulk() && *room == 0 {
+                    if !room.writes && OpCode::from_code(request.code).is_some_and(is_write) {
+                        return Ok((bytes, FrameEnd::Held));
+                    }
+                    if request.class.is_bulk() && room.bulk == 0 {
                         return Ok((bytes, FrameEnd::Enough));
                     }
                     bytes += request.credit_bytes();
                     let before = requests.len();
                     self.take(request, requests, counters);
                     if let Some(request) = requests.get(before).filter(|request| request.class.is_bulk()) {
-                        *room = room.saturating_sub(request.operation.inputs());
+                        room.bulk = room.bulk.saturating_sub(request.operation.inputs());
                     }
                 }
                 Err(error) => {

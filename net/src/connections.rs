@@ -1,6 +1,6 @@
 //! All connections of one shard: who may be read, what is to be sent, and what they hold together.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Room};
 use crate::counters::Counters;
 use crate::fault::Faults;
 use crate::greeting::Greeting;
@@ -27,6 +27,8 @@ struct Member {
     class: InputClass,
     /// It is in `touched`.
     touched: bool,
+    /// It is in `held`.
+    held: bool,
 }
 
 /// Bytes that all connections of one shard may hold, by purpose.
@@ -54,6 +56,8 @@ pub struct Connections {
     members: HashMap<ConnId, Member, RandomState>,
     /// Those that may have a whole frame, in the order of their turns: those that send live operations, and bulk ones.
     ready: [VecDeque<ConnId>; 2],
+    /// Those that stopped at an operation that writes, while none were taken; some may have gone since.
+    held: Vec<ConnId>,
     /// Those for which there may be something to do on the socket.
     touched: Vec<ConnId>,
     /// Connections that the shard has not been told of as closed.
@@ -78,6 +82,7 @@ impl Connections {
             shares,
             members: HashMap::with_hasher(RandomState::new()),
             ready: Default::default(),
+            held: Vec::new(),
             touched: Vec::new(),
             closed: Vec::new(),
             sums: Held::default(),
@@ -101,9 +106,10 @@ impl Connections {
             NetEvent::Accepted { conn, .. } => {
                 self.counters.accepted += 1;
                 let connection = Connection::new(conn, self.greeting.shard, now);
-                let taken = self
-                    .members
-                    .insert(conn, Member { connection, ready: None, class: InputClass::Live, touched: false });
+                let taken = self.members.insert(
+                    conn,
+                    Member { connection, ready: None, class: InputClass::Live, touched: false, held: false },
+                );
                 assert!(taken.is_none(), "numbers of connections are never used again");
                 if self.stopping {
                     self.counters.stopping += 1;
@@ -179,18 +185,22 @@ impl Connections {
 
     /// Adds the operations of whole frames to `requests`, one frame per connection in turn, until there are enough for
     /// a turn of the shard. Connections that send bulk come after the others, with at least a tenth of the turn; and of
-    /// theirs about `bulk_room` operations are taken, as many as the shard said.
-    pub fn take_requests(&mut self, now: u64, bulk_room: usize, requests: &mut Vec<Request>) {
-        let kept = if self.has_bulk_frames(bulk_room) { bulk_room.min(TURN_REQUESTS_MAX / 10) } else { 0 };
-        while requests.len() < TURN_REQUESTS_MAX - kept
-            && self.take_next(InputClass::Live, now, &mut { usize::MAX }, requests)
-        {}
-        let mut room = bulk_room.min((TURN_REQUESTS_MAX - requests.len().min(TURN_REQUESTS_MAX)).max(kept));
-        while room > 0 && self.take_next(InputClass::Bulk, now, &mut room, requests) {}
+    /// theirs about `room.bulk` operations are taken, as many as the shard said. Where it takes no writes, connections stop
+    /// at the first one and go on when it does.
+    pub fn take_requests(&mut self, now: u64, room: Room, requests: &mut Vec<Request>) {
+        if room.writes {
+            self.let_held_go_on();
+        }
+        let kept = if self.has_bulk_frames(room) { room.bulk.min(TURN_REQUESTS_MAX / 10) } else { 0 };
+        let mut live = Room { bulk: usize::MAX, ..room };
+        while requests.len() < TURN_REQUESTS_MAX - kept && self.take_next(InputClass::Live, now, &mut live, requests) {}
+        let most = (TURN_REQUESTS_MAX - requests.len().min(TURN_REQUESTS_MAX)).max(kept);
+        let mut bulk = Room { bulk: room.bulk.min(most), ..room };
+        while bulk.bulk > 0 && self.take_next(InputClass::Bulk, now, &mut bulk, requests) {}
     }
 
     /// Takes a frame of the next connection of a class. Whether there was one.
-    fn take_next(&mut self, class: InputClass, now: u64, bulk_room: &mut usize, requests: &mut Vec<Request>) -> bool {
+    fn take_next(&mut self, class: InputClass, now: u64, room: &mut Room, requests: &mut Vec<Request>) -> bool {
         if !self.may_take() {
             return false;
         }
@@ -203,8 +213,11 @@ impl Connections {
             return true;
         }
         let (before, counters) = (requests.len(), &mut self.counters);
-        let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, bulk_room, requests, counters));
+        let taken = self.sums.around(&mut member.connection, |it| it.take_frame(now, room, requests, counters));
         member.class = requests[before..].last().map_or(member.class, |request| request.class);
+        if member.connection.is_held() && !std::mem::replace(&mut member.held, true) {
+            self.held.push(conn);
+        }
         if taken {
             self.enlist(conn)
         } else {
@@ -213,18 +226,34 @@ impl Connections {
         true
     }
 
+    fn let_held_go_on(&mut self) {
+        for conn in std::mem::take(&mut self.held) {
+            if let Some(member) = self.members.get_mut(&conn) {
+                member.held = false;
+                self.enlist(conn);
+            }
+        }
+    }
+
     fn may_take(&self) -> bool {
         !self.stopping && self.sums.flight_bytes < self.shares.flight
     }
 
     /// Whether frames wait that [`Self::take_requests`] would take now.
     #[must_use]
-    pub fn has_frames(&self, bulk_room: usize) -> bool {
-        self.may_take() && !self.ready[InputClass::Live as usize].is_empty() || self.has_bulk_frames(bulk_room)
+    pub fn has_frames(&self, room: Room) -> bool {
+        self.may_take() && (!self.ready[InputClass::Live as usize].is_empty() || room.writes && self.has_held())
+            || self.has_bulk_frames(room)
     }
 
-    fn has_bulk_frames(&self, bulk_room: usize) -> bool {
-        bulk_room > 0 && self.may_take() && !self.ready[InputClass::Bulk as usize].is_empty()
+    /// Whether connections have stopped at a write, because none are taken now.
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn has_bulk_frames(&self, room: Room) -> bool {
+        room.bulk > 0 && self.may_take() && !self.ready[InputClass::Bulk as usize].is_empty()
     }
 
     /// Takes in replies of the shard. One to a connection that has gone is dropped. Replies to one connection mostly

@@ -1,5 +1,6 @@
 //! The loop of a shard's thread: poll, turn, do what came out of it, rest.
 
+use crate::connection::Room;
 use crate::connections::{Connections, Shares};
 use crate::engine::Engine;
 use crate::fault::Fault;
@@ -289,13 +290,16 @@ where
         }
         if more_parcels
             || !self.opened.is_empty()
-            || self.may_take() && self.connections.has_frames(self.outbox.bulk_room)
+            || self.may_take() && self.connections.has_frames(self.room(now.monotonic_nanos))
         {
             return 0;
         }
         let mut deadline = self.outbox.deadline_nanos;
         if !self.connections.is_empty() || !self.connections.faults.is_empty() {
             deadline = deadline.min(self.next_tick);
+        }
+        if self.connections.has_held() {
+            deadline = deadline.min(self.outbox.writes_not_before_nanos);
         }
         if self.outgoing.is_waiting() {
             deadline = deadline.min(now.monotonic_nanos + PUSH_AGAIN_NANOS);
@@ -359,7 +363,8 @@ where
             connections.faults.take(faults);
         }
         if self.may_take() {
-            self.connections.take_requests(now, self.outbox.bulk_room, &mut self.inbox.requests);
+            let room = self.room(now);
+            self.connections.take_requests(now, room, &mut self.inbox.requests);
         }
         let asked = || self.inbox.requests.iter().any(|it| matches!(it.operation, Operation::Status));
         if now >= self.next_gauges || asked() {
@@ -375,6 +380,11 @@ where
             self.parcels_received += 1;
         }
         true
+    }
+
+    /// What the shard takes of its clients now, as its last turn has said.
+    fn room(&self, now: u64) -> Room {
+        Room { bulk: self.outbox.bulk_room, writes: now >= self.outbox.writes_not_before_nanos }
     }
 
     fn may_take(&self) -> bool {

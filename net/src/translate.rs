@@ -390,6 +390,24 @@ pub(crate) fn is_read(code: OpCode) -> bool {
     )
 }
 
+/// Whether an operation of a client appends to the log whenever it does something. It may be left at the door for some
+/// milliseconds where the log is too long.
+pub(crate) fn is_write(code: OpCode) -> bool {
+    matches!(
+        code,
+        OpCode::Produce
+            | OpCode::Append
+            | OpCode::Ingest
+            | OpCode::Put
+            | OpCode::Delete
+            | OpCode::MapPut
+            | OpCode::MapDelete
+            | OpCode::MapDeleteRange
+            | OpCode::CompareSet
+            | OpCode::Invoke
+    )
+}
+
 /// Bytes of keys and values that an answer carries.
 #[must_use]
 pub fn answer_bytes(answer: &Answer) -> usize {

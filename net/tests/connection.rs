@@ -8,7 +8,7 @@ use gristmill_base::limits::{
     FRAME_BYTES_BEFORE_HELLO, FRAME_SECONDS_MAX,
 };
 use gristmill_core::request::{Answer, Code, Operation, Refusal, Request};
-use gristmill_net::connection::{Actions, Connection};
+use gristmill_net::connection::{Actions, Connection, Room};
 use gristmill_net::counters::Counters;
 use gristmill_wire::{
     CORRELATION_NONE, FRAME_HEADER_BYTES, Frame, FrameKind, Hello, OpCode, Operation as Wire, Status,
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     fn look(&mut self) {
-        while self.connection.take_frame(self.now, &mut { usize::MAX }, &mut self.requests, &mut self.counters) {}
+        while self.connection.take_frame(self.now, &mut { Room::ALL }, &mut self.requests, &mut self.counters) {}
         self.act(true);
     }
 
@@ -339,7 +339,7 @@ fn a_client_that_does_not_read_is_held_back_and_gets_every_answer_in_full_later(
     let operations: Vec<_> = (0..4_096).map(|correlation| (correlation, get(b"k"))).collect();
     bench.connection.receive(&frame(&operations));
     let answer = |bench: &mut Bench| {
-        while bench.connection.take_frame(0, &mut { usize::MAX }, &mut bench.requests, &mut bench.counters) {}
+        while bench.connection.take_frame(0, &mut { Room::ALL }, &mut bench.requests, &mut bench.counters) {}
         let taken = bench.requests.len();
         for request in std::mem::take(&mut bench.requests) {
             bench.settle(request.responder.tag, Ok(Answer::Value(Some(value.clone()))));
@@ -499,7 +499,12 @@ fn a_whole_frame_that_the_server_does_not_take_is_not_the_clients_fault() {
     let mut bytes = frame(&[(2, put(1, b"k", b"v"))]);
     bytes.extend(frame(&[(3, put(2, b"k", b"v"))]));
     bench.connection.receive(&bytes);
-    assert!(bench.connection.take_frame(bench.now, &mut 1, &mut bench.requests, &mut bench.counters));
+    assert!(bench.connection.take_frame(
+        bench.now,
+        &mut Room { bulk: 1, ..Room::ALL },
+        &mut bench.requests,
+        &mut bench.counters
+    ));
     for second in 0..90 {
         assert!(!bench.connection.tick(bench.now + second * SECOND, &mut bench.counters), "after {second} seconds");
     }
@@ -519,7 +524,7 @@ fn a_closing_client_that_takes_nothing_is_cut_off() {
     bench.settle(request.responder.tag, Ok(Answer::Value(None)));
     bench.act(false);
     bench.connection.receive(b"nonsense");
-    while bench.connection.take_frame(0, &mut { usize::MAX }, &mut bench.requests, &mut bench.counters) {}
+    while bench.connection.take_frame(0, &mut { Room::ALL }, &mut bench.requests, &mut bench.counters) {}
     bench.act(false);
     assert!(!bench.closed, "the buffer before is still on its way");
     assert!(!bench.connection.tick(4 * SECOND, &mut bench.counters));

@@ -134,7 +134,7 @@ impl Shard {
 
     /// Whether the log has room for bulk: not more is ahead of the next live record than one flush takes along.
     fn has_room_for_bulk(&self) -> bool {
-        self.log.0.ahead_bytes() < BULK_LOG_BYTES.min(self.log.0.config().seal_bytes)
+        self.may_lengthen_by_bulk() && self.log.0.ahead_bytes() < BULK_LOG_BYTES.min(self.log.0.config().seal_bytes)
     }
 
     /// Inputs of bulk that may run now: what the turn has left, and what bulk has missed if the turn has nothing left.

@@ -14,6 +14,8 @@ pub(super) struct Counts {
     pub(super) bulk_inputs: u64,
     /// Turns that told the doors to hold bulk back.
     pub(super) bulk_held: u64,
+    /// Turns in which writers had to wait, because the log was longer than checkpoints could free.
+    pub(super) yielded: u64,
     pub(super) failures: u64,
     pub(super) events: u64,
     pub(super) spills: u64,

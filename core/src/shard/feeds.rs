@@ -248,7 +248,7 @@ impl Shard {
     /// Moves events of the active feeds. Those that have more wait for the next turn, which begins with the ones that
     /// had nothing of this one.
     pub(super) fn pump_feeds(&mut self) {
-        if self.is_crowded() || !self.has_room() {
+        if self.is_crowded() || !self.may_write() {
             return;
         }
         (self.bulk.lag, self.bulk.held_feeds) = (0, 0);

@@ -150,8 +150,10 @@ impl Shard {
 
     fn has_room_for_records(&mut self, slot: SlotId, bytes: usize) -> bool {
         let pending = self.log.0.config().pending_bytes;
-        let room =
-            !self.memory_short && !self.is_crowded() && self.log.0.room(bytes.max(VALUE_BYTES_MAX).min(pending / 2));
+        let room = !self.memory_short
+            && !self.is_crowded()
+            && !self.is_log_shut()
+            && self.log.0.room(bytes.max(VALUE_BYTES_MAX).min(pending / 2));
         room && self.slot_mut(slot).outbox_rows < OUTBOX_ROWS_MAX / 2
     }
 

@@ -115,7 +115,7 @@ impl Shard {
         grain: GrainAddress,
         input: Input,
     ) -> Acceptance {
-        let no_room = self.is_crowded() || !self.has_room() || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2;
+        let no_room = self.is_crowded() || !self.may_write() || self.slot_mut(to).outbox_rows >= OUTBOX_ROWS_MAX / 2;
         let no_room = no_room || input.class.is_bulk() && self.is_bulk_full();
         let received = self.slot_mut(to).stream(stream).map_or(0, gristmill_state::stream::Stream::received);
         if no_room && prev <= received && received < pos {

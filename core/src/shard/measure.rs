@@ -135,7 +135,7 @@ impl Shard {
         }
     }
 
-    fn engine_counts(&self) -> [(&'static str, u64); 37] {
+    fn engine_counts(&self) -> [(&'static str, u64); 38] {
         let counts = &self.counts;
         [
             ("turns", counts.turns),
@@ -145,6 +145,7 @@ impl Shard {
             ("inputs_handled", counts.inputs),
             ("bulk_inputs_handled", counts.bulk_inputs),
             ("bulk_held_turns", counts.bulk_held),
+            ("yielded_turns", counts.yielded),
             ("runs_failed", counts.failures),
             ("events_appended", counts.events),
             ("large_batches", self.lines.batches),

@@ -34,6 +34,7 @@ mod items;
 mod key_limits;
 mod lane_reads;
 mod large;
+mod log_length;
 mod measure;
 mod merge_trouble;
 mod move_in;
@@ -165,6 +166,9 @@ pub struct Outbox {
     /// How many bulk operations the next turn takes: more are refused, or make it late for what is live. A door holds
     /// them back.
     pub bulk_room: usize,
+    /// Doors keep back operations of clients that write until then, because checkpoints do not keep pace; monotonic
+    /// nanoseconds, 0 for not at all.
+    pub writes_not_before_nanos: u64,
     /// Who owns which slot, if that has changed: for the doors.
     pub owners: Option<Arc<Owners>>,
     /// What a trace wants to know of the turn.
@@ -284,6 +288,8 @@ pub struct Shard {
     ready: [VecDeque<SlotId>; 2],
     is_ready: [Vec<bool>; 2],
     bulk: bulk::Bulk,
+    /// Whether writers yield to checkpoints in this turn.
+    log_yield: log_length::LogYield,
     /// Channels with new rows for slots of other shards: record, from, to.
     outgoing: VecDeque<(Lsn, SlotId, SlotId)>,
     /// Channels with rows for slots of this shard.
@@ -457,6 +463,7 @@ impl Shard {
             ready: Default::default(),
             is_ready: [vec![false; slot_count], vec![false; slot_count]],
             bulk: bulk::Bulk::default(),
+            log_yield: log_length::LogYield::default(),
             outgoing: VecDeque::new(),
             local: VecDeque::new(),
             blocked: Vec::new(),

@@ -70,7 +70,7 @@ impl Shard {
     /// Runs ready grains of a class as long as there is room and `left` says that inputs are left for them.
     fn run_class(&mut self, class: InputClass, left: impl Fn(&Self) -> usize) {
         let (mut runs, at) = (0, class as usize);
-        let may_go_on = |shard: &Self, runs| runs < tuning().turn_runs && left(shard) > 0 && shard.has_room();
+        let may_go_on = |shard: &Self, runs| runs < tuning().turn_runs && left(shard) > 0 && shard.may_write();
         while may_go_on(self, runs) {
             let Some(slot) = self.ready[at].pop_front() else { break };
             self.is_ready[at][usize::from(slot.0)] = false;

@@ -40,6 +40,7 @@ impl Shard {
         self.process_tight = inbox.memory_tight || inbox.memory_short;
         self.memory_short = self.process_short || self.is_over_budget();
         self.look_for_crowd(!inbox.parcels.is_empty());
+        self.look_at_log_length();
         self.begin_bulk();
         (self.read_bytes, self.scans) = (0, 0);
         // Before anything looks at rows: what has expired by now is gone.
@@ -213,6 +214,7 @@ impl Shard {
             self.count_queued();
         }
         outbox.bulk_room = self.end_bulk();
+        outbox.writes_not_before_nanos = self.writes_not_before();
         outbox.deadline_nanos = self.deadline();
         self.note_deadline(outbox.deadline_nanos);
     }
@@ -231,12 +233,17 @@ impl Shard {
         self.log.0.room(RUN_BYTES_MAX.min(self.log.0.config().pending_bytes / 4))
     }
 
+    /// Whether runs, and events for them, may go on: the log can take their records, and is not too long for more of them.
+    pub(super) fn may_write(&self) -> bool {
+        self.may_lengthen() && self.has_room()
+    }
+
     fn deadline(&self) -> u64 {
         let [live, bulk] = &self.ready;
         let runnable = !live.is_empty() || !bulk.is_empty() && self.may_run_bulk();
-        let runnable = runnable && self.has_room();
+        let runnable = runnable && self.may_write();
         let held = if self.is_bulk_full() { self.bulk.held_feeds } else { 0 };
-        let feedable = self.active_feeds.len() > held && !self.crowd.is_too_large && self.has_room();
+        let feedable = self.active_feeds.len() > held && !self.crowd.is_too_large && self.may_write();
         let busy = runnable
             || feedable
             || self.fetches.is_paused()
@@ -264,6 +271,7 @@ impl Shard {
             .min(timer)
             .min(self.merge_deadline())
             .min(self.checkpoint_deadline())
+            .min(self.log_yield_deadline())
             .min(self.retention.compactions.deadline())
             .min(self.checkpoints.cuts.deadline())
             .min(self.lines.deadline())

@@ -165,7 +165,7 @@ impl Shard {
         let room = (frees || !self.memory_short)
             && !self.is_crowded()
             && self.log.0.room(VALUE_BYTES_MAX.min(self.log.0.config().pending_bytes / 2));
-        let room = room && (!class.is_bulk() || self.may_take_bulk());
+        let room = room && !self.is_log_shut() && (!class.is_bulk() || self.may_take_bulk());
         let slot = self.slot_mut(slot);
         if room && slot.outbox_rows < OUTBOX_ROWS_MAX / 2 {
             return Ok(());

@@ -17,6 +17,7 @@ mod faults;
 mod files;
 mod hostile;
 mod large;
+mod log_length;
 mod parked;
 mod replay;
 mod residence;

@@ -6,6 +6,7 @@ use gristmill_base::env::{
 };
 use gristmill_base::ids::{ConnId, SessionId, SessionKey, ShardId, SlotId};
 use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::jobs::Job;
 use gristmill_core::measures::Measures;
 use gristmill_core::notes::{RunNotes, Suspect};
 use gristmill_core::request::{Answer, Operation, Refusal, Reply, Request, Responder};
@@ -144,8 +145,12 @@ pub(crate) struct Rig {
     pub(crate) broken: bool,
     /// Whether background jobs are told that nothing is free.
     pub(crate) scarce: bool,
+    /// Whether background jobs other than segments of the log are put off.
+    pub(crate) idle: bool,
     /// Background jobs that were done.
     pub(crate) jobs: u64,
+    /// Those put off, with their shard.
+    put_off: Vec<(usize, Job)>,
 }
 
 /// An empty folder that is removed with the test.
@@ -221,7 +226,9 @@ impl Rig {
             crowded: false,
             broken: false,
             scarce: false,
+            idle: false,
             jobs: 0,
+            put_off: Vec::new(),
         }
     }
 
@@ -297,7 +304,14 @@ impl Rig {
                 self.closed += 1;
                 node.disk.close(file);
             }
+            if !self.idle {
+                node.outbox.jobs.extend(self.put_off.extract_if(.., |(of, _)| *of == at).map(|(_, job)| job));
+            }
             for job in node.outbox.jobs.drain(..) {
+                if self.idle && !matches!(job, Job::Segment(_)) {
+                    self.put_off.push((at, job));
+                    continue;
+                }
                 moved = true;
                 self.jobs += 1;
                 let disk = &mut node.background;
@@ -391,6 +405,17 @@ impl Rig {
     /// How many bulk operations a shard takes in its next turn.
     pub(crate) fn bulk_room(&self, shard: u16) -> usize {
         self.nodes[usize::from(shard)].outbox.bulk_room
+    }
+
+    /// The time, monotonic nanoseconds.
+    pub(crate) fn now_nanos(&self) -> u64 {
+        self.now.monotonic_nanos
+    }
+
+    /// For how long doors of a shard keep back what writes, nanoseconds.
+    pub(crate) fn writes_wait(&self, shard: u16) -> u64 {
+        let until = self.nodes[usize::from(shard)].outbox.writes_not_before_nanos;
+        until.saturating_sub(self.now.monotonic_nanos)
     }
 
     /// A connection of a shard is gone.

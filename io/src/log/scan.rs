@@ -32,6 +32,8 @@ pub struct Scanned<'a> {
     pub head: RecordHead,
     /// Its body.
     pub body: &'a [u8],
+    /// Bytes of log from its batch on, at most: segments that were made for what comes are counted too.
+    pub bytes_behind: u64,
 }
 
 /// Takes records in order, some together.
@@ -280,12 +282,14 @@ impl<'a> Scanner<'a> {
     ) -> Result<(), LogError> {
         let mut rest = &bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + batch.body as usize];
         let mut group = Vec::with_capacity(SCAN_GROUP_MAX);
+        let to_come: u64 = self.segments[index..].iter().map(|found| found.header.bytes).sum();
+        let bytes_behind = to_come.saturating_sub(offset);
         for lsn in (batch.first.0..batch.next().0).map(Lsn) {
             let Some((head, body, behind)) = split_record(rest) else {
                 return Err(self.damage(index, offset, lsn, "a record does not match its own checksum"));
             };
             if lsn >= self.from {
-                group.push(Scanned { lsn, head, body });
+                group.push(Scanned { lsn, head, body, bytes_behind });
                 self.records += 1;
             }
             if group.len() == SCAN_GROUP_MAX {

@@ -40,6 +40,8 @@ pub(super) struct Segments {
     current_durable: bool,
     /// Where the next batch goes in `current`.
     offset: u64,
+    /// Bytes of batches since the start.
+    placed: u64,
     /// In order, behind `current`.
     ready: VecDeque<OpenSegment>,
     /// How many of `kept`, from the front, hold nothing that is needed.
@@ -72,6 +74,7 @@ impl Segments {
             current_first,
             current_durable,
             offset,
+            placed: 0,
             ready,
             free: 0,
             held: false,
@@ -118,6 +121,7 @@ impl Segments {
         self.current_first.get_or_insert(first);
         let offset = self.offset;
         self.offset += bytes;
+        self.placed += bytes;
         offset
     }
 
@@ -183,6 +187,10 @@ impl Segments {
 
     pub(super) fn next_closable(&mut self) -> Option<FileId> {
         self.closable.pop()
+    }
+
+    pub(super) fn bytes_placed(&self) -> u64 {
+        self.placed
     }
 
     pub(super) fn bytes_kept(&self) -> u64 {

@@ -513,6 +513,12 @@ impl Log {
         (self.segments.ready(), self.segments.free())
     }
 
+    /// Bytes of log that were written since the start, with what fills blocks up.
+    #[must_use]
+    pub fn bytes_placed(&self) -> u64 {
+        self.segments.bytes_placed()
+    }
+
     /// Bytes of log that a recovery would read from the oldest segment in use: what a checkpoint would free.
     #[must_use]
     pub fn bytes_kept(&self) -> u64 {

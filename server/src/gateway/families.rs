@@ -12,6 +12,7 @@ pub(super) const COUNTERS: &[Family] = &[
     ("inputs_handled", "Inputs that runs consumed"),
     ("bulk_inputs_handled", "Of them, bulk; the others were live"),
     ("bulk_held_turns", "Turns with bulk under way at whose end the doors were told to take no more of it"),
+    ("yielded_turns", "Turns in which writers had to wait, because the log was longer than checkpoints could free"),
     ("runs_failed", "Runs that ended in an error, retries included"),
     ("events_appended", "Events appended to topics"),
     ("large_batches", "Record batches that were written into a file of their lane first"),

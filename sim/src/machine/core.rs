@@ -67,7 +67,7 @@ impl Core {
             && self.requests.is_empty()
             && self.opening.is_empty()
             && self.jobs_done.is_empty()
-            && !self.door.has_news());
+            && !self.door.has_news(now));
         if waits {
             return now;
         }
@@ -109,6 +109,7 @@ impl Core {
         }
         self.take_notices(knobs, rng, clock.nanos(), appended)?;
         self.door.bulk_room = self.outbox.bulk_room;
+        self.door.writes_not_before = self.outbox.writes_not_before_nanos;
         if let Some(owners) = self.outbox.owners.take() {
             self.door.hear_of(&owners);
         }
@@ -245,6 +246,6 @@ impl Core {
             }
         }
         self.unsent.retain(|_, parcels| !parcels.is_empty());
-        self.deadline = self.outbox.deadline_nanos;
+        self.deadline = self.outbox.deadline_nanos.min(self.door.deadline());
     }
 }

@@ -6,6 +6,7 @@ use gristmill_base::ids::{ConnId, ShardId};
 use gristmill_base::placement::Owners;
 use gristmill_core::Inbox;
 use gristmill_core::request::Reply;
+use gristmill_net::connection::Room;
 use gristmill_net::connections::{Connections, Shares};
 use gristmill_net::greeting::Greeting;
 
@@ -21,6 +22,8 @@ pub(super) struct Door {
     next_tick: u64,
     /// Bulk operations that the shard takes in its next turn.
     pub(super) bulk_room: usize,
+    /// And when it takes operations that write, monotonic nanoseconds.
+    pub(super) writes_not_before: u64,
 }
 
 impl Door {
@@ -38,6 +41,7 @@ impl Door {
             connections: Connections::new(greeting, Shares::default()),
             next_tick: 0,
             bulk_room: 0,
+            writes_not_before: 0,
         }
     }
 
@@ -52,8 +56,17 @@ impl Door {
     }
 
     /// Whether something of the network waits for the shard.
-    pub(super) fn has_news(&self) -> bool {
-        self.net.has_news() || self.connections.has_frames(self.bulk_room)
+    pub(super) fn has_news(&self, now: u64) -> bool {
+        self.net.has_news() || self.connections.has_frames(self.room(now))
+    }
+
+    fn room(&self, now: u64) -> Room {
+        Room { bulk: self.bulk_room, writes: now >= self.writes_not_before }
+    }
+
+    /// When connections that have stopped at a write go on; `u64::MAX` if none has.
+    pub(super) fn deadline(&self) -> u64 {
+        if self.connections.has_held() { self.writes_not_before } else { u64::MAX }
     }
 
     /// What it holds, in words.
@@ -61,7 +74,7 @@ impl Door {
         let mut gauges = Vec::new();
         self.connections.gauges(&mut gauges);
         gauges.retain(|(_, value)| *value > 0);
-        format!("{gauges:?}, news: {}, frames: {}", self.net.has_news(), self.connections.has_frames(self.bulk_room))
+        format!("{gauges:?}, news: {}, frames: {}", self.net.has_news(), self.connections.has_frames(Room::ALL))
     }
 
     /// What has come since the last turn.
@@ -74,7 +87,8 @@ impl Door {
             self.next_tick = now + TICK_NANOS;
             connections.tick(now);
         }
-        connections.take_requests(now, self.bulk_room, &mut inbox.requests);
+        let room = Room { bulk: self.bulk_room, writes: now >= self.writes_not_before };
+        connections.take_requests(now, room, &mut inbox.requests);
     }
 
     /// Takes the replies that are for its connections out of `replies`, and does on the sockets what is to be done.

@@ -181,6 +181,7 @@ impl Knobs {
         // All batches, some, or none are large; and how many appends may wait for one.
         self.tuning.large_batch = one_of(&mut rng, &[1, 400, Tuning::DEFAULT.large_batch]);
         self.tuning.line_appends = one_of(&mut rng, &[1, 4, Tuning::DEFAULT.line_appends]);
+        self.tuning.yield_bytes = one_of(&mut rng, &[16 << 10, 256 << 10, Tuning::DEFAULT.yield_bytes]);
     }
 
     /// Lanes are filed early and in small files, so that they are compacted within a run.
