@@ -64,7 +64,7 @@ impl LogYield {
         let told = self.until[LIVE];
         (self.parts, self.is_shut) = match due {
             Some(due) if kept > due => {
-                let (some, most) = (due.saturating_add(due / 4), due.saturating_mul(2));
+                let (some, most) = (due.saturating_mul(2), due.saturating_mul(3));
                 ([part(kept, some, most), part(kept, due, some)], kept >= most && now_nanos < told)
             }
             _ => ([0, 0], false),
