@@ -266,6 +266,7 @@ impl Connection {
                 if tag.code == OpCode::Hello && desk.phase == Phase::Greeting {
                     desk.phase = Phase::Fresh;
                 }
+                let outcome = translate::in_version(desk.version, outcome);
                 desk.write_outcome(tag, &outcome, output_max, counters);
             }
         }

@@ -359,6 +359,7 @@ pub fn status(code: Code) -> Status {
         Code::TooLarge => Status::BadRequest,
         Code::Parked => Status::Parked,
         Code::NotThere => Status::NotFound,
+        Code::KeyFull => Status::KeyFull,
         Code::Capacity => Status::Capacity,
         Code::Gap { .. } => Status::Gap,
         Code::Expired => Status::Expired,
@@ -371,6 +372,15 @@ pub fn status(code: Code) -> Status {
         Code::HandlerFailed => Status::HandlerFailed,
         Code::Unsupported => Status::Unsupported,
         Code::Internal => Status::Internal,
+    }
+}
+
+/// An outcome as a version of the protocol can say it: what it has no status for in one that means the same for the client.
+#[must_use]
+pub(crate) fn in_version(version: u16, outcome: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
+    match outcome {
+        Err(Refusal { code: Code::KeyFull, message }) if version < 2 => Err(Refusal::new(Code::HandlerFailed, message)),
+        outcome => outcome,
     }
 }
 
@@ -549,6 +559,14 @@ mod tests {
 
     fn tag(code: OpCode) -> Tag {
         Tag { correlation: 77, code, credit_bytes: 20 }
+    }
+
+    #[test]
+    fn a_full_key_is_told_in_words_of_the_version() {
+        let full = || Err(Refusal::new(Code::KeyFull, "full"));
+        let told = |version| in_version(version, full()).map_err(|it| status(it.code));
+        assert_eq!((told(1), told(2)), (Err(Status::HandlerFailed), Err(Status::KeyFull)));
+        assert_eq!(Status::KeyFull.position(), Status::HandlerFailed.position());
     }
 
     #[test]

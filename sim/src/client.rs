@@ -35,7 +35,8 @@ struct Lane {
     open: VecDeque<Open>,
     /// Numbers from here on are sent again at that time.
     gap: Option<(u64, u64)>,
-    /// When something was sent last that did not come back as expired, by the age of the machine; 0 until a record told
+    /// When something was sent last that did not come back as expired, by an engine time that all cores had passed, which is what a
+    /// session's idle time is counted by: the wall clock may have jumped ahead with it. 0 until a record told
     /// of the session: of gaps and refusals a slot keeps nothing over a restart, and may find the id below its floor.
     alive: u64,
 }
@@ -328,7 +329,7 @@ impl Client {
                     (None, InputClass::Live, Operation::Void { slot, sequence })
                 }
             };
-            let tag = self.tag(Sent::Numbered { slot, session, id, at: world.machine.age_nanos() });
+            let tag = self.tag(Sent::Numbered { slot, session, id, at: world.auditor.engine_times().0 });
             self.send(world.machine, tag, session, class, operation);
         }
     }
@@ -435,10 +436,10 @@ impl Client {
 
     fn expired(&mut self, slot: SlotId, world: &mut World<'_>) -> Result<(), String> {
         let lane = self.lanes.remove(&slot).expect("it was just looked at");
-        let idle = world.machine.knobs.boot.session_idle_micros * 1_000;
-        let nanos = world.machine.age_nanos() - lane.alive;
-        if lane.alive > 0 && nanos < idle {
-            return Err(format!("session {} in slot {slot} expired {nanos} ns after it was heard of", lane.session));
+        let idle = world.machine.knobs.boot.session_idle_micros;
+        let micros = world.auditor.engine_times().1.saturating_sub(lane.alive);
+        if lane.alive > 0 && micros < idle {
+            return Err(format!("session {} in slot {slot} expired {micros} us after it was heard of", lane.session));
         }
         reached("client lost its session");
         self.session = SessionId(0);

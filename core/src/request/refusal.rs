@@ -17,6 +17,8 @@ pub enum Code {
     Parked,
     /// What the operation is about is not there: the grain is not parked, or nothing waits for it. Definite.
     NotThere,
+    /// As many inputs wait for the key as its table allows. Definite; the same wish may come again under a new number.
+    KeyFull,
     /// No room now; the number is not used: send it again.
     Capacity,
     /// A number is missing before this one.
@@ -79,6 +81,7 @@ impl Code {
             Self::SentAgain => 16,
             Self::Gone => 17,
             Self::NotThere => 18,
+            Self::KeyFull => 19,
         }
     }
 
@@ -96,6 +99,7 @@ impl Code {
             15 => Self::Damaged,
             17 => Self::Gone,
             18 => Self::NotThere,
+            19 => Self::KeyFull,
             _ => Self::Internal,
         }
     }

@@ -2,22 +2,22 @@
 
 use super::Shard;
 use crate::catalog::data_type;
-use crate::request::{Operation, Sequence};
+use crate::request::{Code, Operation, Refusal, Sequence};
 use gristmill_base::ids::{SessionId, SlotId};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::sometimes::reached;
 use gristmill_state::input::StreamId;
 
 impl Shard {
-    /// Why an operation takes no place in the sequence of its session now: as many inputs wait for its key as may. One that was taken
-    /// before is known and comes in; a parked grain refuses it for good.
+    /// Why an operation that is new is refused for good: as many inputs wait for its key as may. Its position is covered by the
+    /// refusal, so that a full key holds up no other of the session's writes. A parked grain has a reason of its own.
     pub(super) fn key_refuses(
         &mut self,
         slot: SlotId,
         session: SessionId,
         sequence: Sequence,
         operation: &Operation,
-    ) -> Option<String> {
+    ) -> Option<Refusal> {
         let (Operation::Put { table, key, .. }
         | Operation::Delete { table, key, .. }
         | Operation::MapPut { table, key, .. }
@@ -35,18 +35,20 @@ impl Shard {
         if waiting < entry.backlog_inputs || work.parked.is_some() {
             return None;
         }
-        if state.stream(StreamId::Session(session)).is_some_and(|stream| sequence.seq <= stream.received()) {
+        let received = state.stream(StreamId::Session(session)).map_or(0, |stream| stream.received());
+        if sequence.seq != received + 1 {
+            // Known, or out of order: it is answered so.
             return None;
         }
         reached("client refused because too much waits for its key");
         let key = data_type(entry.key).decode_text(&key[..key.len().min(SHOWN_BYTES)]);
         let message = format!(
             "key {key} of {}/{} has {waiting} inputs waiting, allowed are {} (backlog.inputs of the table); gristmill why says what \
-             holds it; send it again, other keys are not affected",
+             holds it; nothing was done, and it may be sent again as a new operation",
             app.name, entry.name, entry.backlog_inputs
         );
         self.counts.key_full += 1;
-        Some(message)
+        Some(Refusal::new(Code::KeyFull, message))
     }
 }
 

@@ -61,7 +61,9 @@ impl Shard {
         if let Some((code, message)) = self.no_place(slot, session, sequence, &operation) {
             return self.refuse(responder, code, message);
         }
+        let full_key = self.key_refuses(slot, session, sequence, &operation);
         let fit = self.fit(class, operation).and_then(|fit| self.fit_log(fit));
+        let fit = fit.and_then(|fit| full_key.map_or(Ok(fit), Err));
         let now = self.engine_micros;
         match self.slot_mut(slot).offer(session, sequence.seq, sequence.ack, responder, now) {
             None => {
@@ -128,12 +130,10 @@ impl Shard {
             let refusal = self.unknown("topic", topic.0);
             return Some((refusal.code, refusal.message));
         }
-        let full_key = self.key_refuses(slot, session, sequence, operation);
-        if full_key.is_none() && self.lines.is_empty() {
+        if self.lines.is_empty() {
             return None;
         }
-        let refused = full_key.or_else(|| self.line_refuses(slot, session, sequence, operation));
-        refused.map(|message| (Code::Capacity, message))
+        self.line_refuses(slot, session, sequence, operation).map(|message| (Code::Capacity, message))
     }
 
     /// An operation came again while it is under way. Every operation of a connection is answered, or its credit would

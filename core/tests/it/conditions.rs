@@ -207,7 +207,7 @@ fn clients_are_refused_where_too_much_waits_for_a_key() {
     rig.settle();
     let outcomes: Vec<_> = tags.iter().map(|tag| rig.take(*tag)).collect();
     let [None, None, Some(Err(refusal))] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!(refusal.code, Code::Capacity);
+    assert_eq!(refusal.code, Code::KeyFull);
     assert!(refusal.message.contains("key k of shop/stock has 3 inputs waiting, allowed are 3"), "{}", refusal.message);
     let why = rig.json(Operation::Why { table: stock, key: b"k".as_slice().into() });
     assert_eq!(why["limit"], serde_json::json!({"waiting": 3, "allowed": 3, "is_full": true}));
@@ -217,11 +217,15 @@ fn clients_are_refused_where_too_much_waits_for_a_key() {
     let tag = rig.send(0, session, again);
     rig.settle();
     assert_eq!(rig.take(tag), None);
-    // In its own slot, whose positions go on.
-    let is_elsewhere = |key: &String| !client.next.contains_key(&slot_of(key.as_bytes(), 16).0);
-    let other = (0..).map(|n| format!("l{n}")).find(is_elsewhere).unwrap();
+    // In the same slot: the refusal covers its position, so nothing of the session waits for it.
+    let is_here = |key: &String| slot_of(key.as_bytes(), 16) == slot_of(b"k", 16);
+    let other = (0..).map(|n| format!("l{n}")).find(is_here).unwrap();
     let (table, handler, sequence) = (stock, client.sell, client.sequence(slot_of(other.as_bytes(), 16).0));
     let (key, payload) = (other.as_bytes().into(), b"x".as_slice().into());
     let invoke = Operation::Invoke { table, handler, sequence, key, payload };
     assert!(rig.ask(0, session, invoke).is_ok());
+    // The refused one stays refused.
+    let sequence = Sequence { seq: 3, ack: 0 };
+    let again = Operation::Put { table: stock, sequence, key: b"k".as_slice().into(), value: b"2".as_slice().into() };
+    assert_eq!(rig.ask(0, session, again), Err(refusal.clone()));
 }

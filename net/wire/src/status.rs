@@ -122,6 +122,8 @@ statuses! {
     Damaged = 20, "damaged", Taken, Final;
     /// The events asked for were there, and retention has removed them. The message names the first that is there.
     Gone = 21, "gone", Taken, Final;
+    /// As many inputs wait for the key as its table allows. Nothing was done; the same wish may be sent as a new operation.
+    KeyFull = 22, "key_full", Taken, Final;
 }
 
 impl Status {

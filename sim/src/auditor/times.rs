@@ -26,6 +26,12 @@ impl Times {
 }
 
 impl Auditor {
+    /// Engine times, microseconds: one that every core had passed when it was told last, and one that none had.
+    #[must_use]
+    pub fn engine_times(&self) -> (u64, u64) {
+        (self.times_of_reads.least, self.times_of_reads.most)
+    }
+
     /// The cores have gone on: the least and the highest of their engine times, microseconds.
     pub fn time_is(&mut self, least: u64, most: u64) {
         let moment = self.moment;

@@ -268,6 +268,7 @@ fn refusal_code(code: OpCode, failure: &Failure<'_>) -> Result<Code, String> {
         Status::UnknownName => Code::UnknownName,
         Status::WrongType => Code::WrongType,
         Status::Parked => Code::Parked,
+        Status::KeyFull => Code::KeyFull,
         Status::Capacity => Code::Capacity,
         Status::Gap => Code::Gap { expected: failure.expected().unwrap_or(0) },
         Status::Expired => Code::Expired,

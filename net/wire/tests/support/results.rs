@@ -245,6 +245,13 @@ fn failures() -> Vec<Sample> {
             Status::Gone,
             "offset 7 of topic 3, lane 0 is gone: its first event that is there is 100",
         ),
+        plain(
+            "key-full",
+            "final",
+            OpCode::Put,
+            Status::KeyFull,
+            "key k of shop/stock has 3 inputs waiting, allowed are 3",
+        ),
     ]
 }
 
