@@ -210,6 +210,7 @@ fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
             config: Vec::new(),
             replay: None,
             in_workers: false,
+            rolled_back: false,
         }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted, renamed: Vec::new() }
@@ -252,6 +253,7 @@ fn handler_5(old: HandlerEntryV5) -> HandlerEntry {
         exceptions: old.exceptions,
         timeout_nanos: old.timeout_nanos,
         config: Vec::new(),
+        control: None,
     }
 }
 
@@ -312,6 +314,7 @@ mod tests {
             config: Vec::new(),
             replay: None,
             in_workers: false,
+            rolled_back: false,
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted, renamed: Vec::new() }
@@ -382,6 +385,7 @@ mod tests {
             exceptions: vec![exception(Some(5), 0), exception(None, 402)],
             timeout_nanos: Some(30_000_000_000),
             config: vec![("h".to_owned(), "v".to_owned())],
+            control: None,
         });
         let (id, name, field) = (6, "s".to_owned(), Some("f".to_owned()));
         let begin = Begin::First;
@@ -406,6 +410,7 @@ mod tests {
         let app = &mut new.apps[0];
         app.config = vec![("a".to_owned(), "w".to_owned())];
         (app.version, app.loaded_micros) = (2, 1_764_000_000_000_000);
+        (app.rolled_back, app.tables[0].handlers[0].control) = (true, Some(vec![b'c']));
         app.past.push(PastVersion { version: 1, file: "app: b".to_owned(), loaded_micros: 1_763_000_000_000_000 });
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
@@ -435,6 +440,7 @@ mod tests {
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_6)), Ok(new.clone()));
         new = before_replay;
         new.apps[0].config.clear();
+        (new.apps[0].rolled_back, new.apps[0].tables[0].handlers[0].control) = (false, None);
         new.apps[0].tables[0].handlers[0].config.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(before));

@@ -29,6 +29,11 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
             json["succeeded"] = (*succeeded).into();
             put_payload(&mut json, "cookie", None, cookie);
         }
+        InputCause::Control { version, from, rolled_back } => {
+            json["version"] = (*version).into();
+            json["from"] = (*from).into();
+            json["rolled_back"] = (*rolled_back).into();
+        }
         _ => {}
     }
     let entry = catalog.table(table).map(|(_, entry)| entry);

@@ -26,6 +26,7 @@ mod store;
 mod timers;
 mod traced;
 mod typed;
+mod versions;
 mod waits;
 mod watch;
 
