@@ -6,9 +6,7 @@ pub use stream_id::StreamId;
 
 use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{
-    ConnId, HandlerId, LaneId, LaneKey, MapId, ShardId, Ssn, TableId, TopicId,
-};
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, LaneKey, MapId, ShardId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Bytes with one owner.

@@ -86,9 +86,10 @@ fn check_handler(
 /// A key that names a grain of the table.
 fn check_control(table: &TableSpec, key: &str, field: &Field<'_>) -> Result<(), AppFileError> {
     let place = field.fields(&["key"])?.required("key")?;
-    let bytes = table.key.encode_text(key).map_err(|error| {
-        place.error(format!("found {key:?}, which is no key of table {}: {error}", table.name))
-    })?;
+    let bytes = table
+        .key
+        .encode_text(key)
+        .map_err(|error| place.error(format!("found {key:?}, which is no key of table {}: {error}", table.name)))?;
     if bytes.is_empty() || bytes.len() > KEY_BYTES_MAX {
         let found = bytes.len();
         return Err(place.error(format!("found a key of {found} bytes; 1 to {KEY_BYTES_MAX} are allowed")));

@@ -91,8 +91,12 @@ fn a_key_that_is_none_is_refused_with_its_place() {
     let folder = Folder::new("told-key");
     let mut rig = Rig::start(&folder.0, &config(1), apps);
     let text = file("one").replace("\"7\"", "seven");
-    let tag = rig.send(0, SessionId(0), Operation::AppLoad { text: text.as_bytes().into(), force: false, dry_run: false });
+    let tag =
+        rig.send(0, SessionId(0), Operation::AppLoad { text: text.as_bytes().into(), force: false, dry_run: false });
     rig.settle_reply(tag);
     let refusal = rig.take(tag).expect("it is answered").unwrap_err();
-    assert!(refusal.message.contains("control.key") && refusal.message.contains("no key of table notes"), "{refusal:?}");
+    assert!(
+        refusal.message.contains("control.key") && refusal.message.contains("no key of table notes"),
+        "{refusal:?}"
+    );
 }

@@ -129,7 +129,9 @@ fn heard_once(name: &str, heard: &Counts, loaded: u32) -> Result<(), String> {
     let mut last = 0;
     for (version, from, count) in versions {
         if count != 1 || from != last || version == last {
-            return Err(format!("P4: {name} heard {count} times of version {version} behind {from}, and of {last} before"));
+            return Err(format!(
+                "P4: {name} heard {count} times of version {version} behind {from}, and of {last} before"
+            ));
         }
         last = version;
     }
