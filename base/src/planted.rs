@@ -252,6 +252,14 @@ pub enum Bug {
     WaitingForgotten = 244,
     /// A run leaves for a worker before what it shows is durable.
     OrderBeforeDurable = 245,
+    /// After a restart handlers hear again of a version of which they have heard.
+    VersionHeardAgain = 246,
+    /// A version that nobody has heard of when the server ends is not told after the start.
+    VersionLost = 247,
+    /// A handler hears of a version before every shard uses it.
+    VersionHeardEarly = 248,
+    /// A slot that has moved does not know of which versions its grains have heard.
+    VersionForgottenByMove = 249,
     /// A condition is judged when it is accepted, not when its turn comes.
     ConditionJudgedEarly = 190,
     /// A change under a condition is in one record with other changes of its grain: two states have one version.
@@ -300,7 +308,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 139] = [
+    pub const ALL: [Bug; 143] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -418,6 +426,10 @@ impl Bug {
         Bug::LostRunForgotten,
         Bug::WaitingForgotten,
         Bug::OrderBeforeDurable,
+        Bug::VersionHeardAgain,
+        Bug::VersionLost,
+        Bug::VersionHeardEarly,
+        Bug::VersionForgottenByMove,
         Bug::ConditionJudgedEarly,
         Bug::ConditionNotAlone,
         Bug::ConflictBeforeDurable,

@@ -101,6 +101,8 @@ pub struct HandlerEntry {
     pub timeout_nanos: Option<u64>,
     /// Its configuration: values by name.
     pub config: Vec<(String, String)>,
+    /// Key of the grain that hears of each version of the app through it; `None`: none does.
+    pub control: Option<Vec<u8>>,
 }
 
 /// What a handler does about failures of some kinds.
@@ -194,6 +196,8 @@ pub struct AppEntry {
     pub replay: Option<Replay>,
     /// Whether its handlers run in workers, outside this process.
     pub in_workers: bool,
+    /// Whether this version is an earlier one again: its file is that of one that was kept.
+    pub rolled_back: bool,
 }
 
 /// A version of an app that another one has replaced.

@@ -31,7 +31,10 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         }
         Bug::FolderFlushForgiven => aim_at_folder(knobs),
         Bug::DeletedAppStays => knobs.reloads = 2,
-        Bug::OldLivesGoOn | Bug::VersionRenumbers => (knobs.reloads, knobs.think_nanos) = (12, 20_000_000),
+        Bug::OldLivesGoOn | Bug::VersionRenumbers | Bug::VersionHeardEarly => {
+            (knobs.reloads, knobs.think_nanos) = (12, 20_000_000);
+        }
+        Bug::VersionHeardAgain | Bug::VersionLost => (knobs.crashes, knobs.reloads) = (knobs.crashes.max(6), 12),
         Bug::CutAfterItems | Bug::CutHoldsNothing | Bug::CutAheadOfRoot => aim_at_cut(bug, knobs),
         Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
         Bug::EditNotDumped | Bug::SkipUnnamed => aim_at_parked(bug, knobs),

@@ -211,6 +211,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             bug if is_of_versions(bug) => "swaps",
             bug if is_of_failures(bug) => "fails",
             Bug::OldLivesGoOn | Bug::VersionRenumbers => "versions",
+            Bug::VersionHeardAgain | Bug::VersionLost | Bug::VersionHeardEarly | Bug::VersionForgottenByMove => "versions",
             _ => "bank",
         };
         let workload = arguments.workload.clone().unwrap_or_else(|| usual.to_owned());

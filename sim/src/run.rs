@@ -427,6 +427,9 @@ impl Run {
         }
         self.watchers_act();
         self.step(true)?;
+        if self.workload.has_versions() {
+            self.versions_are_used()?;
+        }
         self.auditor.lives.tell(self.machine.clock.nanos(), self.machine.engine_times());
         for reply in std::mem::take(&mut self.machine.replies) {
             self.post(reply);

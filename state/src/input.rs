@@ -1,11 +1,12 @@
 //! What a grain consumes: inputs, where they came from, and their bytes in records.
 
+mod stream_id;
+
+pub use stream_id::StreamId;
+
 use gristmill_base::class::InputClass;
 use gristmill_base::codec::{DecodeError, Put, Reader};
-use gristmill_base::ids::{
-    ConnId, HandlerId, LaneId, LaneKey, MapId, SessionId, ShardId, SlotId, Ssn, SubscriptionId, TableId, TaskId,
-    TopicId,
-};
+use gristmill_base::ids::{ConnId, HandlerId, LaneId, LaneKey, MapId, ShardId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, MESSAGE_HOPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Bytes with one owner.
@@ -20,24 +21,6 @@ pub struct Responder {
     pub conn: ConnId,
     /// Chosen by the connection; comes back with the reply.
     pub tag: u64,
-}
-
-/// Name of a stream: a numbered sequence of inputs as one slot receives it. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StreamId {
-    /// Events of a lane through a subscription instance; positions are offsets.
-    Topic {
-        /// The instance.
-        subscription: SubscriptionId,
-        /// The lane.
-        lane: LaneId,
-    },
-    /// Messages from a slot (also from the slot itself); positions are dense from 1.
-    Slot(SlotId),
-    /// Operations of a client session; positions are dense from 1.
-    Session(SessionId),
-    /// Inputs of a task instance; positions are those of its stored cursor.
-    Task(TaskId),
 }
 
 /// One grain.
@@ -112,6 +95,15 @@ pub enum InputCause {
         cookie: Bytes,
         /// Whether the message was handled.
         succeeded: bool,
+    },
+    /// A version of the app became the one that is loaded.
+    Control {
+        /// Its number.
+        version: u32,
+        /// The one that the handler heard of before; 0 if there was none.
+        from: u32,
+        /// Whether it is an earlier one again.
+        rolled_back: bool,
     },
     /// A timer. Only in memory: timer firings are never copied into records.
     Timer {
@@ -215,51 +207,6 @@ fn key(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
 
 fn value(from: &mut Reader<'_>) -> Result<Bytes, DecodeError> {
     Ok(from.bytes("value", VALUE_BYTES_MAX)?.into())
-}
-
-impl StreamId {
-    /// First byte of a session's, whose number follows.
-    pub(crate) const SESSION: u8 = 3;
-
-    /// Adds its bytes.
-    pub fn encode(self, out: &mut impl Put) {
-        match self {
-            Self::Topic { subscription, lane } => {
-                out.put_u8(1);
-                out.put_varint(subscription.0.into());
-                out.put_varint(lane.0.into());
-            }
-            Self::Slot(slot) => {
-                out.put_u8(2);
-                out.put_varint(slot.0.into());
-            }
-            Self::Session(session) => {
-                out.put_u8(Self::SESSION);
-                out.put_varint(session.0);
-            }
-            Self::Task(task) => {
-                out.put_u8(4);
-                out.put_varint(task.0.into());
-            }
-        }
-    }
-
-    /// Takes its bytes.
-    ///
-    /// # Errors
-    /// Bytes that name no stream.
-    pub fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(match from.u8()? {
-            1 => Self::Topic {
-                subscription: SubscriptionId(from.varint_as("subscription")?),
-                lane: LaneId(from.varint_as("lane")?),
-            },
-            2 => Self::Slot(SlotId(from.varint_as("slot")?)),
-            Self::SESSION => Self::Session(SessionId(from.varint()?)),
-            4 => Self::Task(TaskId(from.varint_as("task")?)),
-            found => return Err(DecodeError::Unknown { what: "stream kind", found: found.into() }),
-        })
-    }
 }
 
 impl GrainAddress {
@@ -420,6 +367,12 @@ impl InputCause {
                 out.put_bytes(cookie);
                 out.put_u8(u8::from(*succeeded));
             }
+            Self::Control { version, from, rolled_back } => {
+                out.put_u8(5);
+                out.put_varint((*version).into());
+                out.put_varint((*from).into());
+                out.put_u8(u8::from(*rolled_back));
+            }
             Self::Timer { .. } => unreachable!("timer firings are never copied into records"),
         }
     }
@@ -434,6 +387,11 @@ impl InputCause {
             2 => Self::Client,
             3 => Self::Message,
             4 => Self::Response { cookie: value(from)?, succeeded: from.u8()? != 0 },
+            5 => Self::Control {
+                version: from.varint_as("version")?,
+                from: from.varint_as("version")?,
+                rolled_back: from.u8()? != 0,
+            },
             found => return Err(DecodeError::Unknown { what: "input cause", found: found.into() }),
         })
     }
@@ -500,7 +458,7 @@ impl Input {
         let cause = match &self.cause {
             InputCause::Event { key, .. } => key.as_ref().map_or(0, |key| key.len()),
             InputCause::Response { cookie, .. } => cookie.len(),
-            InputCause::Client | InputCause::Message | InputCause::Timer { .. } => 0,
+            InputCause::Client | InputCause::Message | InputCause::Timer { .. } | InputCause::Control { .. } => 0,
         };
         64 + cause + self.operation.weight() + self.callback.as_ref().map_or(0, CallbackAddress::weight)
     }
@@ -584,5 +542,21 @@ impl Target {
             Self::Grain(address, input) => address.key.len() + input.weight(),
             Self::Lane(_, _, key, value) => key.len() + value.len(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_a_version_as_an_input() {
+        let cause = InputCause::Control { version: 300, from: 2, rolled_back: true };
+        let input = Input::new(cause, GrainOperation::Call(HandlerId(9), [].into()));
+        let mut bytes = Vec::new();
+        input.encode(&mut bytes);
+        assert_eq!(bytes, [5, 0xac, 2, 2, 1, 6, 9, 0, 0, 0]);
+        assert_eq!(Input::decode(&mut Reader::new(&bytes)), Ok(input));
+        assert!((0..bytes.len()).all(|end| Input::decode(&mut Reader::new(&bytes[..end])).is_err()));
     }
 }

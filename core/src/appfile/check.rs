@@ -3,6 +3,7 @@
 use super::field::Field;
 use super::{AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType};
 use gristmill_base::datatype::DataType;
+use gristmill_base::limits::KEY_BYTES_MAX;
 use gristmill_base::nearest::nearest;
 use std::collections::BTreeMap;
 
@@ -45,6 +46,9 @@ fn check_handler(
 ) -> Result<(), AppFileError> {
     let fields = field.fields(&super::HANDLER_FIELDS)?;
     super::exceptions::check_uses(app, table, handler, &fields)?;
+    if let (Some(key), Some(field)) = (&handler.control, fields.optional("control")) {
+        check_control(table, key, &field)?;
+    }
     let subscribes = fields.list("subscribe")?;
     let names = handler.subscribe.iter().map(|subscribe| subscribe.name.as_str());
     unique("name", "subscriptions of this handler", &subscribes, names)?;
@@ -77,6 +81,20 @@ fn check_handler(
         }
         _ => Ok(()),
     }
+}
+
+/// A key that names a grain of the table.
+fn check_control(table: &TableSpec, key: &str, field: &Field<'_>) -> Result<(), AppFileError> {
+    let place = field.fields(&["key"])?.required("key")?;
+    let bytes = table
+        .key
+        .encode_text(key)
+        .map_err(|error| place.error(format!("found {key:?}, which is no key of table {}: {error}", table.name)))?;
+    if bytes.is_empty() || bytes.len() > KEY_BYTES_MAX {
+        let found = bytes.len();
+        return Err(place.error(format!("found a key of {found} bytes; 1 to {KEY_BYTES_MAX} are allowed")));
+    }
+    Ok(())
 }
 
 fn check_subscribe(

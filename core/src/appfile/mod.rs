@@ -137,6 +137,8 @@ pub struct HandlerSpec {
     pub timeout: Option<Duration>,
     /// What it may ask for beside what the app has; its own counts where both have a name.
     pub config: Config,
+    /// Key of the grain that hears of each version of the app, as text; `None`: none does.
+    pub control: Option<String>,
 }
 
 /// A subscription of a handler.
@@ -348,8 +350,8 @@ fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {
 }
 
 /// The keys of a handler.
-const HANDLER_FIELDS: [&str; 8] =
-    ["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic", "on_failure", "timeout", "config"];
+const HANDLER_FIELDS: [&str; 9] =
+    ["name", "subscribe", "retry", "on_exhausted", "dead_letter_topic", "on_failure", "timeout", "config", "control"];
 
 fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError> {
     let fields = handler.fields(&HANDLER_FIELDS)?;
@@ -362,7 +364,13 @@ fn read_handler(handler: &field::Field<'_>) -> Result<HandlerSpec, AppFileError>
         on_failure: fields.list("on_failure")?.iter().map(|name| name.name()).collect::<Result<_, _>>()?,
         timeout: fields.optional("timeout").map(|timeout| timeout.timeout()).transpose()?,
         config: fields.optional("config").map(|config| config.config()).transpose()?.unwrap_or_default(),
+        control: fields.optional("control").map(|control| read_control(&control)).transpose()?,
     })
+}
+
+fn read_control(control: &field::Field<'_>) -> Result<String, AppFileError> {
+    let fields = control.fields(&["key"])?;
+    Ok(fields.required("key")?.text()?.to_owned())
 }
 
 fn read_subscribe(subscribe: &field::Field<'_>) -> Result<SubscribeSpec, AppFileError> {

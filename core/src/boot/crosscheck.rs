@@ -66,6 +66,6 @@ fn issued(
             let end = slots.get(&home).and_then(|(sender, _)| sender.lanes.get(&lane)).map_or(0, |lane| lane.end().0);
             Some((home, end))
         }
-        StreamId::Session(_) | StreamId::Task(_) => None,
+        StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => None,
     }
 }

@@ -293,6 +293,14 @@ impl Difference {
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             self.changes(about, format!("failures go to other exception handlers: {names}"));
         }
+        if old.control != new.control {
+            let text = match (&old.control, &new.control) {
+                (_, None) => "hears of no further version of the app",
+                (None, Some(_)) => "hears of versions of the app, this one first",
+                (Some(_), Some(_)) => "hears of versions of the app for another key",
+            };
+            self.changes(about, text);
+        }
         self.config(about, &old.config, &new.config);
         if old.dead_letter != new.dead_letter {
             let name = new.dead_letter.and_then(|id| app.topics.iter().find(|topic| topic.id == id));

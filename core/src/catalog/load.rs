@@ -62,6 +62,7 @@ impl Catalog {
             catalog.apps.push(entry);
             return catalog;
         };
+        entry.rolled_back = old.past.iter().any(|past| past.file == text);
         entry.past = past(old);
         let gone = Deleted::between(old, &entry);
         if !gone.is_empty() {
@@ -133,7 +134,7 @@ impl Catalog {
                     subscriptions.push(Subscription { id: self.number_of(same), paused, begin, ..wanted });
                 }
                 let dead_letter = handler.dead_letter_topic.as_deref().map(topic_named);
-                handlers.push(handler_entry(handler_id, handler, dead_letter));
+                handlers.push(handler_entry(handler_id, table, handler, dead_letter));
             }
             put_exceptions(file, table, &mut handlers);
             let (maps, retired) = maps(table, known);
@@ -163,6 +164,7 @@ impl Catalog {
             config: file.config.clone(),
             replay: None,
             in_workers: file.language == Language::Python,
+            rolled_back: false,
         }
     }
 }
@@ -256,7 +258,7 @@ fn maps(table: &TableSpec, known: Option<&Table>) -> (Vec<Map>, Vec<Map>) {
     (maps, retired)
 }
 
-fn handler_entry(id: u32, handler: &HandlerSpec, dead_letter: Option<u32>) -> HandlerEntry {
+fn handler_entry(id: u32, table: &TableSpec, handler: &HandlerSpec, dead_letter: Option<u32>) -> HandlerEntry {
     let retry = handler.retry.as_ref();
     HandlerEntry {
         id,
@@ -274,6 +276,7 @@ fn handler_entry(id: u32, handler: &HandlerSpec, dead_letter: Option<u32>) -> Ha
         exceptions: Vec::new(),
         timeout_nanos: handler.timeout.map(|timeout| timeout.as_nanos() as u64),
         config: handler.config.clone(),
+        control: handler.control.as_deref().map(|key| table.key.encode_text(key).expect("the app file was validated")),
     }
 }
 

@@ -210,6 +210,7 @@ fn catalog_5(CatalogV5 { version, next, apps, deleted }: CatalogV5) -> Catalog {
             config: Vec::new(),
             replay: None,
             in_workers: false,
+            rolled_back: false,
         }
     };
     Catalog { version, next, apps: apps.into_iter().map(app).collect(), deleted, renamed: Vec::new() }
@@ -252,6 +253,7 @@ fn handler_5(old: HandlerEntryV5) -> HandlerEntry {
         exceptions: old.exceptions,
         timeout_nanos: old.timeout_nanos,
         config: Vec::new(),
+        control: None,
     }
 }
 
@@ -312,6 +314,7 @@ mod tests {
             config: Vec::new(),
             replay: None,
             in_workers: false,
+            rolled_back: false,
         };
         let deleted = vec![Deleted { tables: vec![7], topics: vec![8], subscriptions: vec![] }];
         Catalog { version: 3, next: 9, apps: vec![app], deleted, renamed: Vec::new() }
@@ -382,6 +385,7 @@ mod tests {
             exceptions: vec![exception(Some(5), 0), exception(None, 402)],
             timeout_nanos: Some(30_000_000_000),
             config: vec![("h".to_owned(), "v".to_owned())],
+            control: None,
         });
         let (id, name, field) = (6, "s".to_owned(), Some("f".to_owned()));
         let begin = Begin::First;
@@ -406,6 +410,7 @@ mod tests {
         let app = &mut new.apps[0];
         app.config = vec![("a".to_owned(), "w".to_owned())];
         (app.version, app.loaded_micros) = (2, 1_764_000_000_000_000);
+        (app.rolled_back, app.tables[0].handlers[0].control) = (true, Some(vec![b'c']));
         app.past.push(PastVersion { version: 1, file: "app: b".to_owned(), loaded_micros: 1_763_000_000_000_000 });
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
@@ -435,6 +440,7 @@ mod tests {
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_6)), Ok(new.clone()));
         new = before_replay;
         new.apps[0].config.clear();
+        (new.apps[0].rolled_back, new.apps[0].tables[0].handlers[0].control) = (false, None);
         new.apps[0].tables[0].handlers[0].config.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(before));
@@ -459,22 +465,23 @@ mod tests {
         "00a493d600000000000000000000000062726f6b656effff2affffffffffffff62726f6b656effff2affffffffffffff",
         "65ffffffffffffffd8ffffff0200000000000000010000000500000000000000ffffffffffffffff65ffffffffffffff",
         "c0ffffff02000000010000000000000000000000920100006e6f206d6f6e657968ffffffffffffff76ffffffffffffff",
-        "0500000068ffffffffffffff0300000040420f000000000080841e000000000001010000010000000200000074ffffff",
-        "0200000000000000010000000000000000ac23fc06000000a8ffffff01000000070000006d30ffffffffffff00000000",
-        "0000000000000000000000000000000000000000000000000400000074ffffffffffffff00010000a8feffff02000000",
-        "70ffffff01000000010000000000000000a493d60000000001000000a4ffffff01000000000000000000100000000000",
-        "0600000073ffffffffffffff0200000004000000050000000100000066ffffffffffffff010000000000000000000000",
-        "0000000000000000010000006170703a2062ffff000000000030bd6c7043060061ffffffffffffff77ffffffffffffff",
-        "000000006d30ffffffffffff00000000000000000000000000000000000000000000000000000000030000006d33ffff",
-        "ffffffff00000000010000000000000000a493d6000000000000000000000000070000006d30ffffffffffff00000000",
-        "00000000000000000000000000000000000000000000000004000000000000001f00000074ffffffffffffff00010000",
-        "70ffffff02000000b8ffffff00000000010000000000000000a493d600000000010000009cffffff0100000000000000",
-        "000010000000000006000000000000002000000073ffffffffffffff020000001f000000050000000100000066ffffff",
-        "ffffffff01000000010000000000000005000000000000000100000061ffffffffffffff020000006170703a2061ffff",
-        "b0fcffff0100000030feffff0100000070feffff01000000004062415944060098feffff01000000a8feffff01000000",
-        "01000000000000001e0000000100000002000000000000004d00000000000000630000000000000000ffffff01000000",
-        "48ffffff0100000000000000000000000700000008000000f8ffffff01000000f4ffffff01000000f0ffffff00000000",
-        "030000000400000003000000000000000900000044ffffff01000000ccffffff01000000dcffffff0100000000000000",
+        "63000000000000000500000068ffffffffffffff0300000040420f000000000080841e00000000000101000001000000",
+        "020000006cffffff0200000000000000010000000000000000ac23fc06000000a0ffffff0100000001000000a4ffffff",
+        "0100000000000000070000006d30ffffffffffff00000000000000000000000000000000000000000000000000000000",
+        "0400000074ffffffffffffff0001000090feffff0200000060ffffff01000000010000000000000000a493d600000000",
+        "01000000a4ffffff010000000000000000001000000000000600000073ffffffffffffff020000000400000005000000",
+        "0100000066ffffffffffffff0100000000000000000000000000000000000000010000006170703a2062ffff00000000",
+        "0030bd6c7043060061ffffffffffffff77ffffffffffffff000000006d30ffffffffffff000000000000000000000000",
+        "00000000000000000000000000000000030000006d33ffffffffffff00000000010000000000000000a493d600000000",
+        "0000000000000000070000006d30ffffffffffff00000000000000000000000000000000000000000000000000000000",
+        "04000000000000001f00000074ffffffffffffff0001000070ffffff02000000b8ffffff000000000100000000000000",
+        "00a493d600000000010000009cffffff0100000000000000000010000000000006000000000000002000000073ffffff",
+        "ffffffff020000001f000000050000000100000066ffffffffffffff0100000001000000000000000500000000000000",
+        "0100000061ffffffffffffff020000006170703a2061ffff98fcffff0100000030feffff0100000070feffff01000000",
+        "004062415944060098feffff01000000a8feffff0100000001000000000000001e000000010000000200000000000000",
+        "4d00000000000000630000000000000000ffffff0100000048ffffff0100000000010000000000000700000008000000",
+        "f8ffffff01000000f4ffffff01000000f0ffffff00000000030000000400000003000000000000000900000044ffffff",
+        "01000000ccffffff01000000dcffffff0100000000000000",
     );
     /// As version 5 wrote it.
     const GOLDEN_5: &str = concat!(

@@ -167,6 +167,13 @@ impl Catalog {
             if rebuilt.iter().any(|it| it.old == table.id) {
                 continue;
             }
+            if let Some(handler) = table.handlers.iter().find(|handler| handler.control.is_some()) {
+                return Err(CatalogError(format!(
+                    "handler {} of table {} hears of versions of the app (control), which no event brings again; allowed: tables \
+                     without such a handler",
+                    handler.name, table.name
+                )));
+            }
             let new = Table { id: catalog.number(), ..table.clone() };
             let mut of_table = entry.subscriptions.iter().filter(|it| it.table == table.id).peekable();
             if let Some(paused) = of_table.clone().find(|it| it.paused) {

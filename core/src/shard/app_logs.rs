@@ -113,6 +113,7 @@ impl Shard {
             (_, Some(InputCause::Event { offset, .. })) => format!("event {offset}"),
             (_, Some(InputCause::Client)) => "invoke".to_owned(),
             (_, Some(InputCause::Response { .. })) => "response".to_owned(),
+            (_, Some(InputCause::Control { version, .. })) => format!("version {version}"),
             _ => "message".to_owned(),
         };
         let key: String = String::from_utf8_lossy(&here.key).chars().take(KEY_CHARS_MAX).collect();

@@ -186,6 +186,10 @@ impl Shard {
             self.drop_dead_feeds();
             self.resume_feeds(&old);
             self.watches.all_are_due();
+            if planted::is(Bug::VersionHeardEarly) {
+                let catalog = self.catalog.clone();
+                self.tell_versions_of(&catalog);
+            }
         }
         self.say(from, Item::CatalogUsed(version));
     }
@@ -246,6 +250,7 @@ impl Shard {
         if self.catalog.version == version {
             self.shown = self.catalog.clone();
             self.begin_new_feeds();
+            self.versions_due = true;
         }
         self.say(from, Item::CatalogUsed(version));
     }

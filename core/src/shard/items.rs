@@ -176,7 +176,7 @@ impl Shard {
                     self.rewind_feed(subscription, LaneKey { topic: TopicId(topic), lane }, at, received);
                 }
             }
-            StreamId::Session(_) | StreamId::Task(_) => {}
+            StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => {}
         }
     }
 
@@ -192,7 +192,7 @@ impl Shard {
                     self.feed_reported(subscription, LaneKey { topic: TopicId(topic), lane }, at, cursor);
                 }
             }
-            StreamId::Session(_) | StreamId::Task(_) => {}
+            StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => {}
         }
     }
 }

@@ -69,6 +69,7 @@ mod traced;
 mod turn;
 mod upkeep;
 mod versioned;
+mod versions;
 mod views;
 mod waiting;
 mod warm;
@@ -105,6 +106,7 @@ use gristmill_base::env::{Completion, DiskError, DiskOp, FileId, OpenMode, Rng, 
 use gristmill_base::ids::LaneKey;
 use gristmill_base::ids::{ConnId, Lsn, Offset, ShardId, SlotId, Ssn, SubscriptionId, Term};
 use gristmill_base::placement::Owners;
+use gristmill_base::planted::{self, Bug};
 use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
@@ -258,6 +260,8 @@ pub struct Shard {
     catalog: Arc<Catalog>,
     /// The snapshot that clients are told of: every shard uses it.
     shown: Arc<Catalog>,
+    /// Whether a handler may have to hear of a version of its app.
+    versions_due: bool,
     host: Box<dyn HandlerHost>,
     rng: Box<dyn Rng + Send>,
     /// Only the simulator sets it.
@@ -443,6 +447,7 @@ impl Shard {
             slots: by_id(parts.slots, slot_count),
             log: ShardLog(parts.log),
             shown: parts.catalog.clone(),
+            versions_due: !planted::is(Bug::VersionLost),
             catalog: parts.catalog,
             host: parts.host,
             rng: parts.rng,
@@ -541,6 +546,9 @@ impl Shard {
             }
         }
         self.note_lives();
+        if planted::is(Bug::VersionHeardAgain) {
+            self.slots.iter_mut().flatten().for_each(|slot| slot.forget_versions());
+        }
         self
     }
 

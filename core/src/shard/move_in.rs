@@ -236,6 +236,10 @@ impl Shard {
         if planted::is(Bug::MoveForgetsSessions) {
             state.forget_sessions();
         }
+        if planted::is(Bug::VersionForgottenByMove) {
+            state.forget_versions();
+        }
+        self.versions_due = true;
         for (session, pos, responder) in export.waiting {
             state.attach(session, pos, responder);
         }

@@ -67,7 +67,7 @@ impl Shard {
                 let sender = match stream {
                     StreamId::Slot(sender) => Some(sender),
                     StreamId::Topic { .. } => self.home_of(stream),
-                    StreamId::Session(_) | StreamId::Task(_) => None,
+                    StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => None,
                 };
                 if sender == Some(slot) {
                     due.push((receiver.id, stream, receiver.last_lsn()));
@@ -99,7 +99,7 @@ impl Shard {
             Item::Expected { stream, .. } | Item::Report { stream, .. } => match stream {
                 StreamId::Slot(from) => Some(*from),
                 StreamId::Topic { .. } => self.home_of(*stream),
-                StreamId::Session(_) | StreamId::Task(_) => None,
+                StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => None,
             },
             _ => None,
         }

@@ -433,6 +433,7 @@ pub(super) fn name_of(identity: &Origin) -> String {
         Origin::Stream(StreamId::Slot(slot), pos) => format!("message:{}:{pos}", slot.0),
         Origin::Stream(StreamId::Session(session), pos) => format!("client:{}:{pos}", session.0),
         Origin::Stream(StreamId::Task(task), pos) => format!("record:{}:{pos}", task.0),
+        Origin::Stream(StreamId::Control { handler, .. }, pos) => format!("control:{}:{pos}", handler.0),
         Origin::Backlog(n) => format!("backlog:{n}"),
         Origin::Timer(name, generation) => format!("timer:{}:{name}", generation.0),
     }
@@ -446,5 +447,6 @@ pub(super) fn cause_name(cause: &InputCause) -> &'static str {
         InputCause::Message => "message",
         InputCause::Response { .. } => "response",
         InputCause::Timer { .. } => "timer",
+        InputCause::Control { .. } => "control",
     }
 }

@@ -132,7 +132,7 @@ impl Shard {
                 let topic = gristmill_base::ids::TopicId(topic);
                 lane_home(topic, lane, self.catalog.lane_count(topic), self.config.slot_count)
             }
-            StreamId::Session(_) | StreamId::Task(_) => return,
+            StreamId::Session(_) | StreamId::Task(_) | StreamId::Control { .. } => return,
         };
         self.say(self.owner(sender), Item::Report { stream, at, cursor });
     }

@@ -305,6 +305,7 @@ impl Shard {
             let from = match source {
                 Source::Client => "writes or invokes of clients".to_owned(),
                 Source::Timer => "timers".to_owned(),
+                Source::Control => "versions of the app (control)".to_owned(),
                 Source::Table(from) => format!("messages of {}", name(from.0)),
             };
             let of = replay.tables.iter().find(|it| it.old == *table).map_or("?", |it| it.new.name.as_str());

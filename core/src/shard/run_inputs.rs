@@ -69,6 +69,7 @@ pub(super) fn sdk_input<'a>(
         InputCause::Client => Cause::Invoke,
         InputCause::Message => Cause::Message,
         InputCause::Response { cookie, succeeded } => Cause::Response { cookie, succeeded: *succeeded },
+        &InputCause::Control { version, from, rolled_back } => Cause::Control { version, from, rolled_back },
         InputCause::Timer { name, due_micros } => Cause::Timer { name, due_micros: *due_micros, missed: 0 },
     };
     gristmill_sdk::Input { cause, payload }

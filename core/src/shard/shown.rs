@@ -29,6 +29,7 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
             json["succeeded"] = (*succeeded).into();
             put_payload(&mut json, "cookie", None, cookie);
         }
+        InputCause::Control { version, from, rolled_back } => put_version(&mut json, *version, *from, *rolled_back),
         _ => {}
     }
     let entry = catalog.table(table).map(|(_, entry)| entry);
@@ -79,6 +80,12 @@ pub(super) fn input(catalog: &Catalog, table: TableId, input: &Input, origin: Op
         }
     }
     json
+}
+
+fn put_version(json: &mut Value, version: u32, from: u32, rolled_back: bool) {
+    json["version"] = version.into();
+    json["from"] = from.into();
+    json["rolled_back"] = rolled_back.into();
 }
 
 /// Puts bytes into what is shown, as the text that their type has, cut where it is long; of bytes without a type as text if they

@@ -173,6 +173,7 @@ impl Shard {
             self.watch_step();
         }
         if self.log.0.failed().is_none() {
+            self.tell_versions();
             self.pump_feeds();
             self.pump_local();
             self.workers_step();

@@ -62,6 +62,8 @@ pub enum OrderCause {
     Response { cookie: Vec<u8>, succeeded: bool },
     /// A timer came due.
     Timer { name: String, due_micros: u64, missed: u64 },
+    /// A version of the app is loaded.
+    Control { version: u32, from: u32, rolled_back: bool },
 }
 
 impl From<Cause<'_>> for OrderCause {
@@ -72,6 +74,7 @@ impl From<Cause<'_>> for OrderCause {
             Cause::Message => Self::Message,
             Cause::Response { cookie, succeeded } => Self::Response { cookie: cookie.to_vec(), succeeded },
             Cause::Timer { name, due_micros, missed } => Self::Timer { name: name.to_owned(), due_micros, missed },
+            Cause::Control { version, from, rolled_back } => Self::Control { version, from, rolled_back },
         }
     }
 }
@@ -125,7 +128,7 @@ impl OrderCause {
             Self::Event { key, .. } => key.len(),
             Self::Response { cookie, .. } => cookie.len(),
             Self::Timer { name, .. } => name.len(),
-            Self::Invoke | Self::Message => 0,
+            Self::Invoke | Self::Message | Self::Control { .. } => 0,
         }
     }
 }

@@ -27,6 +27,7 @@ mod store;
 mod timers;
 mod traced;
 mod typed;
+mod versions;
 mod waits;
 mod watch;
 

@@ -101,6 +101,12 @@ fn put_cause(to: &mut Vec<u8>, cause: &OrderCause) {
             to.put_u64(*due_micros);
             to.put_varint(*missed);
         }
+        OrderCause::Control { version, from, rolled_back } => {
+            to.put_u8(5);
+            to.put_varint((*version).into());
+            to.put_varint((*from).into());
+            to.put_u8(u8::from(*rolled_back));
+        }
     }
 }
 

@@ -47,6 +47,7 @@ fn order() -> Order {
             input(OrderCause::Message, b"m", 7),
             input(response, b"r", 8),
             input(timer, b"p", 1 << 100),
+            input(OrderCause::Control { version: 300, from: 2, rolled_back: true }, b"", 9),
         ],
     }
 }

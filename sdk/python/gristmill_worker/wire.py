@@ -45,7 +45,16 @@ class Timer:
     missed: int
 
 
-Cause = Union[Event, Invoke, Message, Response, Timer]
+@dataclass(frozen=True)
+class Control:
+    """A version of the app is loaded; `from_version` is the one that the handler heard of before, 0 if none."""
+
+    version: int
+    from_version: int
+    rolled_back: bool
+
+
+Cause = Union[Event, Invoke, Message, Response, Timer, Control]
 
 
 @dataclass(frozen=True)
@@ -199,6 +208,8 @@ def read_cause(data: Reader) -> Cause:
         return Response(data.bytes(), data.u8() == 1)
     if kind == 4:
         return Timer(data.text(), data.u64(), data.varint())
+    if kind == 5:
+        return Control(data.varint(), data.varint(), data.u8() == 1)
     raise ProtocolError(f"{kind} is no known cause")
 
 

@@ -65,6 +65,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual((run.shard, run.number, run.table, run.handler, run.key), (1, 5, "counts", "count", b"k"))
         self.assertEqual((run.value, run.caught), (b"\1\2", ("bad", "why", 3)))
         causes = [wire.Event(b"k", 300, 7), wire.Invoke(), wire.Message(), wire.Response(b"c", True), wire.Timer("t", 9, 2)]
+        causes.append(wire.Control(300, 2, True))
         self.assertEqual([one.cause for one in run.inputs], causes)
         self.assertEqual(run.inputs[4].id, 1 << 100)
         body = wire.Reader(VECTORS["rows"][5:])

@@ -36,6 +36,16 @@ pub enum Cause<'a> {
         /// where it repeats by a line of cron.
         missed: u64,
     },
+    /// A version of the app has become the one that is loaded, and the handler wants to hear of that (`control` in the app file).
+    /// The payload is empty. Each version is heard of once; one that was replaced before its turn came is left out.
+    Control {
+        /// Its number.
+        version: u32,
+        /// The one that this handler heard of before; 0 if there was none.
+        from: u32,
+        /// Whether the file is that of an earlier version: the app was rolled back.
+        rolled_back: bool,
+    },
 }
 
 /// One thing for a grain to handle.

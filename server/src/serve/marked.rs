@@ -21,6 +21,7 @@ impl HandlerHost for MarkedApps {
             Cause::Message => ("message", 0),
             Cause::Response { .. } => ("response", 0),
             Cause::Timer { .. } => ("timer", 0),
+            Cause::Control { .. } => ("control", 0),
         });
         let key = access.grain_key();
         let running = Running {

@@ -19,6 +19,27 @@ impl Run {
         }
         self.put_app()?;
         self.workload.version_used();
+        if is_last && self.rng.below(2) == 0 {
+            // Nothing of what begins by itself with a version may be lost.
+            sometimes::reached("crash behind the load of a version");
+            self.restart()?;
+        }
+        Ok(())
+    }
+
+    /// A version may be told to handlers once every shard uses it.
+    pub(super) fn versions_are_used(&self) -> Result<(), String> {
+        let cores = || self.machine.cores.iter().map(|core| &core.shard);
+        let name = self.workload.app().name;
+        let used = cores().map(|shard| shard.catalog().app(name).map_or(0, |app| app.version)).min().unwrap_or(0);
+        for shard in cores() {
+            let Some(app) = shard.catalog().app(name) else { continue };
+            let tables: Vec<u32> = app.tables.iter().map(|table| table.id).collect();
+            let told = shard.version_told(&tables);
+            if told > u64::from(used) {
+                return Err(format!("order: version {told} is told to a handler, and a shard uses version {used}"));
+            }
+        }
         Ok(())
     }
 

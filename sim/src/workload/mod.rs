@@ -128,6 +128,7 @@ impl Names {
         let mut lanes = slot.lanes.keys().filter(|lane| self.app.topics.iter().all(|topic| topic.id != lane.topic.0));
         let mut streams = slot.streams().into_iter().filter(|(id, _)| match id {
             StreamId::Topic { subscription, .. } => self.app.subscriptions.iter().all(|own| own.id != subscription.0),
+            StreamId::Control { table, .. } => !is_mine(table.0),
             _ => false,
         });
         let mut metrics = slot.metrics.iter().filter(|((table, ..), _)| !is_mine(table.0));

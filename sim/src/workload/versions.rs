@@ -8,7 +8,7 @@ use crate::rng::SimRng;
 use crate::rows::WholeGrain;
 use gristmill_base::datatype::{decode_u64, encode_u64};
 use gristmill_base::ids::MapId;
-use gristmill_sdk::{App, Context, Failure, Input, Reply};
+use gristmill_sdk::{App, Cause, Context, Failure, Input, Reply};
 use std::collections::BTreeMap;
 
 /// What every version has, with the time to live of `lives`, what `count` does when it fails, and further tables.
@@ -20,6 +20,8 @@ macro_rules! version {
             "{id: 1, name: sent, key: string, value: u64}]\n    handlers:\n      - name: count\n",
             "        subscribe: [{name: ins, topic: ins}]\n",
             $retry,
+            "  - name: controls\n    key: string\n    maps: [{id: 0, name: heard, key: string, value: u64}]\n    handlers:\n",
+            "      - {name: hear, control: {key: here}}\n      - {name: listen, control: {key: here}}\n",
             "  - name: lives\n    key: string\n    value: bytes\n",
             $ttl,
             "    handlers: [{name: keep}]\n",
@@ -96,6 +98,49 @@ fn keep(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> 
     Ok(Reply::none())
 }
 
+/// Notes the version, and that before it, of which a handler hears.
+fn hear_as(name: &str, input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    let Cause::Control { version, from, .. } = input.cause else { return Err(Failure::new("called by no version")) };
+    bump(context, "heard", format!("{name} {version} {from}").as_bytes())?;
+    Ok(Reply::none())
+}
+
+fn hear(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    hear_as("hear", input, context)
+}
+
+fn listen(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    hear_as("listen", input, context)
+}
+
+/// Checks what a handler has heard of versions: each once, with the one before it, the last of them the one that is loaded.
+fn heard_once(name: &str, heard: &Counts, loaded: u32) -> Result<(), String> {
+    let mut versions = Vec::new();
+    for (entry, count) in heard {
+        let words: Vec<&str> = entry.split(' ').collect();
+        let [of, version, from] = words[..] else { return Err(format!("P2: nobody notes {entry:?}")) };
+        if of != name {
+            continue;
+        }
+        let number = |text: &str| text.parse::<u32>().map_err(|error| format!("P2: {entry:?}: {error}"));
+        versions.push((number(version)?, number(from)?, *count));
+    }
+    versions.sort_unstable();
+    let mut last = 0;
+    for (version, from, count) in versions {
+        if count != 1 || from != last || version == last {
+            return Err(format!(
+                "P4: {name} heard {count} times of version {version} behind {from}, and of {last} before"
+            ));
+        }
+        last = version;
+    }
+    if last != loaded {
+        return Err(format!("P1: version {loaded} is loaded, and {name} heard of {last} last"));
+    }
+    Ok(())
+}
+
 type Counts = BTreeMap<String, u64>;
 
 /// The counts of a map of all grains of a table.
@@ -137,6 +182,8 @@ impl Workload for Versions {
             .each("lives", "keep", keep)
             .each("extra", "note", note)
             .each("mirror", "copy", copy)
+            .each("controls", "hear", hear)
+            .each("controls", "listen", listen)
     }
 
     fn has_versions(&self) -> bool {
@@ -201,6 +248,9 @@ impl Workload for Versions {
     fn check(&self, machine: &Machine, names: &Names, auditor: &Auditor) -> Result<(), String> {
         let grains = machine.all_grains()?;
         each_once("counts", counts(names, &grains, "counts", 0), auditor)?;
+        let loaded = machine.cores[0].shard.catalog().app("versions").map_or(0, |app| app.version);
+        let heard = counts(names, &grains, "controls", 0);
+        ["hear", "listen"].into_iter().try_for_each(|name| heard_once(name, &heard, loaded))?;
         // What a backup took in may be of a version without these.
         if names.has_table("mirror") {
             each_once("mirror", counts(names, &grains, "mirror", 2), auditor)?;

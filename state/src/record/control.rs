@@ -114,10 +114,14 @@ impl Control {
         Ok(control)
     }
 
-    /// Whether a stream goes with a tombstone of these subscriptions.
+    /// Whether a stream goes with a tombstone of these tables and subscriptions.
     #[must_use]
-    pub fn ends(stream: StreamId, subscriptions: &[u32]) -> bool {
-        matches!(stream, StreamId::Topic { subscription, .. } if subscriptions.contains(&subscription.0))
+    pub fn ends(stream: StreamId, tables: &[u32], subscriptions: &[u32]) -> bool {
+        match stream {
+            StreamId::Topic { subscription, .. } => subscriptions.contains(&subscription.0),
+            StreamId::Control { table, .. } => tables.contains(&table.0),
+            StreamId::Slot(_) | StreamId::Session(_) | StreamId::Task(_) => false,
+        }
     }
 }
 

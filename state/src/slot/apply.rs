@@ -116,6 +116,11 @@ impl Slot {
         }
     }
 
+    /// Forgets of which versions of their apps grains have heard, where a bug is planted that does.
+    pub fn forget_versions(&mut self) {
+        self.streams.retain(|id, _| !matches!(id, StreamId::Control { .. }));
+    }
+
     /// Applies a commit. Volatile queues are the caller's part.
     pub(super) fn apply_commit(&mut self, kind: RecordKind, commit: Commit, ssn: Ssn, lsn: Lsn) {
         self.note_sources(kind, &commit);
@@ -271,9 +276,9 @@ impl Slot {
 
     fn apply_tombstone(&mut self, tables: &[u32], topics: &[u32], subscriptions: &[u32]) {
         self.lanes.retain(|lane, _| !topics.contains(&lane.topic.0));
-        self.void_queued(subscriptions);
-        self.streams.retain(|id, _| !Control::ends(*id, subscriptions));
-        self.skipped.retain(|id, _| !Control::ends(*id, subscriptions));
+        self.void_queued(tables, subscriptions);
+        self.streams.retain(|id, _| !Control::ends(*id, tables, subscriptions));
+        self.skipped.retain(|id, _| !Control::ends(*id, tables, subscriptions));
         self.forget_switches(tables, subscriptions);
         if !planted::is(Bug::DeletedMetricsStay) {
             self.metrics.forget(|table| tables.contains(&table.0));
@@ -299,7 +304,7 @@ impl Slot {
 
     /// Inputs that still wait of streams that end: their positions go with the streams, so nothing may consume them. A run
     /// in flight keeps its places in the queue.
-    fn void_queued(&mut self, subscriptions: &[u32]) {
+    fn void_queued(&mut self, tables: &[u32], subscriptions: &[u32]) {
         let busy: Vec<_> = self.grains.with_work().into_iter().map(|(id, _)| id).collect();
         let mut ended = Vec::new();
         for id in busy {
@@ -307,7 +312,7 @@ impl Slot {
             let was_voided = matches!(work.queue.front(), Some(Queued::Nothing));
             for queued in &mut work.queue {
                 if let Queued::Stream(stream, _, _) = queued
-                    && Control::ends(*stream, subscriptions)
+                    && Control::ends(*stream, tables, subscriptions)
                     && let Queued::Stream(_, _, input) = std::mem::replace(queued, Queued::Nothing)
                 {
                     ended.push(input);

@@ -95,9 +95,9 @@ impl Slot {
     pub fn bury(&mut self, journal: &mut impl Journal, control: Control) -> Option<Lsn> {
         let Control::Tombstone { tables, topics, subscriptions } = &control else { return None };
         // Files may hold rows of them: only having buried them once tells that there are none.
+        let streams = self.streams.keys().any(|id| Control::ends(*id, tables, subscriptions));
         let tables = tables.iter().any(|table| !self.buried.contains(&TableId(*table)));
         let lanes = self.lanes.keys().any(|lane| topics.contains(&lane.topic.0));
-        let streams = self.streams.keys().any(|id| Control::ends(*id, subscriptions));
         if !(tables || lanes || streams) {
             return None;
         }

@@ -19,6 +19,8 @@ pub enum Source {
     Timer,
     /// Messages, and responses, of grains of that table.
     Table(TableId),
+    /// Versions of the app.
+    Control,
 }
 
 /// See [`Source`]. What is not here has never been: but for a slot whose data are of before it was noted.
@@ -58,6 +60,7 @@ impl Sources {
             match source {
                 Source::Client => out.put_u8(1),
                 Source::Timer => out.put_u8(2),
+                Source::Control => out.put_u8(4),
                 Source::Table(from) => {
                     out.put_u8(3);
                     out.put_varint(from.0.into());
@@ -75,6 +78,7 @@ impl Sources {
                 1 => Source::Client,
                 2 => Source::Timer,
                 3 => Source::Table(TableId(from.varint_as("table")?)),
+                4 => Source::Control,
                 found => return Err(DecodeError::Unknown { what: "source of a table", found: found.into() }),
             };
             noted.insert((table, source));
@@ -102,6 +106,10 @@ impl Slot {
         let is_input = matches!(kind, RecordKind::Run | RecordKind::FailedRun | RecordKind::Spill);
         if is_input && commit.consumed.iter().any(|consumed| is_session(consumed.stream)) {
             self.sources.note(commit.grain.table, Source::Client);
+        }
+        let is_control = |stream: StreamId| matches!(stream, StreamId::Control { .. });
+        if is_input && commit.consumed.iter().any(|consumed| is_control(consumed.stream)) {
+            self.sources.note(commit.grain.table, Source::Control);
         }
         let is_timer = |change: &TimerChange| matches!(change, TimerChange::Set { .. } | TimerChange::Repeat { .. });
         if commit.timers.iter().any(is_timer) {
