@@ -89,7 +89,7 @@ bench-runtime: setup ## handler runs of one core: counters, maps, messages, time
 		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(TIMERS),--timers '$(TIMERS)') $(if $(DIR),--dir '$(DIR)')
 
-bench-poison: setup ## what other keys notice of 1 % that always fail, and of one with 30 % of all events: ROUNDS=3 SECS=4 ONLY=name DIR=folder STRICT=1
+bench-poison: setup ## what other keys notice of 1 % that always fail or sleep, and of one with 30 % of all events: ROUNDS=3 SECS=4 ONLY=name DIR=folder STRICT=1
 	BENCH_COMMAND='make bench-poison$(if $(ONLY), ONLY="$(ONLY)")' cargo bench --package gristmill-benches --bench runtime -- --suite poison \
 		$(if $(filter-out file,$(origin ROUNDS)),--rounds '$(ROUNDS)') $(if $(filter-out file,$(origin SECS)),--secs '$(SECS)') \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(DIR),--dir '$(DIR)')

@@ -260,6 +260,18 @@ pub enum Bug {
     VersionHeardEarly = 248,
     /// A slot that has moved does not know of which versions its grains have heard.
     VersionForgottenByMove = 249,
+    /// A run is given to two workers.
+    RunAtTwo = 204,
+    /// A verdict of a lost run counts for the attempt that was made in its place.
+    VerdictOfAttemptBefore = 205,
+    /// The inputs of a run whose worker is gone count as handled.
+    LostInputsDropped = 206,
+    /// A row that a worker asks for and that lies in files alone counts as one that does not exist.
+    WorkerReadsOnlyMemory = 207,
+    /// What a run at a worker did before something that is not allowed is kept.
+    WorkerKeepsEffects = 208,
+    /// The time of a run at a worker has no end.
+    HangForgotten = 209,
     /// A condition is judged when it is accepted, not when its turn comes.
     ConditionJudgedEarly = 190,
     /// A change under a condition is in one record with other changes of its grain: two states have one version.
@@ -308,7 +320,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 143] = [
+    pub const ALL: [Bug; 149] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -430,6 +442,12 @@ impl Bug {
         Bug::VersionLost,
         Bug::VersionHeardEarly,
         Bug::VersionForgottenByMove,
+        Bug::RunAtTwo,
+        Bug::VerdictOfAttemptBefore,
+        Bug::LostInputsDropped,
+        Bug::WorkerReadsOnlyMemory,
+        Bug::WorkerKeepsEffects,
+        Bug::HangForgotten,
         Bug::ConditionJudgedEarly,
         Bug::ConditionNotAlone,
         Bug::ConflictBeforeDurable,

@@ -6,6 +6,7 @@ use gristmill_sdk::datatype::{decode_u64, encode_u64};
 use gristmill_sdk::{App, Cause, Context, Failure, Input, Reply};
 use hdrhistogram::Histogram;
 use std::cell::RefCell;
+use std::time::Duration;
 
 /// Its name.
 pub(crate) const NAME: &str = "runtime";
@@ -42,6 +43,10 @@ tables:
 
 /// First byte of the payload of an input whose handler fails.
 pub(crate) const POISON: u8 = b'!';
+/// First byte of the payload of an event whose handler sleeps.
+pub(crate) const SLEEP: u8 = b'z';
+/// How long, nanoseconds.
+pub(crate) const SLEEP_NANOS: u64 = 60_000_000_000;
 /// First byte of the payload of an event whose delay counts.
 pub(crate) const WATCHED: u8 = b'.';
 
@@ -58,6 +63,11 @@ pub(crate) fn delays() -> Histogram<u64> {
 /// The delays since the last call.
 pub(crate) fn take_delays() -> Histogram<u64> {
     DELAYS.with(|all| all.replace(delays()))
+}
+
+/// How many there are of them.
+pub(crate) fn handled() -> u64 {
+    DELAYS.with(|all| all.borrow().len())
 }
 
 pub(crate) fn app() -> App {
@@ -83,6 +93,9 @@ fn count(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure>
 
 /// The same, and says how late it is.
 fn count_event(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
+    if input.payload.first() == Some(&SLEEP) {
+        context.sleep(Duration::from_nanos(SLEEP_NANOS))?;
+    }
     let reply = count(input, context)?;
     if let (Cause::Event { event_micros, .. }, Some(&WATCHED)) = (input.cause, input.payload.first()) {
         let delay = SystemClock.now().wall_micros.saturating_sub(event_micros) * 1_000;

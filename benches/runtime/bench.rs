@@ -44,6 +44,7 @@ impl Bench {
             background: vec![self.cpus[0]],
             segment_bytes: self.sizes.segment_bytes,
             memory_bytes: None,
+            has_workers: false,
         }
     }
 
@@ -89,7 +90,7 @@ impl Core {
 
     /// The topic of events, and its lanes.
     pub(crate) fn events(&self) -> (TopicId, u16) {
-        let app = self.shard().catalog().app(NAME).expect("the app was loaded");
+        let app = self.shard().catalog().app(self.app_name()).expect("the app was loaded");
         let topic = app.topics.iter().find(|topic| topic.name == "events").expect("the app has it");
         (TopicId(topic.id), topic.lanes)
     }
@@ -116,13 +117,15 @@ impl Core {
     }
 
     /// Appends events with the keys `key(keys(n))` and the values of `n`, each with the time when it was meant to be
-    /// appended.
+    /// appended. What `counts` of the numbers is measured.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the load")]
     pub(crate) fn append(
         &mut self,
         callers: &mut Callers,
         numbers: u64,
         keys: &dyn Fn(u64) -> u64,
         value: &dyn Fn(u64) -> u8,
+        counts: &dyn Fn(u64) -> bool,
         extent: Extent,
         wall_of: &dyn Fn(u64) -> u64,
     ) -> anyhow::Result<Measured> {
@@ -136,7 +139,7 @@ impl Core {
             headers: Vec::new(),
             event_micros: wall_of(since),
         };
-        let work = Work { numbers, slot: &home, operation: &operation, counts: &|_| true };
+        let work = Work { numbers, slot: &home, operation: &operation, counts };
         callers.run(self, &work, extent)
     }
 }

@@ -2,12 +2,15 @@
 //! mesh between them. The first one lives on the thread of the measurement, which puts requests into its inbox and takes
 //! replies out of its outbox; the others have threads and CPUs of their own.
 
+use crate::workers;
 use anyhow::{Context as _, anyhow};
 use gristmill_base::class::InputClass;
 use gristmill_base::env::{Clock, Disk, DiskError, FileId, Mesh, Park};
 use gristmill_base::ids::{ConnId, SessionId, ShardId};
 use gristmill_core::boot::{BootConfig, ShardSeed, recover};
+use gristmill_core::host::HandlerHost;
 use gristmill_core::request::{Answer, Operation, Reply, Request, Responder};
+use gristmill_core::worker::{News, WorkerHost};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Parcel, Shard};
 use gristmill_io::background::{Background, BackgroundSettings};
 use gristmill_io::clock::SystemClock;
@@ -24,6 +27,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 /// Parcels that a round takes at most, as the loop of production does.
@@ -44,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     /// Bytes of memory of all shards; `None` for as much as they like.
     pub(crate) memory_bytes: Option<u64>,
+    /// Whether there are workers beside the first shard, which the app wants.
+    pub(crate) has_workers: bool,
 }
 
 /// One shard on its thread.
@@ -57,6 +63,8 @@ struct Node {
     inbox: Inbox,
     outbox: Outbox,
     opened: Vec<(String, Result<FileId, DiskError>)>,
+    /// What workers say.
+    news: Option<Receiver<News>>,
 }
 
 /// Another shard.
@@ -83,13 +91,21 @@ impl Node {
         waker: Waker,
         app: App,
         background: &[usize],
+        has_workers: bool,
     ) -> anyhow::Result<Self> {
         let background = BackgroundSettings::new(root.to_owned(), background.to_vec());
         let background = Background::start("bench-background", background)?;
         let ring = RingSettings { split_durable_bytes: WRITE_DURABLE_BYTES_DEFAULT - 1, ..RingSettings::default() };
         let mut ring = ShardRing::new(&ring, root, Vec::new(), waker.clone())?;
+        let linked = Box::new(LinkedApps::new([app]));
+        let (host, news): (Box<dyn HandlerHost>, _) = if has_workers {
+            let (post, news) = workers::start(waker.clone());
+            (Box::new(WorkerHost::new(linked, post)), Some(news))
+        } else {
+            (linked, None)
+        };
         let shard = seed
-            .open(&mut ring, Box::new(LinkedApps::new([app])), Box::new(SystemRng::new()))
+            .open(&mut ring, host, Box::new(SystemRng::new()))
             .map_err(|error| anyhow!("{}: {error}", root.display()))?;
         Ok(Self {
             shard,
@@ -104,6 +120,7 @@ impl Node {
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             opened: Vec::new(),
+            news,
         })
     }
 
@@ -111,6 +128,7 @@ impl Node {
     fn step(&mut self) -> u64 {
         Disk::poll(&mut self.ring, &mut self.inbox.completions);
         self.inbox.opened.append(&mut self.opened);
+        self.inbox.workers.extend(self.news.iter().flat_map(Receiver::try_iter));
         self.jobs.poll(&mut self.inbox.jobs);
         let parcels = std::iter::from_fn(|| self.mesh.try_pop()).take(PARCELS_MAX);
         self.inbox.parcels.extend(parcels);
@@ -212,14 +230,19 @@ impl Core {
             .map(|(((seed, end), cpu), waker)| {
                 let (root, background): (PathBuf, _) = (root.to_owned(), settings.background.clone());
                 let own = waker.clone();
-                Peer::start(waker.clone(), *cpu, move || Node::open(&root, seed, end, own, app(), &background))
+                Peer::start(waker.clone(), *cpu, move || Node::open(&root, seed, end, own, app(), &background, false))
             })
             .collect();
-        let node = Node::open(root, seed, end, waker.clone(), app(), &settings.background)?;
+        let node = Node::open(root, seed, end, waker.clone(), app(), &settings.background, settings.has_workers)?;
         let (name, file) = (app().name, app().file);
         let mut core = Self { node, _peers: peers, app: name };
         core.ask(SessionId(0), Operation::AppLoad { text: file.as_bytes().into(), force: false, dry_run: false })?;
         Ok(core)
+    }
+
+    /// Name of the app.
+    pub(crate) fn app_name(&self) -> &'static str {
+        self.app
     }
 
     /// Adds a request to the next round.

@@ -50,6 +50,8 @@ pub(crate) struct Measured {
     pub(crate) nanos: u64,
     /// Nanoseconds of those that count.
     pub(crate) latencies: Histogram<u64>,
+    /// Successes that count, also those that came too late for a rate.
+    pub(crate) taken: u64,
     /// Outcomes that were failures, of what does not count.
     pub(crate) failed: u64,
 }
@@ -139,7 +141,7 @@ impl Callers {
             Extent::Paced(rate, nanos) => (u64::MAX, rate * nanos / 1_000_000_000, Some(rate)),
         };
         let due_of = |number: u64| rate.map_or(0, |rate| begun + number * 1_000_000_000 / rate);
-        let mut measured = Measured { ended: 0, nanos: 0, latencies: delays(), failed: 0 };
+        let mut measured = Measured { ended: 0, nanos: 0, latencies: delays(), taken: 0, failed: 0 };
         let (mut asked, mut last) = (0, begun);
         loop {
             let now = SystemClock::monotonic_nanos();
@@ -225,7 +227,7 @@ impl Callers {
                 }
                 Err(Refusal { code: Code::HandlerFailed | Code::Parked, .. }) if !is_counted => measured.failed += 1,
                 Err(refusal) => return Err(anyhow!("{:?}: {}", refusal.code, refusal.message)),
-                Ok(_) => {}
+                Ok(_) => measured.taken += u64::from(is_counted),
             }
             if is_counted && in_time {
                 measured.ended += 1;

@@ -12,6 +12,7 @@ mod poison;
 mod rates;
 mod sizes;
 mod timers;
+mod workers;
 
 use anyhow::Context as _;
 use bench::{Bench, remove};
@@ -69,7 +70,7 @@ enum Suite {
 type Measure = fn(&mut Bench) -> anyhow::Result<()>;
 
 /// In the order of the table.
-const MEASURES: [(Suite, &str, Measure); 10] = [
+const MEASURES: [(Suite, &str, Measure); 11] = [
     (Suite::Runtime, "counter", rates::counter),
     (Suite::Runtime, "sorted", rates::sorted),
     (Suite::Runtime, "message", rates::message),
@@ -79,10 +80,8 @@ const MEASURES: [(Suite, &str, Measure); 10] = [
     (Suite::Poison, "invoked", poison::invoked),
     (Suite::Poison, "fed", poison::fed),
     (Suite::Poison, "hot", poison::hot),
-    (Suite::Poison, "sleeping", |bench| {
-        poison::sleeping(bench);
-        Ok(())
-    }),
+    (Suite::Poison, "sleeping", poison::sleeping),
+    (Suite::Poison, "sleeping-worker", poison::sleeping_worker),
 ];
 
 fn main() -> ExitCode {

@@ -1,11 +1,13 @@
-//! Keys that always fail, and a key that gets much of everything: what the other keys notice. Each is measured beside the
+//! Keys that always fail, that sleep, and a key that gets much of everything: what the other keys notice. Each is measured beside the
 //! same run without it, in turn within one run.
 
-use crate::app::{POISON, WATCHED, take_delays};
+use crate::app::{self, POISON, SLEEP, WATCHED, take_delays};
 use crate::bench::{Bench, CALLERS, DURABLE};
-use crate::core::Core;
+use crate::core::{Core, Settings};
 use crate::drive::{Callers, Extent, Measured};
+use crate::workers;
 use gristmill_base::env::Clock;
+use gristmill_base::limits::WORKER_CREDITS_MAX;
 use gristmill_benches::Target;
 use gristmill_io::clock::SystemClock;
 use hdrhistogram::Histogram;
@@ -14,6 +16,11 @@ use hdrhistogram::Histogram;
 const POISON_ONE_IN: u64 = 100;
 /// So many of ten events are of the hot key.
 const HOT_OF_TEN: u64 = 3;
+/// Grains of runs in workers: a hundredth of them blocks, and is to leave most of the runs that a shard has at workers to the others.
+const WORKER_KEYS: u64 = 10_000;
+/// How often to look whether all is handled, nanoseconds, and for how long at most: before the first sleeper wakes.
+const LOOK_NANOS: u64 = 1_000_000;
+const PATIENCE_NANOS: u64 = 50_000_000_000;
 /// What a change may be.
 const CHANGE: f64 = 0.1;
 
@@ -25,6 +32,8 @@ enum Trouble {
     Poison,
     /// One gets three of ten events.
     Hot,
+    /// One of a hundred sleeps for longer than the measurement takes.
+    Sleep,
 }
 
 /// Rates and latencies with and without the trouble, round by round.
@@ -47,12 +56,6 @@ impl Beside {
 
 fn is_poison(number: u64) -> bool {
     number.is_multiple_of(POISON_ONE_IN)
-}
-
-/// Says what is not measured, loudly.
-pub(crate) fn sleeping(bench: &mut Bench) {
-    let note = "NOT MEASURED: no load here uses `Context::sleep` yet, and one that blocks its core is another matter";
-    bench.report.row("1 % of keys sleep 60 s: p99 of the others, with / without", "x").note(note);
 }
 
 /// One of a hundred keys always fails: invokes, each tried five times and then a dead letter.
@@ -118,6 +121,92 @@ pub(crate) fn hot(bench: &mut Bench) -> anyhow::Result<()> {
     beside(bench, "hot", Trouble::Hot, "events, one key gets 30 %")
 }
 
+/// Events through a subscription: the handler sleeps 60 s for one of a hundred keys, by its context.
+pub(crate) fn sleeping(bench: &mut Bench) -> anyhow::Result<()> {
+    let keys = bench.sizes.keys;
+    sleepers(bench, "sleeping", keys, false, "events, 1 % of keys sleep 60 s")
+}
+
+/// The same in workers, where it blocks. Each such run is one of those that the workers take at a time: there must be more of these.
+pub(crate) fn sleeping_worker(bench: &mut Bench) -> anyhow::Result<()> {
+    let keys = bench.sizes.keys.min(WORKER_KEYS);
+    sleepers(bench, "sleeping-worker", keys, true, "events in workers, 1 % of keys block 60 s")
+}
+
+fn sleepers(bench: &mut Bench, name: &str, keys: u64, has_workers: bool, id: &str) -> anyhow::Result<()> {
+    let (mut rates, mut delays) = (Beside { rounds: Vec::new() }, Beside { rounds: Vec::new() });
+    let settings = Settings { has_workers, ..bench.settings(1) };
+    let app = if has_workers { workers::app } else { app::app };
+    let nanos = bench.nanos();
+    for _ in 0..bench.sizes.rounds {
+        let side = |trouble| -> anyhow::Result<f64> {
+            let mut core = bench.fresh_with(name, &settings, app)?;
+            Ok(run_sleeping(&mut core, keys, trouble, Extent::Nanos(nanos))?.0)
+        };
+        rates.rounds.push((side(Trouble::None)?, side(Trouble::Sleep)?));
+    }
+    let rate = half_of(&rates);
+    for _ in 0..bench.sizes.rounds {
+        let side = |trouble| -> anyhow::Result<f64> {
+            let mut core = bench.fresh_with(name, &settings, app)?;
+            let delays = run_sleeping(&mut core, keys, trouble, Extent::Paced(rate, nanos))?.1;
+            Ok(delays.value_at_quantile(0.99) as f64 / 1e6)
+        };
+        delays.rounds.push((side(Trouble::None)?, side(Trouble::Sleep)?));
+    }
+    let where_to = if has_workers {
+        let runs = workers::WORKERS * WORKER_CREDITS_MAX;
+        format!("{} workers with {runs} runs at a time in all, without their socket", workers::WORKERS)
+    } else {
+        "in process".to_owned()
+    };
+    let pace = format!(
+        "closed loop, {CALLERS} callers append, {keys} grains, {where_to}, one CPU, until all of the others is handled"
+    );
+    rates.report(bench, &format!("{id}: events of the others"), "1/s", Target::AtLeast(1.0 - CHANGE), &pace);
+    let pace = format!(
+        "{rate}/s open loop, half of the least rate in closed loop, {keys} grains, {where_to}, one CPU; \
+         from when an event was meant to be appended to the end of its handler"
+    );
+    delays.report(bench, &format!("{id}: p99 of the others"), "ms", Target::AtMost(1.0 + CHANGE), &pace);
+    bench.forget(name);
+    Ok(())
+}
+
+/// Appends, and waits until all is handled of the keys that are none of the hundredth; gives their rate and delays. What sleeps then
+/// goes on to sleep.
+fn run_sleeping(core: &mut Core, keys: u64, trouble: Trouble, extent: Extent) -> anyhow::Result<(f64, Histogram<u64>)> {
+    let mut callers = Callers::new(core, CALLERS)?;
+    (take_delays(), workers::take_delays());
+    let value = |number: u64| match is_poison(number) {
+        true if trouble == Trouble::Sleep => SLEEP,
+        true => 0,
+        false => WATCHED,
+    };
+    let start = SystemClock.now();
+    let wall = |since: u64| start.wall_micros + since.saturating_sub(start.monotonic_nanos) / 1_000;
+    let is_other = |number: u64| !is_poison(number);
+    let measured = core.append(&mut callers, keys, &|number| number, &value, &is_other, extent, &wall)?;
+    while app::handled() + workers::handled() < measured.taken {
+        let deadline = core.step();
+        core.check()?;
+        let now = SystemClock::monotonic_nanos();
+        let patience = start.monotonic_nanos + PATIENCE_NANOS;
+        anyhow::ensure!(
+            now < patience,
+            "{} of {} events of the others are handled after {} s",
+            app::handled() + workers::handled(),
+            measured.taken,
+            PATIENCE_NANOS / 1_000_000_000
+        );
+        core.rest(deadline.min(now + LOOK_NANOS));
+    }
+    let nanos = SystemClock::monotonic_nanos() - start.monotonic_nanos;
+    let mut delays = take_delays();
+    delays.add(workers::take_delays())?;
+    Ok((measured.taken as f64 * 1e9 / nanos as f64, delays))
+}
+
 fn beside(bench: &mut Bench, name: &str, trouble: Trouble, id: &str) -> anyhow::Result<()> {
     let (mut rates, mut delays) = (Beside { rounds: Vec::new() }, Beside { rounds: Vec::new() });
     let keys = bench.sizes.keys;
@@ -168,7 +257,7 @@ fn run_fed(core: &mut Core, keys: u64, trouble: Trouble, extent: Extent) -> anyh
     };
     let start = SystemClock.now();
     let wall = |since: u64| start.wall_micros + since.saturating_sub(start.monotonic_nanos) / 1_000;
-    let measured = core.append(&mut callers, keys, &key, &value, extent, &wall)?;
+    let measured = core.append(&mut callers, keys, &key, &value, &|_| true, extent, &wall)?;
     core.settle()?;
     Ok((measured, take_delays()))
 }

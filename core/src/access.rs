@@ -17,7 +17,7 @@ pub use waiting::{Computation, Wait};
 use self::check::{
     check_entry, check_size, check_timer, check_ttl, check_type, check_value, first_firing, rows_too_large,
 };
-use self::effects::Cleared;
+use self::effects::{Cleared, ENTRY_BYTES, TIMER_BYTES};
 use self::random::Drawn;
 use crate::catalog::{AppEntry, Catalog, HandlerEntry, Map, Replay, Table};
 use gristmill_base::class::InputClass;
@@ -29,7 +29,7 @@ use gristmill_base::limits::{
 use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{
     Access, Caught, Compute, Entry, Every, Failure, Interrupt, LogLevel, MapRef, MessageTarget, MetricChange, ReadAt,
-    Send, Wanted,
+    Send, Wanted, kinds,
 };
 use gristmill_state::expiry::EXPIRY_MARK;
 use gristmill_state::grain::{FarKey, Grain, RangeKey, Row};
@@ -163,10 +163,14 @@ impl<'a> RunAccess<'a> {
         }
     }
 
-    /// Fails the run with something that the handler cannot be told.
-    fn must(&mut self, checked: Result<(), Failure>) {
-        if let Err(failure) = checked {
-            self.effects.fault.get_or_insert_with(|| failure.to_string());
+    /// Fails the run with something that the handler cannot be told. Whether it is good.
+    fn must(&mut self, checked: Result<(), Failure>) -> bool {
+        match checked {
+            Ok(()) => true,
+            Err(failure) => {
+                self.effects.fault.get_or_insert_with(|| (kinds::BAD_EFFECT, failure.to_string()));
+                false
+            }
         }
     }
 
@@ -305,7 +309,12 @@ impl Access for RunAccess<'_> {
     }
 
     fn set_value(&mut self, value: Option<Vec<u8>>) {
-        self.must(value.as_ref().map_or(Ok(()), |value| check_value(self.table, value)));
+        // What is not allowed is not kept either: it may be of any size.
+        if !self.must(value.as_ref().map_or(Ok(()), |value| check_value(self.table, value)))
+            || self.effects.grow(value.as_ref().map_or(0, Vec::len)).is_err()
+        {
+            return;
+        }
         self.effects.lives.remove(&None);
         self.effects.value = Some(value.map(Into::into));
     }
@@ -325,6 +334,7 @@ impl Access for RunAccess<'_> {
             Some(value) => check_entry(entry, key, value)?,
             None => check_size("a map key", key.len(), KEY_BYTES_MAX)?,
         }
+        self.effects.grow(ENTRY_BYTES + key.len() + value.as_ref().map_or(0, Vec::len))?;
         let map = MapId(entry.id);
         if !self.effects.lives.is_empty() {
             self.effects.lives.remove(&Some((map, key.into())));
@@ -501,6 +511,7 @@ impl Access for RunAccess<'_> {
         check_timer(name)?;
         check_size("a timer's payload", payload.len(), VALUE_BYTES_MAX)?;
         let handler = Self::handler_id(self.table, handler)?;
+        self.effects.grow(TIMER_BYTES + name.len() + payload.len())?;
         self.effects.timers.push(TimerChange::Set { name: name.into(), due_micros, handler, payload: payload.into() });
         Ok(())
     }
@@ -510,6 +521,7 @@ impl Access for RunAccess<'_> {
         check_size("the payload of a timer that repeats", payload.len(), REPEAT_PAYLOAD_BYTES_MAX)?;
         let handler = Self::handler_id(self.table, handler)?;
         let (repeat, due_micros) = first_firing(name, every, self.now_micros)?;
+        self.effects.grow(TIMER_BYTES + name.len() + payload.len())?;
         let (name, payload, repeat) = (name.into(), payload.into(), Box::new(repeat));
         self.effects.timers.push(TimerChange::Repeat { name, due_micros, handler, payload, repeat });
         Ok(())
@@ -518,6 +530,9 @@ impl Access for RunAccess<'_> {
     fn cancel_timer(&mut self, name: &str) {
         if name.len() > NAME_BYTES_MAX || name.starts_with(EXPIRY_MARK) {
             return; // No timer has such a name, and no record can hold it.
+        }
+        if self.effects.grow(TIMER_BYTES + name.len()).is_err() {
+            return;
         }
         self.effects.timers.push(TimerChange::Cancel(name.into()));
     }
@@ -554,7 +569,9 @@ impl Access for RunAccess<'_> {
     fn metric(&mut self, name: &str, labels: &[(&str, &str)], change: MetricChange) {
         match self.effects.measure(name, labels, change) {
             Ok(()) => {}
-            Err(wrong) => self.must(Err(Failure::new(wrong))),
+            Err(wrong) => {
+                self.must(Err(Failure::new(wrong)));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::access::RunAccess;
 use crate::catalog::{AppEntry, HandlerEntry, Table};
 use crate::worker::News;
+use gristmill_base::limits::{LOG_RECORD_BYTES_MAX, VALUE_BYTES_MAX};
 use gristmill_sdk::{App, Context, Failed, Failure, Handler, HandlerFn, Input, Interrupt, Reply, Results, kinds};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -172,6 +173,11 @@ pub(crate) fn handler_failed(handled: usize, failed: Box<Failed>) -> Called {
     engine_failed(handled, kinds::BAD_KIND, message)
 }
 
+/// What is wrong with a reply of so many bytes.
+pub(crate) fn reply_too_large(found: usize) -> String {
+    format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed")
+}
+
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
@@ -183,10 +189,22 @@ fn call_each(
     access: &mut RunAccess<'_>,
 ) -> Called {
     let mut replies = Vec::with_capacity(inputs.len());
+    let mut bytes = 0;
     for (at, input) in inputs.iter().enumerate() {
         access.begin_input(at);
         match call(input, &mut Context::new(access)) {
-            Ok(reply) => replies.push(reply),
+            Ok(reply) => {
+                let found = reply.0.as_ref().map_or(0, Vec::len);
+                if found > VALUE_BYTES_MAX {
+                    return engine_failed(at, kinds::TOO_LARGE, reply_too_large(found));
+                }
+                bytes += found;
+                // No record holds them together.
+                if bytes > LOG_RECORD_BYTES_MAX {
+                    return Called::Again(at);
+                }
+                replies.push(reply);
+            }
             // Those before it need not wait with it.
             Err(Failure::Interrupted(_)) if at > 0 && access.effects.wait.take().is_some() => {
                 return Called::Again(at);

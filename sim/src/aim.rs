@@ -8,7 +8,7 @@ use gristmill_state::lane::LaneSizes;
 /// Makes the situations of a planted bug more frequent; everything else stays drawn.
 pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
     let Some(bug) = bug else { return };
-    knobs.workers &= is_of_workers(bug);
+    knobs.workers &= is_of_workers(bug) || is_of_outside(bug);
     knobs.crashes = knobs.crashes.max(6);
     knobs.crash_turns = knobs.crash_turns.min(800);
     if aim_at_lanes(bug, knobs) {
@@ -39,6 +39,7 @@ pub(crate) fn aim(bug: Option<Bug>, knobs: &mut Knobs) {
         Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => aim_at_parked(bug, knobs),
         Bug::EditNotDumped | Bug::SkipUnnamed => aim_at_parked(bug, knobs),
         bug if is_of_workers(bug) => aim_at_workers(bug, knobs),
+        bug if is_of_outside(bug) => aim_at_outside(bug, knobs),
         bug if is_of_failures(bug) => aim_at_failures(bug, knobs),
         bug if is_of_waiting(bug) => aim_at_waiting(bug, knobs),
         // Both classes for the same grains, and grains that have something to wait for.
@@ -88,6 +89,27 @@ pub fn is_of_workers(bug: Bug) -> bool {
     };
     let of_pool = [OldLeaseCommits, VerdictTwiceCommits].contains(&bug);
     of_pool || [LostRunGoesOn, LostRunForgotten, WaitingForgotten, OrderBeforeDurable].contains(&bug)
+}
+
+/// Whether a bug is one of the host and the pool of workers.
+#[must_use]
+pub fn is_of_outside(bug: Bug) -> bool {
+    use Bug::{
+        HangForgotten, LostInputsDropped, RunAtTwo, VerdictOfAttemptBefore, WorkerKeepsEffects, WorkerReadsOnlyMemory,
+    };
+    let of_leases = [RunAtTwo, VerdictOfAttemptBefore, LostInputsDropped, HangForgotten].contains(&bug);
+    of_leases || [WorkerReadsOnlyMemory, WorkerKeepsEffects].contains(&bug)
+}
+
+/// Many events at a time, few of them together.
+fn aim_at_outside(bug: Bug, knobs: &mut Knobs) {
+    (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
+    (knobs.window, knobs.crashes) = (16, 0);
+    knobs.operations = knobs.operations.max(100);
+    if bug == Bug::WorkerReadsOnlyMemory {
+        checkpoint_often(knobs);
+        (knobs.padding, knobs.job_nanos, knobs.boot.resident_bytes_max) = (1_500, 100_000, 0);
+    }
 }
 
 /// Workers that take their time, and die.

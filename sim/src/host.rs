@@ -4,7 +4,7 @@ use crate::rng::SimRng;
 use gristmill_core::access::{Effects, MissDice, RunAccess};
 use gristmill_core::catalog::AppEntry;
 use gristmill_core::host::{Called, HandlerHost, LinkedApps, Started, Target};
-use gristmill_core::worker::{News, Said};
+use gristmill_core::worker::{Found, News, Order, Said, ToWorkers, WorkerHost};
 use gristmill_sdk::{Access, Input};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,10 +29,83 @@ pub enum Happened {
     Elsewhere((u32, Vec<u8>)),
     /// It may leave for the worker.
     Left,
+    /// The same, with what the worker gets.
+    Ordered(Box<Order>),
+    /// This was found of what the worker has asked for.
+    Found(Vec<Found>),
     /// What the worker has asked for was read.
     Answered,
     /// It was given up.
     GivenUp,
+}
+
+/// The host of production for runs of workers, before that of the simulator, telling of every run.
+pub struct OutsideHost {
+    inner: WorkerHost,
+    notices: Sender<Notice>,
+}
+
+impl OutsideHost {
+    /// Before `inner`.
+    #[must_use]
+    pub fn new(inner: SimHost, notices: Sender<Notice>) -> Self {
+        let post = notices.clone();
+        // The machine may be gone while its shards are dropped.
+        let post = Box::new(move |what| {
+            let (run, what) = match what {
+                ToWorkers::Order(run, order) => (run, Happened::Ordered(order)),
+                ToWorkers::Rows(run, found) => (run, Happened::Found(found)),
+                ToWorkers::GiveUp(run) => (run, Happened::GivenUp),
+            };
+            let _ = post.send(Notice { run, what });
+        });
+        Self { inner: WorkerHost::new(Box::new(inner), post), notices }
+    }
+}
+
+impl HandlerHost for OutsideHost {
+    fn has(&self, app: &str, table: &str, handler: &str) -> Result<(), Vec<String>> {
+        self.inner.has(app, table, handler)
+    }
+
+    fn start(&mut self, run: u64, target: Target<'_>, inputs: &[Input<'_>], access: &mut RunAccess<'_>) -> Started {
+        let grain = (target.table.id, access.key().to_vec());
+        let started = self.inner.start(run, target, inputs, access);
+        if matches!(started, Started::Elsewhere) {
+            let _ = self.notices.send(Notice { run, what: Happened::Elsewhere(grain) });
+        }
+        started
+    }
+
+    fn give_up(&mut self, run: u64) {
+        // Also of those that have not left: the machine knows of them.
+        let _ = self.notices.send(Notice { run, what: Happened::GivenUp });
+        self.inner.give_up(run);
+    }
+
+    fn room(&self, app: &AppEntry) -> usize {
+        self.inner.room(app)
+    }
+
+    fn serves(&self, app: &AppEntry) -> bool {
+        self.inner.serves(app)
+    }
+
+    fn leave(&mut self, run: u64) {
+        self.inner.leave(run);
+    }
+
+    fn has_run(&self, run: u64) -> bool {
+        self.inner.has_run(run)
+    }
+
+    fn hear(&mut self, news: News) -> bool {
+        self.inner.hear(news)
+    }
+
+    fn lost(&mut self, run: u64) -> bool {
+        self.inner.lost(run)
+    }
 }
 
 /// A run at a worker.

@@ -2,7 +2,8 @@
 
 use gristmill_base::planted::Bug;
 use gristmill_sim::aim::{
-    is_of_context, is_of_expiry, is_of_failures, is_of_queries, is_of_replay, is_of_versions, is_of_watches,
+    is_of_context, is_of_expiry, is_of_failures, is_of_outside, is_of_queries, is_of_replay, is_of_versions,
+    is_of_watches,
 };
 use gristmill_sim::run::{Options, Report, quiet_panics, run};
 use gristmill_sim::workload::NAMES;
@@ -205,6 +206,7 @@ fn find(bug: Bug, arguments: &Arguments) -> Option<(u64, String)> {
             bug if is_of_replay(bug) => "replay",
             bug if is_of_watches(bug) => "watch",
             bug if is_of_queries(bug) => "queries",
+            bug if is_of_outside(bug) => "workers",
             Bug::SkipTakesTwo | Bug::SkipWithoutLetter | Bug::RetryLosesOrder | Bug::SkipAgain => "stuck",
             Bug::EditNotDumped | Bug::SkipUnnamed => "stuck",
             Bug::PausedNotKept => "kept",

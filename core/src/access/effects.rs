@@ -2,10 +2,10 @@
 
 use super::waiting::Wait;
 use gristmill_base::ids::{MapId, SlotId};
-use gristmill_base::limits::RUN_SERIES_MAX;
+use gristmill_base::limits::{LOG_RECORD_BYTES_MAX, RUN_SERIES_MAX};
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::series::series;
-use gristmill_sdk::{LogLevel, MetricChange};
+use gristmill_sdk::{Failure, LogLevel, MetricChange, kinds};
 use gristmill_state::input::{Bytes, Target};
 use gristmill_state::metrics::GaugeChange;
 use gristmill_state::record::{Mutation, TimerChange};
@@ -13,6 +13,13 @@ use std::collections::BTreeMap;
 
 /// Times to live by what they are of: an entry, or the grain.
 pub type Lives = BTreeMap<Option<(MapId, Bytes)>, u64>;
+
+/// Bytes of an entry in a record beside its key and value, at most.
+pub(super) const ENTRY_BYTES: usize = 16;
+/// Bytes of a timer beside its name and payload.
+pub(super) const TIMER_BYTES: usize = 32;
+/// Bytes of a message beside its key and what it says.
+pub(super) const MESSAGE_BYTES: usize = 32;
 
 /// Entries of a map from a key to before another (`None`: to the end).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +52,10 @@ pub struct Effects {
     pub gauges: Vec<(Box<str>, GaugeChange)>,
     /// Lines to log, in order.
     pub logs: Vec<(LogLevel, String)>,
-    /// Something that no record can hold, asked for where the handler hears of no failure: the run fails with this.
-    pub fault: Option<String>,
+    /// Something that no record can hold, asked for where the handler hears of no failure: the run fails with this kind and message.
+    pub fault: Option<(&'static str, String)>,
+    /// Bytes of what the run wrote, about, at least as many as [`Self::weight`]: what is written over is counted until it is weighed.
+    pub(super) written: usize,
     /// What the run must wait for before it is made again; everything else that it did is nothing then.
     pub wait: Option<Box<Wait>>,
 }
@@ -59,6 +68,30 @@ impl Cleared {
 }
 
 impl Effects {
+    /// So many bytes more are about to be written. However long a handler goes on writing, its run holds little more than a record
+    /// takes.
+    ///
+    /// # Errors
+    /// No record can hold them together: the run fails, whatever the handler makes of it.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.written += bytes;
+        if self.written <= 2 * LOG_RECORD_BYTES_MAX {
+            return Ok(());
+        }
+        if self.fault.is_none() {
+            self.written = self.weight() + bytes;
+            if self.written <= LOG_RECORD_BYTES_MAX {
+                return Ok(());
+            }
+            let found = self.written;
+            let message =
+                format!("the run's effects have {found} bytes so far; at most {LOG_RECORD_BYTES_MAX} are allowed");
+            self.fault = Some((kinds::TOO_LARGE, message));
+        }
+        let (kind, message) = self.fault.as_ref().expect("it was just looked at");
+        Err(Failure::new(format!("{kind}: {message}")))
+    }
+
     /// Whether an entry of the grain from before the run is gone by it, unless it wrote it since.
     pub(super) fn takes(&self, map: MapId, key: &[u8]) -> bool {
         self.deleted
@@ -128,15 +161,19 @@ impl Effects {
     pub fn weight(&self) -> usize {
         let value = self.value.iter().flatten().map(|value| value.len()).sum::<usize>();
         let cleared = self.cleared.iter().map(|it| 16 + it.from.len() + it.to.as_ref().map_or(0, |to| to.len()));
-        let entries =
-            self.entries.iter().map(|((_, key), value)| 16 + key.len() + value.as_ref().map_or(0, |value| value.len()));
+        let entries = self
+            .entries
+            .iter()
+            .map(|((_, key), value)| ENTRY_BYTES + key.len() + value.as_ref().map_or(0, |value| value.len()));
         let sent = self.sent.iter().map(|(_, target)| match target {
-            Target::Grain(address, input) => 32 + address.key.len() + input.weight(),
-            Target::Lane(_, _, key, value) => 32 + key.len() + value.len(),
+            Target::Grain(address, input) => MESSAGE_BYTES + address.key.len() + input.weight(),
+            Target::Lane(_, _, key, value) => MESSAGE_BYTES + key.len() + value.len(),
         });
         let timers = self.timers.iter().map(|change| match change {
-            TimerChange::Set { name, payload, .. } => 32 + name.len() + payload.len(),
-            TimerChange::Repeat { name, payload, repeat, .. } => 32 + name.len() + payload.len() + repeat.weight(),
+            TimerChange::Set { name, payload, .. } => TIMER_BYTES + name.len() + payload.len(),
+            TimerChange::Repeat { name, payload, repeat, .. } => {
+                TIMER_BYTES + name.len() + payload.len() + repeat.weight()
+            }
             TimerChange::Cancel(name) => 8 + name.len(),
             TimerChange::Expires(..) | TimerChange::Stays(_) => 0,
         });

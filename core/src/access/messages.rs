@@ -2,6 +2,7 @@
 
 use super::RunAccess;
 use super::check::{check_entry, check_size, check_type, check_value, too_large};
+use super::effects::MESSAGE_BYTES;
 use crate::catalog::Table;
 use gristmill_base::ids::{LaneKey, MapId, TableId, TopicId};
 use gristmill_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -63,6 +64,7 @@ impl<'a> RunAccess<'a> {
         let replayed = self.is_replay && !planted::is(Bug::ReplayedForgotten);
         let (cause, hops, class) = (InputCause::Message, self.hops, self.class);
         let input = Input { cause, operation, hops, class, callback, replayed };
+        self.effects.grow(MESSAGE_BYTES + address.key.len() + input.weight())?;
         self.effects.sent.push((to, Target::Grain(address, Box::new(input))));
         Ok(())
     }
@@ -102,6 +104,7 @@ impl<'a> RunAccess<'a> {
         }
         let lane = LaneKey { topic: TopicId(entry.id), lane: lane_of(&key, entry.lanes) };
         let home = lane_home(lane.topic, lane.lane, entry.lanes, self.slot_count);
+        self.effects.grow(MESSAGE_BYTES + key.len() + value.len())?;
         self.effects.sent.push((home, Target::Lane(lane, self.class, key.into(), value.into())));
         Ok(())
     }

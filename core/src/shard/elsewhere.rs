@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::pending::PendingRun;
+use super::runs::Finished;
 use crate::access::Effects;
 use crate::catalog::AppEntry;
 use crate::worker::{News, Said};
@@ -157,7 +158,7 @@ impl Shard {
     fn run_begun(&mut self, run: u64) {
         let Some(pending) = self.pending_runs.get_mut(&run) else { return };
         let until = self.now_nanos + pending.timeout_nanos.unwrap_or(WORKER_RUN_NANOS);
-        if pending.until_nanos.is_none() && self.host.has_run(run) {
+        if pending.until_nanos.is_none() && !planted::is(Bug::HangForgotten) && self.host.has_run(run) {
             pending.until_nanos = Some(until);
             self.run_timeouts.insert((until, run));
         }
@@ -200,6 +201,15 @@ impl Shard {
         }
     }
 
+    /// [`Bug::LostInputsDropped`].
+    fn drop_inputs(&mut self, run: u64, pending: &PendingRun) {
+        self.not_waited_for(run, pending);
+        let (slot, grain, time_micros) = (pending.slot, pending.grain, pending.time_micros);
+        let work = self.slot_mut(slot).grains.get_mut(grain).work_mut().expect("a grain that runs has work");
+        let count = work.running.expect("a run that is pending runs").count;
+        self.finish(slot, grain, Finished { effects: Effects::default(), replies: Vec::new(), count, time_micros });
+    }
+
     /// The worker that had a run is gone.
     fn run_lost(&mut self, run: u64) {
         if !self.host.has_run(run) {
@@ -208,7 +218,7 @@ impl Shard {
         let Some(pending) = self.pending_runs.get_mut(&run) else { return };
         reached("run lost with its worker");
         let (slot, grain) = (pending.slot, pending.grain);
-        let is_mistaken = planted::is(Bug::OldLeaseCommits);
+        let is_mistaken = planted::is(Bug::OldLeaseCommits) || planted::is(Bug::VerdictOfAttemptBefore);
         if is_mistaken {
             self.given_up.insert(run, (slot, grain));
         }
@@ -223,6 +233,9 @@ impl Shard {
             return self.begin_anew(run, &pending);
         }
         let pending = self.pending_runs.remove(&run).expect("it was just looked at");
+        if planted::is(Bug::LostInputsDropped) {
+            return self.drop_inputs(run, &pending);
+        }
         if !is_failure {
             return self.begin_anew(run, &pending);
         }

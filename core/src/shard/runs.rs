@@ -12,7 +12,7 @@ use super::replayed::replay_of_run;
 use super::run_inputs::{caused, due_of, response, sdk_input};
 use crate::access::{Effects, Lives, RunAccess, RunPlace, Stored, seed_of};
 use crate::catalog::{Catalog, Table};
-use crate::host::{Called, Started, Target as HostTarget, engine_failed};
+use crate::host::{Called, Started, Target as HostTarget, engine_failed, reply_too_large};
 use crate::jobs::Job;
 use gristmill_base::class::InputClass;
 use gristmill_base::ids::{HandlerId, Lsn, SlotId};
@@ -449,8 +449,8 @@ impl Shard {
         let work = state.grains.get(grain).work().expect("a grain that runs has work");
         let count = work.running.map_or(0, |running| running.count);
         let inputs = || work.queue.iter().take(count).filter_map(|queued| work.input_of(queued));
-        if let Some(message) = &effects.fault {
-            return engine_failed(0, kinds::BAD_EFFECT, message.clone());
+        if let Some((kind, message)) = &effects.fault {
+            return engine_failed(0, kind, message.clone());
         }
         if let Some(message) = self.sends_to_closed(slot, grain, &effects.sent) {
             return engine_failed(0, kinds::FAILED, message);
@@ -487,7 +487,7 @@ impl Shard {
     /// Why these replies cannot be kept.
     fn no_reply(&self, replies: &[Reply]) -> Option<String> {
         let found = replies.iter().filter_map(|reply| reply.0.as_ref()).map(Vec::len).max()?;
-        (found > VALUE_BYTES_MAX).then(|| format!("a reply of {found} bytes; at most {VALUE_BYTES_MAX} are allowed"))
+        (found > VALUE_BYTES_MAX).then(|| reply_too_large(found))
     }
 
     pub(super) fn finish(&mut self, slot: SlotId, grain: GrainId, finished: Finished) {

@@ -5,6 +5,7 @@ use crate::access::RunAccess;
 use crate::catalog::AppEntry;
 use crate::host::{Called, HandlerHost, Started, Target, engine_failed, handler_failed};
 use gristmill_base::limits::{WORKER_BYTES_MAX, WORKER_LOSSES_MAX, WORKER_READS_MAX, WORKER_RUNS_MAX};
+use gristmill_base::planted::{self, Bug};
 use gristmill_sdk::{Access, Failed, Failure, Input, Interrupt, MapRef, Reply, Retry, kinds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -97,6 +98,7 @@ impl WorkerHost {
         for read in &reads {
             match look(read, access) {
                 Ok(row) => found.push(row),
+                Err(_) if planted::is(Bug::WorkerReadsOnlyMemory) => found.push(Found::Row(None)),
                 Err(interrupt) => missed = Some(interrupt),
             }
         }
@@ -116,6 +118,9 @@ impl WorkerHost {
         }
         for effect in ended.effects {
             if let Err(failure) = effect.apply(access) {
+                if planted::is(Bug::WorkerKeepsEffects) {
+                    break;
+                }
                 return engine_failed(0, kinds::BAD_EFFECT, failure.to_string());
             }
         }
@@ -212,6 +217,9 @@ impl HandlerHost for WorkerHost {
 
     fn leave(&mut self, run: u64) {
         if let Some(order) = self.runs.get_mut(&run).and_then(|out| out.order.take()) {
+            if planted::is(Bug::RunAtTwo) {
+                (self.post)(ToWorkers::Order(run, order.clone()));
+            }
             (self.post)(ToWorkers::Order(run, order));
         }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it may not go on")]
 
 mod backup;
+mod bad_handlers;
 mod batches;
 mod bulk;
 mod bulk_elsewhere;

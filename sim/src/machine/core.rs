@@ -194,8 +194,13 @@ impl Core {
                 }
                 Happened::Left => {
                     let durable = self.shard.log_positions().1;
-                    self.crew.as_mut().expect("as above").left(run, durable)?;
+                    self.crew.as_mut().expect("as above").left(run, durable, None)?;
                 }
+                Happened::Ordered(order) => {
+                    let durable = self.shard.log_positions().1;
+                    self.crew.as_mut().expect("as above").left(run, durable, Some(order))?;
+                }
+                Happened::Found(found) => self.crew.as_mut().expect("as above").found(run, found, now),
                 Happened::Answered => self.crew.as_mut().expect("as above").answered(run, now),
                 Happened::GivenUp => self.given_up(run),
             }

@@ -20,6 +20,8 @@ pub struct Knobs {
     pub pending_nanos: u64,
     /// Whether these are made by workers, which die.
     pub workers: bool,
+    /// Whether the app runs in workers by its file, through the host of production.
+    pub outside: bool,
     /// Reads in a million that miss.
     pub misses: u32,
     /// Longest delay of a parcel, nanoseconds.
@@ -120,6 +122,7 @@ impl Knobs {
             pending: one_of(rng, &[0, 50_000, 300_000]),
             pending_nanos: one_of(rng, &[1_000_000, 50_000_000, 4_000_000_000]),
             workers: false,
+            outside: false,
             misses: one_of(rng, &[0, 20_000, 200_000]),
             mesh_nanos: one_of(rng, &[0, 50_000, 2_000_000]),
             mesh_parcels: one_of(rng, &[1, 4, 256]),

@@ -19,7 +19,7 @@ pub use rot::Rot;
 use crate::clock::SimClock;
 use crate::digest::digest_of;
 use crate::disk::{CrashPlan, FaultPlan, SimDisk};
-use crate::host::{Dice, SimHost};
+use crate::host::{Dice, OutsideHost, SimHost};
 use crate::link::Links;
 use crate::mesh::SimMesh;
 use crate::rng::SimRng;
@@ -30,6 +30,7 @@ use gristmill_base::env::{Clock, Rng};
 use gristmill_base::ids::{ShardId, SlotId, TableId};
 use gristmill_base::sometimes::reached;
 use gristmill_core::boot::{BootConfig, recover};
+use gristmill_core::host::HandlerHost;
 use gristmill_core::request::{Reply, Request};
 use gristmill_core::{Inbox, LinkedApps, Outbox, Shard};
 use gristmill_state::input::GrainAddress;
@@ -384,10 +385,13 @@ impl Machine {
             }
             let mut disk = self.disk.handle();
             let (sender, notices) = channel();
-            let host =
-                SimHost::new(self.apps.clone(), self.rng.fork(), Arc::clone(&self.pending), sender, self.knobs.workers);
+            let (rng, pending, outside) = (self.rng.fork(), Arc::clone(&self.pending), self.knobs.outside);
+            let own = self.knobs.workers && !outside;
+            let host = SimHost::new(self.apps.clone(), rng, pending, sender.clone(), own);
+            let host: Box<dyn HandlerHost> =
+                if outside { Box::new(OutsideHost::new(host, sender)) } else { Box::new(host) };
             let mut shard: Shard = seed
-                .open(&mut disk, Box::new(host), Box::new(self.rng.fork()))
+                .open(&mut disk, host, Box::new(self.rng.fork()))
                 .map_err(|error| format!("P1: a log cannot be resumed: {error}"))?;
             if self.disk.is_down() {
                 return Err("the machine went down".into());
@@ -414,7 +418,9 @@ impl Machine {
                 running: BTreeSet::new(),
                 crew: self.knobs.workers.then(|| {
                     let rng = SimRng::new(self.clock.nanos() ^ (cores_so_far << 40) ^ 0x0077_6f72_6b65_7273);
-                    Crew::new(rng, self.knobs.pending_nanos.min(50_000_000))
+                    // Leases of an earlier start are lower.
+                    let lease = if self.knobs.outside { self.clock.nanos().max(1) } else { 1 };
+                    Crew::new(rng, self.knobs.pending_nanos.min(50_000_000), lease, self.knobs.outside)
                 }),
                 unsent: BTreeMap::new(),
                 deadline: 0,

@@ -13,6 +13,7 @@ pub mod transfers;
 pub mod versions;
 pub mod watched;
 pub mod words;
+pub mod workers;
 
 use crate::auditor::lives::Ttl;
 use crate::auditor::{Auditor, MapKey};
@@ -517,12 +518,13 @@ pub fn by_name(name: &str) -> Option<Box<dyn Workload>> {
         "queries" => Some(Box::<queries::Queries>::default()),
         "context" => Some(Box::<context::Contexts>::default()),
         "watch" => Some(Box::<watched::Watched>::default()),
+        "workers" => Some(Box::<workers::Workers>::default()),
         _ => None,
     }
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "bank",
     "words",
     "kept",
@@ -538,4 +540,5 @@ pub const NAMES: [&str; 15] = [
     "swaps",
     "watch",
     "queries",
+    "workers",
 ];
