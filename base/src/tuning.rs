@@ -46,6 +46,10 @@ pub struct Tuning {
     pub large_batch: usize,
     /// See [`LANE_LINE_APPENDS_MAX`](crate::limits::LANE_LINE_APPENDS_MAX).
     pub line_appends: usize,
+    /// See [`INDEX_RANGE_ENTRIES_MAX`](crate::limits::INDEX_RANGE_ENTRIES_MAX).
+    pub index_range_entries: usize,
+    /// See [`INDEX_BUILD_BYTES_MAX`](crate::limits::INDEX_BUILD_BYTES_MAX).
+    pub index_build_bytes: usize,
 }
 
 impl Tuning {
@@ -71,6 +75,8 @@ impl Tuning {
         turn_expiries: crate::limits::TURN_EXPIRIES_MAX,
         large_batch: crate::limits::LARGE_BATCH_BYTES,
         line_appends: crate::limits::LANE_LINE_APPENDS_MAX,
+        index_range_entries: crate::limits::INDEX_RANGE_ENTRIES_MAX,
+        index_build_bytes: crate::limits::INDEX_BUILD_BYTES_MAX,
     };
 }
 

@@ -2,10 +2,11 @@
 //! number, and so its data.
 
 use super::{
-    AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
+    AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, IndexEntry, Map,
+    PastVersion,
     Subscription, Table, Topic,
 };
-use crate::appfile::{AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
+use crate::appfile::{AUTO_INDEX, AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
 use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};
 use gristmill_base::planted::{self, Bug};
 
@@ -137,6 +138,16 @@ impl Catalog {
             }
             put_exceptions(file, table, &mut handlers);
             let (maps, retired) = maps(table, known);
+            let indexes = table.indexes.iter().map(|spec| (spec.name.as_str(), Some(spec.field.as_str())));
+            let indexes = indexes.chain(table.auto_index.then_some((AUTO_INDEX, None)));
+            let indexes = indexes.map(|(name, field)| {
+                let same = known.and_then(|known| known.index_named(name)).filter(|it| it.field.as_deref() == field);
+                same.cloned().unwrap_or_else(|| {
+                    let field = field.map(str::to_owned);
+                    IndexEntry { id: self.number(), name: name.to_owned(), field, is_whole: known.is_none() }
+                })
+            });
+            let indexes = indexes.collect();
             tables.push(Table {
                 id: table_id,
                 name: table.name.clone(),
@@ -148,6 +159,7 @@ impl Catalog {
                 expired_before: known.is_some_and(Table::grains_expire) && !planted::is(Bug::OldLivesGoOn),
                 retired,
                 backlog_inputs: table.backlog_inputs,
+                indexes,
             });
         }
         AppEntry {

@@ -288,6 +288,7 @@ fn table_5(old: TableV5) -> Table {
         expired_before: old.expired_before,
         retired: old.retired,
         backlog_inputs: KEY_INPUTS_DEFAULT,
+        indexes: Vec::new(),
     }
 }
 
@@ -339,6 +340,7 @@ mod tests {
             expired_before: false,
             retired: vec![],
             backlog_inputs: KEY_INPUTS_DEFAULT,
+            indexes: vec![],
         }
     }
 
