@@ -382,6 +382,12 @@ impl Client {
             Sent::Read { act, since, began, .. } => match reply.outcome {
                 // As many as may be are under way, whatever the disk has room for.
                 Err(refusal) if matches!(act, Act::Query(..)) && refusal.code == Code::Capacity => Ok(()),
+                Err(refusal) if matches!(act, Act::Scan(..)) && refusal.message.starts_with("too many scans") => Ok(()),
+                // No index serves, and no scan was allowed.
+                Err(refusal) if matches!(&act, Act::Query(.., it) if !it.scan) && refusal.code == Code::BadRequest => {
+                    reached("query that no index serves refused");
+                    Ok(())
+                }
                 Err(refusal) if refusal.code == Code::Capacity && world.machine.full_until.is_some() => {
                     Err(format!("P9: {act:?} was refused while the disk was full: {refusal:?}"))
                 }

@@ -224,7 +224,7 @@ impl Slot {
                 return (last, false);
             }
             let key = RowKey::decode(bytes).expect("it was encoded by this slot");
-            if !self.is_in_memory(&key) {
+            if !self.is_in_memory(&key) && !taking.entries.has(bytes) {
                 reached("tombstone flushed");
                 into.put_tombstone(bytes, self.last_ssn);
                 self.take_presence(&key, deleted, into);

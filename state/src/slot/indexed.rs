@@ -72,6 +72,11 @@ impl Entries {
         range.map(|range| self.rows.range::<[u8], _>(range)).into_iter().flatten().map(|(key, _)| key)
     }
 
+    /// Whether there is one of this key.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.rows.contains_key(key)
+    }
+
     /// Memory of them, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -204,7 +209,7 @@ impl Slot {
     /// The value that an entry tells of is gone.
     fn entry_goes(&mut self, key: &[u8], ssn: Ssn) {
         let held = self.indexed.entries.remove(key);
-        let is_taken = self.taking.as_ref().is_some_and(|taking| taking.entries.rows.contains_key(key));
+        let is_taken = self.taking.as_ref().is_some_and(|taking| taking.entries.has(key));
         if is_taken || held.is_none_or(|entry| !entry.is_new) {
             let key = RowKey::decode(key).expect("it was encoded here");
             self.dirty.no_row(&key, ssn);
@@ -237,11 +242,9 @@ impl Slot {
         ]
     }
 
-    /// Whether an entry waits for a flush.
+    /// Whether an entry waits for the next flush.
     pub(super) fn has_entry(&self, key: &RowKey<'_>) -> bool {
-        let key = key.encode();
-        let is_taken = self.taking.as_ref().is_some_and(|taking| taking.entries.rows.contains_key(&key));
-        is_taken || self.indexed.entries.rows.contains_key(&key)
+        self.indexed.entries.has(&key.encode())
     }
 
     /// Takes about `bytes` of entries for a flush; whether none is left.
