@@ -16,6 +16,7 @@ mod failures;
 mod faults;
 mod files;
 mod hostile;
+mod indexes;
 mod large;
 mod parked;
 mod replay;
