@@ -1,7 +1,9 @@
 //! What the parts of an app file say about each other: names are unique, and what is named exists and fits.
 
 use super::field::{Field, Fields};
-use super::{AUTO_INDEX, AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType};
+use super::{
+    AUTO_INDEX, AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType,
+};
 use gristmill_base::datatype::DataType;
 use gristmill_base::limits::INDEXES_PER_TABLE_MAX;
 use gristmill_base::nearest::nearest;
@@ -44,7 +46,8 @@ fn check_indexes(table: &TableSpec, fields: &Fields<'_>) -> Result<(), AppFileEr
     unique("name", "indexes of this table", &indexes, table.indexes.iter().map(|index| index.name.as_str()))?;
     unique("field", "indexes of this table", &indexes, table.indexes.iter().map(|index| index.field.as_str()))?;
     if let Some(place) = table.indexes.iter().position(|index| index.name == AUTO_INDEX) {
-        let message = format!("found {AUTO_INDEX}, which is the name of the index of all top-level fields; allowed: another one");
+        let message =
+            format!("found {AUTO_INDEX}, which is the name of the index of all top-level fields; allowed: another one");
         return Err(indexes[place].error(message));
     }
     if let Some(place) = fields.optional("indexes").filter(|_| indexes.len() > INDEXES_PER_TABLE_MAX) {
@@ -55,7 +58,8 @@ fn check_indexes(table: &TableSpec, fields: &Fields<'_>) -> Result<(), AppFileEr
     match some.or(auto).filter(|_| table.value != Some(ValueType::Plain(DataType::Json))) {
         Some(place) => {
             let values = table.value.as_ref().map_or_else(|| "none".to_owned(), type_name);
-            Err(place.error(format!("indexes need values of type json; the values of table {} are {values}", table.name)))
+            Err(place
+                .error(format!("indexes need values of type json; the values of table {} are {values}", table.name)))
         }
         None => Ok(()),
     }

@@ -5,9 +5,8 @@ use super::node::{Content, Node};
 use super::{AppFileError, Config, ValueType};
 use gristmill_base::datatype::DataType;
 use gristmill_base::limits::{
-    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, KEY_INPUTS_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, QUERY_FIELD_BYTES_MAX,
-    QUERY_FIELD_NAMES_MAX, SLOT_COUNT_DEFAULT,
-    TTL_MICROS_MAX, TTL_MICROS_MIN,
+    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, KEY_INPUTS_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX,
+    QUERY_FIELD_BYTES_MAX, QUERY_FIELD_NAMES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX, TTL_MICROS_MIN,
 };
 use gristmill_base::nearest::nearest;
 use gristmill_base::units::bytes;

@@ -334,8 +334,7 @@ fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>,
 }
 
 /// The keys of a table.
-const TABLE_FIELDS: [&str; 9] =
-    ["name", "key", "value", "maps", "handlers", "ttl", "backlog", "indexes", "auto_index"];
+const TABLE_FIELDS: [&str; 9] = ["name", "key", "value", "maps", "handlers", "ttl", "backlog", "indexes", "auto_index"];
 
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
     let fields = table.fields(&TABLE_FIELDS)?;

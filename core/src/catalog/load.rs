@@ -3,8 +3,7 @@
 
 use super::{
     AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, IndexEntry, Map,
-    PastVersion,
-    Subscription, Table, Topic,
+    PastVersion, Subscription, Table, Topic,
 };
 use crate::appfile::{AUTO_INDEX, AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
 use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};

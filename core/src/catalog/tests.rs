@@ -189,10 +189,18 @@ fn as_many_versions_are_kept_as_are_allowed() {
 
 #[test]
 fn indexes_keep_their_numbers_and_are_whole_only_with_their_table() {
-    let with = |indexes: &str| changed("    value: json\n    handlers: [{name: see", &format!("    value: json\n{indexes}    handlers: [{{name: see"));
+    let with = |indexes: &str| {
+        changed(
+            "    value: json\n    handlers: [{name: see",
+            &format!("    value: json\n{indexes}    handlers: [{{name: see"),
+        )
+    };
     let one = with("    indexes: [{name: by-item, field: item}]\n");
     let two = with("    indexes: [{name: by-item, field: item.id}]\n    auto_index: true\n");
-    assert_eq!(told(&one), ["+ index by-item of table old: new; queries use it once the values that are there are in it"]);
+    assert_eq!(
+        told(&one),
+        ["+ index by-item of table old: new; queries use it once the values that are there are in it"]
+    );
     let load = |catalog: &Catalog, text: &str| catalog.load(&parsed(text), text, 9, false).unwrap().unwrap();
     let (first, _) = load(&base(), &one);
     let indexes = |catalog: &Catalog| catalog.apps[0].tables[1].indexes.clone();

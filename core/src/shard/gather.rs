@@ -49,12 +49,23 @@ impl Shard {
 
     /// Begins a scan over all shards, or begins it again for the `tries`th time.
     pub(super) fn gather_scan(&mut self, responder: Responder, ask: ScanAsk, tries: u32) {
-        let parts = Parts::Scan { rows: Rows::new(), last: None, looked: 0, by_index: true, term: None, ask: ask.clone(), tries };
+        let parts = Parts::Scan {
+            rows: Rows::new(),
+            last: None,
+            looked: 0,
+            by_index: true,
+            term: None,
+            ask: ask.clone(),
+            tries,
+        };
         let gather = self.gather(responder, parts);
         for shard in 0..self.config.shard_count {
             let ScanAsk { table, prefix, after, limit, parked, filter, index, may_scan } = ask.clone();
             let (from, limit) = ((self.config.shard, gather), limit as u32);
-            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit, parked, filter, index, may_scan });
+            self.say(
+                ShardId(shard),
+                Item::ScanAsk { from, table, prefix, after, limit, parked, filter, index, may_scan },
+            );
         }
     }
 

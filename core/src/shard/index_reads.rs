@@ -147,7 +147,8 @@ impl IndexRead {
         let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
         let mut end: Option<&[u8]> = None;
         let mut is_too_broad = false;
-        let is_behind = |key: &[u8]| key.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key > after);
+        let is_behind =
+            |key: &[u8]| key.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key > after);
         for PartRead { is_point, read } in &self.parts {
             let most = if *is_point { self.looks + 1 } else { tuning().index_range_entries + 1 };
             let rows: Vec<&[u8]> = read.rows().iter().map(|row| &*row.key).collect();

@@ -12,11 +12,11 @@ use crate::jobs::Job;
 use crate::request::{Answer, Bytes, Code, Operation, Refusal, Request, Responder};
 use gristmill_base::datatype::DataType;
 use gristmill_base::ids::{IndexId, LaneId, Lsn, MapId, SlotId, Ssn, TableId, TopicId};
-use gristmill_base::query::Filter;
 use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::query::Filter;
 use gristmill_base::tuning::tuning;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};

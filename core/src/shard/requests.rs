@@ -147,7 +147,11 @@ impl Shard {
             Operation::OpenSession { key } => self.open_session(responder, session, &key),
             Operation::Scan { table, prefix, after, limit, local, parked } => {
                 let limit = limit as usize;
-                self.scan(responder, ScanAsk { table, prefix, after, limit, parked, filter: None, index: None, may_scan: true }, local)
+                self.scan(
+                    responder,
+                    ScanAsk { table, prefix, after, limit, parked, filter: None, index: None, may_scan: true },
+                    local,
+                )
             }
             Operation::Query { table, prefix, after, limit, local, scan, filter } => {
                 let (limit, filter) = (limit as usize, Some(filter));

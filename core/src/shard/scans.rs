@@ -411,7 +411,8 @@ impl Shard {
             return self.scan_not_fetched(to, Refusal::new(Code::BadRequest, why));
         }
         let has_scanned = false;
-        let scan = Scan { ask, term, slots, part, of_slot, looked, rows, rows_bytes: 0, has_scanned, paced: 0, last: None };
+        let scan =
+            Scan { ask, term, slots, part, of_slot, looked, rows, rows_bytes: 0, has_scanned, paced: 0, last: None };
         self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
     }
 

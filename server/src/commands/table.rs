@@ -496,7 +496,8 @@ impl At {
             self.rows(&table, &page.items, left)?;
             left = left.saturating_sub(page.items.len() as u64);
             looked += page.looked;
-            served = Some(served.unwrap_or_else(|| page.index.clone()).filter(|index| page.index.as_ref() == Some(index)));
+            served =
+                Some(served.unwrap_or_else(|| page.index.clone()).filter(|index| page.index.as_ref() == Some(index)));
             after = page.next;
             if after.is_none() {
                 break;

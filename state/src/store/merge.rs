@@ -4,8 +4,8 @@
 use super::builder::RunBuilder;
 use super::row_key::slot_of;
 use super::{
-    Built, Content, Damage, FileEntry, FileNumber, FileStream, Part, Piece, Plan, StaleEntries, Stop, Tombstones, Version, Wanted,
-    open_value, value_wanted,
+    Built, Content, Damage, FileEntry, FileNumber, FileStream, Part, Piece, Plan, StaleEntries, Stop, Tombstones,
+    Version, Wanted, open_value, value_wanted,
 };
 use gristmill_base::ids::SlotId;
 use std::collections::{BTreeSet, VecDeque};

@@ -135,7 +135,12 @@ fn pages() -> Vec<Sample> {
         page("ok-watch", "changes of every kind, slot 94 is at shard 1, and there is more", OpCode::Watch, WATCHED),
         page("ok-parked-list", "one parked grain, and no more", OpCode::ParkedList, PARKED),
         page("ok-query", "one grain of nine that were looked at, and perhaps more", OpCode::Query, FOUND),
-        page("ok-query-index", "one grain, which the index by-city has found, and no more", OpCode::Query, FOUND_BY_INDEX),
+        page(
+            "ok-query-index",
+            "one grain, which the index by-city has found, and no more",
+            OpCode::Query,
+            FOUND_BY_INDEX,
+        ),
         page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
     ]
 }
