@@ -137,16 +137,7 @@ impl Catalog {
             }
             put_exceptions(file, table, &mut handlers);
             let (maps, retired) = maps(table, known);
-            let indexes = table.indexes.iter().map(|spec| (spec.name.as_str(), Some(spec.field.as_str())));
-            let indexes = indexes.chain(table.auto_index.then_some((AUTO_INDEX, None)));
-            let indexes = indexes.map(|(name, field)| {
-                let same = known.and_then(|known| known.index_named(name)).filter(|it| it.field.as_deref() == field);
-                same.cloned().unwrap_or_else(|| {
-                    let field = field.map(str::to_owned);
-                    IndexEntry { id: self.number(), name: name.to_owned(), field, is_whole: known.is_none() }
-                })
-            });
-            let indexes = indexes.collect();
+            let indexes = self.index_entries(table, known);
             tables.push(Table {
                 id: table_id,
                 name: table.name.clone(),
@@ -175,6 +166,20 @@ impl Catalog {
             replay: None,
             in_workers: file.language == Language::Python,
         }
+    }
+
+    /// The indexes of a table, with the numbers of `known` for those of the same name and field.
+    fn index_entries(&mut self, table: &TableSpec, known: Option<&Table>) -> Vec<IndexEntry> {
+        let declared = table.indexes.iter().map(|spec| (spec.name.as_str(), Some(spec.field.as_str())));
+        let declared = declared.chain(table.auto_index.then_some((AUTO_INDEX, None)));
+        let entries = declared.map(|(name, field)| {
+            let same = known.and_then(|known| known.index_named(name)).filter(|it| it.field.as_deref() == field);
+            same.cloned().unwrap_or_else(|| {
+                let field = field.map(str::to_owned);
+                IndexEntry { id: self.number(), name: name.to_owned(), field, is_whole: known.is_none() }
+            })
+        });
+        entries.collect()
     }
 }
 
