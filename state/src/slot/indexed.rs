@@ -106,7 +106,7 @@ fn entry_keys(slot: SlotId, table: TableId, indexes: &[Index], key: &[u8], value
 impl Slot {
     /// Uses other declarations. Indexes that are not declared any more are forgotten.
     pub fn set_indexes(&mut self, indexes: Arc<Indexes>) {
-        self.indexed.built.retain(|(table, index)| !indexes.is_gone(*table, *index));
+        self.indexed.built.retain(|(table, index)| indexes.get(*table, *index).is_some());
         self.indexed.indexes = indexes;
     }
 
