@@ -65,6 +65,10 @@ id! {
     MapId(u16)
 }
 id! {
+    /// An index of a table.
+    IndexId(u32)
+}
+id! {
     /// A handler of a table.
     HandlerId(u32)
 }

@@ -264,6 +264,23 @@ pub const QUERY_EXPRESSION_BYTES_MAX: usize = 64 << 10;
 /// without a pause.
 pub const QUERY_LOOKED_MAX: usize = 1_000;
 
+/// Indexes that a table declares: each is a walk over each value that is written, and a row for it.
+pub const INDEXES_PER_TABLE_MAX: usize = 16;
+/// Fields of one value that `auto_index` indexes. A value with more is looked at by each query that the index serves.
+pub const INDEX_AUTO_FIELDS_MAX: usize = 32;
+/// Bytes of a text in an index: texts that begin alike so far are told apart by the values themselves.
+pub const INDEX_TEXT_BYTES_MAX: usize = 256;
+/// Digits of a number in an index, as the bytes of a text.
+pub const INDEX_DIGITS_MAX: usize = 64;
+/// Entries of an index that a query looks at in a slot for one page where its condition is a range: they do not lie in the order of
+/// keys, so each page needs all of them. With more the slot is scanned, which costs about as much.
+pub const INDEX_RANGE_ENTRIES_MAX: usize = 4_096;
+/// Entries of indexes being built that wait in a shard's memory for a flush, bytes; the building waits when there are more.
+pub const INDEX_BUILD_BYTES_MAX: usize = 8 << 20;
+/// Grains whose newest records a merge remembers, to tell which entries of indexes are stale: 16 bytes of hash and 8 of a
+/// number each. Entries of others stay until another merge.
+pub const INDEX_MERGE_GRAINS_MAX: usize = 1 << 19;
+
 /// Pending and done positions that one stream may hold before its grains spill.
 pub const STREAM_WINDOW_MAX: usize = 8_192;
 /// Positions after which cursors that moved without a commit are recorded.

@@ -316,11 +316,21 @@ pub enum Bug {
     QueryLeavesSlots = 202,
     /// A query shows parts of shards that did not own the same slots.
     QueryForgetsMoves = 203,
+    /// A start does not set the entries of indexes of what the log says.
+    IndexNotRecovered = 161,
+    /// A query shows what an index says without looking at the grain.
+    IndexStaleServed = 162,
+    /// An index that was declared over existing rows is used before it is complete.
+    IndexUsedEarly = 163,
+    /// Entries of indexes are lost where a group is written anew for another core count.
+    IndexLostWithGroup = 164,
+    /// A merge takes entries of indexes for stale that are not.
+    IndexMergeDropsLiving = 165,
 }
 
 impl Bug {
     /// Those that simulation must find, in order.
-    pub const ALL: [Bug; 149] = [
+    pub const ALL: [Bug; 154] = [
         Bug::StreamWithoutSubscription,
         Bug::PositionsDroppedWithGrain,
         Bug::LeaveBeforeDurable,
@@ -470,6 +480,11 @@ impl Bug {
         Bug::QueryShowsOldValue,
         Bug::QueryLeavesSlots,
         Bug::QueryForgetsMoves,
+        Bug::IndexNotRecovered,
+        Bug::IndexStaleServed,
+        Bug::IndexUsedEarly,
+        Bug::IndexLostWithGroup,
+        Bug::IndexMergeDropsLiving,
     ];
 }
 

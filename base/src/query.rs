@@ -6,9 +6,11 @@
 
 mod expression;
 mod field;
+mod order;
 mod scalar;
 
 pub use expression::{ExpressionError, parse};
+pub use order::{High, Span, Spans, index_fields, index_value};
 pub use scalar::Scalar;
 
 use crate::codec::{DecodeError, Put, Reader};

@@ -48,6 +48,10 @@ pub struct Tuning {
     pub line_appends: usize,
     /// See [`LOG_YIELD_BYTES_LEAST`](crate::limits::LOG_YIELD_BYTES_LEAST).
     pub yield_bytes: u64,
+    /// See [`INDEX_RANGE_ENTRIES_MAX`](crate::limits::INDEX_RANGE_ENTRIES_MAX).
+    pub index_range_entries: usize,
+    /// See [`INDEX_BUILD_BYTES_MAX`](crate::limits::INDEX_BUILD_BYTES_MAX).
+    pub index_build_bytes: usize,
 }
 
 impl Tuning {
@@ -74,6 +78,8 @@ impl Tuning {
         large_batch: crate::limits::LARGE_BATCH_BYTES,
         line_appends: crate::limits::LANE_LINE_APPENDS_MAX,
         yield_bytes: crate::limits::LOG_YIELD_BYTES_LEAST,
+        index_range_entries: crate::limits::INDEX_RANGE_ENTRIES_MAX,
+        index_build_bytes: crate::limits::INDEX_BUILD_BYTES_MAX,
     };
 }
 

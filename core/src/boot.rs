@@ -359,9 +359,13 @@ fn read_log(
 ) -> Result<Recovered, BootError> {
     let (root, mut content, degraded) = read_root(files, identity, (placement, owners), shard)?;
     let here: Vec<SlotId> = owners.slots_of(shard).collect();
+    // Records set the entries of what is declared now, whatever was when they were made.
+    let indexes = std::sync::Arc::new(catalog.indexes());
     let mut slots = BTreeMap::new();
     for slot in &here {
-        slots.insert(*slot, load_slot(files, identity, *slot, &content, now)?);
+        let mut loaded = load_slot(files, identity, *slot, &content, now)?;
+        loaded.set_indexes(indexes.clone());
+        slots.insert(*slot, loaded);
     }
     match &content.manifest {
         Some(manifest) => {

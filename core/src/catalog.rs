@@ -15,9 +15,10 @@ pub use replay::{Begin, Rebuilt, Renewed, Replay, ReplayPhase};
 
 use crate::appfile::{ANY_KIND, TopicSpec};
 use gristmill_base::datatype::DataType;
-use gristmill_base::ids::{HandlerId, MapId, SubscriptionId, TableId, TopicId};
+use gristmill_base::ids::{HandlerId, IndexId, MapId, SubscriptionId, TableId, TopicId};
 use gristmill_base::nearest::nearest;
 use gristmill_base::planted::{self, Bug};
+use gristmill_state::indexes::{Index, Indexes};
 use gristmill_state::lane::Keep;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -65,6 +66,19 @@ pub struct Map {
     pub ttl_micros: Option<u64>,
     /// Whether an earlier version of the app had entries expire: some may still.
     pub expired_before: bool,
+}
+
+/// An index of a table.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// [`IndexId`].
+    pub id: u32,
+    /// Unique in its table.
+    pub name: String,
+    /// Field of the values, names with dots between them; `None`: every top-level field.
+    pub field: Option<String>,
+    /// Whether it is as old as its table. Others are complete in a slot once the rows that were there are in them.
+    pub is_whole: bool,
 }
 
 /// What happens when the retries of a handler are used up.
@@ -146,6 +160,8 @@ pub struct Table {
     pub retired: Vec<Map>,
     /// How many inputs may wait for a grain before clients' are refused.
     pub backlog_inputs: u64,
+    /// In the order of the app file, that of all top-level fields last.
+    pub indexes: Vec<IndexEntry>,
 }
 
 /// A subscription instance.
@@ -320,6 +336,14 @@ impl Catalog {
         self.apps.iter().find_map(|app| app.all_tables().find(|table| table.id == id.0).map(|table| (app, table)))
     }
 
+    /// What is declared of indexes.
+    #[must_use]
+    pub fn indexes(&self) -> Indexes {
+        let tables = self.apps.iter().flat_map(AppEntry::all_tables);
+        let of = |table: &Table| (TableId(table.id), table.indexes.iter().map(IndexEntry::declared).collect());
+        Indexes::new(tables.map(of), self.next)
+    }
+
     /// A handler of a table.
     #[must_use]
     pub fn handler(&self, table: TableId, id: HandlerId) -> Option<(&AppEntry, &Table, &HandlerEntry)> {
@@ -457,6 +481,12 @@ impl Subscription {
     }
 }
 
+impl IndexEntry {
+    fn declared(&self) -> Index {
+        Index { id: IndexId(self.id), field: self.field.clone(), is_whole: self.is_whole }
+    }
+}
+
 impl Map {
     /// Whether its entries may expire on their own.
     #[must_use]
@@ -488,6 +518,12 @@ impl Table {
     #[must_use]
     pub fn map(&self, id: MapId) -> Option<&Map> {
         self.maps.iter().find(|map| map.id == id.0)
+    }
+
+    /// An index by name.
+    #[must_use]
+    pub fn index_named(&self, name: &str) -> Option<&IndexEntry> {
+        self.indexes.iter().find(|index| index.name == name)
     }
 
     /// A handler by name.

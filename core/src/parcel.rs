@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::request::{Refusal, Reply, Request};
 use crate::shard::settle::{Drained, Need, RoundKey};
 use crate::shard::{MoveItem, ReplayParts};
-use gristmill_base::ids::{ShardId, SlotId, TableId, Term};
+use gristmill_base::ids::{IndexId, ShardId, SlotId, TableId, Term};
 use gristmill_base::query::Filter;
 use gristmill_state::input::{Bytes, GrainAddress, Input, StreamId, Target};
 use std::sync::Arc;
@@ -115,6 +115,10 @@ pub enum Item {
         parked: bool,
         /// Only grains whose values match.
         filter: Option<Arc<Filter>>,
+        /// Which index serves, where it can.
+        index: Option<IndexId>,
+        /// Whether every grain may be looked at where it cannot.
+        may_scan: bool,
     },
     /// A part of a scan: rows in key order, and whether there are more.
     ScanPart {
@@ -126,6 +130,8 @@ pub enum Item {
         end: Option<Bytes>,
         /// Grains that were looked at.
         looked: u64,
+        /// Whether all of it was found by the index.
+        by_index: bool,
         /// By which owners of slots it chose its own.
         term: Term,
     },

@@ -573,6 +573,8 @@ pub enum Answer {
         next: Option<Bytes>,
         /// Grains that were looked at.
         looked: u64,
+        /// Name of the index that has found all of it; `None`: every grain was looked at, of some slots at least.
+        index: Option<String>,
     },
     /// A JSON text.
     Json(String),

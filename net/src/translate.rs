@@ -504,9 +504,9 @@ fn write_answer(writer: &mut ResultWriter<'_>, correlation: u32, answer: &Answer
             let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
             return writer.scan(correlation, *more, rows);
         }
-        Answer::Found { rows, next, looked } => {
+        Answer::Found { rows, next, looked, index } => {
             let rows = rows.iter().map(|(key, value)| Row { key, value: value.as_deref() });
-            return writer.query(correlation, next.as_deref(), *looked, rows);
+            return writer.query(correlation, next.as_deref(), (*looked, index.as_deref()), rows);
         }
     };
     writer.reply(correlation, &reply)

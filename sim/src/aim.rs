@@ -267,13 +267,37 @@ fn aim_at_watches(bug: Bug, knobs: &mut Knobs) {
 #[must_use]
 pub fn is_of_queries(bug: Bug) -> bool {
     use Bug::{QueryBeforeDurable, QueryForgetsMoves, QueryLeavesSlots, QueryShowsOldValue};
-    [QueryBeforeDurable, QueryForgetsMoves, QueryLeavesSlots, QueryShowsOldValue].contains(&bug)
+    [QueryBeforeDurable, QueryForgetsMoves, QueryLeavesSlots, QueryShowsOldValue].contains(&bug) || is_of_indexes(bug)
+}
+
+/// Whether a bug is one of indexes.
+fn is_of_indexes(bug: Bug) -> bool {
+    use Bug::{IndexLostWithGroup, IndexMergeDropsLiving, IndexNotRecovered, IndexStaleServed, IndexUsedEarly};
+    [IndexLostWithGroup, IndexMergeDropsLiving, IndexNotRecovered, IndexStaleServed, IndexUsedEarly].contains(&bug)
+}
+
+/// Rows that are in files, merges, crashes, other core counts, other versions.
+fn aim_at_indexes(bug: Bug, knobs: &mut Knobs) {
+    (knobs.crash_turns, knobs.crashes) = (400, 12);
+    knobs.tuning.index_range_entries = 4_096;
+    if bug == Bug::IndexNotRecovered {
+        return;
+    }
+    checkpoint_often(knobs);
+    knobs.padding = 1_500;
+    knobs.boot.resident_bytes_max = 0;
+    match bug {
+        Bug::IndexLostWithGroup => (knobs.rehomes, knobs.cores_max) = (80, 4),
+        Bug::IndexUsedEarly => (knobs.reloads, knobs.tuning.index_build_bytes) = (12, 1),
+        _ => {}
+    }
 }
 
 /// Flushes that take long, little in memory, small pages, moves.
 fn aim_at_queries(bug: Bug, knobs: &mut Knobs) {
     (knobs.rots, knobs.rests, knobs.fulls, knobs.reloads) = (0, 0, 0, 0);
     match bug {
+        bug if is_of_indexes(bug) => aim_at_indexes(bug, knobs),
         Bug::QueryBeforeDurable => {
             knobs.boot.flush_spacing_nanos = 20_000_000;
             (knobs.crash_turns, knobs.crashes) = (150, 30);

@@ -291,8 +291,16 @@ impl Auditor {
                 }
             }
             (Act::Scan(table, prefix), Answer::Rows { rows, more }) => self.scanned(table, prefix, since, rows, *more),
-            (Act::Query(table, prefix, wanted), Answer::Found { rows, next, .. }) => {
-                self.queried((table, prefix, wanted), since, rows, next.as_deref())
+            (Act::Query(.., wanted), Answer::Found { index: None, .. }) if !wanted.scan => {
+                Err(format!("a query for {wanted:?} was answered by a scan, which it does not allow"))
+            }
+            (Act::Query(table, prefix, wanted), Answer::Found { rows, next, index, .. }) => {
+                if index.is_some() {
+                    gristmill_base::sometimes::reached("query served by an index");
+                }
+                let by = index.as_ref().map_or_else(|| "a scan".to_owned(), |index| format!("index {index}"));
+                let shown = self.queried((table, prefix, wanted), since, rows, next.as_deref());
+                shown.map_err(|what| format!("{what} (by {by})"))
             }
             (Act::Read(topic, lane, from), Answer::Events { events, end, .. }) => {
                 self.events_read(topic, *lane, *from, since, events)?;

@@ -101,6 +101,20 @@ pub(crate) fn is_passing(code: Code) -> bool {
     matches!(code, Code::Capacity | Code::NotReady | Code::Failed)
 }
 
+/// Whether a read may be refused so, whatever else goes on.
+fn may_be_refused(act: &Act, refusal: &Refusal) -> bool {
+    match act {
+        // As many as may be are under way, whatever the disk has room for.
+        Act::Scan(..) => refusal.code == Code::Capacity && refusal.message.starts_with("too many scans"),
+        Act::Query(.., wanted) if refusal.code == Code::BadRequest && !wanted.scan => {
+            reached("query that no index serves refused");
+            true
+        }
+        Act::Query(..) => refusal.code == Code::Capacity,
+        _ => false,
+    }
+}
+
 impl Client {
     /// A client that begins so many operations.
     #[must_use]
@@ -381,8 +395,7 @@ impl Client {
             },
             Sent::Read { life, .. } if world.auditor.is_past(life) => Ok(()),
             Sent::Read { act, since, began, .. } => match reply.outcome {
-                // As many as may be are under way, whatever the disk has room for.
-                Err(refusal) if matches!(act, Act::Query(..)) && refusal.code == Code::Capacity => Ok(()),
+                Err(refusal) if may_be_refused(&act, &refusal) => Ok(()),
                 Err(refusal) if refusal.code == Code::Capacity && world.machine.full_until.is_some() => {
                     Err(format!("P9: {act:?} was refused while the disk was full: {refusal:?}"))
                 }

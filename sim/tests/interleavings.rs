@@ -26,6 +26,18 @@ macro_rules! interleavings {
 }
 
 interleavings! {
+    /// An index that a later version declares is built from the rows that are there.
+    an_index_is_built: "index built over rows that were there", "queries", 1;
+    /// It is used once it is complete.
+    a_query_is_served_by_an_index: "query served by an index", "queries", 1;
+    /// An entry of a value that has gone is held against the row.
+    an_entry_is_stale: "stale entry of an index", "queries", 1;
+    /// A merge drops it.
+    a_stale_entry_is_dropped: "stale entry of an index dropped", "queries", 1;
+    /// A range with too many entries is scanned.
+    an_index_is_not_narrow_enough: "index not narrow enough", "queries", 1;
+    /// The walk waits where many entries are not flushed.
+    a_walk_waits_for_a_flush: "building of an index waits for a flush", "queries", 1;
     /// ACCEPT, session: attach while pending or in a backlog.
     a_retry_attaches_to_what_is_pending: "retry attached", "bank", 1;
     /// ACCEPT, session: else the stored reply, from memory.

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod expiry;
 pub mod grain;
 pub mod grains;
+pub mod indexes;
 pub mod input;
 pub mod key;
 pub mod lane;

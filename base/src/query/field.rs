@@ -14,23 +14,38 @@ pub(super) fn find<'a>(text: &'a [u8], path: &str) -> Option<&'a [u8]> {
 
 /// The last member of that name of an object.
 fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let mut rest = spaced(text).strip_prefix(b"{")?;
     let mut found = None;
+    walk(text, |of, value| {
+        if of == name {
+            found = Some(value);
+        }
+    })?;
+    found
+}
+
+/// Calls with the names and values of an object's members, in their order, as far as the text is one.
+pub(super) fn each_member<'a>(text: &'a [u8], each: impl FnMut(&str, &'a [u8])) {
+    let _ = walk(text, each);
+}
+
+/// The same; nothing where the text is no object.
+fn walk<'a>(text: &'a [u8], mut each: impl FnMut(&str, &'a [u8])) -> Option<()> {
+    let mut rest = spaced(text).strip_prefix(b"{")?;
     loop {
         rest = spaced(rest);
         if rest.first() != Some(&b'"') {
-            return found;
+            return Some(());
         }
         let length = string(rest)?;
         let (of, behind) = rest.split_at(length);
         let value = spaced(behind).strip_prefix(b":")?;
         let length = value_bytes(value)?;
-        if unescaped(of).is_some_and(|of| of == name) {
-            found = Some(&value[..length]);
+        if let Some(of) = unescaped(of) {
+            each(&of, &value[..length]);
         }
         rest = match spaced(&value[length..]).strip_prefix(b",") {
             Some(rest) => rest,
-            None => return found,
+            None => return Some(()),
         };
     }
 }

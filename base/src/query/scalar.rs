@@ -82,13 +82,13 @@ fn compare_numbers(one: &str, other: &str) -> Ordering {
 }
 
 /// A number without its sign: 0.DIGITS times ten to the power; zero has no digits, others neither begin nor end with 0.
-struct Decimal {
-    power: i64,
-    digits: Vec<u8>,
+pub(super) struct Decimal {
+    pub(super) power: i64,
+    pub(super) digits: Vec<u8>,
 }
 
 impl Decimal {
-    fn of(text: &str) -> (bool, Self) {
+    pub(super) fn of(text: &str) -> (bool, Self) {
         let (text, is_negative) = text.strip_prefix('-').map_or((text, false), |text| (text, true));
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -1,9 +1,11 @@
 //! What the parts of an app file say about each other: names are unique, and what is named exists and fits.
 
-use super::field::Field;
-use super::{AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType};
+use super::field::{Field, Fields};
+use super::{
+    AUTO_INDEX, AppFile, AppFileError, HandlerSpec, OnExhausted, SubscribeSpec, TableSpec, TopicSpec, ValueType,
+};
 use gristmill_base::datatype::DataType;
-use gristmill_base::limits::KEY_BYTES_MAX;
+use gristmill_base::limits::{INDEXES_PER_TABLE_MAX, KEY_BYTES_MAX};
 use gristmill_base::nearest::nearest;
 use std::collections::BTreeMap;
 
@@ -30,12 +32,37 @@ fn check_table(app: &AppFile, table: &TableSpec, field: &Field<'_>) -> Result<()
     unique("name", "maps of this table", &maps, table.maps.iter().map(|map| map.name.as_str()))?;
     let ids: Vec<String> = table.maps.iter().map(|map| map.id.to_string()).collect();
     unique("id", "maps of this table", &maps, ids.iter().map(String::as_str))?;
+    check_indexes(table, &fields)?;
     let handlers = fields.list("handlers")?;
     unique("name", "handlers of this table", &handlers, table.handlers.iter().map(|handler| handler.name.as_str()))?;
     for (handler, field) in table.handlers.iter().zip(&handlers) {
         check_handler(app, table, handler, field)?;
     }
     Ok(())
+}
+
+fn check_indexes(table: &TableSpec, fields: &Fields<'_>) -> Result<(), AppFileError> {
+    let indexes = fields.list("indexes")?;
+    unique("name", "indexes of this table", &indexes, table.indexes.iter().map(|index| index.name.as_str()))?;
+    unique("field", "indexes of this table", &indexes, table.indexes.iter().map(|index| index.field.as_str()))?;
+    if let Some(place) = table.indexes.iter().position(|index| index.name == AUTO_INDEX) {
+        let message =
+            format!("found {AUTO_INDEX}, which is the name of the index of all top-level fields; allowed: another one");
+        return Err(indexes[place].error(message));
+    }
+    if let Some(place) = fields.optional("indexes").filter(|_| indexes.len() > INDEXES_PER_TABLE_MAX) {
+        return Err(place.error(format!("found {} indexes; allowed: up to {INDEXES_PER_TABLE_MAX}", indexes.len())));
+    }
+    let auto = fields.optional("auto_index").filter(|_| table.auto_index);
+    let some = fields.optional("indexes").filter(|_| !indexes.is_empty());
+    match some.or(auto).filter(|_| table.value != Some(ValueType::Plain(DataType::Json))) {
+        Some(place) => {
+            let values = table.value.as_ref().map_or_else(|| "none".to_owned(), type_name);
+            Err(place
+                .error(format!("indexes need values of type json; the values of table {} are {values}", table.name)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_handler(

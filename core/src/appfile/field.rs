@@ -5,8 +5,8 @@ use super::node::{Content, Node};
 use super::{AppFileError, Config, ValueType};
 use gristmill_base::datatype::DataType;
 use gristmill_base::limits::{
-    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, KEY_INPUTS_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX, SLOT_COUNT_DEFAULT,
-    TTL_MICROS_MAX, TTL_MICROS_MIN,
+    CONFIG_ENTRIES_MAX, CONFIG_VALUE_BYTES_MAX, KEY_INPUTS_MAX, MAPS_PER_TABLE_MAX, NAME_BYTES_MAX,
+    QUERY_FIELD_BYTES_MAX, QUERY_FIELD_NAMES_MAX, SLOT_COUNT_DEFAULT, TTL_MICROS_MAX, TTL_MICROS_MIN,
 };
 use gristmill_base::nearest::nearest;
 use gristmill_base::units::bytes;
@@ -166,6 +166,22 @@ impl<'a> Field<'a> {
         let text = self.text()?;
         if text.is_empty() || text.len() > NAME_BYTES_MAX {
             return Err(self.refuse(&format!("the name of a field of the value, 1 to {NAME_BYTES_MAX} bytes")));
+        }
+        Ok(text.to_owned())
+    }
+
+    /// A field of a JSON value, with dots between the names of objects.
+    pub(super) fn path(&self) -> Result<String, AppFileError> {
+        let text = self.text()?;
+        let names = text.split('.');
+        if text.len() > QUERY_FIELD_BYTES_MAX
+            || names.clone().any(str::is_empty)
+            || names.count() > QUERY_FIELD_NAMES_MAX
+        {
+            return Err(self.refuse(&format!(
+                "a field of the values as in city or address.city, up to {QUERY_FIELD_NAMES_MAX} names and \
+                 {QUERY_FIELD_BYTES_MAX} bytes"
+            )));
         }
         Ok(text.to_owned())
     }

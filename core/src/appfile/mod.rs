@@ -101,6 +101,22 @@ pub struct TableSpec {
     pub ttl: Option<Duration>,
     /// How many inputs may wait for a grain before clients' are refused.
     pub backlog_inputs: u64,
+    /// In the order of the file; names are unique. Only where values are JSON.
+    pub indexes: Vec<IndexSpec>,
+    /// Whether every top-level field is indexed. Only where values are JSON.
+    pub auto_index: bool,
+}
+
+/// Name of the index of every top-level field.
+pub const AUTO_INDEX: &str = "auto_index";
+
+/// An index of a field of a table's values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// Unique in its table.
+    pub name: String,
+    /// Names within objects, with dots between them.
+    pub field: String,
 }
 
 /// A sorted map of a table.
@@ -320,7 +336,7 @@ fn read_retention(retention: &field::Field<'_>) -> Result<Option<RetentionSpec>,
 }
 
 /// The keys of a table.
-const TABLE_FIELDS: [&str; 7] = ["name", "key", "value", "maps", "handlers", "ttl", "backlog"];
+const TABLE_FIELDS: [&str; 9] = ["name", "key", "value", "maps", "handlers", "ttl", "backlog", "indexes", "auto_index"];
 
 fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
     let fields = table.fields(&TABLE_FIELDS)?;
@@ -335,7 +351,14 @@ fn read_table(table: &field::Field<'_>) -> Result<TableSpec, AppFileError> {
             Some(backlog) => backlog.fields(&["inputs"])?.required("inputs")?.backlog_inputs()?,
             None => KEY_INPUTS_DEFAULT,
         },
+        indexes: fields.list("indexes")?.iter().map(read_index).collect::<Result<_, _>>()?,
+        auto_index: fields.optional("auto_index").map(|it| it.truth()).transpose()?.unwrap_or(false),
     })
+}
+
+fn read_index(index: &field::Field<'_>) -> Result<IndexSpec, AppFileError> {
+    let fields = index.fields(&["name", "field"])?;
+    Ok(IndexSpec { name: fields.required("name")?.name()?, field: fields.required("field")?.path()? })
 }
 
 fn read_map(map: &field::Field<'_>) -> Result<MapSpec, AppFileError> {

@@ -366,3 +366,43 @@ fn configuration_is_text_by_name() {
     let many = format!("language: rust\nconfig: {{{}}}", many.join(", "));
     assert!(refused("language: rust", &many).contains("found 65 values; at most 64"));
 }
+
+#[test]
+fn indexes_are_of_json_values() {
+    let app = |more: &str| {
+        let text = format!("app: a\nlanguage: rust\ntables:\n  - {{name: docs, key: string, value: json{more}}}\n");
+        AppFile::parse(&text, "app.yaml").map_err(|error| error.to_string())
+    };
+    let table =
+        app(", indexes: [{name: by-city, field: address.city}, {name: by-age, field: age}]").unwrap().tables.remove(0);
+    let told: Vec<_> = table.indexes.iter().map(|index| (index.name.as_str(), index.field.as_str())).collect();
+    assert_eq!((told, table.auto_index), (vec![("by-city", "address.city"), ("by-age", "age")], false));
+    assert!(app(", auto_index: true").unwrap().tables[0].auto_index);
+    for (wrong, says) in [
+        (
+            ", indexes: [{name: a, field: a..b}]",
+            "tables[0].indexes[0].field: found \"a..b\"; allowed: a field of the values",
+        ),
+        (", indexes: [{name: a, field: a.b.c.d.e.f.g.h.i}]", "up to 8 names"),
+        (", indexes: [{name: a}]", "field"),
+        (", indexes: [{name: a, fild: b}]", "unknown key \"fild\""),
+        (", indexes: [{name: a, field: b}, {name: a, field: c}]", "found name a twice among the indexes of this table"),
+        (
+            ", indexes: [{name: a, field: b}, {name: c, field: b}]",
+            "found field b twice among the indexes of this table",
+        ),
+        (", indexes: [{name: auto_index, field: b}]", "the name of the index of all top-level fields"),
+        (", auto_index: yes please", "auto_index"),
+        (", auto_indx: true", "did you mean auto_index?"),
+    ] {
+        let message = app(wrong).unwrap_err();
+        assert!(message.contains(says), "{wrong}: {message}");
+    }
+    let many: Vec<String> = (0..17).map(|n| format!("{{name: i{n}, field: f{n}}}")).collect();
+    assert!(
+        app(&format!(", indexes: [{}]", many.join(", "))).unwrap_err().contains("found 17 indexes; allowed: up to 16")
+    );
+    let bytes = "app: a\nlanguage: rust\ntables:\n  - {name: docs, key: string, value: bytes, auto_index: true}\n";
+    let message = AppFile::parse(bytes, "app.yaml").unwrap_err().to_string();
+    assert!(message.contains("indexes need values of type json; the values of table docs are bytes"), "{message}");
+}

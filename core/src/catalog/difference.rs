@@ -1,7 +1,7 @@
 //! What another version of an app changes, told in lines: what is new, what is otherwise, what would be taken away, and what
 //! cannot be.
 
-use super::{AppEntry, HandlerEntry, Map, Subscription, Table, Topic, data_type};
+use super::{AppEntry, HandlerEntry, IndexEntry, Map, Subscription, Table, Topic, data_type};
 use crate::appfile::AppFile;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -238,6 +238,7 @@ impl Difference {
                 ),
             );
         }
+        self.indexes(old, new);
         for handler in &new.handlers {
             let about = format!("handler {} of table {}", handler.name, new.name);
             match old.handlers.iter().find(|known| known.id == handler.id) {
@@ -250,6 +251,28 @@ impl Difference {
                 format!("handler {} of table {}", handler.name, new.name),
                 "gone; messages and timers that wait for it fail, and park their grains",
             );
+        }
+    }
+
+    fn indexes(&mut self, old: &Table, new: &Table) {
+        let of = |index: &IndexEntry| index.field.clone().unwrap_or_else(|| "all top-level fields".to_owned());
+        for index in &new.indexes {
+            let about = format!("index {} of table {}", index.name, new.name);
+            match old.index_named(&index.name) {
+                None => self.adds(about, "new; queries use it once the values that are there are in it"),
+                Some(known) if known.id != index.id => {
+                    let (old, new) = (of(known), of(index));
+                    self.changes(
+                        about,
+                        format!("of {old}, and of {new} from now on; queries use it once the values that are there are in it"),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        for index in old.indexes.iter().filter(|index| new.index_named(&index.name).is_none()) {
+            let about = format!("index {} of table {}", index.name, new.name);
+            self.changes(about, "gone; queries of what it is of have to look at every grain");
         }
     }
 

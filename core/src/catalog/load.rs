@@ -2,10 +2,10 @@
 //! number, and so its data.
 
 use super::{
-    AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, Map, PastVersion,
-    Subscription, Table, Topic,
+    AppEntry, Begin, Catalog, CatalogError, Deleted, Difference, Exception, Exhausted, HandlerEntry, IndexEntry, Map,
+    PastVersion, Subscription, Table, Topic,
 };
-use crate::appfile::{AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
+use crate::appfile::{AUTO_INDEX, AppFile, HandlerSpec, Language, OnExhausted, Reaction, TableSpec};
 use gristmill_base::limits::{APP_VERSIONS_BYTES_MAX, APP_VERSIONS_KEPT};
 use gristmill_base::planted::{self, Bug};
 
@@ -138,6 +138,7 @@ impl Catalog {
             }
             put_exceptions(file, table, &mut handlers);
             let (maps, retired) = maps(table, known);
+            let indexes = self.index_entries(table, known);
             tables.push(Table {
                 id: table_id,
                 name: table.name.clone(),
@@ -149,6 +150,7 @@ impl Catalog {
                 expired_before: known.is_some_and(Table::grains_expire) && !planted::is(Bug::OldLivesGoOn),
                 retired,
                 backlog_inputs: table.backlog_inputs,
+                indexes,
             });
         }
         AppEntry {
@@ -166,6 +168,20 @@ impl Catalog {
             in_workers: file.language == Language::Python,
             rolled_back: false,
         }
+    }
+
+    /// The indexes of a table, with the numbers of `known` for those of the same name and field.
+    fn index_entries(&mut self, table: &TableSpec, known: Option<&Table>) -> Vec<IndexEntry> {
+        let declared = table.indexes.iter().map(|spec| (spec.name.as_str(), Some(spec.field.as_str())));
+        let declared = declared.chain(table.auto_index.then_some((AUTO_INDEX, None)));
+        let entries = declared.map(|(name, field)| {
+            let same = known.and_then(|known| known.index_named(name)).filter(|it| it.field.as_deref() == field);
+            same.cloned().unwrap_or_else(|| {
+                let field = field.map(str::to_owned);
+                IndexEntry { id: self.number(), name: name.to_owned(), field, is_whole: known.is_none() }
+            })
+        });
+        entries.collect()
     }
 }
 

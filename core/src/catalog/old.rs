@@ -290,12 +290,14 @@ fn table_5(old: TableV5) -> Table {
         expired_before: old.expired_before,
         retired: old.retired,
         backlog_inputs: KEY_INPUTS_DEFAULT,
+        indexes: Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::IndexEntry;
     use crate::catalog::{Rebuilt, Renewed, Replay, ReplayPhase};
     use gristmill_base::datatype::DataType;
 
@@ -342,6 +344,7 @@ mod tests {
             expired_before: false,
             retired: vec![],
             backlog_inputs: KEY_INPUTS_DEFAULT,
+            indexes: vec![],
         }
     }
 
@@ -415,6 +418,9 @@ mod tests {
         let table_of = &mut app.tables[0];
         table_of.expired_before = true;
         table_of.retired.push(Map { id: 7, ..table_of.maps[0].clone() });
+        let by_city = IndexEntry { id: 40, name: "by".to_owned(), field: Some("a.city".to_owned()), is_whole: false };
+        let auto = IndexEntry { id: 41, name: "auto".to_owned(), field: None, is_whole: true };
+        table_of.indexes = vec![by_city, auto];
         let (before_replay, rebuilt) = (new.clone(), app_table(&new));
         new.renamed = vec![(3, 4)];
         new.apps[0].replay = Some(Replay {
@@ -442,6 +448,7 @@ mod tests {
         new.apps[0].config.clear();
         (new.apps[0].rolled_back, new.apps[0].tables[0].handlers[0].control) = (false, None);
         new.apps[0].tables[0].handlers[0].config.clear();
+        new.apps[0].tables[0].indexes.clear();
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_5)), Ok(new));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_4)), Ok(before));
         assert_eq!(Catalog::from_bytes(&bytes(GOLDEN_3)), Ok(of(compact, vec![table(None)])));

@@ -174,7 +174,9 @@ impl Catalog {
                     handler.name, table.name
                 )));
             }
-            let new = Table { id: catalog.number(), ..table.clone() };
+            let mut new = Table { id: catalog.number(), ..table.clone() };
+            // Nothing was written to it before they were declared.
+            new.indexes.iter_mut().for_each(|index| index.is_whole = true);
             let mut of_table = entry.subscriptions.iter().filter(|it| it.table == table.id).peekable();
             if let Some(paused) = of_table.clone().find(|it| it.paused) {
                 let name = entry.subscription_name(paused);

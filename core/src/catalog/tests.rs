@@ -186,3 +186,34 @@ fn as_many_versions_are_kept_as_are_allowed() {
     assert_eq!(app.past.len(), APP_VERSIONS_KEPT);
     assert_eq!(app.past.last().map(|past| past.version), Some(app.version - 1));
 }
+
+#[test]
+fn indexes_keep_their_numbers_and_are_whole_only_with_their_table() {
+    let with = |indexes: &str| {
+        changed(
+            "    value: json\n    handlers: [{name: see",
+            &format!("    value: json\n{indexes}    handlers: [{{name: see"),
+        )
+    };
+    let one = with("    indexes: [{name: by-item, field: item}]\n");
+    let two = with("    indexes: [{name: by-item, field: item.id}]\n    auto_index: true\n");
+    assert_eq!(
+        told(&one),
+        ["+ index by-item of table old: new; queries use it once the values that are there are in it"]
+    );
+    let load = |catalog: &Catalog, text: &str| catalog.load(&parsed(text), text, 9, false).unwrap().unwrap();
+    let (first, _) = load(&base(), &one);
+    let indexes = |catalog: &Catalog| catalog.apps[0].tables[1].indexes.clone();
+    assert!(!indexes(&first)[0].is_whole);
+    let (second, difference) = load(&first, &two);
+    let lines: Vec<String> = difference.lines.iter().map(|line| format!("{:?} {}", line.weight, line.about)).collect();
+    assert_eq!(lines, ["Changes index by-item of table old", "Adds index auto_index of table old"]);
+    assert_ne!(indexes(&second)[0].id, indexes(&first)[0].id, "of another field it is another one");
+    let (third, difference) = load(&second, BASE);
+    assert!(difference.lines.iter().all(|line| line.weight == Weight::Changes && line.text.starts_with("gone")));
+    let (fourth, _) = load(&third, &one);
+    assert!(indexes(&fourth)[0].id > indexes(&second)[1].id, "numbers are not used again");
+    let (new, _) = load(&Catalog::default(), &two);
+    assert!(indexes(&new).iter().all(|index| index.is_whole));
+    assert_eq!(Catalog::from_bytes(&new.to_bytes()), Ok(new));
+}

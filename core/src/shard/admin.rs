@@ -118,6 +118,7 @@ fn table(table: &Table) -> Value {
         table.handlers.iter().map(|handler| json!({"name": handler.name, "id": handler.id})).collect();
     json!({"name": table.name, "id": table.id, "key": data_type(table.key).name(),
            "value": table.value.map(|value| data_type(value).name()), "maps": maps, "handlers": handlers,
+           "indexes": table.indexes.iter().map(|index| json!({"name": index.name, "id": index.id, "field": index.field})).collect::<Vec<_>>(),
            "ttl": seconds(table.ttl_micros)})
 }
 

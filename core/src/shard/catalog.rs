@@ -180,6 +180,7 @@ impl Shard {
         let version = catalog.version;
         if version > self.catalog.version {
             let old = std::mem::replace(&mut self.catalog, catalog);
+            self.use_indexes();
             self.note_lives();
             self.prune_activity();
             self.bury_deleted(old.deleted.len());

@@ -265,13 +265,14 @@ impl Shard {
             return;
         }
         let is_for_files = !self.is_log_long();
-        self.residence.wants_flush = false;
+        (self.residence.wants_flush, self.builds.wants_flush) = (false, false);
         if !is_for_files {
             self.lines.placed_bytes = 0;
         }
         let buried = &self.checkpoints.buried;
         let has_files = |slot: SlotId| buried.iter().any(|(home, ..)| *home == slot);
-        let dirty = self.slots.iter().flatten().filter(|slot| slot.first_dirty_lsn.is_some());
+        let is_dirty = |slot: &Slot| slot.first_dirty_lsn.is_some() || slot.has_unflushed_entries();
+        let dirty = self.slots.iter().flatten().filter(|slot| is_dirty(slot));
         let dirty = dirty.filter(|slot| !is_for_files || has_files(slot.id));
         let mut dirty: Vec<(u16, SlotId)> = dirty.map(|slot| (self.part_of(slot.id), slot.id)).collect();
         dirty.sort_unstable();
@@ -290,7 +291,7 @@ impl Shard {
     fn is_log_long(&self) -> bool {
         // Large batches count as if they were in the log.
         let bytes = self.log.0.bytes_kept() + self.lines.placed_bytes;
-        bytes >= self.checkpoint_due_bytes() || self.residence.wants_flush
+        bytes >= self.checkpoint_due_bytes() || self.residence.wants_flush || self.builds.wants_flush
     }
 
     /// Bytes of log at which a round begins: four times what the last round wrote, so that checkpoints cost a quarter of

@@ -57,6 +57,8 @@ pub(super) enum Then {
     Backlog,
     /// An operator's request about a parked grain, whose first inputs they are.
     Parked(Request),
+    /// An index that is being completed.
+    Index,
 }
 
 /// A fetch under way.
@@ -186,7 +188,7 @@ impl Then {
         match self {
             Self::Read(request) | Self::Range(request, ..) => Some(request.responder),
             Self::Scan(ScanTo::Client(responder)) => Some(*responder),
-            Self::Run(..) | Self::Scan(ScanTo::Shard(..)) | Self::Timers | Self::Backlog => None,
+            Self::Run(..) | Self::Scan(ScanTo::Shard(..)) | Self::Timers | Self::Backlog | Self::Index => None,
             // The backlog is told how its reading ends, whoever waits.
             Self::Parked(_) => None,
         }
@@ -298,6 +300,7 @@ impl Shard {
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_has_moved(to),
             Then::Timers | Then::Backlog => {}
+            Then::Index => self.index_not_read(false),
         }
     }
 
@@ -368,6 +371,7 @@ impl Shard {
             (What::Range(read), Then::Run(run, Some(key))) => {
                 self.run_fetched(run, |fetched| fetched.put_range(key, read.into_page()))
             }
+            (What::Range(read), Then::Index) => self.index_read(slot, &read),
             (What::Scan(scan), Then::Scan(to)) => return self.scan_on(scan, to),
             (What::Timers(read), Then::Timers) => self.timers_read(slot, *read),
             (What::Backlog(read), Then::Backlog) => self.backlog_read(slot, &read),
@@ -407,6 +411,7 @@ impl Shard {
             Then::Run(run, _) => self.run_not_fetched(run, RETRY_NANOS),
             Then::Scan(to) => self.scan_not_fetched(to, Refusal::new(code, what)),
             Then::Timers => self.timers_not_read(fetch.slot),
+            Then::Index => self.index_not_read(true),
             Then::Backlog => self.backlog_not_read(fetch.slot, &fetch.what),
             Then::Parked(request) => {
                 self.backlog_not_read(fetch.slot, &fetch.what);

@@ -28,6 +28,8 @@ enum Parts {
         last: Option<Bytes>,
         /// Grains that were looked at.
         looked: u64,
+        /// Whether all of it was found by the index.
+        by_index: bool,
         /// By which owners of slots the parts that have come chose theirs.
         term: Option<Term>,
         ask: ScanAsk,
@@ -47,12 +49,23 @@ impl Shard {
 
     /// Begins a scan over all shards, or begins it again for the `tries`th time.
     pub(super) fn gather_scan(&mut self, responder: Responder, ask: ScanAsk, tries: u32) {
-        let parts = Parts::Scan { rows: Rows::new(), last: None, looked: 0, term: None, ask: ask.clone(), tries };
+        let parts = Parts::Scan {
+            rows: Rows::new(),
+            last: None,
+            looked: 0,
+            by_index: true,
+            term: None,
+            ask: ask.clone(),
+            tries,
+        };
         let gather = self.gather(responder, parts);
         for shard in 0..self.config.shard_count {
-            let ScanAsk { table, prefix, after, limit, parked, filter } = ask.clone();
+            let ScanAsk { table, prefix, after, limit, parked, filter, index, may_scan } = ask.clone();
             let (from, limit) = ((self.config.shard, gather), limit as u32);
-            self.say(ShardId(shard), Item::ScanAsk { from, table, prefix, after, limit, parked, filter });
+            self.say(
+                ShardId(shard),
+                Item::ScanAsk { from, table, prefix, after, limit, parked, filter, index, may_scan },
+            );
         }
     }
 
@@ -68,7 +81,7 @@ impl Shard {
     pub(super) fn scan_part(&mut self, number: u64, part: Found, of: Term) {
         let Some(gather) = self.gathers.get_mut(&number) else { return };
         gather.missing -= 1;
-        if let Parts::Scan { rows, last, looked, term, ask, .. } = &mut gather.parts {
+        if let Parts::Scan { rows, last, looked, by_index, term, ask, .. } = &mut gather.parts {
             let forgets = ask.filter.is_some() && planted::is(Bug::QueryForgetsMoves);
             if *term.get_or_insert(of) != of && !forgets {
                 // A slot that went from one shard to the other may be in both parts, or in none.
@@ -78,6 +91,7 @@ impl Shard {
                 *last = Some(last.take().map_or_else(|| end.clone(), |last| last.min(end.clone())));
             }
             *looked += part.looked;
+            *by_index &= part.by_index;
             rows.extend(part.rows);
         }
         self.gathered(number);
@@ -122,7 +136,9 @@ impl Shard {
         }
         let gather = self.gathers.remove(&number).expect("it was just looked at");
         let answer = match gather.parts {
-            Parts::Scan { rows, last, looked, ask, .. } => answer_of(&ask, Found { rows, end: last, looked }),
+            Parts::Scan { rows, last, looked, by_index, ask, .. } => {
+                answer_of(&self.catalog, &ask, Found { rows, end: last, looked, by_index })
+            }
             Parts::Status(parts) => Answer::Json(self.whole_status(parts)),
         };
         self.reply(Lsn(0), gather.responder, Ok(answer));

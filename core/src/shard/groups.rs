@@ -290,11 +290,12 @@ impl Shard {
         let mut plans: Vec<(usize, Plan)> =
             groups.filter_map(|(number, group)| Some((group.tier_runs().count(), plan(*number, group)?))).collect();
         plans.sort_by_key(|(runs, _)| *runs);
-        let Some((_, plan)) = plans.pop() else {
+        let Some((_, mut plan)) = plans.pop() else {
             self.groups.in_order_until_nanos = self.groups.troubled.next_nanos(now);
             self.note_merges();
             return;
         };
+        plan.indexes = self.indexes.clone();
         let job = self.checkpoints.manifest_mut().begin_job();
         let config = self.log.0.config();
         let job = StoreJob::merge(config.identity, job, &plan, SEGMENTS_KEPT * config.segment_bytes);

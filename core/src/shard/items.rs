@@ -37,12 +37,13 @@ impl Shard {
             }
             Item::Expected { stream, at, received } => self.rewind(stream, at, received),
             Item::Report { stream, at, cursor } => self.reported(stream, at, cursor),
-            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit, parked, filter } => {
-                let ask = ScanAsk { table, prefix, after, limit: limit as usize, parked, filter };
+            Item::ScanAsk { from: (asker, gather), table, prefix, after, limit, parked, filter, index, may_scan } => {
+                let limit = limit as usize;
+                let ask = ScanAsk { table, prefix, after, limit, parked, filter, index, may_scan };
                 self.scan_own(ask, ScanTo::Shard(asker, gather));
             }
-            Item::ScanPart { gather, rows, end, looked, term } => {
-                self.scan_part(gather, Found { rows, end, looked }, term);
+            Item::ScanPart { gather, rows, end, looked, by_index, term } => {
+                self.scan_part(gather, Found { rows, end, looked, by_index }, term);
             }
             Item::ScanAgain { gather } => self.scan_again(gather),
             Item::ScanFailed { gather, why } => self.scan_failed(gather, *why),

@@ -29,6 +29,8 @@ mod gather;
 mod grain_files;
 mod groups;
 mod head;
+mod index_builds;
+mod index_reads;
 mod ingest;
 mod items;
 mod key_limits;
@@ -111,6 +113,7 @@ use gristmill_base::position::{Durable, Released};
 use gristmill_io::log::{Log, ReadySegment, RecordHead};
 use gristmill_io::root::RootFile;
 use gristmill_state::grain::GrainId;
+use gristmill_state::indexes::Indexes;
 use gristmill_state::input::StreamId;
 use gristmill_state::lane::{LaneSizes, Place};
 use gristmill_state::record::{Journal, RecordKind};
@@ -358,6 +361,10 @@ pub struct Shard {
     backlog_hand: (usize, GrainId),
     /// From which slot on, by its place, timers are read next.
     timers_hand: usize,
+    /// What is declared of indexes.
+    indexes: Arc<Indexes>,
+    /// Indexes that are being completed.
+    builds: index_builds::Builds,
     expiries: expiry::Expiries,
     /// Jobs to be handed out at the end of the turn.
     new_jobs: Vec<Job>,
@@ -516,6 +523,8 @@ impl Shard {
             next_timer_micros: u64::MAX,
             backlog_hand: (0, GrainId(0)),
             timers_hand: 0,
+            indexes: Arc::default(),
+            builds: index_builds::Builds::default(),
             expiries: expiry::Expiries::default(),
             new_jobs: Vec::new(),
             fetching: Vec::new(),
@@ -536,6 +545,7 @@ impl Shard {
         self.settling.hops = self.slots.iter().flatten().map(|slot| slot.outbox_hops()).max().unwrap_or(0);
         let lanes = self.slots.iter().flatten().flat_map(|slot| slot.lanes.values());
         self.lines.placed_bytes = lanes.flat_map(|lane| lane.placed()).map(|extent| extent.bytes).sum();
+        self.use_indexes();
         self.bury_deleted(0);
         self.begin_feeds(cursors);
         for id in ids {

@@ -229,6 +229,8 @@ impl Shard {
         reached("slot taken from another shard");
         self.moves.came += 1;
         self.raise_engine_time(export.engine_micros);
+        state.set_indexes(self.indexes.clone());
+        self.builds.is_due = true;
         state.take_over(term, self.now_nanos, self.engine_micros);
         state.restart_channels(|_| 0);
         state.take_tail(export.tail);

@@ -223,6 +223,7 @@ impl Shard {
             state.list_all();
             let lanes: Vec<_> = state.lanes.keys().copied().collect();
             self.slots[usize::from(slot.0)] = Some(state);
+            self.builds.is_due = true;
             for lane in lanes {
                 self.feed_lane(lane);
             }

@@ -11,11 +11,12 @@ use crate::jobs::Job;
 
 use crate::request::{Answer, Bytes, Code, Operation, Refusal, Request, Responder};
 use gristmill_base::datatype::DataType;
-use gristmill_base::ids::{LaneId, Lsn, MapId, SlotId, Ssn, TableId, TopicId};
+use gristmill_base::ids::{IndexId, LaneId, Lsn, MapId, SlotId, Ssn, TableId, TopicId};
 use gristmill_base::limits::{
     KEY_BYTES_MAX, PAGE_ENTRIES_MAX, SCANS_UNDER_WAY_MAX, TURN_READ_BYTES_MAX, TURN_SCANS_MAX,
 };
 use gristmill_base::planted::{self, Bug};
+use gristmill_base::query::Filter;
 use gristmill_base::tuning::tuning;
 use gristmill_state::input::GrainAddress;
 use gristmill_state::slot::{Held, Slot};
@@ -276,13 +277,16 @@ impl Shard {
         self.gather_scan(responder, ask, 0);
     }
 
-    /// Grains of a table whose values match. No field is indexed, so each grain is looked at, which the client has to allow.
-    pub(super) fn query(&mut self, responder: Responder, ask: ScanAsk, local: bool, scan: bool) {
+    /// Grains of a table whose values match. Where no field is indexed each grain is looked at, which the client has to allow.
+    pub(super) fn query(&mut self, responder: Responder, ask: ScanAsk, local: bool) {
+        let table = self.catalog.newest(ask.table);
+        let index = ask.filter.as_deref().and_then(|filter| self.index_for(table, filter));
+        let ask = ScanAsk { index, ..ask };
         let value = self.catalog.table(ask.table).map(|(_, table)| table.value.map(data_type));
         match value {
             // Said there.
             None => {}
-            Some(Some(DataType::Json)) if !scan => {
+            Some(Some(DataType::Json)) if index.is_none() && !ask.may_scan => {
                 let fields = ask.filter.as_deref().map(|filter| filter.fields().collect::<Vec<_>>().join(", "));
                 let message = format!(
                     "no field of the filter ({}) is indexed: every grain has to be looked at, which a query must allow (scan)",
@@ -299,6 +303,12 @@ impl Shard {
             }
         }
         self.scan(responder, ask, local);
+    }
+
+    /// The index that is likely to leave the fewest grains to look at.
+    fn index_for(&self, table: TableId, filter: &Filter) -> Option<IndexId> {
+        let ranked = self.indexes.of(table).iter().filter_map(|index| Some((index.parts(filter)?.0, index.id)));
+        ranked.min().map(|(_, id)| id)
     }
 
     /// The slot that homes a lane.

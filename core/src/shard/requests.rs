@@ -147,11 +147,16 @@ impl Shard {
             Operation::OpenSession { key } => self.open_session(responder, session, &key),
             Operation::Scan { table, prefix, after, limit, local, parked } => {
                 let limit = limit as usize;
-                self.scan(responder, ScanAsk { table, prefix, after, limit, parked, filter: None }, local)
+                self.scan(
+                    responder,
+                    ScanAsk { table, prefix, after, limit, parked, filter: None, index: None, may_scan: true },
+                    local,
+                )
             }
             Operation::Query { table, prefix, after, limit, local, scan, filter } => {
                 let (limit, filter) = (limit as usize, Some(filter));
-                self.query(responder, ScanAsk { table, prefix, after, limit, parked: false, filter }, local, scan);
+                let ask = ScanAsk { table, prefix, after, limit, parked: false, filter, index: None, may_scan: scan };
+                self.query(responder, ask, local);
             }
             Operation::Status => self.status(responder),
             Operation::Append { topic, .. } if self.catalog.topic(topic).is_none() => {

@@ -2,10 +2,12 @@
 
 use super::Shard;
 use super::fetches::{Fetch, Then, What, slots_move};
+use super::index_reads::{IndexRead, not_served};
 use super::reads::cut_page;
+use crate::catalog::Catalog;
 use crate::parcel::Item;
-use crate::request::{Answer, Bytes, Refusal, Responder};
-use gristmill_base::ids::{Lsn, ShardId, SlotId, Ssn, TableId, Term};
+use crate::request::{Answer, Bytes, Code, Refusal, Responder};
+use gristmill_base::ids::{IndexId, Lsn, ShardId, SlotId, Ssn, TableId, Term};
 use gristmill_base::limits::QUERY_LOOKED_MAX;
 use gristmill_base::planted::{self, Bug};
 use gristmill_base::query::Filter;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 
 /// Grains after which a query makes room for others.
 const LOOKED_AT_ONCE: u64 = 64;
+/// What a slot that an index serves costs beside its grains, in grains.
+const SLOT_BY_INDEX: u64 = 8;
 
 /// Rows of a scan: key, and value if there is one.
 pub(super) type Rows = Vec<(Bytes, Option<Bytes>)>;
@@ -45,15 +49,19 @@ pub(super) struct ScanAsk {
     pub(super) parked: bool,
     /// Only grains whose values match.
     pub(super) filter: Option<Arc<Filter>>,
+    /// Which index serves, where it can.
+    pub(super) index: Option<IndexId>,
+    /// Whether every grain may be looked at where it cannot.
+    pub(super) may_scan: bool,
 }
 
 impl ScanAsk {
     /// Rows that are looked at in a slot before it is left.
-    fn looks(&self) -> usize {
+    pub(super) fn looks(&self) -> usize {
         if self.filter.is_some() { self.limit.max(QUERY_LOOKED_MAX) } else { self.limit }
     }
 
-    fn is_wanted(&self, value: Option<&[u8]>) -> bool {
+    pub(super) fn is_wanted(&self, value: Option<&[u8]>) -> bool {
         self.filter.as_deref().is_none_or(|filter| value.is_some_and(|value| filter.matches(value)))
     }
 }
@@ -66,23 +74,33 @@ pub(super) struct Found {
     pub(super) end: Option<Bytes>,
     /// Grains that were looked at.
     pub(super) looked: u64,
+    /// Whether all of it was found by the index.
+    pub(super) by_index: bool,
 }
 
 impl Found {
     /// One page of it, in the order of keys.
     fn page(mut self, limit: usize) -> Self {
         self.rows.retain(|(key, _)| self.end.as_ref().is_none_or(|end| key <= end));
-        let (rows, is_cut) = cut_page(self.rows, limit);
+        let (rows, is_cut) = cut_page(std::mem::take(&mut self.rows), limit);
         let last = rows.last().filter(|_| is_cut).map(|(key, _)| key.clone());
-        Self { rows, end: last.or(self.end), looked: self.looked }
+        Self { rows, end: last.or(self.end), ..self }
     }
 }
 
 /// What a client hears of a scan.
-pub(super) fn answer_of(ask: &ScanAsk, found: Found) -> Answer {
-    let Found { rows, end, looked } = found.page(ask.limit);
+pub(super) fn answer_of(catalog: &Catalog, ask: &ScanAsk, found: Found) -> Answer {
+    let Found { rows, end, looked, by_index } = found.page(ask.limit);
     match ask.filter {
-        Some(_) => Answer::Found { rows, next: end, looked },
+        Some(_) => {
+            let index = ask.index.filter(|_| by_index).map(|id| {
+                let table = catalog.table(ask.table).map(|(_, table)| table);
+                let entry = table.and_then(|table| table.indexes.iter().find(|index| index.id == id.0));
+                // It may have gone since it was looked into.
+                entry.map_or_else(|| id.to_string(), |entry| entry.name.clone())
+            });
+            Answer::Found { rows, next: end, looked, index }
+        }
         None => Answer::Rows { rows, more: end.is_some() },
     }
 }
@@ -100,10 +118,14 @@ pub(super) struct Scan {
     of_slot: (usize, usize),
     /// Grains that were looked at, and how many of them when it last made room for others.
     looked: (u64, u64),
+    /// What slots that an index has served have cost beside these, in grains.
+    paced: u64,
     /// The smallest rows so far, one more than fit a page.
     rows: Rows,
     /// Their bytes.
     rows_bytes: usize,
+    /// Whether a slot was scanned.
+    has_scanned: bool,
     /// A slot was left at this key: it may have rows behind it, so nothing behind it is shown.
     last: Option<Bytes>,
 }
@@ -115,6 +137,8 @@ struct Part {
     after: Option<Bytes>,
     /// What files hold; nothing if all rows are in memory.
     files: Option<FilePart>,
+    /// In the place of both: what an index says.
+    index: Option<IndexRead>,
 }
 
 /// What files say of a page.
@@ -218,12 +242,31 @@ impl FilePart {
 
 impl Part {
     fn new(slot: &Slot, ask: &ScanAsk, after: Option<Bytes>) -> Self {
+        let index = IndexRead::new(slot, ask, after.as_deref());
+        if index.is_some() {
+            return Self { slot: slot.id, after, files: None, index };
+        }
+        Self::scan(slot, ask, after)
+    }
+
+    /// One that looks at every grain.
+    fn scan(slot: &Slot, ask: &ScanAsk, after: Option<Bytes>) -> Self {
         let files = (!slot.is_whole()).then(|| FilePart::new(slot.id, ask, after.as_deref()));
-        Self { slot: slot.id, after, files }
+        Self { slot: slot.id, after, files, index: None }
+    }
+
+    /// Why it may not be, for a person.
+    fn refusal(&self, ask: &ScanAsk) -> Option<String> {
+        let is_too_broad = self.index.as_ref().is_some_and(|index| index.is_too_broad);
+        let is_wrong = ask.index.is_some() && !ask.may_scan && (self.index.is_none() || is_too_broad);
+        is_wrong.then(|| not_served(self.slot, is_too_broad))
     }
 
     /// The page, memory and files together, in the order of keys; and where it ends, if there may be more behind it.
     fn rows(&self, ask: &ScanAsk, slot: &Slot) -> (Rows, Option<Bytes>) {
+        if let Some(index) = &self.index {
+            return index.rows(ask, slot);
+        }
         let mut rows: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         let mut end = None;
         if let Some(files) = &self.files {
@@ -270,24 +313,30 @@ impl Scan {
     /// Bytes of rows that it holds.
     pub(super) fn bytes(&self) -> usize {
         let files = self.part.files.as_ref();
-        self.rows_bytes + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
+        let of_index = self.part.index.as_ref().map_or(0, IndexRead::bytes);
+        self.rows_bytes + of_index + files.map_or(0, |files| files.grains.bytes() + files.presences.bytes())
     }
 
     /// Whether it has looked at files of the slot in hand.
     fn has_begun(&self) -> bool {
-        self.part.files.as_ref().is_some_and(|files| files.generation.is_some())
+        let has_begun = self.part.files.as_ref().is_some_and(|files| files.generation.is_some());
+        has_begun || self.part.index.as_ref().is_some_and(IndexRead::has_begun)
     }
 
     /// Goes on with the slot in hand.
     pub(super) fn step(&mut self, slot: &Slot, view: &View, blocks: &mut Blocks) -> Result<(), Stop> {
-        match &mut self.part.files {
-            Some(files) => files.step(self.ask.table, slot, view, blocks),
-            None => Ok(()),
+        match (&mut self.part.index, &mut self.part.files) {
+            (Some(index), _) => index.step(slot, view, blocks),
+            (None, Some(files)) => files.step(self.ask.table, slot, view, blocks),
+            (None, None) => Ok(()),
         }
     }
 
     /// Takes the record of a value that was wanted.
     pub(super) fn fill(&mut self, directory: u128, bytes: &[u8]) -> Result<(), Damage> {
+        if let Some(index) = &mut self.part.index {
+            return index.fill(directory, bytes);
+        }
         let Some(files) = &mut self.part.files else { return Ok(()) };
         // At most one of them waits for one.
         files.grains.fill(directory, bytes)?;
@@ -302,7 +351,9 @@ impl Scan {
         self.of_slot.0 += rows.len();
         self.of_slot.1 += rows.iter().map(row_bytes).sum::<usize>();
         self.looked.0 += rows.len() as u64;
-        rows.retain(|(_, value)| self.ask.is_wanted(value.as_deref()));
+        self.has_scanned |= self.part.index.is_none();
+        let believes = self.part.index.is_some() && planted::is(Bug::IndexStaleServed);
+        rows.retain(|(_, value)| self.ask.is_wanted(value.as_deref()) || believes && value.is_some());
         self.rows.append(&mut rows);
         self.rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         // Rows of other slots may take the place of these: only so many can be in the page.
@@ -327,9 +378,9 @@ impl Scan {
 
     /// Whether it has looked at so much that the rest is for the next turn.
     fn has_had_enough(&mut self) -> bool {
-        let had = self.ask.filter.is_some() && self.looked.0 > self.looked.1 + LOOKED_AT_ONCE;
+        let had = self.ask.filter.is_some() && self.looked.0 + self.paced > self.looked.1 + LOOKED_AT_ONCE;
         if had {
-            self.looked.1 = self.looked.0;
+            self.looked.1 = self.looked.0 + self.paced;
         }
         had
     }
@@ -347,15 +398,21 @@ impl Shard {
         if ask.parked {
             let (rows, more) = self.parked_grains(&ask);
             let end = rows.last().filter(|_| more).map(|(key, _)| key.clone());
-            return self.scanned(to, &ask, Found { rows, end, looked: 0 }, term);
+            return self.scanned(to, &ask, Found { rows, end, looked: 0, by_index: false }, term);
         }
         let mut slots: VecDeque<SlotId> = self.all_slots().map(|slot| slot.id).collect();
         let Some(first) = slots.pop_front() else {
-            return self.scanned(to, &ask, Found { rows: Rows::new(), end: None, looked: 0 }, term);
+            let by_index = ask.index.is_some();
+            return self.scanned(to, &ask, Found { rows: Rows::new(), end: None, looked: 0, by_index }, term);
         };
         let part = Part::new(self.slot_mut(first), &ask, ask.after.clone());
         let (of_slot, looked, rows) = ((0, 0), (0, 0), Rows::new());
-        let scan = Scan { ask, term, slots, part, of_slot, looked, rows, rows_bytes: 0, last: None };
+        if let Some(why) = part.refusal(&ask) {
+            return self.scan_not_fetched(to, Refusal::new(Code::BadRequest, why));
+        }
+        let has_scanned = false;
+        let scan =
+            Scan { ask, term, slots, part, of_slot, looked, rows, rows_bytes: 0, has_scanned, paced: 0, last: None };
         self.fetch(Fetch { slot: first, what: What::Scan(Box::new(scan)), then: Then::Scan(to) });
     }
 
@@ -366,8 +423,17 @@ impl Shard {
             self.scan_own(scan.ask, to);
             return None;
         }
+        if let Some(why) = scan.part.refusal(&scan.ask) {
+            self.scan_not_fetched(to, Refusal::new(Code::BadRequest, why));
+            return None;
+        }
         let slot = scan.part.slot;
         let state = self.slot_mut(slot);
+        if scan.part.index.as_ref().is_some_and(|index| index.is_too_broad) {
+            let after = scan.part.after.take();
+            scan.part = Part::scan(state, &scan.ask, after);
+            return Some(Fetch { slot, what: What::Scan(scan), then: Then::Scan(to) });
+        }
         let (rows, end) = scan.part.rows(&scan.ask, state);
         scan.part = match scan.take(rows, end) {
             Some(end) => Part::new(state, &scan.ask, Some(end)),
@@ -381,13 +447,18 @@ impl Shard {
                     Part::new(self.slot_mut(next), &scan.ask, scan.ask.after.clone())
                 }
                 None => {
-                    let Scan { rows, last: end, ask, term, looked: (looked, _), .. } = *scan;
-                    self.scanned(to, &ask, Found { rows, end, looked }, term);
+                    let Scan { rows, last: end, ask, term, looked: (looked, _), has_scanned, .. } = *scan;
+                    let by_index = ask.index.is_some() && !has_scanned;
+                    self.scanned(to, &ask, Found { rows, end, looked, by_index }, term);
                     return None;
                 }
             },
         };
         let slot = scan.part.slot;
+        if scan.part.index.is_some() {
+            // Looking for few entries costs as much as looking at some grains.
+            scan.paced += SLOT_BY_INDEX;
+        }
         let goes_on = scan.part.files.is_none() && !scan.has_had_enough();
         let next = Fetch { slot, what: What::Scan(scan), then: Then::Scan(to) };
         if goes_on {
@@ -420,10 +491,10 @@ impl Shard {
         let early = ask.filter.is_some() && planted::is(Bug::QueryBeforeDurable);
         let lsn = if early { Lsn(0) } else { self.log.0.appended().0 };
         match to {
-            ScanTo::Client(responder) => self.reply(lsn, responder, Ok(answer_of(ask, found))),
+            ScanTo::Client(responder) => self.reply(lsn, responder, Ok(answer_of(&self.catalog, ask, found))),
             ScanTo::Shard(asker, gather) => {
-                let Found { rows, end, looked } = found.page(ask.limit);
-                self.say_after(lsn, asker, Item::ScanPart { gather, rows, end, looked, term });
+                let Found { rows, end, looked, by_index } = found.page(ask.limit);
+                self.say_after(lsn, asker, Item::ScanPart { gather, rows, end, looked, by_index, term });
             }
         }
     }

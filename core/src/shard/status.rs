@@ -57,6 +57,7 @@ impl Shard {
             "damaged": self.damage_json(),
             "skipped": self.skipped_json(),
             "moves": self.moves_json(),
+            "indexes": self.unbuilt_json(),
             "watches": {"waiting": self.watches.count(), "bytes": self.tail_bytes()},
             "turns": counts.turns, "requests": counts.requests, "forwarded": counts.forwarded, "runs": counts.runs,
             "inputs": counts.inputs, "failures": counts.failures, "events": counts.events, "spills": counts.spills,
@@ -93,6 +94,7 @@ impl Shard {
             "slot_count": self.config.slot_count,
             "boot": self.config.boot,
             "apps": self.catalog.apps.iter().map(|app| json!({"name": app.name, "version": app.version})).collect::<Vec<_>>(),
+            "indexes": self.indexes_json(&shards),
             "shards": shards,
         })
         .to_string()

@@ -249,6 +249,7 @@ impl Shard {
             || feedable
             || self.fetches.is_paused()
             || self.residence.goes_on
+            || self.builds.goes_on
             || self.residence.discards
             || self.far.has_answers()
             || self.elsewhere.has_news() && self.has_room()

@@ -30,6 +30,9 @@ impl Shard {
             if self.residence.discards {
                 self.discard();
             }
+            if self.builds.goes_on {
+                self.build_indexes();
+            }
             return;
         }
         self.upkeep_nanos = self.now_nanos + UPKEEP_NANOS;
@@ -46,6 +49,7 @@ impl Shard {
         if self.log.0.failed().is_some() {
             return;
         }
+        self.build_indexes();
         self.replays_step();
         self.record_far_cursors();
         if self.is_bulk_held() {

@@ -17,6 +17,7 @@ mod failures;
 mod faults;
 mod files;
 mod hostile;
+mod indexes;
 mod large;
 mod log_length;
 mod parked;

@@ -3,8 +3,9 @@
 
 use gristmill_base::codec::{DecodeError, Put, Reader};
 use gristmill_base::ids::Offset;
+use gristmill_base::limits::NAME_BYTES_MAX;
 
-use crate::fields::{items, read_bool, read_i64, read_key, read_value, write_key, write_value};
+use crate::fields::{items, read_bool, read_flags, read_i64, read_key, read_value, write_key, write_value};
 use crate::topic::Headers;
 
 /// One thing of a list.
@@ -214,30 +215,45 @@ pub struct QueryPage<'a> {
     pub next: Option<&'a [u8]>,
     /// Grains that were looked at.
     pub looked: u64,
+    /// The index that has found all of them; none if every grain was looked at, of a part of the table at least.
+    pub index: Option<&'a str>,
     /// The grains that match.
     pub rows: Rows<'a>,
 }
 
 impl<'a> QueryPage<'a> {
     pub(crate) fn read(from: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let next = if read_bool(from, "more mark")? { Some(read_key(from)?) } else { None };
+        let flags = read_flags(from, "query page flag", QUERY_NEXT | QUERY_INDEX)?;
+        let next = if flags & QUERY_NEXT != 0 { Some(read_key(from)?) } else { None };
         let looked = from.varint()?;
-        Ok(Self { next, looked, rows: Rows { bytes: checked::<Row<'_>>(from)? } })
+        let index = if flags & QUERY_INDEX != 0 { Some(from.text("name of an index", NAME_BYTES_MAX)?) } else { None };
+        Ok(Self { next, looked, index, rows: Rows { bytes: checked::<Row<'_>>(from)? } })
     }
 
     pub(crate) fn write(&self, to: &mut Vec<u8>) -> Result<(), DecodeError> {
-        write_query_head(to, self.next, self.looked)?;
+        write_query_head(to, self.next, self.looked, self.index)?;
         to.extend_from_slice(self.rows.bytes);
         Ok(())
     }
 }
 
-pub(crate) fn write_query_head(to: &mut Vec<u8>, next: Option<&[u8]>, looked: u64) -> Result<(), DecodeError> {
-    to.put_u8(u8::from(next.is_some()));
+/// Bits of the byte that a page of a query begins with.
+const QUERY_NEXT: u8 = 1;
+const QUERY_INDEX: u8 = 2;
+
+pub(crate) fn write_query_head(
+    to: &mut Vec<u8>,
+    next: Option<&[u8]>,
+    looked: u64,
+    index: Option<&str>,
+) -> Result<(), DecodeError> {
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    to.put_u8(flag(next.is_some(), QUERY_NEXT) | flag(index.is_some(), QUERY_INDEX));
     if let Some(next) = next {
         write_key(to, next)?;
     }
     to.put_varint(looked);
+    index.iter().for_each(|index| to.put_bytes(index.as_bytes()));
     Ok(())
 }
 

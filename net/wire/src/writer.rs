@@ -329,11 +329,11 @@ impl<'v> ResultWriter<'v> {
         &mut self,
         correlation: u32,
         next: Option<&[u8]>,
-        looked: u64,
+        (looked, index): (u64, Option<&str>),
         rows: impl IntoIterator<Item = Row<'i>>,
     ) -> Result<(), DecodeError> {
         self.ok(correlation, |out| {
-            write_query_head(out, next, looked)?;
+            write_query_head(out, next, looked, index)?;
             write_items(out, rows)
         })
     }

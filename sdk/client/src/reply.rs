@@ -93,6 +93,8 @@ pub struct QueryPage {
     pub next: Option<Vec<u8>>,
     /// Grains that were looked at.
     pub looked: u64,
+    /// The index that has found all of them; none if every grain was looked at, of a part of the table at least.
+    pub index: Option<String>,
     /// Those that match. There may be none, and more behind `next`.
     pub items: Vec<Row>,
 }
@@ -159,6 +161,7 @@ impl OwnedReply {
             Reply::Query(page) => Self::Found(QueryPage {
                 next: page.next.map(<[u8]>::to_vec),
                 looked: page.looked,
+                index: page.index.map(str::to_owned),
                 items: rows(&page.rows),
             }),
         })

@@ -89,7 +89,7 @@ struct Query {
     /// Stop after so many grains.
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
-    /// Look at every grain.
+    /// Look at every grain where no index serves. In JSON the last line says what has served, as served_by.
     #[arg(long)]
     scan: bool,
 }
@@ -487,16 +487,25 @@ impl At {
             .map_err(|error| Failed::new(Exit::Usage, format!("the expression is wrong {error}")))?;
         let table = self.prefixed(&query.table, &query.prefix)?;
         let (mut after, mut left): (Option<Vec<u8>>, u64) = (None, query.limit);
+        // By what all pages were found; one that was not makes it a scan.
+        let (mut served, mut looked): (Option<Option<String>>, u64) = (None, 0);
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(0);
             let from = QueryFrom { prefix: query.prefix.as_bytes(), after: after.as_deref(), scan: query.scan, limit };
             let page = self.client.query(&query.table, &filter, &from).map_err(failed)?;
             self.rows(&table, &page.items, left)?;
             left = left.saturating_sub(page.items.len() as u64);
+            looked += page.looked;
+            served =
+                Some(served.unwrap_or_else(|| page.index.clone()).filter(|index| page.index.as_ref() == Some(index)));
             after = page.next;
             if after.is_none() {
                 break;
             }
+        }
+        if let (Some(served), Format::Json) = (served, self.format) {
+            let served = served.map_or_else(|| "scan".to_owned(), |index| format!("index {index}"));
+            self.printer.json(&json!({"served_by": served, "looked": looked}))?;
         }
         Ok(())
     }

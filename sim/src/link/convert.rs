@@ -241,6 +241,7 @@ pub(super) fn from_wire(
             rows: page.rows.iter().map(|row| (row.key.into(), row.value.map(Into::into))).collect(),
             next: page.next.map(Into::into),
             looked: page.looked,
+            index: page.index.map(str::to_owned),
         },
         Reply::Offsets(LaneOffsets { start, end, at }) => Answer::Offsets { start, end, at },
         Reply::Json(text) => Answer::Json(text.into_owned()),

@@ -385,7 +385,8 @@ impl Names {
                 let (table, prefix, filter) = (table(name), bytes(prefix), Arc::new(wanted.filter()));
                 let after = (!wanted.after.is_empty()).then(|| bytes(&wanted.after));
                 let limit = wanted.limit;
-                (SlotId(0), Operation::Query { table, prefix, after, limit, local: false, scan: true, filter })
+                let scan = wanted.scan;
+                (SlotId(0), Operation::Query { table, prefix, after, limit, local: false, scan, filter })
             }
             Act::Read(topic, lane, from) => {
                 let (home, lane) = self.home(topic, *lane);

@@ -1,17 +1,27 @@
-//! Tables of JSON values, which clients write, delete and ask for by their fields, page by page.
+//! Tables of JSON values, which clients write, delete and ask for by their fields, page by page. Versions of the app declare other
+//! indexes, so some are there from the start and some come over rows that are there.
 
 use super::{Act, Names, Workload};
 use crate::auditor::{Auditor, MapKey};
-use crate::machine::Machine;
+use crate::machine::{Knobs, Machine};
 use crate::rng::SimRng;
 use gristmill_base::query::{Filter, parse};
 use gristmill_sdk::App;
 
-const FILE: &str = r"app: queries
-language: rust
-tables:
-  - {name: docs, key: string, value: json}
-";
+/// What every version has, with its indexes.
+macro_rules! version {
+    ($indexes:literal) => {
+        concat!("app: queries\nlanguage: rust\ntables:\n  - {name: docs, key: string, value: json", $indexes, "}\n")
+    };
+}
+
+const FILES: [&str; 5] = [
+    version!(", indexes: [{name: by-city, field: address.city}, {name: by-n, field: 'n'}]"),
+    version!(", auto_index: true"),
+    version!(", indexes: [{name: by-city, field: address.city}], auto_index: true"),
+    version!(""),
+    version!(", indexes: [{name: by-n, field: 'n'}]"),
+];
 
 const CITIES: [&str; 3] = ["Bern", "Bex", "Zürich"];
 
@@ -30,6 +40,8 @@ pub struct Wanted {
     pub after: String,
     /// At most so many.
     pub limit: u32,
+    /// Whether every grain may be looked at where no index serves.
+    pub scan: bool,
 }
 
 impl Wanted {
@@ -63,7 +75,7 @@ impl Wanted {
     fn draw(rng: &mut SimRng) -> Self {
         let after = if rng.below(4) == 0 { format!("c{}", rng.below(5)) } else { String::new() };
         let limit = [1, 3, 10_000, 10_000][rng.below(4) as usize];
-        let mut wanted = Self { after, limit, ..Self::default() };
+        let mut wanted = Self { after, limit, scan: rng.below(2) == 0, ..Self::default() };
         match rng.below(5) {
             0 => wanted.city = Some(CITIES[rng.below(3) as usize]),
             1 => wanted.begins = Some("Be"),
@@ -77,7 +89,10 @@ impl Wanted {
 
 /// See the module.
 #[derive(Default)]
-pub struct Queries;
+pub struct Queries {
+    /// Which version is loaded, or about to be.
+    loaded: usize,
+}
 
 fn value(id: u64, padding: usize, rng: &mut SimRng) -> Vec<u8> {
     let pad = "x\\u00e9".repeat(padding / 8);
@@ -97,7 +112,22 @@ fn value(id: u64, padding: usize, rng: &mut SimRng) -> Vec<u8> {
 
 impl Workload for Queries {
     fn app(&self) -> App {
-        App::new("queries", FILE)
+        App::new("queries", FILES[self.loaded])
+    }
+
+    fn has_versions(&self) -> bool {
+        true
+    }
+
+    fn version_begins(&mut self, _: u64, _: bool, rng: &mut SimRng) -> bool {
+        let next = rng.below(FILES.len() as u64) as usize;
+        std::mem::replace(&mut self.loaded, next) != next
+    }
+
+    fn tune(&self, knobs: &mut Knobs, rng: &mut SimRng) {
+        knobs.reloads = rng.below(5) as u32;
+        knobs.tuning.index_range_entries = [1, 4_096][rng.below(2) as usize];
+        knobs.tuning.index_build_bytes = [1, 1 << 20][rng.below(2) as usize];
     }
 
     fn handlers_append(&self) -> bool {

@@ -285,6 +285,7 @@ impl Slot {
         }
         for table in tables.iter().copied().map(TableId) {
             self.dirty.note_table(self.id, table, self.last_ssn);
+            self.forget_entries_of(table);
             self.buried.insert(table);
         }
         let gone: Vec<_> =

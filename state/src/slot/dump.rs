@@ -112,6 +112,7 @@ impl Slot {
             skipped.encode(&mut out);
         }
         self.dump_switches(&mut out);
+        self.dump_built(&mut out);
         out
     }
 
@@ -233,7 +234,8 @@ impl Slot {
         Ok(slot)
     }
 
-    /// What the slot has noted beside its data: metrics, buried tables, what was skipped, switches and sources.
+    /// What the slot has noted beside its data: metrics, buried tables, what was skipped, switches and sources, which indexes are
+    /// complete.
     fn load_notes(&mut self, from: &mut Reader<'_>, version: u16) -> Result<(), DecodeError> {
         if version > VERSION_8 {
             self.metrics = Metrics::decode(from)?;
@@ -257,6 +259,7 @@ impl Slot {
         }
         if version > VERSION_8 {
             self.load_switches(from)?;
+            self.load_built(from)?;
         } else {
             self.sources.is_of_older_data();
         }
@@ -446,11 +449,11 @@ mod tests {
     fn versions_before_metrics_batches_and_large_ones_are_read_and_a_newer_one_refused() {
         let dump = dump_of(false);
         assert_eq!(dump[..4], [9, 0, 3, 0], "version and slot");
-        // No metric, none that was not kept, no buried table, nothing skipped, no switch, no source and none older.
-        let (rest, metrics) = dump.split_at(dump.len() - 7);
-        assert_eq!(metrics, [0; 7]);
+        // No metric, none that was not kept, no buried table, nothing skipped, no switch, no source and none older, no index.
+        let (rest, metrics) = dump.split_at(dump.len() - 8);
+        assert_eq!(metrics, [0; 8]);
         // Nobody has noted the sources of what older versions wrote.
-        let older = [&dump[..dump.len() - 2], &[1, 0]].concat();
+        let older = [&dump[..dump.len() - 3], &[1, 0, 0]].concat();
         let loaded = |version: u8, lanes: &[u8], counters: &[u8]| {
             Slot::load(SlotId(3), &[&[version], &lanes[1..], counters, &[0, 0]].concat(), 0).unwrap()
         };

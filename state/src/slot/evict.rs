@@ -82,7 +82,7 @@ impl Slot {
     /// The part of it that are notes.
     #[must_use]
     pub fn note_bytes(&self) -> usize {
-        self.dirty.bytes() + self.taking.as_ref().map_or(0, super::flush::Taking::bytes)
+        self.dirty.bytes() + self.indexed.entries.bytes() + self.taking.as_ref().map_or(0, super::flush::Taking::bytes)
     }
 
     /// What was deleted and is not in files yet, newest first. Rows in memory are newer.

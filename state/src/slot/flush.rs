@@ -7,6 +7,7 @@
 use super::Slot;
 use super::dirty::Dirty;
 use super::dump::DumpError;
+use super::indexed::Entries;
 use super::work_rows::WorkTaking;
 use crate::grain::{Grain, Row, allocated};
 use crate::store::{FlatMark, FlatRows, FlushRows, Memory, RangeTombstone, RowKey, Says};
@@ -26,6 +27,9 @@ pub(super) struct Taking {
     pub(super) lists: Dirty,
     /// Timers, backlog rows, messages.
     pub(super) work: WorkTaking,
+    /// Entries of indexes, and the last of them that is worked off.
+    pub(super) entries: Entries,
+    pub(super) entry: Option<Vec<u8>>,
     /// The record at which it was begun: what this one and those before wrote is in files once it is published.
     mark: Ssn,
     /// Notes of written rows that are worked off.
@@ -43,7 +47,7 @@ impl Taking {
 
     /// Memory of the lists, about.
     pub(super) fn bytes(&self) -> usize {
-        self.lists.bytes()
+        self.lists.bytes() + self.entries.bytes()
     }
 }
 
@@ -108,6 +112,11 @@ impl DirtyRows {
         self.rows.add(ssn, Says::Present, |out| key.encode_to(out), |_| {});
     }
 
+    /// Adds a row whose key is all that it says.
+    pub(super) fn put_bare(&mut self, key: &[u8], ssn: Ssn) {
+        self.rows.add(ssn, Says::Present, |out| out.extend_from_slice(key), |_| {});
+    }
+
     /// Takes what was added off the `bytes` of a slice; whether nothing is left of these.
     pub(super) fn is_through(&mut self, bytes: &mut usize) -> bool {
         let added = self.rows.bytes() - mem::replace(&mut self.counted, self.rows.bytes());
@@ -145,7 +154,8 @@ impl Slot {
         into.ranges.extend(tombstones.iter());
         into.newest = into.newest.max(self.last_lsn);
         let work = self.begin_work();
-        self.taking = Some(Taking { lists, work, mark: self.last_ssn, ..Taking::default() });
+        let entries = mem::take(&mut self.indexed.entries);
+        self.taking = Some(Taking { lists, work, entries, mark: self.last_ssn, ..Taking::default() });
     }
 
     /// Takes about `bytes` of rows; whether none is left.
@@ -163,7 +173,8 @@ impl Slot {
             taking.at += 1;
             into.is_through(&mut left);
         }
-        if taking.at == notes && left > 0 && self.take_work(&mut taking, &mut left, into) {
+        let is_written = taking.at == notes && left > 0 && self.take_work(&mut taking, &mut left, into);
+        if is_written && Self::take_entries(&mut taking, &mut left, into) {
             let (after, is_done) = self.take_deleted(&taking, left, into);
             (taking.deleted, taking.is_done) = (after, is_done);
         }
@@ -213,7 +224,7 @@ impl Slot {
                 return (last, false);
             }
             let key = RowKey::decode(bytes).expect("it was encoded by this slot");
-            if !self.is_in_memory(&key) {
+            if !self.is_in_memory(&key) && !taking.entries.has(bytes) {
                 reached("tombstone flushed");
                 into.put_tombstone(bytes, self.last_ssn);
                 self.take_presence(&key, deleted, into);
@@ -246,6 +257,7 @@ impl Slot {
             RowKey::Entry(_, table, key, map, entry) => {
                 grain(table, key).and_then(|grain| grain.map(*map)).is_some_and(|rows| rows.contains_key(&**entry))
             }
+            RowKey::Index(..) => self.has_entry(key),
             other => self.has_work_row(other),
         }
     }
@@ -265,11 +277,16 @@ impl Slot {
         {
             self.dirty.put_back(taking.lists);
             self.work_again(&taking.work);
+            self.entries_again(taking.entries);
         }
     }
 
     /// Notes all rows as changed: nothing of the slot is in files that count.
     pub fn all_is_dirty(&mut self) {
+        if self.has_indexes() && !planted::is(Bug::IndexLostWithGroup) {
+            let all: Vec<_> = self.grains.iter().map(|(id, _)| id).collect();
+            all.into_iter().for_each(|id| self.set_all_entries(id));
+        }
         let Self { grains, dirty, .. } = self;
         for (id, grain) in grains.iter() {
             if grain.value.is_some() {
@@ -298,6 +315,10 @@ impl Slot {
             }
             Ok(())
         };
+        if matches!(key, RowKey::Index(..)) {
+            // The rows of grains say the same.
+            return Ok(());
+        }
         let is_of_grain = matches!(key, RowKey::Grain(..) | RowKey::Presence(..) | RowKey::Entry(..));
         if !is_of_grain {
             return Ok(self.load_work_row(key, ssn, value.unwrap_or_default())?);
@@ -314,6 +335,7 @@ impl Slot {
                 self.grains.get_mut(id).value = Some(Row { ssn, bytes: value.into() });
                 if is_newer {
                     self.dirty.values.push(id);
+                    self.set_all_entries(id);
                 }
             }
             (RowKey::Entry(_, table, grain, map, entry), Some(value)) => {

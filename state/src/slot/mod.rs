@@ -12,6 +12,7 @@ mod dump;
 mod evict;
 mod expire;
 mod flush;
+mod indexed;
 mod moved;
 mod parked;
 mod sessions;
@@ -96,6 +97,8 @@ pub struct Slot {
     pub first_dirty_lsn: Option<Lsn>,
     /// Volatile: what changed since the last flush of rows.
     dirty: dirty::Dirty,
+    /// Indexes of values, and their entries that no flush has taken.
+    indexed: indexed::Indexed,
     /// Volatile: what a flush under way takes.
     taking: Option<flush::Taking>,
     /// Volatile: every row that this record or one before it wrote is in files as it was then. Rows in memory that no later
@@ -209,6 +212,7 @@ impl Slot {
             last_lsn: Lsn(0),
             first_dirty_lsn: None,
             dirty: dirty::Dirty::default(),
+            indexed: indexed::Indexed::default(),
             taking: None,
             flushed: Ssn(0),
             is_whole: true,
@@ -419,6 +423,9 @@ impl Slot {
     /// Changes a grain's rows, as the record `ssn` says.
     #[inline]
     fn change(&mut self, id: GrainId, mutation: Mutation, ssn: Ssn) {
+        if self.has_indexes() {
+            self.index_change(id, &mutation, ssn);
+        }
         let Self { grains, dirty, id: slot, row_bytes, is_whole, discards, .. } = self;
         let grain = grains.get_mut(id);
         // The short way of the most frequent change.

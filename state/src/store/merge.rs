@@ -4,8 +4,8 @@
 use super::builder::RunBuilder;
 use super::row_key::slot_of;
 use super::{
-    Built, Content, Damage, FileEntry, FileNumber, FileStream, Part, Piece, Plan, Stop, Tombstones, Version, Wanted,
-    open_value, value_wanted,
+    Built, Content, Damage, FileEntry, FileNumber, FileStream, Part, Piece, Plan, StaleEntries, Stop, Tombstones,
+    Version, Wanted, open_value, value_wanted,
 };
 use gristmill_base::ids::SlotId;
 use std::collections::{BTreeSet, VecDeque};
@@ -62,6 +62,7 @@ pub struct Merge {
     tombstones: Tombstones,
     slots: BTreeSet<SlotId>,
     drops_tombstones: bool,
+    stale: StaleEntries,
     victims: BTreeSet<FileNumber>,
     /// Record of the value that was wanted for the row at hand.
     value: Option<Vec<u8>>,
@@ -89,6 +90,7 @@ impl Merge {
             tombstones: Tombstones::default(),
             slots: plan.slots.clone(),
             drops_tombstones: plan.drops_tombstones,
+            stale: StaleEntries::new(plan.indexes.clone()),
             victims: plan.victims.clone(),
             value: None,
             builder,
@@ -198,7 +200,9 @@ impl Merge {
 
     /// What goes into the new run of the newest version of the row at hand.
     fn kept(&mut self, version: Version) -> Result<Option<Version>, Stop> {
-        let is_dead = !self.slots.contains(&slot_of(&self.key))
+        let is_stale = self.stale.drops(&self.key, version.ssn);
+        let is_dead = is_stale
+            || !self.slots.contains(&slot_of(&self.key))
             || self.tombstones.kill(&self.key, version.ssn)
             || self.drops_tombstones && version.is_deleted();
         if is_dead {

@@ -1,6 +1,7 @@
 //! What to merge next: a pure function of what a group's manifest says.
 
 use super::{FileEntry, FileNumber, FileOptions, Group, Run};
+use crate::indexes::Indexes;
 use gristmill_base::ids::SlotId;
 use gristmill_base::limits::{
     STORE_FILE_BYTES, STORE_SMALL_VALUE_FILES, STORE_TIER_RUNS, STORE_TIERS_MAX, STORE_TOMBSTONE_FLUSHES,
@@ -10,6 +11,7 @@ use gristmill_base::limits::{
 use gristmill_base::tuning::tuning;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Where a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Plan {
     pub victims: BTreeSet<FileNumber>,
     /// Rows of other slots are dropped.
     pub slots: BTreeSet<SlotId>,
+    /// What is declared of indexes: entries that say what is no longer so are dropped.
+    pub indexes: Arc<Indexes>,
 }
 
 /// The next merge of a group, if one is due. At most one merge of a group is under way at a time.
@@ -80,6 +84,7 @@ fn base(number: u16, group: &Group) -> Plan {
         cuts: Vec::new(),
         victims: BTreeSet::new(),
         slots: group.slots.keys().copied().collect(),
+        indexes: Arc::default(),
     }
 }
 

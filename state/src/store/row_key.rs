@@ -1,7 +1,8 @@
 //! Keys of rows: bytes that sort as the rows should lie.
 
 use gristmill_base::codec::{DecodeError, Reader};
-use gristmill_base::ids::{MapId, SlotId, TableId};
+use gristmill_base::ids::{IndexId, MapId, SlotId, TableId};
+use gristmill_base::query::{High, Span};
 use std::borrow::Cow;
 
 const SLOT: u8 = 0x10;
@@ -13,6 +14,7 @@ const DUE: u8 = 0x38;
 const GRAIN: u8 = 0x40;
 const PRESENCE: u8 = 0x48;
 const ENTRY: u8 = 0x50;
+const INDEX: u8 = 0x58;
 
 /// What a zero byte within an ended key is followed by.
 const ESCAPED: u8 = 0xff;
@@ -40,6 +42,8 @@ pub enum RowKey<'a> {
     Presence(SlotId, TableId, Cow<'a, [u8]>),
     /// An entry of a grain's map.
     Entry(SlotId, TableId, Cow<'a, [u8]>, MapId, Cow<'a, [u8]>),
+    /// That a grain may have a value in an index: the index, the value as [`gristmill_base::query`] orders it, the grain.
+    Index(SlotId, TableId, IndexId, Cow<'a, [u8]>, Cow<'a, [u8]>),
 }
 
 /// A half-open range of row keys.
@@ -137,10 +141,46 @@ impl KeyRange {
         Self::of_prefix(table_head(slot, PRESENCE, table))
     }
 
-    /// All that a slot has of a table: timers, grain rows, presence rows, map entries.
+    /// The entries of all indexes of a table.
     #[must_use]
-    pub fn of_table(slot: SlotId, table: TableId) -> [Self; 4] {
-        [TIMER, GRAIN, PRESENCE, ENTRY].map(|kind| Self::of_prefix(table_head(slot, kind, table)))
+    pub fn of_indexes(slot: SlotId, table: TableId) -> Self {
+        Self::of_prefix(table_head(slot, INDEX, table))
+    }
+
+    /// The entries of a value in an index, of grains whose keys begin with `prefix`, from the key `from` on.
+    #[must_use]
+    pub fn of_index_value(
+        slot: SlotId,
+        table: TableId,
+        index: IndexId,
+        value: &[u8],
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Self {
+        let mut head = index_head(slot, table, index);
+        put_ended(&mut head, value);
+        let to = Self::of_prefix([&head, prefix].concat()).to;
+        head.extend_from_slice(from.max(prefix));
+        Self { from: head, to }
+    }
+
+    /// The entries of a part of an index.
+    #[must_use]
+    pub fn of_index_span(slot: SlotId, table: TableId, index: IndexId, span: &Span) -> Self {
+        let head = || index_head(slot, table, index);
+        let (mut from, mut last) = (head(), head());
+        put_escaped(&mut from, &span.low);
+        match &span.high {
+            High::Value(value) => put_ended(&mut last, value),
+            High::BeginsWith(value) => put_escaped(&mut last, value),
+        }
+        Self { from, to: Self::of_prefix(last).to }
+    }
+
+    /// All that a slot has of a table: timers, grain rows, presence rows, map entries, entries of indexes.
+    #[must_use]
+    pub fn of_table(slot: SlotId, table: TableId) -> [Self; 5] {
+        [TIMER, GRAIN, PRESENCE, ENTRY, INDEX].map(|kind| Self::of_prefix(table_head(slot, kind, table)))
     }
 
     /// The timers of a grain.
@@ -213,13 +253,25 @@ fn put_u64(out: &mut Vec<u8>, value: u64) {
 
 /// Adds a key so that what follows it does not change its order among others.
 fn put_ended(out: &mut Vec<u8>, key: &[u8]) {
+    put_escaped(out, key);
+    out.extend_from_slice(&[0, ENDED]);
+}
+
+/// A key so that what follows it does not change its order among others.
+pub(crate) fn ended(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 2);
+    put_ended(&mut out, key);
+    out
+}
+
+/// The beginning of what [`put_ended`] adds for all keys that begin so.
+fn put_escaped(out: &mut Vec<u8>, key: &[u8]) {
     for part in key.split_inclusive(|byte| *byte == 0) {
         out.extend_from_slice(part);
         if part.ends_with(&[0]) {
             out.push(ESCAPED);
         }
     }
-    out.extend_from_slice(&[0, ENDED]);
 }
 
 fn put_head(out: &mut Vec<u8>, slot: SlotId, kind: u8) {
@@ -252,6 +304,12 @@ fn table_head(slot: SlotId, kind: u8, table: TableId) -> Vec<u8> {
 fn grain_head(slot: SlotId, kind: u8, table: TableId, grain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     put_grain_head(&mut out, slot, kind, table, grain);
+    out
+}
+
+fn index_head(slot: SlotId, table: TableId, index: IndexId) -> Vec<u8> {
+    let mut out = table_head(slot, INDEX, table);
+    put_u32(&mut out, index.0);
     out
 }
 
@@ -302,7 +360,8 @@ impl<'a> RowKey<'a> {
             | Self::Due(slot, ..)
             | Self::Grain(slot, ..)
             | Self::Presence(slot, ..)
-            | Self::Entry(slot, ..) => *slot,
+            | Self::Entry(slot, ..)
+            | Self::Index(slot, ..) => *slot,
         }
     }
 
@@ -358,7 +417,30 @@ impl<'a> RowKey<'a> {
                 put_u16(out, map.0);
                 out.extend_from_slice(key);
             }
+            Self::Index(slot, table, index, value, grain) => {
+                put_table_head(out, *slot, INDEX, *table);
+                put_u32(out, index.0);
+                put_ended(out, value);
+                out.extend_from_slice(grain);
+            }
         }
+    }
+
+    /// Whether it is the key of a grain's row.
+    #[must_use]
+    pub fn is_grain(bytes: &[u8]) -> bool {
+        bytes.get(2) == Some(&GRAIN)
+    }
+
+    /// The grain's key in the key of an entry of an index; nothing if it is none.
+    #[must_use]
+    pub fn grain_of_index(bytes: &'a [u8]) -> Option<&'a [u8]> {
+        if bytes.get(2) != Some(&INDEX) {
+            return None;
+        }
+        let mut from = Reader::new(bytes.get(11..)?);
+        take_ended(&mut from).ok()?;
+        Some(from.rest())
     }
 
     /// The entry's key in the key of its row; nothing if it is none of an entry.
@@ -411,6 +493,11 @@ impl<'a> RowKey<'a> {
                 let (table, grain) = (table(&mut from)?, take_ended(&mut from)?);
                 Self::Entry(slot, table, grain, MapId(u16_of(&mut from)?), from.rest().into())
             }
+            INDEX => {
+                let table = table(&mut from)?;
+                let index = IndexId(from.u32()?.swap_bytes());
+                Self::Index(slot, table, index, take_ended(&mut from)?, from.rest().into())
+            }
             found => return Err(DecodeError::Unknown { what: "kind of row", found: found.into() }),
         })
     }
@@ -440,6 +527,10 @@ pub(super) fn key_words(key: &[u8]) -> String {
         Ok(RowKey::Entry(slot, table, grain, map, key)) => {
             let (key, grain) = (text(&key), text(&grain));
             format!("entry {key} of map {map} of grain {grain} of table {table} in slot {slot}")
+        }
+        Ok(RowKey::Index(slot, table, index, value, grain)) => {
+            let (value, grain) = (text(&value), text(&grain));
+            format!("entry {value} of index {index} of grain {grain} of table {table} in slot {slot}")
         }
         // Separators of an index are beginnings of keys.
         Err(_) if key.is_empty() => "the beginning".into(),
@@ -474,7 +565,7 @@ mod tests {
         let slot = (0..3_u16).prop_map(SlotId);
         let table = prop_oneof![Just(TableId(0)), Just(TableId(u32::MAX)), any::<u32>().prop_map(TableId)];
         let map = prop_oneof![Just(MapId(0)), Just(MapId(0xff)), Just(MapId(u16::MAX))];
-        (0..9_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
+        (0..10_u8, slot, table, bytes(), map, bytes(), any::<u64>()).prop_map(|(kind, slot, table, a, map, b, n)| {
             match kind {
                 0 => RowKey::Slot(slot, a),
                 1 => RowKey::OldBacklog(slot, n),
@@ -484,6 +575,7 @@ mod tests {
                 4 => RowKey::Presence(slot, table, a),
                 5 => RowKey::Outbox(slot, SlotId(map.0), n),
                 6 => RowKey::Due(slot, n, table, a, b),
+                8 => RowKey::Index(slot, table, IndexId(n as u32), a, b),
                 _ => RowKey::Entry(slot, table, a, map, b),
             }
         })
@@ -530,6 +622,9 @@ mod tests {
         assert_eq!(entry.encode(), b"\x01\x02\x50\0\0\0\x03a\0\xffb\0\x01\x04\x05k\0");
         let timer = RowKey::Timer(SlotId(1), TableId(3), b"g"[..].into(), b"tick"[..].into());
         assert_eq!(timer.encode(), b"\0\x01\x30\0\0\0\x03g\0\x01tick");
+        let index = RowKey::Index(SlotId(1), TableId(3), IndexId(0x405), b"\x05v\0"[..].into(), b"g\0"[..].into());
+        assert_eq!(index.encode(), b"\0\x01\x58\0\0\0\x03\0\0\x04\x05\x05v\0\xff\0\x01g\0");
+        assert_eq!(RowKey::grain_of_index(&index.encode()), Some(&b"g\0"[..]));
         assert_eq!(RowKey::OldBacklog(SlotId(1), 258).encode(), b"\0\x01\x20\0\0\0\0\0\0\x01\x02");
         let backlog = RowKey::Backlog(SlotId(1), TableId(3), b"g"[..].into(), 258);
         assert_eq!(backlog.encode(), b"\0\x01\x28\0\0\0\x03g\0\x01\0\0\0\0\0\0\x01\x02");

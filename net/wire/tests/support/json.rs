@@ -301,7 +301,7 @@ fn replied(reply: &Reply<'_>) -> Value {
         }
         Reply::Query(page) => {
             let rows: Value = page.rows.iter().map(|row| json!([bytes(row.key), row.value.map(bytes)])).collect();
-            json!({ "next": page.next.map(bytes), "looked": page.looked, "rows": rows })
+            json!({ "next": page.next.map(bytes), "looked": page.looked, "index": page.index, "rows": rows })
         }
     };
     json!({ "status": "ok", "reply": value })

@@ -111,6 +111,7 @@ fn pages() -> Vec<Sample> {
     const ENTRIES: &[u8] = b"\x01\x01a\x011\x02bc\x00";
     const ROWS: &[u8] = b"\x00\x01a\x01\x011\x01b\x00";
     const FOUND: &[u8] = b"\x01\x01b\x09\x01a\x01\x02{}";
+    const FOUND_BY_INDEX: &[u8] = b"\x02\x01\x07by-city\x01a\x01\x02{}";
     const PARKED: &[u8] =
         b"\x00\x01k\x01\x4c{\"attempts\":2,\"reason\":\"out of stock\",\"since_micros\":1753900000,\"waiting\":3}";
     const WATCHED: &[u8] = b"\x01\x01\x01\0\x01\x03\xac\x02\0\x01\x5e\0\x01\0\
@@ -134,6 +135,12 @@ fn pages() -> Vec<Sample> {
         page("ok-watch", "changes of every kind, slot 94 is at shard 1, and there is more", OpCode::Watch, WATCHED),
         page("ok-parked-list", "one parked grain, and no more", OpCode::ParkedList, PARKED),
         page("ok-query", "one grain of nine that were looked at, and perhaps more", OpCode::Query, FOUND),
+        page(
+            "ok-query-index",
+            "one grain, which the index by-city has found, and no more",
+            OpCode::Query,
+            FOUND_BY_INDEX,
+        ),
         page("ok-scan", "two grains, the second without a value, and no more", OpCode::Scan, ROWS),
     ]
 }
