@@ -177,7 +177,7 @@ fn sleepers(bench: &mut Bench, name: &str, keys: u64, has_workers: bool, id: &st
 /// goes on to sleep.
 fn run_sleeping(core: &mut Core, keys: u64, trouble: Trouble, extent: Extent) -> anyhow::Result<(f64, Histogram<u64>)> {
     let mut callers = Callers::new(core, CALLERS)?;
-    (take_delays(), workers::take_delays());
+    drop((take_delays(), workers::take_delays()));
     let value = |number: u64| match is_poison(number) {
         true if trouble == Trouble::Sleep => SLEEP,
         true => 0,

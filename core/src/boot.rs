@@ -359,14 +359,7 @@ fn read_log(
 ) -> Result<Recovered, BootError> {
     let (root, mut content, degraded) = read_root(files, identity, (placement, owners), shard)?;
     let here: Vec<SlotId> = owners.slots_of(shard).collect();
-    // Records set the entries of what is declared now, whatever was when they were made.
-    let indexes = std::sync::Arc::new(catalog.indexes());
-    let mut slots = BTreeMap::new();
-    for slot in &here {
-        let mut loaded = load_slot(files, identity, *slot, &content, now)?;
-        loaded.set_indexes(indexes.clone());
-        slots.insert(*slot, loaded);
-    }
+    let mut slots = load_slots(files, identity, &here, &content, catalog, now)?;
     match &content.manifest {
         Some(manifest) => {
             rows::check_files(files, identity, manifest)?;
@@ -434,6 +427,25 @@ fn read_log(
         scan.time_micros = scan.time_micros.max(content.time_micros);
     }
     Ok(Recovered { log, scan, root, content, degraded, slots, first, replayed, recent })
+}
+
+/// The slots of a shard from their checkpoints.
+fn load_slots(
+    files: &mut Files<'_>,
+    identity: &Identity,
+    here: &[SlotId],
+    content: &RootContent,
+    catalog: &Catalog,
+    now: Now,
+) -> Result<BTreeMap<SlotId, Slot>, BootError> {
+    // Records set the entries of what is declared now, whatever was when they were made.
+    let indexes = Arc::new(catalog.indexes());
+    let load = |slot: &SlotId| {
+        let mut loaded = load_slot(files, identity, *slot, content, now)?;
+        loaded.set_indexes(indexes.clone());
+        Ok((*slot, loaded))
+    };
+    here.iter().map(load).collect()
 }
 
 fn load_slot(

@@ -376,7 +376,6 @@ pub fn status(code: Code) -> Status {
 }
 
 /// An outcome as a version of the protocol can say it: what it has no status for in one that means the same for the client.
-#[must_use]
 pub(crate) fn in_version(version: u16, outcome: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
     match outcome {
         Err(Refusal { code: Code::KeyFull, message }) if version < 2 => Err(Refusal::new(Code::HandlerFailed, message)),

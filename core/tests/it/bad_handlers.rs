@@ -2,6 +2,7 @@
 //! kind, and neighbours that are served. docs/apps.md has the table.
 
 use crate::rig::{Folder, Rig, config};
+use gristmill_base::datatype::encode_u64;
 use gristmill_base::ids::{HandlerId, LaneId, Offset, SessionId, TableId, TopicId};
 use gristmill_base::limits::{LOG_RECORD_BYTES_MAX, MESSAGE_HOPS_MAX, VALUE_BYTES_MAX};
 use gristmill_base::placement::slot_of;
@@ -52,26 +53,26 @@ fn good(_: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
 
 /// Does what the payload says.
 fn bad(input: &Input<'_>, context: &mut Context<'_>) -> Result<Reply, Failure> {
-    context.map_put("rows", &1_u64.to_be_bytes(), "must not be there")?;
+    context.map_put("rows", &encode_u64(1), "must not be there")?;
     match input.payload {
         b"panic" => panic!("the handler has met the unexpected"),
         b"no table" => context.invoke("nowhere", "k", "good", "")?,
         b"no topic" => context.append("nowhere", "k", "")?,
         b"value" => context.set_value(vec![0; GIB]),
-        b"entry" => context.map_put("rows", &2_u64.to_be_bytes(), vec![0; GIB])?,
+        b"entry" => context.map_put("rows", &encode_u64(2), vec![0; GIB])?,
         b"message" => context.invoke("boxes", "other", "good", vec![0; GIB])?,
         b"timer" => context.set_timer("late", 0, "good", vec![0; GIB])?,
         b"reply" => return Ok(Reply::value(vec![0; GIB])),
         b"for ever" => {
             for row in 2_u64.. {
-                context.map_put("rows", &row.to_be_bytes(), vec![0; 1 << 20])?;
+                context.map_put("rows", &encode_u64(row), vec![0; 1 << 20])?;
                 TAKEN.fetch_add(1, Ordering::Relaxed);
             }
         }
         // Makes nothing of being refused.
         b"deaf" => {
             for row in 2_u64..2_000 {
-                let _ = context.map_put("rows", &row.to_be_bytes(), vec![0; 1 << 20]);
+                let _ = context.map_put("rows", &encode_u64(row), vec![0; 1 << 20]);
             }
         }
         other => panic!("{other:?} is no payload of this test"),
@@ -166,7 +167,7 @@ impl World {
             table,
             map: gristmill_base::ids::MapId(0),
             key: (*b"k").into(),
-            entry: 1_u64.to_be_bytes().as_slice().into(),
+            entry: encode_u64(1).as_slice().into(),
         };
         assert_eq!(self.rig.ask(0, self.session, get), Ok(Answer::Value(None)), "{payload}");
     }

@@ -130,7 +130,9 @@ fn nobody_yields_to_checkpoints_that_fail() {
     client.fill(3 * client.due);
     assert!(client.puts_in(10) < 4 * all);
     (client.rig.idle, client.rig.broken) = (false, true);
-    (0..3).for_each(|_| drop(client.rig.step()));
+    for _ in 0..3 {
+        client.rig.step();
+    }
     assert_eq!(client.puts_in(1), all, "it would free nothing");
     client.rig.broken = false;
     client.rig.pass(20_000_000_000);

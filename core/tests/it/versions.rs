@@ -1,6 +1,7 @@
 //! Versions of an app as inputs: each is heard of once, whatever ends in between, and who is deleted hears of nothing.
 
 use crate::rig::{Folder, Rig, config};
+use gristmill_base::datatype::encode_u64;
 use gristmill_base::ids::{SessionId, SlotId, TableId};
 use gristmill_base::placement::slot_of;
 use gristmill_core::request::{Answer, Operation};
@@ -44,7 +45,7 @@ fn load(rig: &mut Rig, file: &str) -> TableId {
 
 /// What the handlers have noted, in order of their notes.
 fn heard(rig: &mut Rig, table: TableId) -> Vec<String> {
-    let get = Operation::Get { table, key: 7_u64.to_be_bytes().as_slice().into() };
+    let get = Operation::Get { table, key: encode_u64(7).as_slice().into() };
     let Ok(Answer::Value(value)) = rig.ask(1, SessionId(0), get) else { panic!("a value") };
     let text = String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
     let mut notes: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -76,7 +77,7 @@ fn each_handler_hears_of_each_version_once_over_restarts() {
     let all = ["0-1", "0-1", "1-2", "1-2", "2-3<", "2-3<", "h", "h", "h", "l", "l", "l"];
     assert_eq!(heard(&mut rig, table), all);
     assert_eq!(streams(&rig), 2);
-    let slot = slot_of(&7_u64.to_be_bytes(), 16);
+    let slot = slot_of(&encode_u64(7), 16);
     let noted = rig.slot(slot).unwrap().sources_of(table).map(|source| format!("{source:?}")).collect::<Vec<_>>();
     assert_eq!(noted, ["Control"], "what no event brings again is known to replays");
     rig.json(Operation::AppDelete { name: "told".to_owned() });
