@@ -95,7 +95,8 @@ impl LogYield {
 impl Shard {
     /// A turn begins.
     pub(super) fn look_at_log_length(&mut self) {
-        let due = self.config.checkpoint_bytes;
+        // Less than two segments cannot be freed: the log is in one, and another one holds where it came from.
+        let due = self.config.checkpoint_bytes.max(2 * self.log.0.config().segment_bytes);
         let frees = due < u64::MAX && self.failing_work.count() == 0;
         let (kept, placed) = (self.log.0.bytes_kept(), self.log.0.bytes_placed());
         self.log_yield.look(self.now_nanos, kept, frees.then_some(due), placed);
@@ -167,10 +168,10 @@ mod tests {
     #[test]
     fn the_longer_the_log_the_less_is_written_and_never_nothing() {
         for (kept, live, bulk) in [
-            (DUE + DUE / 8, 1_000, 500),
-            (DUE + DUE / 4, 1_000, 100),
-            (DUE + DUE / 4 + 3 * DUE / 8, 500, 100),
-            (2 * DUE, 100, 100),
+            (DUE + DUE / 2, 1_000, 500),
+            (2 * DUE, 1_000, 100),
+            (2 * DUE + DUE / 2, 500, 100),
+            (3 * DUE, 100, 100),
             (100 * DUE, 100, 100),
         ] {
             let found = [LIVE, BULK].map(|class| write(&mut full_speed(), class, kept, 50));
@@ -183,7 +184,7 @@ mod tests {
         let mut log = full_speed();
         let begun = (log.period + 1) * LOG_YIELD_PERIOD_NANOS;
         let until_at = |log: &mut LogYield, period: u64, placed| {
-            log.look(begun + period * LOG_YIELD_PERIOD_NANOS, 2 * DUE, Some(DUE), placed);
+            log.look(begun + period * LOG_YIELD_PERIOD_NANOS, 3 * DUE, Some(DUE), placed);
             log.until[LIVE]
         };
         let placed = log.placed;
@@ -195,13 +196,13 @@ mod tests {
     #[test]
     fn what_doors_were_not_told_to_keep_is_taken() {
         let mut log = full_speed();
-        write(&mut log, LIVE, 2 * DUE, 2);
+        write(&mut log, LIVE, 3 * DUE, 2);
         let next = (log.period + 1) * LOG_YIELD_PERIOD_NANOS;
-        log.look(next, 2 * DUE, Some(DUE), log.placed);
+        log.look(next, 3 * DUE, Some(DUE), log.placed);
         assert!(!log.is_shut, "a period has begun since they were told");
-        log.look(next + 1, 2 * DUE, Some(DUE), log.placed + RATE);
+        log.look(next + 1, 3 * DUE, Some(DUE), log.placed + RATE);
         assert!(log.until[LIVE] > 0 && !log.is_shut, "this turn tells them");
-        log.look(next + 2, 2 * DUE, Some(DUE), log.placed);
+        log.look(next + 2, 3 * DUE, Some(DUE), log.placed);
         assert!(log.is_shut, "they were told");
     }
 

@@ -42,7 +42,7 @@ impl Client {
         let table = &loaded["tables"][0];
         let (handler, table) = (HandlerId(id(&table["handlers"][0])), TableId(id(table)));
         let (session, _) = rig.open_session();
-        let due = config.checkpoint_bytes;
+        let due = config.checkpoint_bytes.max(2 * SEGMENT);
         Self { rig, session, table, handler, next: BTreeMap::new(), due, _folder: folder }
     }
 
