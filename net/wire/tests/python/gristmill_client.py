@@ -1,7 +1,7 @@
 """A small Gristmill client, standard library only, from docs/protocol.md alone; one operation in flight at a time."""
 import functools, io, json, socket, time
 from struct import calcsize, pack, unpack, unpack_from
-TAKEN, CHANGE, LATER, RECONNECT, EXPIRED = {*range(5), 6, 14, 19, 20, 22}, {5, 15, 18}, {7, 10}, {13, 16, 17}, 9  # statuses
+TAKEN, CHANGE, LATER, RECONNECT, EXPIRED = {*range(5), 6, 14, 19, 20, 22}, {5, 15, 18}, {7, 10}, {13, 16, 17}, 9 # codes
 CRC = [functools.reduce(lambda v, _: v >> 1 ^ 0x82F63B78 * (v & 1), range(8), byte) for byte in range(256)]
 def crc32c(data): return functools.reduce(lambda v, b: v >> 8 ^ CRC[(v ^ b) & 255], data, 2**32 - 1) ^ 2**32 - 1
 def key_hash(key, m=0x5BD1E995, mask=0xFFFFFFFF):
