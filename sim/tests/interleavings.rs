@@ -160,7 +160,7 @@ interleavings! {
     lane_files_before_the_start_are_removed: "lane file before the start removed at a start", "kept", 1;
     /// Compaction: a lane has holes, and a crash leaves files that nothing names.
     a_lane_is_compacted: "lane compacted", "facts", 1;
-    a_compaction_is_for_nobody: "lane compaction was for nobody", "facts", 81;
+    a_compaction_is_for_nobody: "lane compaction was for nobody", "facts", 101;
     files_of_compactions_are_removed: "file of a compaction removed at a start", "facts", 1;
     /// Large batches: in their file before their record, and what comes for the lane meanwhile waits behind.
     a_large_batch_is_recorded_by_its_place: "large batch recorded by its place", "bank", 1;
