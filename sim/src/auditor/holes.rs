@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Default)]
 pub(super) struct Holes {
     topics: BTreeSet<&'static str>,
-    /// Offsets that a read has passed without an event, each with the engine time at which the first such read had ended.
+    /// Offsets that a read has passed without an event, each with the engine time at which the first such read since it was shown
+    /// last had ended.
     found: BTreeMap<Place, u64>,
     /// Events that reads have shown, each with the engine time at which the last such read began, or an earlier one.
     shown: BTreeMap<Place, u64>,
@@ -53,7 +54,10 @@ impl Holes {
             if next > 0 {
                 self.find((next..offset).map(|hole| (topic, lane, hole)), ended);
             }
-            let shown = self.shown.entry((topic, lane, offset)).or_default();
+            let place = (topic, lane, offset);
+            // What a compaction has taken away is there again after a crash before the checkpoint that names its file.
+            self.found.remove(&place);
+            let shown = self.shown.entry(place).or_default();
             *shown = (*shown).max(began);
             next = offset + 1;
         }
