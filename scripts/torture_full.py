@@ -159,7 +159,7 @@ class Full(Campaign):
             number, wrong = super().run()
             if wrong and self.kind == "tmpfs":
                 # It goes with its mount.
-                shutil.copytree(self.device.mount / "data", self.args.work / "kept")
+                shutil.copytree(self.device.mount / "data", self.args.work / "kept", ignore=shutil.ignore_patterns("*.sock"))
             return number, wrong
         finally:
             self.device.clear()
